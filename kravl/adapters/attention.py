@@ -1,0 +1,69 @@
+"""Multi-head attention with adapted q, k, v rows of the packed weight, and ``out_proj`` called as a module."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kravl.adapters.linear import adapted_linear
+from kravl.adapters.parameter import blocks_of, reads_adapted
+
+
+class AdaptedAttention(nn.MultiheadAttention):
+    """An nn.MultiheadAttention with a child ``adapters``, made by `inject` by a change of class.
+
+    Batched self-attention without returned weights (what vision and text towers do) is one packed product, scaled dot
+    product attention and a call of ``out_proj``. Everything else is left to nn.MultiheadAttention, which reads the
+    adapted weights as attributes: the same result, with more memory.
+    """
+
+    in_proj_weight = reads_adapted("in_proj_weight")
+
+    def forward(  # noqa: PLR0913 (the signature of nn.MultiheadAttention)
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        rare = key_padding_mask is not None or need_weights or (is_causal and attn_mask is None)
+        if rare or query is not key or key is not value or not self._is_plain(query):
+            return super().forward(
+                query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+            )
+        return self._attend(query, None if is_causal else attn_mask, is_causal), None
+
+    def _is_plain(self, query: Tensor) -> bool:
+        return query.dim() == 3 and not query.is_nested and self.bias_k is None and not self.add_zero_attn
+
+    def _attend(self, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """Attention of ``x``, (n, l, d) or (l, n, d), to itself; ``attn_mask`` is (l, l) or (n * heads, l, l)."""
+        heads = self._project(x).view(*x.shape[:2], 3, self.num_heads, self.head_dim)
+        q, k, v = heads.permute((2, 0, 3, 1, 4) if self.batch_first else (2, 1, 3, 0, 4))  # (n, heads, l, head_dim)
+        if attn_mask is not None:
+            attn_mask = _additive(attn_mask, q.dtype)
+            attn_mask = attn_mask if attn_mask.dim() == 2 else attn_mask.view(*q.shape[:3], -1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask, self.dropout if self.training else 0.0, is_causal)
+        return self.out_proj(y.permute((0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)).reshape(x.shape))
+
+    def _project(self, x: Tensor) -> Tensor:
+        """q, k and v of each token side by side, (..., 3 * d), rounded as nn.MultiheadAttention rounds them.
+
+        It moves the batch to the second place first; where that leaves ``x`` scattered, torch adds the bias apart.
+        """
+        weight, blocks = self._parameters["in_proj_weight"], blocks_of(self).of("in_proj_weight")
+        assert weight is not None
+        if self.in_proj_bias is None or (x.transpose(0, 1) if self.batch_first else x).is_contiguous():
+            return adapted_linear(x, weight, self.in_proj_bias, blocks)
+        packed = adapted_linear(x, weight, None, blocks)
+        return packed + self.in_proj_bias.to(packed.dtype)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask as added scores: True, which in nn.MultiheadAttention hides a position, becomes -inf."""
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask, float("-inf"))
+    return mask.to(dtype)

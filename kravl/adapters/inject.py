@@ -1,0 +1,124 @@
+"""Put adapters on a frozen backbone: a change of class, so that every parameter keeps its name, place and key.
+
+nn.MultiheadAttention hands ``in_proj_weight`` and ``out_proj.weight`` to one function and never calls ``out_proj``, so
+wrapped layers inside it are silently ignored. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, and the
+owner of any other matrix a subclass that reads it as adapted.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from kravl.adapters.attention import AdaptedAttention
+from kravl.adapters.base import Adapter
+from kravl.adapters.linear import AdaptedLinear
+from kravl.adapters.parameter import Blocks, adapted_class
+from kravl.adapters.set import AdapterSet
+from kravl.adapters.sites import Site, select_sites
+from kravl.errors import InputError, nearest
+
+log = logging.getLogger(__name__)
+
+
+def inject(
+    model: nn.Module,
+    make_adapter: Callable[[int, int], Adapter],
+    targets: Sequence[str],
+    unfreeze: Sequence[str] = (),
+) -> AdapterSet:
+    """Freeze ``model``, put a new adapter on each site that matches ``targets``, and let ``unfreeze`` train as well.
+
+    ``make_adapter`` maps (out_features, in_features) to an adapter, as ``partial(LoRA, rank=4, alpha=4)`` does.
+    ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see `kravl.adapters.sites`),
+    ``unfreeze`` over parameter names, such as ``"*.bias"``; both may be empty. An adapted weight stays frozen.
+    Plain nn.MultiheadAttention layers become `AdaptedAttention` even where nothing in them is adapted.
+
+    Raises:
+        InputError: a pattern matches nothing, or two sites overlap; the model is as it was.
+        RuntimeError: the model has adapters already.
+    """
+    if any(isinstance(module, Adapter | Blocks) for module in model.modules()):
+        raise RuntimeError("the model is adapted already; bake its adapters before injecting others")
+    sites = select_sites(model, targets)
+    unfrozen = _select_parameters(model, unfreeze, sites)
+    adapters = _make_adapters(make_adapter, sites)
+    model.requires_grad_(False)
+    swapped = _swap_classes(model, sites, adapters)
+    for parameter in unfrozen.values():
+        parameter.requires_grad_(True)
+    return AdapterSet(sites, adapters, unfrozen, swapped)
+
+
+def _select_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequence[Site]) -> dict[str, nn.Parameter]:
+    adapted = {id(site.parameter) for site in sites}
+    free = {name: p for name, p in model.named_parameters() if id(p) not in adapted}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in free):
+            near = nearest(pattern, free)
+            raise InputError(f"unfreeze pattern {pattern!r} matches no unadapted parameter; the nearest are {near}")
+    return {name: p for name, p in free.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def _make_adapters(make_adapter: Callable[[int, int], Adapter], sites: Iterable[Site]) -> dict[str, Adapter]:
+    adapters: dict[str, Adapter] = {}
+    frozen: list[nn.Parameter] = []
+    large = []
+    for site in sites:
+        adapter = make_adapter(*site.weight.shape)
+        dtype = torch.promote_types(site.weight.dtype, torch.float32)
+        adapter.to(device=site.weight.device, dtype=dtype).attach(site.weight)
+        _tie_frozen(adapter, frozen)
+        adapters[site.name] = adapter
+        if sum(p.numel() for p in adapter.parameters() if p.requires_grad) > site.weight.numel():
+            large.append(site.name)
+    if large:
+        log.warning("adapters with more trainable parameters than the weight they adapt: %s", ", ".join(large))
+    return adapters
+
+
+def _tie_frozen(adapter: Adapter, known: list[nn.Parameter]) -> None:
+    """Replace each frozen parameter by an equal one of ``known``, so that random bases are stored once."""
+    for module in adapter.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.requires_grad:
+                continue
+            alike = (p for p in known if p.shape == parameter.shape and p.dtype == parameter.dtype)
+            twin = next((p for p in alike if p.device == parameter.device and torch.equal(p, parameter)), None)
+            if twin is None:
+                known.append(parameter)
+            else:
+                setattr(module, name, twin)
+
+
+def _swap_classes(
+    model: nn.Module, sites: Sequence[Site], adapters: dict[str, Adapter]
+) -> list[tuple[nn.Module, type[nn.Module]]]:
+    """Hang the adapters on the modules that hold their weights, and return each module with its former class."""
+    blocks: dict[nn.Module, Blocks] = {}
+    for module in list(model.modules()):
+        if _is_plain_attention(module):
+            blocks[module] = Blocks()
+        for param, held in module._parameters.items():
+            for site in sites:
+                if held is site.parameter:  # a weight shared by several modules is adapted in each of them
+                    blocks.setdefault(module, Blocks()).add(adapters[site.name], param, site.rows)
+    swapped = [(module, type(module)) for module in blocks]
+    for module, hung in blocks.items():
+        module.adapters = hung
+        module.__class__ = _adapted(module, hung)
+    return swapped
+
+
+def _is_plain_attention(module: nn.Module) -> bool:
+    return type(module) is nn.MultiheadAttention and module.in_proj_weight is not None
+
+
+def _adapted(module: nn.Module, blocks: Blocks) -> type[nn.Module]:
+    if _is_plain_attention(module):
+        return AdaptedAttention
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+        return AdaptedLinear
+    return adapted_class(type(module), tuple(sorted({param for param, _ in blocks.places})))  # type: ignore[arg-type]

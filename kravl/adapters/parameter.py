@@ -1,0 +1,109 @@
+"""A frozen parameter that reads as its adapted value: the swap of classes that serves any module."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kravl.adapters.base import Adapter
+
+
+class Block(NamedTuple):
+    """An adapter, the rows of the weight that it adapts, and its dropout mask (in,) for one forward."""
+
+    adapter: Adapter
+    rows: slice
+    mask: Tensor | None = None
+
+    def draw(self) -> "Block":
+        """The same block with a newly drawn mask."""
+        return self._replace(mask=self.adapter.column_mask())
+
+
+class Blocks(nn.ModuleList):
+    """The adapters of one module (its child ``adapters``), each with the parameter and the rows that it adapts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[tuple[str, slice]] = []
+        self.merged = False
+
+    def add(self, adapter: Adapter, param: str, rows: slice) -> None:
+        self.append(adapter)
+        self.places.append((param, rows))
+
+    def of(self, param: str) -> list[Block]:
+        """The blocks that adapt ``param``; none while they are merged into it."""
+        if self.merged:
+            return []
+        placed = zip(self, self.places, strict=True)
+        return [Block(adapter, rows) for adapter, (name, rows) in placed if name == param]  # type: ignore[arg-type]
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.merged)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        # merged weights loaded beside live adapters would apply the update twice
+        if bool(state) != self.merged:
+            theirs, ours = ("merged", "not merged") if state else ("not merged", "merged")
+            raise RuntimeError(f"the state was saved with adapters {theirs}, but this model's are {ours}")
+
+
+def blocks_of(module: nn.Module) -> Blocks:
+    """The blocks that `inject` hung on ``module``."""
+    blocks = module._modules["adapters"]
+    assert isinstance(blocks, Blocks)
+    return blocks
+
+
+def adapted_weight(weight: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """``weight`` (out, in) plus the update of each block on its rows, in the wider of the two dtypes.
+
+    Computed outside autocast: a bf16 product of LoRA factors would lose the small updates of early training.
+    """
+    with torch.autocast(weight.device.type, enabled=False):
+        return add_updates(weight, blocks, [block.adapter(weight[block.rows], block.mask) for block in blocks])
+
+
+def add_updates(weight: Tensor, blocks: Sequence[Block], updates: Sequence[Tensor]) -> Tensor:
+    """A new matrix: ``weight`` with each of ``updates`` added on the rows of its block."""
+    if len(updates) == 1 and updates[0].shape == weight.shape:
+        return weight + updates[0]
+    result = weight.to(torch.promote_types(weight.dtype, updates[0].dtype), copy=True)
+    for block, update in zip(blocks, updates, strict=True):
+        result[block.rows] += update
+    return result
+
+
+def reads_adapted(param: str) -> property:
+    """A property that yields parameter ``param`` with its updates, whoever reads it; the parameter stays in place.
+
+    Attention layers that hand ``self.out_proj.weight`` to a function, and never call ``out_proj``, get the adapted one.
+    """
+
+    def read(module: nn.Module) -> Tensor:
+        weight, blocks = module._parameters[param], blocks_of(module).of(param)
+        assert weight is not None
+        if not blocks:
+            return weight
+        return adapted_weight(weight, [block.draw() for block in blocks]).to(weight.dtype)
+
+    return property(read)
+
+
+@functools.cache
+def adapted_class(cls: type[nn.Module], params: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of ``cls`` whose parameters ``params`` read as adapted; one class for equal arguments."""
+
+    def reduce(module: nn.Module, protocol: int) -> tuple[object, ...]:
+        return _new_adapted, (cls, params), module.__getstate__()  # pickle cannot find a class made here by its name
+
+    properties = {param: reads_adapted(param) for param in params}
+    return type(f"Adapted{cls.__name__}", (cls,), {**properties, "__reduce_ex__": reduce, "__module__": __name__})
+
+
+def _new_adapted(cls: type[nn.Module], params: tuple[str, ...]) -> nn.Module:
+    swapped = adapted_class(cls, params)  # type: ignore[arg-type]
+    return swapped.__new__(swapped)

@@ -1,0 +1,42 @@
+"""RandLoRA: trained scalings of frozen random bases (Albert et al., ICLR 2025, https://arxiv.org/abs/2502.00987)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kravl.adapters.base import Adapter, check_rank
+
+
+class RandLoRA(Adapter):
+    """ΔW = Σ_i B_i diag(λ_i) A diag(γ_i) over ceil(m / r) bases of rank r, scaled by alpha / r; λ and γ train.
+
+    m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, normal of
+    unit variance, and follow from ``seed``: they are not stored in checkpoints, and sites of one shape share them. λ
+    starts at zero, γ at 1 / M. If the shorter side is the output, ΔW is transposed.
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        alpha: float,
+        seed: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        check_rank(rank)
+        super().__init__(out_features, in_features, alpha / rank, dropout)
+        self.rank, self.alpha, self.seed = rank, alpha, seed
+        short, long = sorted((out_features, in_features))
+        num = math.ceil(short / rank)
+        generator = torch.Generator().manual_seed(seed)
+        self.bases_b = nn.Parameter(torch.randn(long, num * rank, generator=generator), requires_grad=False)
+        self.bases_a = nn.Parameter(torch.randn(rank, short, generator=generator), requires_grad=False)
+        self.lam = nn.Parameter(torch.zeros(num, rank))
+        self.gamma = nn.Parameter(torch.full((num, short), 1 / long))
+
+    def delta_weight(self) -> Tensor:
+        scaled_a = (self.gamma.unsqueeze(1) * self.bases_a).flatten(0, 1)  # (num * r, m)
+        update = (self.bases_b * self.lam.flatten()) @ scaled_a  # (M, m)
+        return update if self.out_features > self.in_features else update.T

@@ -1,0 +1,151 @@
+"""The adapters of one model as a whole: merge, restore, disable, load, bake and inspect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from kravl.adapters.base import Adapter
+from kravl.adapters.digest import sha256
+from kravl.adapters.parameter import blocks_of
+from kravl.adapters.rank import spectrum
+from kravl.adapters.sites import Site
+from kravl.adapters.weights import Weights
+from kravl.errors import InputError
+
+
+class AdapterSet:
+    """The adapters of one model by site name, and the parameters that train beside them. Made by `inject`.
+
+    Base weights are written by `merge` and `bake` only, and `unmerge` restores them bit for bit. RuntimeError is raised
+    on any use after `bake`, and by what needs the adapters apart while they are merged.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        adapters: dict[str, Adapter],
+        unfrozen: dict[str, nn.Parameter],
+        swapped: list[tuple[nn.Module, type[nn.Module]]],
+    ) -> None:
+        self.adapters, self.unfrozen = adapters, unfrozen
+        self._weights = Weights(sites, unfrozen)
+        self._swapped = swapped  # modules with their former classes
+        self._merged = self._baked = False
+
+    @property
+    def merged(self) -> bool:
+        return self._merged
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that trains: of each adapter in site order, then what was unfrozen."""
+        owned = [p for adapter in self.adapters.values() for p in adapter.parameters() if p.requires_grad]
+        return owned + list(self.unfrozen.values())
+
+    def num_trainable(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that trains, live and without gradient: ``<site>.<parameter>`` and the names of unfrozen parameters."""
+        self._require()
+        state = {
+            f"{site}.{name}": parameter.detach()
+            for site, adapter in self.adapters.items()
+            for name, parameter in adapter.named_parameters()
+            if parameter.requires_grad
+        }
+        assert not state.keys() & self.unfrozen.keys()
+        return state | self._weights.trained()
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state_dict`.
+
+        Raises:
+            InputError: a key is missing or unexpected, or a shape differs; nothing has changed.
+        """
+        self._require(merged=False)
+        if (own := self.state_dict()).keys() != state.keys():
+            missing, unexpected = sorted(own.keys() - state.keys())[:5], sorted(state.keys() - own.keys())[:5]
+            raise InputError(f"the state is of other adapters: missing {missing}, unexpected {unexpected}")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise InputError(f"{name!r} has shape {tuple(state[name].shape)}, the model {tuple(tensor.shape)}")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def merge(self, alpha: float = 1.0) -> None:
+        """Write W + alpha * ΔW into the weights, and θ0 + alpha * (θ - θ0) into what was unfrozen; see `unmerge`.
+
+        ``alpha`` 1 is the adapted model at no extra cost per forward, 0 the pretrained one bit for bit, and between
+        them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
+        """
+        self._require(merged=False)
+        self._weights.write(self.deltas(), alpha)
+        self._set_merged(True)
+
+    def unmerge(self) -> None:
+        """Restore the pretrained weights bit for bit and reattach the adapters."""
+        self._require(merged=True)
+        self._weights.restore()
+        self._set_merged(False)
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the block the model is the pretrained one (the zero-shot baseline)."""
+        self.merge(alpha=0.0)
+        try:
+            yield
+        finally:
+            self.unmerge()
+
+    def bake(self) -> None:
+        """Merge for good, or keep the alpha that is merged: plain weights, former classes and keys, for export."""
+        self._require()
+        if not self.merged:
+            self.merge()
+        for module, cls in self._swapped:
+            module.__class__ = cls
+            del module.adapters
+        self._weights.forget()
+        self._baked = True
+
+    @torch.no_grad()
+    def deltas(self) -> Iterator[tuple[str, Tensor]]:
+        """(site name, scaled ΔW without gradient) for each adapter; also while merged."""
+        self._require()
+        for name, base in self._weights.base():
+            with torch.autocast(base.device.type, enabled=False):
+                yield name, self.adapters[name].update(base).detach()
+
+    def statistics(self) -> dict[str, dict[str, float]]:
+        """For each site the ``effective_rank``, ``stable_rank`` and Frobenius ``norm`` of its scaled ΔW."""
+        return {name: spectrum(delta) for name, delta in self.deltas()}
+
+    def base_sha256(self) -> str:
+        """Hex digest of the pretrained adapted weights, and of the shapes of what was unfrozen; also while merged."""
+        self._require()
+        shapes = {f"{name} {tuple(parameter.shape)}": torch.empty(0) for name, parameter in self.unfrozen.items()}
+        return sha256(dict(self._weights.base()) | shapes)
+
+    def description(self) -> dict[str, object]:
+        """What a reader of a checkpoint needs: method, sites with their (out, in), hyper-parameters and size."""
+        first = next(iter(self.adapters.values()), None)
+        return {
+            "method": None if first is None else f"{type(first).__module__}.{type(first).__qualname__}",
+            "sites": {name: [adapter.out_features, adapter.in_features] for name, adapter in self.adapters.items()},
+            "hyperparameters": {} if first is None else first.hyperparameters(),
+            "num_trainable": self.num_trainable(),
+        }
+
+    def _set_merged(self, merged: bool) -> None:
+        self._merged = merged
+        for module, _ in self._swapped:
+            blocks_of(module).merged = merged
+
+    def _require(self, merged: bool | None = None) -> None:
+        if self._baked:
+            raise RuntimeError("the adapters are baked into the weights and can no longer be used")
+        if merged is not None and self._merged != merged:
+            raise RuntimeError(f"the adapters are {'not ' if merged else ''}merged")

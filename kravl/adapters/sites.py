@@ -1,0 +1,94 @@
+"""Where an adapter can go: every weight matrix of a backbone, by name.
+
+A fused query-key-value weight is one site, ``<attn>.qkv``, and also three row blocks of it, ``<attn>.q``, ``<attn>.k``
+and ``<attn>.v``; a pattern chooses which of the two readings is adapted. A projection that is a bare parameter goes by
+its own name, such as ``visual.proj``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from kravl.errors import InputError, nearest
+
+PROJECTION_ENDINGS = ("proj", "projection", "proj_weight")  # keeps embeddings, which are matrices too, out
+
+
+@dataclass(frozen=True)
+class Site:
+    """Rows ``rows`` of the parameter ``param`` of ``module``: a matrix of shape (out, in)."""
+
+    name: str
+    module: nn.Module
+    param: str
+    rows: slice
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The whole parameter as it is stored, also where reading it from the module yields the adapted one."""
+        parameter = self.module._parameters[self.param]
+        assert parameter is not None
+        return parameter
+
+    @property
+    def weight(self) -> Tensor:
+        """The rows of this site, (out, in): a view without gradient."""
+        return self.parameter.detach()[self.rows]
+
+
+def find_sites(model: nn.Module) -> Iterator[Site]:
+    """All sites of ``model``: nn.Linear, packed and separate attention weights, timm's fused qkv, bare projections."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.split(".")[-1] == "qkv":
+            yield from _fused_sites(name.removesuffix("qkv"), module, "weight")
+        elif isinstance(module, nn.Linear):
+            yield _whole(name or "weight", module, "weight")
+        for param, tensor in module._parameters.items():
+            if tensor is None or tensor.dim() != 2 or not tensor.is_floating_point():
+                continue
+            prefix = f"{name}." if name else ""
+            if param == "in_proj_weight":
+                yield from _fused_sites(prefix, module, param)
+            elif param.endswith(PROJECTION_ENDINGS):
+                yield _whole(prefix + param, module, param)
+
+
+def _whole(name: str, module: nn.Module, param: str) -> Site:
+    return Site(name, module, param, slice(0, len(module._parameters[param])))  # type: ignore[arg-type]
+
+
+def _fused_sites(prefix: str, module: nn.Module, param: str) -> Iterator[Site]:
+    whole = _whole(f"{prefix}qkv", module, param)
+    yield whole
+    width, rest = divmod(whole.rows.stop, 3)
+    if rest == 0:
+        for i, part in enumerate("qkv"):
+            yield Site(f"{prefix}{part}", module, param, slice(i * width, (i + 1) * width))
+
+
+def select_sites(model: nn.Module, targets: Sequence[str]) -> list[Site]:
+    """The sites whose name matches any of the shell-style patterns ``targets``; a shared weight by its first name.
+
+    Raises:
+        InputError: a pattern matches nothing, or two selected sites share rows of a weight.
+    """
+    sites = list(find_sites(model))
+    names = [site.name for site in sites]
+    for target in targets:
+        if not any(fnmatchcase(name, target) for name in names):
+            near = nearest(target, names)
+            raise InputError(f"target {target!r} matches no weight matrix; the nearest names are {near}")
+    selected: list[Site] = []
+    for site in (site for site in sites if any(fnmatchcase(site.name, target) for target in targets)):
+        other = next((s for s in selected if s.parameter is site.parameter and _overlap(s.rows, site.rows)), None)
+        if other is None:
+            selected.append(site)
+        elif other.rows != site.rows:
+            raise InputError(f"{site.name!r} is adapted twice: on its own and as part of {other.name!r}")
+    return selected
+
+
+def _overlap(a: slice, b: slice) -> bool:
+    return a.start < b.stop and b.start < a.stop

@@ -1,0 +1,37 @@
+"""VeRA: trained vectors around frozen matrices (Kopiczko et al., ICLR 2024, https://arxiv.org/abs/2310.11454)."""
+
+import torch
+from torch import Tensor, nn
+
+from kravl.adapters.base import Adapter, check_rank
+
+
+class VeRA(Adapter):
+    """ΔW = diag(b) B diag(d) A with the vectors b (out) zero and d (r) ``d_initial``; only they train.
+
+    A (r, in) and B (out, r) are frozen, Kaiming-uniform, and follow from ``seed``: they are not stored in checkpoints,
+    and sites of one shape share them.
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        d_initial: float = 0.1,
+        seed: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
+        check_rank(rank)
+        super().__init__(out_features, in_features, dropout=dropout)
+        self.rank, self.d_initial, self.seed = rank, d_initial, seed
+        self.base_a = nn.Parameter(torch.empty(rank, in_features), requires_grad=False)
+        self.base_b = nn.Parameter(torch.empty(out_features, rank), requires_grad=False)
+        generator = torch.Generator().manual_seed(seed)
+        for base in (self.base_a, self.base_b):
+            nn.init.kaiming_uniform_(base, generator=generator)
+        self.d = nn.Parameter(torch.full((rank,), d_initial))
+        self.b = nn.Parameter(torch.zeros(out_features))
+
+    def delta_weight(self) -> Tensor:
+        return self.b.unsqueeze(1) * ((self.base_b * self.d) @ self.base_a)

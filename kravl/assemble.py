@@ -1,0 +1,89 @@
+"""From a config to the parts of a run: source, classifier, adapters, data."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from kravl.adapters.base import Adapter
+from kravl.adapters.inject import inject
+from kravl.adapters.set import AdapterSet
+from kravl.backbones.classifier import Classifier
+from kravl.build import build
+from kravl.config import Config, Evaluation
+from kravl.data.datamodule import FewShotDataModule, Loading, Plan
+from kravl.data.source import Source
+from kravl.errors import InputError, unknown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    source: Source
+    classifier: Classifier
+    adapters: AdapterSet
+    data: FewShotDataModule
+
+
+def assemble(cfg: Config) -> Parts:
+    """Everything that a run needs, the adapters in place; nothing is trained or loaded yet.
+
+    Raises:
+        InputError: whatever in ``cfg`` does not name something that exists.
+    """
+    source = build(_plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
+    data = _data(cfg, source)  # before the weights: a class with too few images need not wait for them
+    torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
+    make_classifier = build(_plain(cfg.backbone.build), Classifier, cfg.plugins, linear_head=cfg.linear_head)
+    classifier = make_classifier(source.class_names, source.templates)
+    data.preprocess = classifier.preprocess
+    head = {id(p) for p in classifier.head_parameters()}
+    head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
+    adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
+    return Parts(source, classifier, adapters, data)
+
+
+def _placement(cfg: Config) -> tuple[Any, list[str]]:
+    """The adapter's constructor and the patterns of the matrices that it goes on."""
+    if cfg.targets:
+        targets = list(cfg.targets)
+    elif cfg.sites is None:
+        return None, []
+    elif cfg.sites in cfg.backbone.sites:
+        targets = list(cfg.backbone.sites[cfg.sites])
+    else:
+        raise unknown(f"sites preset of {cfg.backbone.name}", cfg.sites, cfg.backbone.sites)
+    return build(_plain(cfg.adapter), Adapter, cfg.plugins), targets
+
+
+def _data(cfg: Config, source: Source) -> FewShotDataModule:
+    plan = Plan(cfg.shots, cfg.split_seed, cfg.split_protocol, cfg.short_classes)
+    loading = Loading(**_plain(cfg.loading), seed=cfg.seed)
+    sets = evaluation_sources(cfg.evaluation, source, cfg.plugins)
+    return FewShotDataModule(source, plan, loading, sets)
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """A config node as a dictionary, its interpolations resolved."""
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str]) -> dict[str, Source]:
+    """The sets of an evaluation config; one that is the training set itself is left out, with a line that says so."""
+    sets = {}
+    for name, node in evaluation.sets.items():
+        if name == "test":
+            raise InputError("an evaluation set may not be called 'test': that is the training set's own test split")
+        candidate = build(_plain(node), Source, plugins, source=source)()
+        if candidate.identity == source.identity:
+            log.info("evaluation set %s is what is trained on; left out", name)
+        else:
+            sets[name] = candidate
+    return sets

@@ -1,0 +1,1 @@
+"""Pretrained classifiers: images (b, 3, h, w) -> logits (b, classes)."""

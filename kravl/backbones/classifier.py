@@ -1,0 +1,66 @@
+"""The contract of a backbone: images (b, 3, h, w) -> logits (b, classes), with an encoder that adapters can enter."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the pretrained tower expects of an image: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
+
+    image_size: int
+    resize: int  # shorter side before the centre crop to image_size
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+class Classifier(nn.Module, ABC):
+    """A pretrained model that scores images against named classes.
+
+    Args:
+        class_names: what the logits' columns stand for, in order.
+    """
+
+    preprocess: Preprocess
+    zero_shot: bool  # whether the untrained classifier already knows the classes
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = tuple(class_names)
+
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """The pretrained module whose weights are adapted; site and parameter names are relative to it."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (b, classes) in float32 for images (b, 3, image_size, image_size)."""
+
+    def prepare(self) -> None:
+        """Recompute what evaluation reuses between batches; call it whenever weights have changed."""
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters that start from nothing and may need a learning rate of their own; empty if there are none."""
+        return []
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What a reader must know to rebuild the untrained classifier, as JSON values."""
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Training mode for the parts that train; a module whose parameters are all frozen stays in eval mode."""
+        _set_mode(self, mode)
+        return self
+
+
+def _set_mode(module: nn.Module, mode: bool) -> None:
+    parameters = list(module.parameters())
+    # a module without parameters (dropout, activation) follows the one that holds it
+    module.training = mode and (not parameters or any(p.requires_grad for p in parameters))
+    for child in module.children():
+        _set_mode(child, module.training)

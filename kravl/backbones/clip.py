@@ -1,0 +1,118 @@
+"""Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kravl.backbones.classifier import Classifier, Preprocess
+from kravl.backbones.clip_weights import load_clip
+from kravl.errors import InputError, unknown
+
+NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
+TEXT_CHUNK = 512  # prompts a forward pass, so that 1,000 classes x 80 templates fit in memory
+
+
+class ClipClassifier(Classifier):
+    """Cosine similarity of image and class-text features, times a scale.
+
+    The text feature of a class is the normalised mean of its templates' normalised features. It is computed once
+    while the text tower is frozen, and in every training step while it trains.
+
+    Args:
+        class_names: C names as a person would say them.
+        templates: format strings with one ``{}``.
+        name: an open_clip model (``ViT-B-16``), ``hf-hub:org/repo`` or ``local-dir:/folder``.
+        pretrained: an open_clip tag (``openai``), the path of a checkpoint, or None for random weights.
+        quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
+        logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
+        linear_head: the class weights are free parameters (C, d) that start from the text features (linear probe).
+
+    Raises:
+        InputError: unknown model or tag, unusable checkpoint, or weights that cannot be reached.
+    """
+
+    zero_shot = True
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        templates: Sequence[str],
+        *,
+        name: str,
+        pretrained: str | None,
+        quick_gelu: bool | None = None,
+        logit_scale: str = "fixed",
+        linear_head: bool = False,
+    ) -> None:
+        super().__init__(class_names)
+        if logit_scale not in ("fixed", "learned"):
+            raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
+        self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu)
+        self.preprocess = _preprocess(self.model)
+        self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
+        self.templates = tuple(templates)
+        prompts = [template.format(class_name) for class_name in self.class_names for template in self.templates]
+        self.register_buffer("_tokens", _tokenizer(name)(prompts), persistent=False)
+        self.register_buffer("_text_features", None, persistent=False)
+        if linear_head:  # held by the model, so that it is saved and interpolated with the other trained weights
+            with torch.no_grad():
+                self.model.register_parameter("class_weight", nn.Parameter(self.encode_text()))
+
+    def encoder(self) -> nn.Module:
+        return self.model
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.model.named_parameters() if name == "class_weight"]
+
+    def text_trains(self) -> bool:
+        """Whether a parameter outside the image tower (and the scale) is trained."""
+        return any(
+            p.requires_grad
+            for name, p in self.model.named_parameters()
+            if not name.startswith("visual.") and name not in NOT_TEXT
+        )
+
+    def encode_text(self) -> Tensor:
+        """Unit text features of the classes, shape (C, d)."""
+        chunks = [F.normalize(self.model.encode_text(c), dim=-1) for c in self._tokens.split(TEXT_CHUNK)]
+        by_class = torch.cat(chunks).unflatten(0, (len(self.class_names), len(self.templates)))
+        return F.normalize(by_class.mean(dim=1), dim=-1)
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        self._text_features = self.encode_text()
+
+    def _class_features(self) -> Tensor:
+        if head := self.head_parameters():
+            return F.normalize(head[0], dim=-1)
+        if self.training and self.text_trains():
+            return self.encode_text()
+        if self._text_features is None:
+            self.prepare()
+        return self._text_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        text = self._class_features()
+        image = F.normalize(self.model.encode_image(images), dim=-1)
+        scale = self.model.logit_scale.exp() if self._learned_scale else 100.0
+        return scale * (image.float() @ text.float().T)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"model": self._name, "pretrained": self._pretrained, "quick_gelu": self._quick_gelu}
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
+        raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
+
+
+def _preprocess(model: nn.Module) -> Preprocess:
+    settings = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+    size = settings.size if isinstance(settings.size, int) else max(settings.size)
+    return Preprocess(size, size, tuple(settings.mean), tuple(settings.std), settings.interpolation)

@@ -1,0 +1,85 @@
+"""open_clip models with the right weights and activation, or one line that says what to pass instead."""
+
+from pathlib import Path
+
+import open_clip
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from kravl.backbones.weights import LOAD_ERRORS, require_hub_file
+from kravl.errors import InputError, first_line, unknown
+
+
+def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
+    """The model ``name`` with the weights ``pretrained`` (a tag, a path, or None), and whether it uses QuickGELU.
+
+    Raises:
+        InputError: unknown model or tag, missing or unfitting checkpoint, unreachable weights, or a checkpoint path
+            for which the activation must be stated.
+    """
+    if ":" in name:
+        _check_place(name)
+        activation = False  # the folder's or the repository's own config decides
+    elif name not in open_clip.list_models():
+        raise unknown("open_clip model", name, open_clip.list_models())
+    else:
+        activation = _quick_gelu(name, pretrained, quick_gelu)
+    try:
+        model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=activation)
+    except LOAD_ERRORS as error:
+        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
+    if ":" in name:
+        activation = bool(open_clip.get_model_config(name).get("quick_gelu", False))
+    return model, activation
+
+
+def _check_place(name: str) -> None:
+    schema, _, place = name.partition(":")
+    if schema == "hf-hub":
+        require_hub_file(place, ["open_clip_config.json"], f"model {name!r}")
+    elif schema != "local-dir":
+        raise unknown("model source", schema, ("hf-hub", "local-dir"))
+    elif not (Path(place) / "open_clip_config.json").is_file():
+        raise InputError(f"no open_clip_config.json in {place!r}; local-dir: takes a folder that open_clip saved")
+
+
+def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
+    """The activation that the weights were trained with; never guessed."""
+    in_config = bool(open_clip.get_model_config(name).get("quick_gelu", False))
+    if pretrained is None:
+        return bool(stated) or in_config
+    if known := open_clip.get_pretrained_cfg(name, pretrained):
+        trained_with = bool(known.get("quick_gelu", False))
+        if stated not in (None, trained_with):
+            raise InputError(f"quick_gelu={stated} contradicts {pretrained!r}, trained with quick_gelu={trained_with}")
+        _check_reachable(f"weights {pretrained!r} of {name!r}", known)
+        return trained_with
+    if not Path(pretrained).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        raise InputError(f"{unknown(f'pretrained tag of {name}', pretrained, tags)}; nor is it a file")
+    recorded = _recorded_quick_gelu(Path(pretrained)) if stated is None else stated
+    if recorded is None and not in_config and f"{name}-quickgelu" in open_clip.list_models():
+        raise InputError(
+            f"the checkpoint {pretrained} does not say its activation: pass backbone.build.quick_gelu=true (OpenAI, "
+            "DFN, MetaCLIP weights) or false (LAION, DataComp); the wrong one costs points without a warning"
+        )
+    return in_config or bool(recorded)
+
+
+def _recorded_quick_gelu(path: Path) -> bool | None:
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            value = (file.metadata() or {}).get("quick_gelu")
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+    return None if value is None else value == "true"
+
+
+def _check_reachable(what: str, known: dict[str, str]) -> None:
+    if "file" in known:
+        return
+    repo, name = known["hf_hub"].rsplit("/", 1)
+    names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    require_hub_file(repo, [*names, *(str(Path(n).with_suffix(".safetensors")) for n in names)], what)

@@ -1,0 +1,108 @@
+"""The entry points' frame: explain a mistyped command line in one line, then let Hydra run the task."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kravl.config import CONFIGS, experiments, register
+from kravl.errors import InputError, first_line, unknown
+
+log = logging.getLogger(__name__)
+EXIT_INPUT = 2
+# the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
+CHECKED_WHEN_BUILT = ("trainer.", "adapter.", "data.source.", "backbone.build.")
+NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
+
+
+def main(config_name: str, task: Callable[[Any], object]) -> None:
+    """Run ``task`` on the config ``config_name`` as the command line changes it; a user's mistake exits with 2."""
+    sys.argv[1:] = [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in sys.argv[1:]]
+    arguments = get_args_parser().parse_args()
+    register(name for a in arguments.overrides if a.startswith("experiment=") for name in a[11:].split(","))
+    try:
+        if not set(NOT_A_RUN) & set(sys.argv):
+            check(arguments.overrides, config_name, arguments.multirun)
+    except InputError as error:
+        sys.exit(_report(error))
+
+    def run(cfg: Any) -> object:
+        try:
+            return task(cfg)
+        except InputError as error:
+            sys.exit(_report(error))
+
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
+
+
+def _report(error: InputError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return EXIT_INPUT
+
+
+def check(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:
+    """Compose once before anything runs.
+
+    Raises:
+        InputError: an unknown key or choice (the nearest one named), a value of the wrong type, or a missing value.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            overrides = OverridesParser.create().parse_overrides(list(arguments))
+            if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
+                raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
+            config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
+
+
+def _first_of_sweep(override: Override) -> str:
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -> InputError:
+    """Hydra's several lines as one, with the nearest legal name."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return unknown(group, choice, experiments() if group == "experiment" else error.options or ())
+    place = re.search(r"In '([^']+)'", text)
+    where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
+    if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
+        return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
+    because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
+    return InputError(f"{first_line(error)}{because}")
+
+
+def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
+    """Groups, and the dotted keys of the config with its groups as chosen."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = {group for group in loader.list_groups("") if group != "hydra"}
+    choices = [a for a in arguments if a.split("=")[0] in groups and "," not in a]
+    try:
+        config = compose(config_name, overrides=choices)
+    except HydraException:
+        config = compose(config_name)
+    return groups | set(_dotted(OmegaConf.to_container(config)))
+
+
+def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _dotted(value, f"{prefix}{key}.")

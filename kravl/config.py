@@ -1,0 +1,125 @@
+"""The schema of a run and of an evaluation: the only list of knobs. A key that is not here is refused."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+_PACKAGE = Path(__file__).parent
+CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
+SHOTS = (1, 2, 4, 8, 16)
+
+
+@dataclass
+class Backbone:
+    name: str = MISSING
+    build: dict[str, Any] = field(default_factory=dict)  # a kravl.backbones.classifier.Classifier
+    sites: dict[str, list[str]] = field(default_factory=dict)  # presets: patterns over the names of weight matrices
+    parameters: dict[str, list[str]] = field(default_factory=dict)  # presets for unfreeze
+    lora: dict[str, int] = field(default_factory=dict)  # rank and alpha of a LoRA that is comparable to KRAdapter
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    source: dict[str, Any] = field(default_factory=dict)  # a kravl.data.source.Source
+    templates: str = "single"
+
+
+@dataclass
+class Evaluation:
+    name: str = MISSING
+    sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source
+
+
+@dataclass
+class Optim:
+    lr: float = 1e-3
+    head_lr: float | None = None  # for a head that starts from nothing; null: lr
+    weight_decay: float = 0.01  # of matrices; biases and norms are not decayed
+    epochs: int | None = 30  # 0 is the pretrained model, unchanged
+    steps: int | None = None  # optimiser steps, in place of epochs
+    steps_per_shot: int | None = None  # optimiser steps as a multiple of shots, in place of epochs
+    warmup_steps: int = 0
+    min_lr_ratio: float = 0.01  # the cosine ends at this fraction of lr
+
+
+@dataclass
+class Loading:
+    batch_size: int = 32
+    eval_batch_size: int = 256
+    num_workers: int | None = None  # null: none without a GPU, else up to 8
+    min_batches: int = 10  # a small set is repeated to this many batches an epoch
+    augmentation: str = "crop_flip"  # crop_flip | none
+
+
+@dataclass
+class Config:
+    backbone: Backbone = MISSING
+    method: str = MISSING  # the name in tables; a file of configs/method
+    adapter: dict[str, Any] = field(default_factory=dict)  # a kravl.adapters.base.Adapter
+    data: Data = MISSING
+    evaluation: Evaluation = MISSING
+    trainer: dict[str, Any] = field(default_factory=dict)  # any argument of pytorch_lightning.Trainer
+    optim: Optim = field(default_factory=Optim)
+    loading: Loading = field(default_factory=Loading)
+    sites: str | None = "both"  # a preset of the backbone; null adapts no matrix
+    targets: list[str] = field(default_factory=list)  # patterns in place of the preset
+    unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
+    linear_head: bool = False  # CLIP: train the class weights, starting from the text features
+    shots: int | None = 16  # images a class; null: all
+    short_classes: str = "error"  # error | keep: a class with fewer images than shots
+    split_protocol: str = "coop"  # coop | cliplora | official
+    split_seed: int = 1  # which images are drawn
+    seed: int = 1  # initialisation, order, augmentation
+    spectrum_every: int = 0  # steps between spectra of ΔW in the log; 0: at the end only
+    checkpoint_every: int = 100  # steps between checkpoints; every epoch has one too
+    name: str = MISSING  # folder under runs
+    runs: str = "runs"
+    data_root: str = "data"
+    overwrite: bool = False  # redo a finished run
+    tracking: str = "wandb"  # none | wandb | csv
+    plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
+
+
+@dataclass
+class EvaluateConfig:
+    run: str = MISSING  # folder of a finished run, or the beginning of its name
+    evaluation: Evaluation = MISSING
+    alphas: int = 2  # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    loading: Loading = field(default_factory=Loading)
+    data_root: str | None = None  # null: the run's own
+    plugins: list[str] = field(default_factory=list)
+
+
+def experiments() -> list[str]:
+    """The names of the shipped experiment files, and of every combination of a backbone, a method and 1 to 16 shots."""
+    grid = product(_names("backbone"), _names("method"), SHOTS)
+    return _names("experiment") + [f"{backbone}_{method}_{shots}shot" for backbone, method, shots in grid]
+
+
+def register(wanted: Iterable[str] = ()) -> None:
+    """Tell Hydra the schemas, and those of the ``wanted`` experiments that are a ``<backbone>_<method>_<shots>shot``.
+
+    Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
+    """
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=Config)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    for name in wanted:
+        for backbone, method in product(_names("backbone"), _names("method")):
+            if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
+                choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
+                defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
+                node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": name}
+                store.store(group="experiment", name=name, package="_global_", node=node)
+
+
+def _names(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))

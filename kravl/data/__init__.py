@@ -1,0 +1,1 @@
+"""Images and labels: few-shot splits, evaluation sets, loading."""

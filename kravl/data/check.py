@@ -1,0 +1,45 @@
+"""Open every image of every set before training starts, and name all the bad ones at once."""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+from rich.progress import Progress
+
+from kravl.data.source import Samples
+from kravl.errors import InputError
+
+LISTED = 20
+MAX_THREADS = 8
+
+
+def check_images(samples_by_set: Mapping[str, Samples]) -> None:
+    """Decode each image once, several at a time; a bar on stderr where that is a terminal.
+
+    Raises:
+        InputError: one or more cannot be read: how many of how many, then set, path and reason of up to 20.
+    """
+    jobs = [(name, samples, i) for name, samples in samples_by_set.items() for i in range(len(samples))]
+    console = Console(stderr=True)
+    bad = []
+    with (
+        ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool,
+        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
+    ):
+        for problem in progress.track(pool.map(_problem, jobs), total=len(jobs), description="checking images"):
+            if problem is not None:
+                bad.append(problem)
+    if bad:
+        listed = "\n".join(f"  {line}" for line in bad[:LISTED])
+        more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+        raise InputError(f"{len(bad)} of {len(jobs)} images cannot be used:\n{listed}{more}")
+
+
+def _problem(job: tuple[str, Samples, int]) -> str | None:
+    name, samples, i = job
+    try:
+        samples.check(i)
+    except InputError as error:
+        return f"{name}: {error}"
+    return None

@@ -1,0 +1,157 @@
+"""Batches for training and evaluation; a training loader resumes in mid-epoch with the very next batch."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kravl.data.cache import Cache
+from kravl.data.sampling import Draw, EpochSampler, Shard
+from kravl.data.source import Samples
+from kravl.data.transforms import Transform, transform_seeded
+from kravl.errors import InputError
+
+MAX_WORKERS = 8
+Item = tuple[Tensor, int, int]  # an image (3, h, w), its label, its position in the samples
+
+
+class Batch(NamedTuple):
+    """Images (b, 3, h, w) float32, labels (b,) and indices (b,) int64: positions in the loader's samples."""
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images are put into batches.
+
+    Args:
+        num_workers: processes that decode; None means none without a GPU, else up to 8.
+        min_batches: a small training set is repeated to this many batches an epoch.
+        seed: of order and augmentation.
+        augmentation: ``crop_flip`` or ``none``.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 256
+    num_workers: int | None = None
+    min_batches: int = 1
+    seed: int = 1
+    augmentation: str = "crop_flip"
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise InputError(f"loading.{name} is {value}; it must be at least {bound}")
+
+    def workers(self) -> int:
+        """The number of worker processes."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(MAX_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+
+
+class TrainingImages(Dataset[Item]):
+    """Augmented images, asked for by a `Draw`; decoded once and kept."""
+
+    def __init__(self, samples: Samples, transform: Transform) -> None:
+        self.samples = samples
+        self.cache = Cache(samples)
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Draw) -> Item:
+        image = transform_seeded(self._transform, self.cache.image(draw.position), draw.seed)
+        return image, self.samples.labels[draw.position], draw.position
+
+
+class EvaluationImages(Dataset[Item]):
+    """Images as they are evaluated."""
+
+    def __init__(self, samples: Samples, transform: Transform) -> None:
+        self.samples = samples
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._transform(self.samples.image(index)), self.samples.labels[index], index
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """Training batches; `state_dict` counts those handed out, not those that workers have prepared.
+
+    Lightning saves and loads the state of such a loader with its checkpoints. Order and augmentation depend on seed
+    and epoch alone, so skipping the batches that were seen is all that resuming takes.
+    """
+
+    def __init__(self, dataset: TrainingImages, sampler: EpochSampler, batch_size: int, num_workers: int) -> None:
+        super().__init__(**_options(dataset, sampler, batch_size, num_workers), persistent_workers=num_workers > 0)
+        self._order = sampler
+        self._epoch = 0
+        self._handed_out = 0
+        self._resume: tuple[int, int] | None = None  # epoch, batches
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        # a generator: this runs with the first batch, when Lightning has set the epoch
+        same_epoch = self._resume is not None and self._resume[0] == self._order.epoch
+        self._handed_out = self._resume[1] if self._resume is not None and same_epoch else 0
+        self._epoch, self._resume = self._order.epoch, None
+        assert self.batch_size is not None
+        self._order.start = self._handed_out * self.batch_size
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches have been handed out."""
+        epoch, batches = self._resume or (self._epoch, self._handed_out)
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state`` was taken: with the next batch, or the next epoch."""
+        done = state["batches"] >= len(self)
+        self._resume = (state["epoch"] + 1, 0) if done else (state["epoch"], state["batches"])
+        self._order.set_epoch(self._resume[0])
+
+
+def evaluation_loader(dataset: EvaluationImages, loading: Loading) -> DataLoader[Batch]:
+    """Every image once, in the order of the set; shared out among processes where there are several."""
+    sampler = Shard(len(dataset), *processes())
+    return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
+
+
+def processes() -> tuple[int, int]:
+    """How many processes train together, and the number of this one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1, 0
+    return torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+
+def _options(dataset: Dataset[Item], sampler: EpochSampler | Shard, batch_size: int, workers: int) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "sampler": sampler,
+        "batch_size": batch_size,
+        "num_workers": workers,
+        "collate_fn": collate,
+        "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
+    }
+
+
+def collate(items: list[Item]) -> Batch:
+    """Stack items into a batch."""
+    images, labels, indices = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(indices))

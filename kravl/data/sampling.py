@@ -1,0 +1,70 @@
+"""The order of images: for training a pure function of (seed, epoch), for evaluation the order of the set."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+LARGEST_SEED = 2**63 - 1
+
+
+class Draw(NamedTuple):
+    """One image of an epoch: its position in the samples, and the seed of its augmentation."""
+
+    position: int
+    seed: int
+
+
+class EpochSampler(DistributedSampler[Draw]):
+    """Random permutations of ``size`` images, repeated until an epoch has ``min_draws``.
+
+    An epoch draws each image equally often, give or take one. Several processes take turns through one common order;
+    a process that would come out one short takes an image from its start. Set ``start`` to skip the first draws.
+
+    Args:
+        size: number of images.
+        min_draws: draws an epoch at least; fewer than ``size`` means ``size``.
+        num_replicas, rank: number of processes and the number of this one.
+    """
+
+    def __init__(self, size: int, min_draws: int, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+        # Lightning wraps a sampler of another class in one that shuffles again
+        super().__init__(_sized(size), num_replicas=num_replicas, rank=rank, seed=seed)
+        self.size = size
+        self.start = 0
+        self._num_draws = max(size, min_draws)
+
+    def __len__(self) -> int:
+        return -(-self._num_draws // self.num_replicas)
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        rounds = [torch.randperm(self.size, generator=generator) for _ in range(-(-self._num_draws // self.size))]
+        order = torch.cat(rounds)[: self._num_draws].tolist()
+        seeds = torch.randint(LARGEST_SEED, (len(order),), generator=generator).tolist()
+        mine = [i % len(order) for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)]
+        return iter([Draw(order[i], seeds[i]) for i in mine[self.start :]])
+
+
+class Shard(DistributedSampler[int]):
+    """Every image once, in order; each of several processes takes its own, and none is repeated to fill up."""
+
+    def __init__(self, size: int, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(_sized(size), num_replicas=num_replicas, rank=rank, shuffle=False)
+        self._mine = range(rank, size, num_replicas)
+
+    def __len__(self) -> int:
+        return len(self._mine)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._mine)
+
+
+def _sized(size: int) -> Dataset[int]:
+    return cast(Dataset[int], range(size))  # of a dataset, the base class asks the length alone
+
+
+def _mix(seed: int, epoch: int) -> int:
+    # neighbouring seeds must not share epochs, as seed + epoch would
+    return int(torch.randint(LARGEST_SEED, (), generator=torch.Generator().manual_seed(seed))) ^ (epoch << 20)

@@ -1,0 +1,144 @@
+"""What a data set is to kravl: named classes, prompt templates, and labelled images by split."""
+
+import hashlib
+import unicodedata
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from kravl.data import catalog
+from kravl.data.images import Opener
+from kravl.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images with labels; an image is read when it is asked for.
+
+    Args:
+        names: paths relative to the set's root, with ``/``; for a set in memory, ``split/number``.
+        labels: positions in the set's class list.
+        opener: reads an image by its position in the samples that this is a subset of.
+        positions: those positions; None if this is the whole.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    opener: Opener
+    positions: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Sequence[int]) -> "Samples":
+        """The samples at ``indices``, in that order."""
+        names = tuple(self.names[i] for i in indices)
+        labels = tuple(self.labels[i] for i in indices)
+        return replace(self, names=names, labels=labels, positions=tuple(self._position(i) for i in indices))
+
+    def image(self, index: int) -> Image.Image:
+        """The image at ``index`` as RGB.
+
+        Raises:
+            InputError: it cannot be read; with its path and the reason.
+        """
+        return self.opener(self._position(index))
+
+    def check(self, index: int) -> None:
+        """Raise InputError if the image at ``index`` cannot be read."""
+        self.opener.check(self._position(index))
+
+    def sha256(self) -> str:
+        """Hex digest of the lines ``name<tab>label``: which images these are, in which order."""
+        digest = hashlib.sha256()
+        for name, label in zip(self.names, self.labels, strict=True):
+            digest.update(f"{name}\t{label}\n".encode())
+        return digest.hexdigest()
+
+    def _position(self, index: int) -> int:
+        return index if self.positions is None else self.positions[index]
+
+
+class Source(ABC):
+    """A data set with a fixed class list.
+
+    Args:
+        name: its folder under ``datasets``, if there is one.
+        splits: those of ``train``, ``val`` and ``test`` that it has.
+        class_ids: what evaluation sets are matched by, in label order.
+        class_names: what the ids are called in a prompt; the ids themselves, with spaces for ``_``, if None.
+        templates: a name that `catalog.templates` knows, or one template with ``{}``.
+        identity: what makes two sources the same images: class, folder, domain, ...
+
+    Raises:
+        InputError: no class, two classes of one name, or an unknown template set.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        class_ids: Sequence[str],
+        splits: Collection[str],
+        identity: tuple[str, ...],
+        class_names: Sequence[str] | None = None,
+        templates: str = "single",
+    ) -> None:
+        if not class_ids:
+            raise InputError(f"{name}: no classes")
+        self.name = name
+        self.splits = tuple(splits)
+        # two wnids may share one English name (ImageNet has two pairs), two folders may not
+        refuse_duplicates(name, class_ids)
+        self.class_ids = tuple(class_ids)
+        self.class_names = tuple(spoken(c) for c in (class_ids if class_names is None else class_names))
+        assert len(self.class_names) == len(self.class_ids)
+        self.identity = (type(self).__name__, *identity)
+        self.templates = catalog.templates(name, templates)
+
+    def split(self, name: str) -> Samples:
+        """The images of ``train``, ``val`` or ``test``.
+
+        Raises:
+            InputError: the set has no such split, or its files are not as they should be.
+        """
+        if name not in self.splits:
+            raise unknown(f"split of {self.name}", name, self.splits)
+        return self.samples(name)
+
+    @abstractmethod
+    def samples(self, split: str) -> Samples:
+        """The images of one of ``splits``; called by `split`."""
+
+
+def spoken(name: str) -> str:
+    """A class name as a person would write it in a sentence: spaces for ``_``, no doubled or outer spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+
+
+def refuse_duplicates(where: str, names: Iterable[str]) -> None:
+    """Raise InputError if two ``names`` are the same but for case, ``_`` and spaces."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[spoken(name).casefold()].append(name)
+    double = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    if double:
+        raise InputError(f"{where}: duplicate class names: {'; '.join(double)}; rename or merge them")
+
+
+def existing_folder(name: str, path: str | Path) -> Path:
+    """``path`` as a folder.
+
+    Raises:
+        InputError: there is none; with the path tried, the setting to change, and where the images come from.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no folder"
+        source = catalog.card(name).get("homepage")
+        hint = f" (images: {source})" if source else ""
+        raise InputError(f"{name}: {what} {folder}; set data_root, or the root of this set{hint}")
+    return folder

@@ -1,0 +1,128 @@
+"""Accuracy, per-class recall, F1 and calibration by set, and WiSE-FT's curve (https://arxiv.org/abs/2109.01903)."""
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean, harmonic_mean
+from typing import Protocol, TypedDict
+
+import torch
+from pytorch_lightning import Trainer
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_stat_scores
+
+from kravl.errors import InputError
+from kravl.predictions import Classes, Classifier, Loaders, Predictions, predict
+
+IN_DOMAIN = "test"  # the name of the set that the training data's own test split goes by
+CALIBRATION_BINS = 15
+COLUMNS = {"accuracy": "top-1", "per_class_recall": "recall", "macro_f1": "macro-F1", "ece": "ECE"}
+
+Results = dict[str, dict[str, float]]  # set -> metric -> value
+
+
+class CurvePoint(TypedDict):
+    """The results with every update scaled by ``alpha``."""
+
+    alpha: float
+    results: Results
+
+
+class Adapters(Protocol):
+    """Weights W + alpha * update until `unmerge`: alpha 0 is the pretrained model, 1 the adapted one."""
+
+    def merge(self, alpha: float = 1.0) -> None: ...
+    def unmerge(self) -> None: ...
+
+
+def score(predictions: Predictions) -> dict[str, float]:
+    """Metrics of one set as fractions, beside the mean cross-entropy ``loss`` (nats) and the ``count`` of images.
+
+    ``accuracy`` is top-1; ``per_class_recall`` and ``macro_f1`` are means over the classes that have images; ``ece`` is
+    sum_b n_b/n |accuracy_b - confidence_b| over 15 bins of equal width (https://arxiv.org/abs/1706.04599).
+    """
+    _, labels, predicted, confidence, loss = predictions
+    num_classes = max(2, int(torch.maximum(labels, predicted).max()) + 1)  # classes without images change nothing
+    counts = multiclass_stat_scores(predicted, labels, num_classes, average="none").double()
+    hit, wrongly, _, missed, support = counts[counts[:, -1] > 0].unbind(dim=1)
+    correct = (predicted == labels).long()
+    inside = confidence.double().clamp(max=1 - 1e-9)  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
+    return {
+        "accuracy": correct.double().mean().item(),
+        "per_class_recall": (hit / support).mean().item(),
+        "macro_f1": (2 * hit / (2 * hit + wrongly + missed)).mean().item(),
+        "ece": binary_calibration_error(inside, correct, n_bins=CALIBRATION_BINS).item(),
+        "loss": loss.double().mean().item(),
+        "count": len(labels),
+    }
+
+
+def evaluate(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes) -> Results:
+    """The `score` of what the classifier, as its weights are now, predicts on each set; raises what `predict` does."""
+    return {name: score(rows) for name, rows in predict(trainer, classifier, loaders, classes).items()}
+
+
+def wise_ft(
+    trainer: Trainer,
+    classifier: Classifier,
+    adapters: Adapters,
+    loaders: Loaders,
+    classes: Classes,
+    alphas: Iterable[float],
+) -> list[CurvePoint]:
+    """Results for weights at each alpha between pretrained (0) and adapted (1), without training.
+
+    What the classifier keeps between batches is left as of the last alpha; `evaluate` prepares it anew.
+
+    Raises:
+        InputError: an alpha lies outside [0, 1].
+    """
+    chosen = list(alphas)
+    for alpha in chosen:
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
+    curve: list[CurvePoint] = []
+    for alpha in chosen:
+        adapters.merge(alpha)
+        try:
+            curve.append({"alpha": alpha, "results": evaluate(trainer, classifier, loaders, classes)})
+        finally:
+            adapters.unmerge()
+    return curve
+
+
+def summary(results: Results) -> dict[str, float | None]:
+    """Top-1 in domain, its mean over the other sets, and the harmonic mean of the two; None without other sets."""
+    in_domain = results[IN_DOMAIN]["accuracy"]
+    others = [metrics["accuracy"] for name, metrics in results.items() if name != IN_DOMAIN]
+    if not others:
+        return {"in_domain": in_domain, "ood_mean": None, "harmonic_mean": None}
+    ood_mean = fmean(others)
+    return {"in_domain": in_domain, "ood_mean": ood_mean, "harmonic_mean": harmonic_mean([in_domain, ood_mean])}
+
+
+def comparison_table(zero_shot: Results | None, adapted: Results) -> Table:
+    """One row per set and summary, in percent; with zero-shot results each cell reads ``zero-shot → adapted``."""
+    table = Table(
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+        caption="percent" if zero_shot is None else "percent, zero-shot → adapted",
+    )
+    table.add_column("set")
+    for header in ("images", *COLUMNS.values()):
+        table.add_column(header, justify="right")
+    stages = [_rows(results) for results in (zero_shot, adapted) if results is not None]
+    for name, metrics in stages[-1].items():
+        cells = (
+            " → ".join(f"{100 * stage[name][metric]:.1f}" for stage in stages) if metric in metrics else ""
+            for metric in COLUMNS
+        )
+        images = f"{metrics['count']:.0f}" if name in adapted else ""
+        table.add_row(escape(name), images, *cells, end_section=name == list(adapted)[-1])
+    return table
+
+
+def _rows(results: Results) -> dict[str, Mapping[str, float]]:
+    overall = {"OOD mean": summary(results)["ood_mean"], "harmonic mean": summary(results)["harmonic_mean"]}
+    return {**results, **{name: {"accuracy": value} for name, value in overall.items() if value is not None}}

@@ -1,0 +1,115 @@
+"""Training: cross-entropy on a classifier's logits, AdamW, cosine schedule with warm-up."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+
+class DivergedError(RuntimeError):
+    """The loss is not a number; the last checkpoint was written before that."""
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; learning rates at their peak, ``warmup_steps`` in optimiser steps."""
+
+    lr: float
+    head_lr: float | None
+    weight_decay: float
+    warmup_steps: int
+    min_lr_ratio: float
+
+
+class Learner(LightningModule):
+    """Trains whatever parameters of ``classifier`` require a gradient, and saves only those.
+
+    Args:
+        classifier: images (b, 3, h, w) -> logits (b, classes); has ``head_parameters()`` and ``class_names``.
+        optim: the optimiser's settings.
+        seed: all randomness of a step follows from (seed, epoch, batch).
+    """
+
+    strict_loading = False  # a checkpoint lacks the frozen weights by intent
+
+    def __init__(self, classifier: nn.Module, optim: OptimSettings, seed: int) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.optim = optim
+        self.seed = seed
+        self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter that is trained, in the model's order."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The trained tensors only."""
+        return {name: p.detach() for name, p in self.trainable().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> None:
+        """Inverse of `state_dict`. Raises RuntimeError where the checkpoint trains other parameters."""
+        parameters = self.trainable()
+        if difference := sorted(parameters.keys() ^ state_dict.keys()):
+            raise RuntimeError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state_dict[name])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        logits = self.classifier(batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss.item()} at step {self.global_step}, epoch {self.current_epoch}, batch {batch_idx} "
+                f"(images {batch.indices.tolist()[:8]}, ...); lower optim.lr or raise optim.warmup_steps"
+            )
+        self.accuracy(logits, batch.labels)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/accuracy", self.accuracy, prog_bar=True, on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        head = {id(p) for p in self.classifier.head_parameters()}
+        groups = list(_groups(self.trainable().values(), head, self.optim))
+        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            return schedule(step, total, self.optim.warmup_steps, self.optim.min_lr_ratio)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def schedule(step: int, total: int, warmup: int, floor: float) -> float:
+    """Fraction of the peak learning rate at ``step``: linear to 1 over ``warmup`` steps, then a cosine to ``floor``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def derived_seed(*parts: int) -> int:
+    """A 63-bit seed that depends on all ``parts`` and their order."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def _groups(parameters: Iterable[nn.Parameter], head: set[int], optim: OptimSettings) -> Iterable[dict[str, Any]]:
+    """Matrices with weight decay, vectors (biases, norms, scales) without; the head at its own learning rate."""
+    keyed: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        keyed.setdefault((id(parameter) in head, parameter.ndim >= 2), []).append(parameter)
+    for (is_head, is_matrix), members in keyed.items():
+        lr = optim.head_lr if is_head and optim.head_lr is not None else optim.lr
+        yield {"params": members, "lr": lr, "weight_decay": optim.weight_decay if is_matrix else 0.0}

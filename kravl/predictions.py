@@ -1,0 +1,115 @@
+"""What a classifier says about every image of its evaluation sets, on the trainer's devices and in its precision."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from kravl.errors import InputError
+
+Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
+Classes = Mapping[str, Sequence[int] | None]  # positions of a set's classes among the classifier's; None: all of them
+
+
+class Classifier(Protocol):
+    """Images (b, 3, h, w) -> logits (b, classes); `prepare` recomputes what is kept between batches."""
+
+    def prepare(self) -> None: ...
+    def __call__(self, images: Tensor, /) -> Tensor: ...
+
+
+class Predictions(NamedTuple):
+    """One row per image, (n,) each, in the set's order; labels and predictions count the set's own classes."""
+
+    indices: Tensor
+    labels: Tensor
+    predicted: Tensor
+    confidence: Tensor  # probability of the predicted class
+    loss: Tensor  # cross-entropy in nats
+
+    def sample(self, count: int) -> list[tuple[int, int, int, float]]:
+        """``count`` rows (index, label, predicted, confidence), spread evenly: sets are listed class by class."""
+        rows = torch.linspace(0, len(self.indices) - 1, min(count, len(self.indices))).round().long()
+        columns = (self.indices, self.labels, self.predicted, self.confidence)
+        return list(zip(*(column[rows].tolist() for column in columns), strict=True))
+
+
+class _Rows(Metric):
+    """Gathers the predictions of all processes and drops the images that a distributed sampler repeats."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in Predictions._fields:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Predictions) -> None:
+        for name, values in rows._asdict().items():
+            getattr(self, name).append(values)
+
+    def compute(self) -> Predictions:
+        rows = Predictions(*(dim_zero_cat(getattr(self, name)) for name in Predictions._fields))
+        order = rows.indices.argsort(stable=True)
+        first = torch.ones_like(order, dtype=torch.bool)
+        first[1:] = rows.indices[order].diff() != 0
+        return Predictions(*(column[order[first]] for column in rows))
+
+
+class _Pass(LightningModule):
+    def __init__(self, classifier: Classifier, classes: Classes) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.classes = classes
+        self.rows = cast(Sequence[_Rows], nn.ModuleList(_Rows() for _ in classes))
+        self.predictions: dict[str, Predictions] = {}
+
+    def on_test_start(self) -> None:
+        # the trainer tests under inference mode, whose tensors could not take part in training afterwards
+        with torch.inference_mode(False), torch.no_grad():
+            self.classifier.prepare()
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels, indices = batch
+        name, columns = list(self.classes.items())[dataloader_idx]
+        logits = self.classifier(images)
+        if columns is not None:
+            logits = logits[:, list(columns)]
+        outside = (labels < 0) | (labels >= logits.shape[1])
+        if outside.any():
+            image, label, last = indices[outside][0].item(), labels[outside][0].item(), logits.shape[1] - 1
+            raise InputError(f"evaluation set {name!r}: image {image} has label {label}; its classes are 0 to {last}")
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        if not loss.isfinite().all():
+            image = indices[~loss.isfinite()][0].item()
+            raise FloatingPointError(f"evaluation set {name!r}: the logits of image {image} are not finite")
+        confidence, predicted = logits.softmax(dim=1).max(dim=1)
+        self.rows[dataloader_idx].update(Predictions(indices, labels, predicted, confidence, loss))
+
+    def on_test_epoch_end(self) -> None:
+        for name, rows in zip(self.classes, self.rows, strict=True):
+            # torchmetrics hands a single row back as a scalar
+            self.predictions[name] = Predictions(*(column.reshape(-1).cpu() for column in rows.compute()))
+
+
+def predict(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes) -> dict[str, Predictions]:
+    """Each set's predictions with the classifier's present weights, its logits restricted to the set's classes.
+
+    Prepares the classifier first. Under several processes every one returns all rows.
+
+    Raises:
+        InputError: a set is empty, or a label lies outside the set's classes.
+        FloatingPointError: a logit is not finite.
+    """
+    for name, loader in loaders.items():
+        if len(loader) == 0:
+            raise InputError(f"evaluation set {name!r} has no images")
+    evaluation = _Pass(classifier, {name: classes[name] for name in loaders})
+    trainer.test(evaluation, dataloaders=list(loaders.values()), verbose=False)
+    return evaluation.predictions

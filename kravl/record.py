@@ -1,0 +1,137 @@
+"""The folder of a run and what it keeps: config.yaml, metrics.json (repeatable bit for bit), cost.json (measured)."""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kravl.errors import InputError, nearest
+
+log = logging.getLogger(__name__)
+PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
+WHERE = ("runs", "overwrite", "tracking", "data_root")  # where a run happens, not what it computes
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``path`` of one run; ``finished`` if its metrics.json is there."""
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    def metrics(self) -> dict[str, Any]:
+        """The record of a finished run."""
+        return json.loads((self.path / "metrics.json").read_text())
+
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """``values`` as ``name``.json, whole or not at all."""
+        write_whole(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an unresolved config that decides the results; names neither this machine nor its folders."""
+    return {key: value for key, value in config.items() if key not in WHERE}
+
+
+def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> RunFolder:
+    """The folder ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
+
+    Raises:
+        InputError: a name that is no plain folder name, a folder that cannot be written, or one that another
+            process is writing.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise InputError(f"name {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
+    text = json.dumps(identity(config), sort_keys=True)
+    path = Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _own(path)
+        if overwrite:
+            for old in path.iterdir():
+                if old.name != ".lock":
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    except OSError as error:
+        raise InputError(f"the run folder {path} cannot be written: {error.strerror}; pass runs=/a/folder") from error
+    return RunFolder(path)
+
+
+def _own(path: Path) -> None:
+    """One process a folder; the kernel lets go of the lock when its owner ends, however it ends."""
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = (path / ".lock").read_text() or "unknown"
+        raise InputError(f"the run folder {path} is in use by process {owner}; wait for it or change name=") from None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+
+
+def find_run(run: str) -> RunFolder:
+    """The finished run at the path ``run``, which may leave out the hash at its end.
+
+    Raises:
+        InputError: no such run, several of them, or one that is not finished.
+    """
+    path = Path(run)
+    found = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{path.name}-*"))
+    if not found:
+        others = [str(p.parent) for p in path.parent.parent.glob("*/*/metrics.json")]
+        near = f"; the nearest are {nearest(run, others)}" if others else ""
+        raise InputError(f"no run {run!r}{near}")
+    if len(found) > 1:
+        raise InputError(f"{run!r} may be any of {[p.name for p in found]}; name one")
+    folder = RunFolder(found[0])
+    if not folder.finished:
+        raise InputError(f"the run {found[0]} is not finished; give its train command again to go on")
+    return folder
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` through a temporary file beside it, so that a reader sees the old or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def provenance() -> dict[str, Any]:
+    """Package versions and the commit of the checkout that kravl runs from (None outside of one)."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"versions": versions, "git_commit": _git_commit()}
+
+
+def _git_commit() -> str | None:
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", ".") else commit

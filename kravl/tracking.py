@@ -1,0 +1,120 @@
+"""Where a run's metrics go while it lasts: Weights & Biases, CSV files or nowhere (metrics.json is apart from it)."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from PIL.Image import Image
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from kravl.errors import unknown
+from kravl.wandb_logger import SafeWandbLogger, start_wandb
+
+KINDS = ("none", "wandb", "csv")
+TAG_LENGTH = 64  # characters; W&B refuses longer ones
+THUMBNAIL = 256  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a dashboard groups and filters runs by; ``shots`` None is all images."""
+
+    backbone: str
+    method: str
+    dataset: str
+    shots: int | None
+    seed: int
+
+    @property
+    def amount(self) -> str:
+        """``16-shot``, or ``all-shot`` for all images."""
+        return f"{'all' if self.shots is None else self.shots}-shot"
+
+    @property
+    def setting(self) -> str:
+        """What methods are compared within."""
+        return f"{self.backbone} {self.dataset} {self.amount}"
+
+    @property
+    def tags(self) -> list[str]:
+        """Each part by itself."""
+        parts = (self.backbone, self.method, self.dataset, self.amount, f"seed{self.seed}")
+        return [part[:TAG_LENGTH] for part in parts]
+
+
+TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
+
+
+def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str, Any]) -> TrainerLogger:
+    """A logger that writes to ``folder``/wandb or ``folder``/csv, ``config`` with it.
+
+    W&B groups runs by backbone, dataset and shots and, within, by method (its job type), so that a group's mean is the
+    mean over seeds. Where W&B cannot even start offline, CSV takes its place.
+
+    Raises:
+        InputError: ``kind`` is none of none, wandb, csv.
+    """
+    if kind not in KINDS:
+        raise unknown("tracking", kind, KINDS)
+    if kind == "none" or (kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
+        return False
+    if kind == "wandb":
+        name = f"{identity.setting} {identity.method} seed{identity.seed}"
+        logger = start_wandb(folder, config, name, identity.setting, identity.method, identity.tags)
+        if logger is not None:
+            return logger
+    files = CSVLogger(folder, name="csv")
+    files.log_hyperparams(dict(config))
+    return files
+
+
+@rank_zero_only
+def log_summary(logger: TrainerLogger, metrics: Mapping[str, float | None]) -> None:
+    """The final ``metrics``: columns of W&B's table of runs, or rows of summary.csv. None values are left out."""
+    known = {name: value for name, value in metrics.items() if value is not None}
+    if isinstance(logger, SafeWandbLogger):
+        logger.attempt(lambda: logger.experiment.summary.update(known))
+    elif isinstance(logger, CSVLogger):
+        with Path(logger.experiment.log_dir, "summary.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("metric", "value"), *known.items()])
+
+
+@rank_zero_only
+def log_samples(logger: TrainerLogger, name: str, rows: Iterable[tuple[Image, str, str, float]]) -> None:
+    """W&B table ``samples/<name>`` of (image, class, predicted class, its probability); CSV holds no images."""
+    if not isinstance(logger, SafeWandbLogger):
+        return
+    columns: list[str | int] = ["image", "class", "predicted", "probability", "correct"]
+    data = [[_thumbnail(image), label, predicted, p, label == predicted] for image, label, predicted, p in rows]
+    logger.attempt(lambda: logger.experiment.log({f"samples/{name}": wandb.Table(columns=columns, data=data)}))
+
+
+@rank_zero_only
+def log_artifact(logger: TrainerLogger, path: Path) -> None:
+    """The adapter file ``path`` as W&B artifact ``adapter-<run id>``; a sync uploads it from its place."""
+    if not isinstance(logger, SafeWandbLogger):
+        return
+
+    def add() -> None:
+        artifact = wandb.Artifact(f"adapter-{logger.experiment.id}", type="adapter")
+        artifact.add_file(str(path), policy="immutable")  # no second copy in W&B's own folder
+        logger.experiment.log_artifact(artifact)
+
+    logger.attempt(add)
+
+
+def close_logger(logger: TrainerLogger, failed: bool = False) -> None:
+    """End a W&B run, marked as failed or not; the other loggers need no end."""
+    if isinstance(logger, SafeWandbLogger):
+        logger.close(failed)
+
+
+def _thumbnail(image: Image) -> wandb.Image:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return wandb.Image(small)

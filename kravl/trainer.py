@@ -1,0 +1,78 @@
+"""Lightning's Trainer with kravl's checkpoints, progress bar and spectra; every other argument is the user's."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from kravl.checkpoint import SafeCheckpointIO
+from kravl.errors import InputError, first_line, unknown
+
+OURS = {
+    "max_epochs": "optim.epochs",
+    "max_steps": "optim.steps",
+    "logger": "tracking",
+    "callbacks": "plugins",
+    "default_root_dir": "runs",
+    "enable_checkpointing": "checkpoint_every",
+    "plugins": "trainer.precision",
+}
+
+
+class Checkpoints(ModelCheckpoint):
+    """The last two states, every so many steps, and once more when a scheduler asks the process to end."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename="{step}",
+            monitor="step",
+            mode="max",
+            save_top_k=2,
+            every_n_train_steps=every,
+            save_on_exception=True,
+        )
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        # SIGTERM is raised between batches; any other exception may leave a half-made or not-a-number step
+        if isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
+
+
+def make_trainer(
+    settings: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    folder: Path,
+    logger: Logger | bool,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """A Trainer with the user's ``settings`` (any argument of its own) and kravl's ``limits`` (epochs, steps).
+
+    Raises:
+        InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
+    """
+    legal = inspect.signature(Trainer).parameters
+    for key in settings:
+        if key in OURS:
+            raise InputError(f"trainer.{key} is set through {OURS[key]}")
+        if key not in legal:
+            raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in OURS])
+    bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
+    keeps = any(isinstance(callback, Checkpoints) for callback in callbacks)
+    try:
+        return Trainer(
+            **settings,
+            **limits,
+            default_root_dir=folder,
+            logger=logger,
+            callbacks=[*callbacks, *bar],
+            plugins=[SafeCheckpointIO()],
+            enable_checkpointing=keeps,
+        )
+    except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"trainer: {first_line(error)}") from error

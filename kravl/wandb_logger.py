@@ -1,0 +1,118 @@
+"""A Weights & Biases run that never asks, never hangs and never stops training (https://docs.wandb.ai/ref/python)."""
+
+import logging
+import os
+import secrets
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+from kravl.wandb_mode import obstacle
+
+log = logging.getLogger(__name__)
+FAILURES = (wandb.Error, OSError, HandleAbandonedError, MailboxClosedError)  # the last two: its process has died
+SETTINGS: dict[str, Any] = {
+    "console": "off",
+    "disable_git": True,  # a remote's URL may hold a token
+    "finish_timeout": 60,  # seconds; by default a lost network holds up the end of a run for ever
+    "init_timeout": 20,
+    "reinit": "finish_previous",
+    "save_code": False,
+    "silent": True,
+    "x_disable_meta": True,  # it would store the command line
+}
+
+
+class SafeWandbLogger(WandbLogger):
+    """Lightning's W&B logger; its first failure is one warning, after which it does nothing."""
+
+    lost = False
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """``action``, unless W&B has failed before."""
+        if self.lost:
+            return
+        try:
+            action()
+        except FAILURES as error:
+            self.lost = True
+            log.warning("W&B failed (%s: %s); the run goes on without it", type(error).__name__, error)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.attempt(lambda: super(SafeWandbLogger, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self.attempt(lambda: super(SafeWandbLogger, self).log_hyperparams(params))
+
+    @rank_zero_only
+    def close(self, failed: bool) -> None:
+        """End the run, so that the next one of this process is its own."""
+        self.attempt(lambda: self.experiment.finish(exit_code=int(failed)))
+        if self.lost:
+            _forget()
+
+
+@rank_zero_only
+def start_wandb(
+    folder: Path, config: Mapping[str, Any], name: str, group: str, job_type: str, tags: Sequence[str]
+) -> SafeWandbLogger | None:
+    """A run in ``folder``/wandb, the same one whenever that folder is resumed; None where W&B cannot start.
+
+    Online with a key and a host that answers, else offline, with a line that says how to sync. Under several processes
+    the first has the run and the others None.
+    """
+    labels: dict[str, Any] = {"config": config, "name": name, "group": group, "job_type": job_type, "tags": tags}
+    for mode in ("online", "offline"):
+        try:
+            reason = obstacle() if mode == "online" else None
+            if reason is None:
+                run = _begin(mode, folder, labels)
+                return SafeWandbLogger(experiment=run, save_dir=folder, project=run.project, name=name, id=run.id)
+            log.info("W&B stays offline: %s", reason)
+        except FAILURES as error:
+            log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, error)
+            _forget()  # else the id counts as in use
+    return None
+
+
+def _begin(mode: Literal["online", "offline"], folder: Path, labels: Mapping[str, Any]) -> wandb.Run:
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "kravl"),
+        dir=folder,
+        id=_run_id(folder),
+        mode=mode,
+        resume="allow" if mode == "online" else None,  # offline it is the sync that appends
+        settings=wandb.Settings(**SETTINGS),
+        **labels,
+    )
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if mode == "online":
+        log.info("W&B shows this run at %s", run.url)
+    else:
+        log.info("to upload this run to W&B: wandb sync %s/offline-run-*-%s", shlex.quote(f"{folder}/wandb"), run.id)
+    return run
+
+
+def _forget() -> None:
+    """Leave a W&B that has failed behind, its process included."""
+    try:
+        wandb.teardown()
+    except FAILURES as error:
+        log.debug("W&B did not end well: %s", error)
+
+
+def _run_id(folder: Path) -> str:
+    """Made once and kept in the folder: a path would not survive a move and may repeat on another machine."""
+    file = folder / "wandb_id"
+    if not file.exists():
+        file.write_text(secrets.token_hex(4))
+    return file.read_text()

@@ -1,0 +1,55 @@
+"""Whether Weights & Biases can be online here: a key, and a host that answers. Nothing is asked and nothing hangs."""
+
+import http.client
+import netrc
+import os
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import wandb
+
+KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+PROBE_SECONDS = 3.0
+
+
+def obstacle() -> str | None:
+    """Why W&B cannot be online, or None."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return f"WANDB_MODE={os.environ['WANDB_MODE']}"
+    host = wandb.setup().settings.base_url
+    if not (any(map(os.environ.get, KEYS)) or _key_in_netrc(urlsplit(host).netloc)):
+        return f"no API key for {host}"
+    return None if _answers(host) else f"{host} does not answer"
+
+
+def _key_in_netrc(machine: str) -> bool:
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if file and netrc.netrc(Path(file).expanduser()).authenticators(machine):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _answers(url: str) -> bool:
+    """Whether an HTTP server answers below status 500 in time; in a thread, as name resolution knows no timeout."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=PROBE_SECONDS):
+                answers.append(True)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code < http.client.INTERNAL_SERVER_ERROR)
+            error.close()
+        except (OSError, http.client.HTTPException, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers == [True]

@@ -1,0 +1,115 @@
+"""Tiny models with every kind of site, built once and copied for each test."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import pytest
+import timm
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from kravl.adapters.base import Adapter
+from kravl.adapters.set import AdapterSet
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs/adapter").glob("*.yaml"))
+IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+TOKENS = torch.randint(1, 99, (3, 8), generator=torch.Generator().manual_seed(0))
+
+
+@dataclass
+class Case:
+    """A model, how to run it, and the sites to adapt."""
+
+    model: nn.Module
+    run: Callable[[nn.Module], Tensor]
+    targets: list[str]
+
+
+def run_clip(model: nn.Module) -> Tensor:
+    images = IMAGES.to(model.logit_scale.dtype)
+    return torch.cat([model.encode_image(images), model.encode_text(TOKENS)])
+
+
+def run_vit(model: nn.Module) -> Tensor:
+    return model(IMAGES.to(model.head.bias.dtype))
+
+
+@pytest.fixture(scope="session")
+def built_clip() -> nn.Module:
+    torch.manual_seed(0)
+    vision = open_clip.CLIPVisionCfg(layers=2, width=32, head_width=8, patch_size=16, image_size=32)
+    text = open_clip.CLIPTextCfg(layers=2, width=32, heads=2, vocab_size=100, context_length=8)
+    model = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
+    return randomise_biases(model)
+
+
+@pytest.fixture(scope="session")
+def built_vit() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
+    return randomise_biases(timm.models.vision_transformer.VisionTransformer(**sizes))
+
+
+def randomise_biases(model: nn.Module) -> nn.Module:
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+    return model
+
+
+@pytest.fixture
+def clip(built_clip: nn.Module) -> nn.Module:
+    return copy.deepcopy(built_clip)
+
+
+@pytest.fixture
+def vit(built_vit: nn.Module) -> nn.Module:
+    return copy.deepcopy(built_vit)
+
+
+@pytest.fixture(params=["clip", "vit"])
+def case(request: pytest.FixtureRequest) -> Case:
+    """Packed attention whole and in parts, out_proj, both MLP matrices and bare projections; or timm's fused qkv."""
+    model = request.getfixturevalue(request.param)
+    if request.param == "clip":
+        vision = ["visual.*.attn.qkv", "visual.*.attn.out_proj", "visual.*.mlp.*", "visual.proj"]
+        return Case(model, run_clip, [*vision, "transformer.*.attn.q", "transformer.*.attn.v", "text_projection"])
+    return Case(model, run_vit, ["blocks.0.attn.qkv", "blocks.1.attn.k", "blocks.*.attn.proj", "blocks.*.mlp.*"])
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
+def config(request: pytest.FixtureRequest) -> dict[str, object]:
+    return dict(OmegaConf.load(request.param))
+
+
+@pytest.fixture
+def make_adapter(config: dict[str, object]) -> Callable[..., Adapter]:
+    """The adapter of each file in configs/adapter."""
+    return instantiate(config)
+
+
+@pytest.fixture
+def perturb() -> Callable[[AdapterSet], None]:
+    """Moves all that trains away from its initial values, as training would."""
+
+    def move(adapters: AdapterSet) -> None:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in adapters.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(noise.to(parameter), alpha=0.1)
+
+    return move
+
+
+@pytest.fixture(autouse=True)
+def without_the_fused_inference_kernel() -> Iterator[None]:
+    """nn.MultiheadAttention rounds differently in its inference fast path, so it is no reference for equal bits."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)

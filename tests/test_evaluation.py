@@ -1,0 +1,204 @@
+"""Metrics equal formulas written out by hand; the WiSE-FT curve runs from the pretrained to the adapted model."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from kravl.errors import InputError
+from kravl.evaluation import comparison_table, evaluate, score, summary, wise_ft
+from kravl.predictions import Predictions
+
+
+class TinyClassifier(nn.Module):
+    """A linear map of the pixels, whose weight is read in `prepare` only, as a frozen text tower's features are."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, num_classes)
+
+    def prepare(self) -> None:
+        self.prepared = self.linear.weight.detach().clone()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ self.prepared.T + self.linear.bias
+
+
+class TinyAdapters:
+    """One update of a linear layer's weight."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self.linear = linear
+        self.pretrained = linear.weight.detach().clone()
+        self.update = torch.randn_like(self.pretrained)
+
+    def merge(self, alpha: float = 1.0) -> None:
+        self.linear.weight.data = self.pretrained + alpha * self.update
+
+    def unmerge(self) -> None:
+        self.linear.weight.data = self.pretrained.clone()
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+
+
+def predictions(labels: list[int], predicted: list[int], confidence: list[float]) -> Predictions:
+    loss = torch.linspace(0, 1, len(labels))
+    columns = (torch.arange(len(labels)), torch.tensor(labels), torch.tensor(predicted), torch.tensor(confidence), loss)
+    return Predictions(*columns)
+
+
+def random_predictions(count: int, num_classes: int) -> Predictions:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(num_classes - 2, size=count)  # the last two classes have no images, but are predicted
+    predicted = np.where(rng.random(count) < 0.6, labels, rng.integers(num_classes, size=count))
+    return predictions(labels.tolist(), predicted.tolist(), rng.uniform(0.1, 1, size=count).tolist())
+
+
+def test_accuracy_recall_and_f1_equal_their_formulas() -> None:
+    rows = random_predictions(count=200, num_classes=7)
+
+    metrics = score(rows)
+
+    labels, predicted = rows.labels.numpy(), rows.predicted.numpy()
+    recalls, f1s = [], []
+    for label in range(5):
+        recall = (predicted[labels == label] == label).mean()
+        precision = (labels[predicted == label] == label).mean()
+        recalls.append(recall)
+        f1s.append(2 * precision * recall / (precision + recall))
+    assert metrics["accuracy"] == pytest.approx((labels == predicted).mean())
+    assert metrics["per_class_recall"] == pytest.approx(np.mean(recalls))
+    assert metrics["macro_f1"] == pytest.approx(np.mean(f1s))
+    assert metrics["loss"] == pytest.approx(rows.loss.numpy().mean())
+    assert metrics["count"] == 200
+
+
+def test_recall_counts_classes_and_accuracy_counts_images() -> None:
+    rows = predictions([0, 0, 0, 2], [0, 0, 0, 1], [0.9] * 4)
+
+    metrics = score(rows)
+
+    assert metrics["accuracy"] == 0.75
+    assert metrics["per_class_recall"] == 0.5  # class 0: 1, class 2: 0; class 1 has no images
+
+
+def test_a_set_of_one_class_has_metrics() -> None:
+    metrics = score(predictions([0, 0], [0, 0], [1.0, 1.0]))
+
+    assert (metrics["accuracy"], metrics["per_class_recall"], metrics["macro_f1"]) == (1, 1, 1)
+
+
+def test_calibration_error_equals_the_sum_over_fifteen_bins() -> None:
+    rows = random_predictions(count=500, num_classes=7)
+
+    ece = score(rows)["ece"]
+
+    confidence, correct = rows.confidence.double().numpy(), (rows.labels == rows.predicted).numpy()
+    expected = 0.0
+    for b in range(15):
+        inside = (confidence >= b / 15) & (confidence < (b + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert ece == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_confidence_of_one_shares_the_last_bin() -> None:
+    rows = predictions([0, 0], [0, 1], [1.0, 0.95])
+
+    ece = score(rows)["ece"]
+
+    assert ece == pytest.approx(abs(0.5 - 0.975), abs=1e-6)  # apart: 0.5 * 0 + 0.5 * 0.95
+
+
+def test_a_classifier_is_scored_on_every_set(trainer: Trainer) -> None:
+    torch.manual_seed(0)
+    classifier, images = TinyClassifier(num_classes=4), torch.randn(9, 3, 2, 2)
+    labels = torch.tensor([0, 1] * 4 + [0])
+    loaders = {name: DataLoader(TensorDataset(images, labels, torch.arange(9)), 4) for name in ("test", "two")}
+
+    results = evaluate(trainer, classifier, loaders, {"test": None, "two": (1, 3)})
+
+    logits = classifier.linear(images.flatten(1))
+    assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert results["two"]["accuracy"] == pytest.approx((logits[:, (1, 3)].argmax(1) == labels).float().mean().item())
+    assert list(results["two"]) == ["accuracy", "per_class_recall", "macro_f1", "ece", "loss", "count"]
+
+
+def test_the_curve_runs_from_the_pretrained_to_the_adapted_model(trainer: Trainer) -> None:
+    torch.manual_seed(0)
+    classifier = TinyClassifier(num_classes=4)
+    adapters = TinyAdapters(classifier.linear)
+    data = TensorDataset(torch.randn(40, 3, 2, 2), torch.randint(4, (40,)), torch.arange(40))
+    arguments = ({"test": DataLoader(data, 16)}, {"test": None})
+    zero_shot = evaluate(trainer, classifier, *arguments)
+
+    curve = wise_ft(trainer, classifier, adapters, *arguments, alphas=(0, 0.5, 1))
+
+    assert torch.equal(classifier.linear.weight, adapters.pretrained)
+    assert [point["alpha"] for point in curve] == [0, 0.5, 1]
+    assert curve[0]["results"] == zero_shot
+    for point in curve[1:]:
+        classifier.linear.weight.data = adapters.pretrained + point["alpha"] * adapters.update
+        assert point["results"] == evaluate(trainer, classifier, *arguments)
+        assert point["results"] != zero_shot
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan")])
+def test_an_alpha_outside_the_line_is_refused_before_any_work(trainer: Trainer, alpha: float) -> None:
+    classifier = TinyClassifier(num_classes=2)
+
+    with pytest.raises(InputError, match=f"alpha {alpha} of the WiSE-FT curve is outside 0"):
+        wise_ft(trainer, classifier, TinyAdapters(classifier.linear), {}, {}, alphas=[0, alpha])
+
+
+def test_weights_are_restored_when_an_evaluation_fails(trainer: Trainer) -> None:
+    classifier = TinyClassifier(num_classes=2)
+    adapters = TinyAdapters(classifier.linear)
+    loader = DataLoader(TensorDataset(torch.randn(1, 3, 2, 2), torch.tensor([7]), torch.tensor([0])))
+
+    with pytest.raises(InputError, match="label 7"):
+        wise_ft(trainer, classifier, adapters, {"test": loader}, {"test": None}, alphas=[1])
+
+    assert torch.equal(classifier.linear.weight, adapters.pretrained)
+
+
+def test_the_summary_averages_the_other_sets() -> None:
+    results = {"test": {"accuracy": 0.8}, "sketch": {"accuracy": 0.5}, "v2": {"accuracy": 0.3}}
+
+    assert summary(results) == {"in_domain": 0.8, "ood_mean": 0.4, "harmonic_mean": pytest.approx(2 * 0.32 / 1.2)}
+    assert summary({"test": {"accuracy": 0.8}}) == {"in_domain": 0.8, "ood_mean": None, "harmonic_mean": None}
+    assert summary({"test": {"accuracy": 0.0}, "v2": {"accuracy": 0.0}})["harmonic_mean"] == 0
+
+
+def printed(zero_shot: dict | None, adapted: dict) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=80).print(comparison_table(zero_shot, adapted))
+    return [" ".join(line.split()) for line in out.getvalue().splitlines()]
+
+
+def full(accuracy: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "per_class_recall": 0.25, "macro_f1": 0.125, "ece": 0.0625, "loss": 2.0, "count": 10}
+
+
+def test_the_table_puts_zero_shot_beside_adapted_in_percent() -> None:
+    lines = printed({"test": full(0.5), "[v2]": full(0.25)}, {"test": full(0.75), "[v2]": full(0.5)})
+
+    assert "test 10 50.0 → 75.0 25.0 → 25.0 12.5 → 12.5 6.2 → 6.2" in lines
+    assert "[v2] 10 25.0 → 50.0 25.0 → 25.0 12.5 → 12.5 6.2 → 6.2" in lines
+    assert "OOD mean 25.0 → 50.0" in lines
+    assert "harmonic mean 33.3 → 60.0" in lines
+
+
+def test_the_table_of_one_set_without_zero_shot_has_no_summary_rows() -> None:
+    lines = printed(None, {"test": full(0.75)})
+
+    assert "test 10 75.0 25.0 12.5 6.2" in lines
+    assert not any("mean" in line for line in lines)
