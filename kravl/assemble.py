@@ -36,11 +36,12 @@ def assemble(cfg: Config) -> Parts:
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
     """
-    source = build(_plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
+    source = build(plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
     data = _data(cfg, source)  # before the weights: a class with too few images need not wait for them
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
-    make_classifier = build(_plain(cfg.backbone.build), Classifier, cfg.plugins, linear_head=cfg.linear_head)
-    classifier = make_classifier(source.class_names, source.templates)
+    classifier = build(plain(cfg.backbone.build), Classifier, cfg.plugins)(source.class_names, source.templates)
+    if cfg.linear_head:
+        classifier.free_head()
     data.preprocess = classifier.preprocess
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
@@ -58,19 +59,19 @@ def _placement(cfg: Config) -> tuple[Any, list[str]]:
         targets = list(cfg.backbone.sites[cfg.sites])
     else:
         raise unknown(f"sites preset of {cfg.backbone.name}", cfg.sites, cfg.backbone.sites)
-    return build(_plain(cfg.adapter), Adapter, cfg.plugins), targets
+    return build(plain(cfg.adapter), Adapter, cfg.plugins), targets
 
 
 def _data(cfg: Config, source: Source) -> FewShotDataModule:
     plan = Plan(cfg.shots, cfg.split_seed, cfg.split_protocol, cfg.short_classes)
-    loading = Loading(**_plain(cfg.loading), seed=cfg.seed)
+    loading = Loading(**plain(cfg.loading), seed=cfg.seed)
     sets = evaluation_sources(cfg.evaluation, source, cfg.plugins)
     return FewShotDataModule(source, plan, loading, sets)
 
 
-def _plain(node: Any) -> dict[str, Any]:
-    """A config node as a dictionary, its interpolations resolved."""
-    values = OmegaConf.to_container(node, resolve=True)
+def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
+    """A config node as a dictionary, its interpolations resolved or as they are written."""
+    values = OmegaConf.to_container(node, resolve=resolve)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -81,7 +82,7 @@ def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str
     for name, node in evaluation.sets.items():
         if name == "test":
             raise InputError("an evaluation set may not be called 'test': that is the training set's own test split")
-        candidate = build(_plain(node), Source, plugins, source=source)()
+        candidate = build(plain(node), Source, plugins, source=source)()
         if candidate.identity == source.identity:
             log.info("evaluation set %s is what is trained on; left out", name)
         else:

@@ -10,35 +10,41 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric.plugins import CheckpointIO
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kravl.errors import InputError
+from kravl.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 FILES = ("tensors.safetensors", "state.json")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written; those written before it are whole."""
 
 
 class SafeCheckpointIO(CheckpointIO):
     """Lightning's place to plug in a format: each checkpoint is a folder that appears whole or not at all."""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write to a temporary folder beside ``path``, flush it to disk, and rename it."""
+        """Write to a temporary folder beside ``path``, flush it to disk, and rename it.
+
+        Raises:
+            CheckpointError: the disk is full or the folder cannot be written.
+        """
         final = Path(path)
         temporary = final.with_name(f".{final.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        tensors: dict[str, Tensor] = {}
-        tree = _encode(checkpoint, tensors)
-        save_file(tensors, temporary / FILES[0])
-        (temporary / FILES[1]).write_text(json.dumps(tree))
-        manifest = {name: _sha256(temporary / name) for name in FILES}
-        (temporary / "manifest.json").write_text(json.dumps(manifest))
-        for file in [*temporary.iterdir(), temporary]:
-            _flush(file)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.replace(final)
-        _flush(final.parent)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write(checkpoint, temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.replace(final)
+            _flush(final.parent)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(f"cannot write the checkpoint {final}: {first_line(error)}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The saved dictionary, tensors on the CPU. Raises InputError where a file is missing or altered."""
@@ -50,6 +56,17 @@ class SafeCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _write(checkpoint: Mapping[str, Any], folder: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    tree = _encode(checkpoint, tensors)
+    save_file(tensors, folder / FILES[0])
+    (folder / FILES[1]).write_text(json.dumps(tree))
+    manifest = {name: _sha256(folder / name) for name in FILES}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for file in [*folder.iterdir(), folder]:
+        _flush(file)
 
 
 def damage(folder: Path) -> str | None:

@@ -1,6 +1,6 @@
 """The entry points' frame: explain a mistyped command line in one line, then let Hydra run the task."""
 
-import logging
+import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from kravl.config import CONFIGS, experiments, register
 from kravl.errors import InputError, first_line, unknown
 
-log = logging.getLogger(__name__)
 EXIT_INPUT = 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
 CHECKED_WHEN_BUILT = ("trainer.", "adapter.", "data.source.", "backbone.build.")
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
@@ -42,6 +42,10 @@ def main(config_name: str, task: Callable[[Any], object]) -> None:
             return task(cfg)
         except InputError as error:
             sys.exit(_report(error))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
 
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
 

@@ -71,7 +71,7 @@ class Config:
     sites: str | None = "both"  # a preset of the backbone; null adapts no matrix
     targets: list[str] = field(default_factory=list)  # patterns in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
-    linear_head: bool = False  # CLIP: train the class weights, starting from the text features
+    linear_head: bool = False  # class weights of their own; CLIP's start from the text features
     shots: int | None = 16  # images a class; null: all
     short_classes: str = "error"  # error | keep: a class with fewer images than shots
     split_protocol: str = "coop"  # coop | cliplora | official

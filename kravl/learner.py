@@ -39,7 +39,7 @@ class Learner(LightningModule):
 
     strict_loading = False  # a checkpoint lacks the frozen weights by intent
 
-    def __init__(self, classifier: nn.Module, optim: OptimSettings, seed: int) -> None:
+    def __init__(self, classifier: Any, optim: OptimSettings, seed: int) -> None:
         super().__init__()
         self.classifier = classifier
         self.optim = optim
@@ -50,11 +50,11 @@ class Learner(LightningModule):
         """Name -> parameter that is trained, in the model's order."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The trained tensors only."""
         return {name: p.detach() for name, p in self.trainable().items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`. Raises RuntimeError where the checkpoint trains other parameters."""
         parameters = self.trainable()
         if difference := sorted(parameters.keys() ^ state_dict.keys()):
@@ -79,7 +79,7 @@ class Learner(LightningModule):
         self.log("train/accuracy", self.accuracy, prog_bar=True, on_step=False, on_epoch=True)
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         head = {id(p) for p in self.classifier.head_parameters()}
         groups = list(_groups(self.trainable().values(), head, self.optim))
         optimizer = torch.optim.AdamW(groups, lr=self.optim.lr)

@@ -44,6 +44,21 @@ class Checkpoints(ModelCheckpoint):
             super().on_exception(trainer, pl_module, exception)
 
 
+def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, shots: int | None) -> dict[str, int]:
+    """How long to train, as Trainer's arguments: ``steps``, else ``steps_per_shot`` times ``shots``, else ``epochs``.
+
+    Raises:
+        InputError: none of them is given, or one is negative.
+    """
+    if steps is None and steps_per_shot is not None:
+        if shots is None:
+            raise InputError("optim.steps_per_shot needs shots; with shots=null give optim.steps")
+        steps = steps_per_shot * shots
+    if (length := epochs if steps is None else steps) is None or length < 0:
+        raise InputError(f"optim.epochs={epochs}, optim.steps={steps}: one of them must be a number from 0 up")
+    return {"max_epochs": length} if steps is None else {"max_steps": length, "max_epochs": -1}
+
+
 def make_trainer(
     settings: Mapping[str, Any],
     limits: Mapping[str, Any],

@@ -65,6 +65,12 @@ def history(folder: Path) -> list[dict[str, object]]:
     return [{item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
+def stored_files(folder: Path) -> dict[str, Path]:
+    """Path inside an artifact -> where a sync will take the file from."""
+    artifacts = [record.artifact for record in records(folder) if record.HasField("artifact")]
+    return {entry.path: Path(entry.local_path) for artifact in artifacts for entry in artifact.manifest.contents}
+
+
 def test_an_offline_run_holds_its_identity_config_metrics_and_summary(folder: Path) -> None:
     logger = make_logger("wandb", folder, IDENTITY, {"optim": {"lr": 0.5}})
 
@@ -92,13 +98,13 @@ def test_sample_predictions_are_a_table_with_thumbnails(folder: Path) -> None:
     log_samples(logger, "test", [(images[0], "cat", "dog", 0.5), (images[1], "dog", "dog", 0.75)])
     close_logger(logger)
 
-    logged = next(row["samples/test"] for row in history(folder) if "samples/test" in row)
-    files = next(folder.glob("wandb/offline-run-*/files"))
-    table = json.loads((files / logged["path"]).read_text())
+    assert any(row.get("samples/test/nrows") == 2 for row in history(folder))
+    files = stored_files(folder)
+    table = json.loads(files["samples/test.table.json"].read_text())
     assert table["columns"] == ["image", "class", "predicted", "probability", "correct"]
     assert [row[1:] for row in table["data"]] == [["cat", "dog", 0.5, False], ["dog", "dog", 0.75, True]]
     assert [(row[0]["width"], row[0]["height"]) for row in table["data"]] == [(256, 128), (20, 30)]
-    with Image.open(files / table["data"][0][0]["path"]) as shown:
+    with Image.open(files[table["data"][0][0]["path"]]) as shown:
         assert shown.getpixel((0, 0)) == (255, 0, 0)
     assert images[0].size == (800, 400)
 
@@ -111,13 +117,9 @@ def test_the_adapter_is_an_artifact_that_stays_in_its_place(folder: Path) -> Non
     log_artifact(logger, adapter)
     close_logger(logger)
 
-    artifact = next(record.request.log_artifact.artifact for record in _artifacts(folder))
+    artifact = next(record.artifact for record in records(folder) if record.HasField("artifact"))
     assert (artifact.name, artifact.type) == (f"adapter-{(folder / 'wandb_id').read_text()}", "adapter")
-    assert [entry.local_path for entry in artifact.manifest.contents] == [str(adapter)]
-
-
-def _artifacts(folder: Path) -> list[Record]:
-    return [record for record in records(folder) if record.HasField("artifact") or record.HasField("request")]
+    assert stored_files(folder) == {"adapter.safetensors": adapter}
 
 
 def test_a_resumed_run_keeps_its_id_and_another_folder_has_its_own(folder: Path, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_without_a_key_the_run_is_offline_and_says_how_to_sync(folder: Path, cap
     logger = make_logger("wandb", folder, IDENTITY, {})
     close_logger(logger)
 
-    assert "W&B stays offline: no API key for https://api.wandb.ai" in caplog.messages
+    assert f"W&B stays offline: no API key for {wandb.Settings().base_url}" in caplog.messages
     assert f"to upload this run to W&B: wandb sync {folder}/wandb/offline-run-*-{logger.version}" in caplog.messages
     assert len(list(folder.glob(f"wandb/offline-run-*-{logger.version}/run-{logger.version}.wandb"))) == 1
 
@@ -167,6 +169,15 @@ def test_a_netrc_without_the_host_is_no_key(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
     assert wandb_mode.obstacle() == "no API key for http://127.0.0.1:9"
+
+
+def test_a_key_in_netrc_for_the_api_host_serves_the_default_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {FAKE_KEY}\n")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens
+
+    assert wandb_mode.obstacle() == f"{wandb.Settings().base_url} does not answer"
 
 
 def test_a_key_in_netrc_is_found_and_an_unreachable_host_is_said(

@@ -107,7 +107,7 @@ def _swap_classes(
                     blocks.setdefault(module, Blocks()).add(adapters[site.name], param, site.rows)
     swapped = [(module, type(module)) for module in blocks]
     for module, hung in blocks.items():
-        module.adapters = hung
+        module.adapters = hung.train(module.training)
         module.__class__ = _adapted(module, hung)
     return swapped
 

@@ -18,25 +18,26 @@ def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Seque
     One product for all blocks. Methods with a cheap product of their own (`Adapter.branch`) are added on their rows.
     The adapted weight is built in the adapters' precision and cast to that of the product, autocast's if it is on.
     """
+    dtype = weight.dtype
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-        bias = None if bias is None else bias.to(x.dtype)
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
     branches = [block.adapter.branch(x) for block in blocks]
     dense = [b.draw() for b, branch in zip(blocks, branches, strict=True) if branch is None]
-    y = _product(x, weight, bias, dense)
+    y = _product(dense, dtype, x, weight, bias)
     for block, branch in zip(blocks, branches, strict=True):
         if branch is not None:
             y[..., block.rows] += branch
     return y
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block]) -> Tensor:
+def _product(blocks: Sequence[Block], dtype: torch.dtype, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not blocks:
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # the compiler rebuilds what is cheap by itself
-        return F.linear(x, adapted_weight(weight, blocks).to(x.dtype), bias)
+        return F.linear(x, adapted_weight(weight, blocks).to(dtype), bias)
     factors = [factor for block in blocks for _, factor in _trainable(block.adapter)]
-    return _Product.apply(blocks, x, weight, bias, *factors)
+    return _Product.apply(blocks, dtype, x, weight, bias, *factors)
 
 
 def _trainable(adapter: Adapter) -> list[tuple[str, nn.Parameter]]:
@@ -47,10 +48,10 @@ class _Product(torch.autograd.Function):
     """Saves x and references to W and the factors; the backward pass rebuilds the adapted weight from them."""
 
     @staticmethod
-    def forward(ctx, blocks, x, weight, bias, *factors):  # type: ignore[no-untyped-def]
+    def forward(ctx, blocks, dtype, x, weight, bias, *factors):  # type: ignore[no-untyped-def]
         ctx.blocks = blocks
         ctx.save_for_backward(x, weight, *factors)
-        return F.linear(x, adapted_weight(weight, blocks).to(x.dtype), bias)
+        return F.linear(x, adapted_weight(weight, blocks).to(dtype), bias)
 
     @staticmethod
     @once_differentiable
@@ -61,15 +62,15 @@ class _Product(torch.autograd.Function):
         with torch.autocast(weight.device.type, enabled=False):
             with torch.enable_grad():
                 updates = list(_updates(ctx.blocks, weight, iter(leaves)))
-            if ctx.needs_input_grad[1]:
+            if ctx.needs_input_grad[2]:
                 adapted = add_updates(weight, ctx.blocks, [update.detach() for update in updates])
                 grad_x = grad @ adapted.to(grad.dtype)
             grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-            if ctx.needs_input_grad[3]:
+            if ctx.needs_input_grad[4]:
                 grad_bias = grad.sum(0)
             grads = [(grad[:, b.rows].T @ x).to(u.dtype) for b, u in zip(ctx.blocks, updates, strict=True)]
             grad_factors = torch.autograd.grad(updates, leaves, grads, allow_unused=True) if leaves else ()
-        return None, grad_x, None, grad_bias, *grad_factors
+        return None, None, grad_x, None, grad_bias, *grad_factors
 
 
 def _updates(blocks: Sequence[Block], weight: Tensor, factors: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -12,18 +12,22 @@ from kravl.adapters.digest import sha256
 from kravl.adapters.set import AdapterSet
 from kravl.errors import InputError
 
+METADATA_KEY = "kravl"
+
 
 def save_adapters(adapters: AdapterSet, path: Path) -> None:
-    """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as metadata.
+    """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as JSON in its metadata.
 
-    The file appears whole or not at all: it is written beside ``path`` and moved there.
+    The file appears whole or not at all: it is written beside ``path`` and moved there. Equal sets make equal files.
     """
     tensors = {name: tensor.contiguous() for name, tensor in adapters.state_dict().items()}
-    metadata = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
+    record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
+    # one entry, because safetensors writes several in random order
+    content = save(tensors, {METADATA_KEY: json.dumps(record)})
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
-            file.write(save(tensors, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -41,28 +45,28 @@ def load_adapters(adapters: AdapterSet, path: Path) -> None:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            record = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
     for key, ours in _identity(adapters).items():
-        if (theirs := metadata.get(key)) != ours:
+        if (theirs := record.get(key)) != ours:
             raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, theirs, ours)}")
-    if metadata.get("tensors_sha256") != sha256(tensors):
+    if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
     adapters.load_state_dict(tensors)
 
 
-def _identity(adapters: AdapterSet) -> dict[str, str]:
+def _identity(adapters: AdapterSet) -> dict[str, object]:
     """What a file and a model must have in common; the base weights last, since the others explain more."""
     description = adapters.description()
-    parts = {key: json.dumps(description[key], sort_keys=True) for key in ("method", "hyperparameters", "sites")}
+    parts = {key: description[key] for key in ("method", "hyperparameters", "sites")}
     return parts | {"base_sha256": adapters.base_sha256()}
 
 
-def _difference(key: str, theirs: str | None, ours: str) -> str:
-    if key != "sites" or theirs is None:
+def _difference(key: str, theirs: object, ours: object) -> str:
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
         return f"its {key} is {theirs}, the model's {ours}"
-    a, b = json.loads(theirs), json.loads(ours)
-    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-    return f"it adapts {len(a)} sites, the model {len(b)}; they differ in {names[:3]}"
+    names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    values = [{name: part.get(name) for name in names[:3]} for part in (theirs, ours)]
+    return f"its {key} differ in {len(names)}: {values[0]}, the model's {values[1]}"

@@ -29,7 +29,7 @@ class Weights:
 
     @torch.no_grad()
     def write(self, updates: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """Pretrained values plus ``alpha`` times the ``updates`` by site, and times the changes of what was unfrozen."""
+        """Pretrained values plus ``alpha`` times the ``updates`` by site and the changes of what was unfrozen."""
         self._base = {name: base.clone() for name, base in self.base()}
         self._trained = {name: value.clone() for name, value in self.trained().items()}
         if alpha != 0.0:  # zero times a diverged update is not zero

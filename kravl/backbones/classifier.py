@@ -48,6 +48,10 @@ class Classifier(nn.Module, ABC):
         """Parameters that start from nothing and may need a learning rate of their own; empty if there are none."""
         return []
 
+    def free_head(self) -> None:
+        """Make the class weights parameters of their own (C, d), where they are not already."""
+        return
+
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """What a reader must know to rebuild the untrained classifier, as JSON values."""

@@ -29,13 +29,14 @@ class ClipClassifier(Classifier):
         pretrained: an open_clip tag (``openai``), the path of a checkpoint, or None for random weights.
         quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
         logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
-        linear_head: the class weights are free parameters (C, d) that start from the text features (linear probe).
 
     Raises:
         InputError: unknown model or tag, unusable checkpoint, or weights that cannot be reached.
     """
 
     zero_shot = True
+    _tokens: Tensor
+    _text_features: Tensor | None
 
     def __init__(
         self,
@@ -46,11 +47,11 @@ class ClipClassifier(Classifier):
         pretrained: str | None,
         quick_gelu: bool | None = None,
         logit_scale: str = "fixed",
-        linear_head: bool = False,
     ) -> None:
         super().__init__(class_names)
         if logit_scale not in ("fixed", "learned"):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
+        self.model: Any
         self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu)
         self.preprocess = _preprocess(self.model)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
@@ -58,12 +59,14 @@ class ClipClassifier(Classifier):
         prompts = [template.format(class_name) for class_name in self.class_names for template in self.templates]
         self.register_buffer("_tokens", _tokenizer(name)(prompts), persistent=False)
         self.register_buffer("_text_features", None, persistent=False)
-        if linear_head:  # held by the model, so that it is saved and interpolated with the other trained weights
-            with torch.no_grad():
-                self.model.register_parameter("class_weight", nn.Parameter(self.encode_text()))
 
     def encoder(self) -> nn.Module:
         return self.model
+
+    @torch.no_grad()
+    def free_head(self) -> None:
+        # held by the model, so that it is saved and interpolated with the other trained weights
+        self.model.register_parameter("class_weight", nn.Parameter(self.encode_text()))
 
     def head_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.model.named_parameters() if name == "class_weight"]
@@ -93,6 +96,7 @@ class ClipClassifier(Classifier):
             return self.encode_text()
         if self._text_features is None:
             self.prepare()
+        assert self._text_features is not None
         return self._text_features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -112,7 +116,7 @@ def _tokenizer(name: str) -> Any:
         raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
 
 
-def _preprocess(model: nn.Module) -> Preprocess:
+def _preprocess(model: Any) -> Preprocess:
     settings = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
     size = settings.size if isinstance(settings.size, int) else max(settings.size)
     return Preprocess(size, size, tuple(settings.mean), tuple(settings.std), settings.interpolation)

@@ -43,7 +43,7 @@ class VitClassifier(Classifier):
             raise unknown("timm model", name, timm.list_models("*vit*") or timm.list_models())
         settings = _weights(name, pretrained) | ({} if image_size is None else {"img_size": image_size})
         try:
-            self.model = timm.create_model(name, num_classes=len(self.class_names), **settings)
+            self.model: Any = timm.create_model(name, num_classes=len(self.class_names), **settings)
         except LOAD_ERRORS as error:
             raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
         if isinstance(pretrained, str):
@@ -83,7 +83,7 @@ def _weights(name: str, pretrained: bool | str) -> dict[str, Any]:
     return {"pretrained": pretrained}
 
 
-def _check_covers(path: Path, model: nn.Module) -> None:
+def _check_covers(path: Path, model: Any) -> None:
     """timm fills what a checkpoint lacks with random numbers and says nothing; a foreign file must not pass."""
     keys = timm.models.load_state_dict(str(path)).keys()
     head = {id(p) for p in model.get_classifier().parameters()}
@@ -94,7 +94,7 @@ def _check_covers(path: Path, model: nn.Module) -> None:
         )
 
 
-def _preprocess(model: nn.Module, image_size: int | None) -> Preprocess:
+def _preprocess(model: Any, image_size: int | None) -> Preprocess:
     config = timm.data.resolve_model_data_config(model)
     size = image_size or config["input_size"][-1]
     resize = int(size / config["crop_pct"])

@@ -182,18 +182,17 @@ def test_copies_compute_the_same_and_are_independent(make_adapter, case, perturb
     assert list(model.state_dict()) == [key for key in case.model.state_dict() if ".adapters." not in f".{key}"]
 
 
-def test_it_compiles_into_one_graph(make_adapter, case, perturb):
-    model = case.model.visual if case.targets[0].startswith("visual") else case.model
-    targets = [target.removeprefix("visual.") for target in case.targets if not target.startswith("t")]
-    adapters = inject(model, make_adapter, targets)
+def test_a_block_compiles_into_one_graph(make_adapter, case, perturb):
+    adapters = inject(case.model, make_adapter, case.targets)
     perturb(adapters)
-    images = torch.rand(2, 3, 32, 32)
-    adapted = model(images)
-    torch._dynamo.reset()
+    is_clip = "visual.proj" in adapters.adapters
+    block = case.model.visual.transformer.resblocks[0] if is_clip else case.model.blocks[0]
+    tokens = torch.rand(2, 5, 32 if is_clip else 48)
+    torch.compiler.reset()
 
-    compiled = torch.compile(model, backend="eager", fullgraph=True)(images)
+    compiled = torch.compile(block, backend="eager", fullgraph=True)(tokens)
 
-    torch.testing.assert_close(compiled, adapted)
+    torch.testing.assert_close(compiled, block(tokens))
 
 
 def test_gradient_checkpointing_changes_no_gradient(make_adapter, case, perturb):
@@ -238,11 +237,14 @@ def test_the_description_names_method_sites_and_hyperparameters(make_adapter, co
     assert description["num_trainable"] == adapters.num_trainable()
 
 
-def test_two_seeds_of_the_run_start_from_different_adapters(make_adapter, vit):
+def test_one_seed_makes_the_same_adapters(make_adapter, vit):
     other = copy.deepcopy(vit)
+
     torch.manual_seed(1)
     first = inject(vit, make_adapter, ["blocks.*.mlp.*"])
     torch.manual_seed(1)
-    same = inject(copy.deepcopy(other), make_adapter, ["blocks.*.mlp.*"])
+    second = inject(other, make_adapter, ["blocks.*.mlp.*"])
 
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    for a, b in zip(vit.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert first.base_sha256() == second.base_sha256()

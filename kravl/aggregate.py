@@ -1,0 +1,146 @@
+"""Finished runs -> one group per setting, method and shots, with mean and spread over seeds."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from kravl.errors import InputError
+
+SCHEMA = 1
+ZERO_SHOT = "zero-shot"
+Fields = Mapping[str, type | tuple[type, ...]]
+RUN_FIELDS: Fields = {
+    "backbone": str,
+    "dataset": str,
+    "evaluation": str,
+    "method": str,
+    "shots": (int, type(None)),
+    "seed": int,
+    "split_seed": int,
+    "split_protocol": str,
+    "split_sha256": str,
+    "templates": list,
+    "metrics": dict,
+    "zero_shot": (dict, type(None)),
+    "wise_ft": list,
+    "trainable_parameters": int,
+    "effective_rank": dict,
+    "versions": dict,
+    "config": dict,
+}
+EVALUATION_FIELDS: Fields = {name: RUN_FIELDS[name] for name in ("evaluation", "metrics", "zero_shot", "wise_ft")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A metrics.json and the cost.json beside it."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    cost: Mapping[str, Any]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every number of the run by name; metrics are fractions."""
+        numbers = {**self.record["metrics"], **self.cost}
+        numbers["trainable_parameters"] = self.record["trainable_parameters"]
+        numbers["effective_rank"] = self.record["effective_rank"].get("mean")
+        return {name: number for name, number in numbers.items() if isinstance(number, int | float)}
+
+
+class Setting(NamedTuple):
+    """What methods are compared within."""
+
+    backbone: str
+    dataset: str
+    evaluation: str
+
+
+class Stat(NamedTuple):
+    """Mean, sample standard deviation (ddof = 1; None of a single value) and number of values."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a method that differ by seed; ``shots`` None is all images, 0 is zero-shot."""
+
+    setting: Setting
+    method: str
+    shots: int | None
+    runs: tuple[Run, ...]
+
+    @property
+    def amount(self) -> str:
+        """``shots`` as it is written: a number, or ``all``."""
+        return "all" if self.shots is None else str(self.shots)
+
+    @property
+    def names(self) -> list[str]:
+        """What any of the runs has a number for, the in-domain test set first."""
+        return sorted({name for run in self.runs for name in run.values}, key=lambda n: (not n.startswith("test/"), n))
+
+    def stat(self, name: str) -> Stat | None:
+        """Over the runs that have a number for ``name``; None if none has."""
+        found = [run.values[name] for run in self.runs if name in run.values]
+        if not found:
+            return None
+        return Stat(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
+
+
+def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
+    """Every finished run below ``folder``, and a line for each file that cannot be used.
+
+    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one.
+    """
+    runs: list[Run] = []
+    problems: list[str] = []
+    for path in sorted(folder.rglob("metrics.json")):
+        later = sorted(path.parent.glob("evaluations/*.json"))
+        record = _read(path, RUN_FIELDS, problems)
+        cost_file = path.with_name("cost.json")
+        if record is None:
+            continue
+        cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
+        found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
+        runs.extend({each["evaluation"]: Run(path.parent, each, cost) for each in found}.values())
+    return runs, problems
+
+
+def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise InputError("no JSON object")
+        if (schema := record.get("schema", SCHEMA)) != SCHEMA:
+            raise InputError(f"schema {schema}, not {SCHEMA}")
+        if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
+            raise InputError(f"without a proper {', '.join(wrong)}")
+    except (OSError, ValueError) as error:
+        problems.append(f"skipped {path}: {error}")
+        return None
+    return record
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
+    members: dict[tuple[Setting, str, int | None], list[Run]] = defaultdict(list)
+    zero_shot: dict[Setting, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        record = run.record
+        setting = Setting(record["backbone"], record["dataset"], record["evaluation"])
+        members[setting, record["method"], record["shots"]].append(run)
+        if metrics := record["zero_shot"]:
+            untrained = {**record, "metrics": metrics, "trainable_parameters": 0, "effective_rank": {}}
+            zero_shot[setting].setdefault(json.dumps(metrics, sort_keys=True), Run(run.folder, untrained, {}))
+    for setting, distinct in zero_shot.items():
+        members[setting, ZERO_SHOT, 0] = list(distinct.values())
+    groups = [Group(*key, tuple(found)) for key, found in members.items()]
+    return sorted(groups, key=lambda g: (g.setting, g.method != ZERO_SHOT, g.method, g.shots is None, g.shots or 0))

@@ -1,0 +1,63 @@
+"""What a run's metrics.json and cost.json hold."""
+
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from kravl.assemble import Parts
+from kravl.config import Config
+from kravl.evaluation import Results, summary
+from kravl.record import RunFolder, provenance
+
+
+def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
+    """What was run on what, with which code: all that a table needs to tell runs apart."""
+    adapters = parts.adapters
+    spectra = {site: values["effective_rank"] for site, values in adapters.statistics().items()}
+    mean = {"mean": sum(spectra.values()) / len(spectra)} if spectra else {}
+    return {
+        "schema": 1,
+        "name": cfg.name,
+        "backbone": cfg.backbone.name,
+        "method": cfg.method,
+        "adapter": adapters.description()["method"],
+        "dataset": cfg.data.name,
+        "evaluation": cfg.evaluation.name,
+        "shots": cfg.shots,
+        "seed": cfg.seed,
+        "split_seed": cfg.split_seed,
+        "split_protocol": cfg.split_protocol,
+        "split_sha256": parts.data.split_sha256,
+        "templates": list(parts.source.templates),
+        "classifier": parts.classifier.provenance(),
+        "trainable_parameters": adapters.num_trainable(),
+        "adapter_bytes": folder.adapter.stat().st_size,
+        "effective_rank": mean | spectra,
+        **provenance(),
+    }
+
+
+def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
+    """The adapted model's metrics, zero-shot's (None without a zero-shot model) and the points between, by alpha."""
+    flat = {alpha: _flat(results) for alpha, results in curve.items()}
+    between = [{"alpha": alpha, **metrics} for alpha, metrics in flat.items() if 0 < alpha < 1]
+    return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
+
+
+def cost(train_seconds: float, evaluation_seconds: float, device: torch.device) -> dict[str, Any]:
+    """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process."""
+    on_gpu = device.type == "cuda"
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "train_seconds": train_seconds,
+        "evaluation_seconds": evaluation_seconds,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else kibibytes * 1024,
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+    }
+
+
+def _flat(results: Results) -> dict[str, float | None]:
+    metrics = {f"{name}/{metric}": value for name, values in results.items() for metric, value in values.items()}
+    return metrics | {key: value for key, value in summary(results).items() if key != "in_domain"}

@@ -1,0 +1,87 @@
+"""Groups of runs as rows: a table in percent for readers, every number as fractions in CSV for programs."""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from kravl.aggregate import Group, Setting
+
+HEADING = (
+    "mean ± sample standard deviation (ddof = 1) over n seeds, none of a single seed; accuracies (top-1) in percent"
+)
+TOP1 = "/accuracy"
+Table = list[list[str]]  # the first row is the header
+
+
+def by_setting(groups: Iterable[Group]) -> Iterable[tuple[Setting, Iterable[Group]]]:
+    """Groups that may share a table."""
+    return groupby(groups, key=lambda group: group.setting)
+
+
+def table(groups: Sequence[Group], every_set: bool = True) -> Table:
+    """Header and one row per group; a column is there if any of the ``groups`` has a value for it.
+
+    Without ``every_set`` the sets beside the in-domain one are represented by their mean alone.
+    """
+    names = dict.fromkeys(name for group in groups for name in group.names)
+    sets = [name for name in names if (name.endswith(TOP1) if every_set else name == f"test{TOP1}")]
+    columns: dict[str, tuple[str, Callable[[float], str]]] = {
+        **{name: (name.removesuffix(TOP1), _percent) for name in sets},
+        "ood_mean": ("OOD mean", _percent),
+        "harmonic_mean": ("harmonic mean", _percent),
+        "trainable_parameters": ("trainable", "{:,.0f}".format),
+        "effective_rank": ("eff. rank", "{:.1f}".format),
+        "train_seconds": ("train s", "{:.0f}".format),
+    }
+    present = [name for name in columns if any(group.stat(name) for group in groups)]
+    rows = [["method", "shots", "n", *(columns[name][0] for name in present)]]
+    for group in groups:
+        cells = [_cell(group, name, columns[name][1]) for name in present]
+        rows.append([group.method, group.amount, str(len(group.runs)), *cells])
+    return rows
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def _cell(group: Group, name: str, show: Callable[[float], str]) -> str:
+    stat = group.stat(name)
+    if stat is None:
+        return ""
+    constant = stat.std == 0 and name == "trainable_parameters"  # the seed cannot change it
+    spread = "" if stat.std is None or constant else f" ± {show(stat.std)}"
+    return show(stat.mean) + spread + (f" (n={stat.n})" if stat.n != len(group.runs) else "")
+
+
+def markdown(groups: Sequence[Group], notes: Sequence[str], figures: dict[Setting, str]) -> str:
+    """The whole report; ``figures`` are file names beside it."""
+    lines = ["# Runs", "", f"{HEADING}.", ""]
+    if notes:
+        lines += ["**Mind before comparing:**", "", *(f"- {_escape(note)}" for note in notes), ""]
+    for setting, members in by_setting(groups):
+        rows = table(list(members))
+        lines += [f"## {_escape(', '.join(setting))}", ""]
+        for position, row in enumerate(rows):
+            lines.append(f"| {' | '.join(_escape(cell) for cell in row)} |")
+            if position == 0:
+                lines.append("|---|" + "---:|" * (len(row) - 1))
+        lines += ["", f"![{_escape(', '.join(setting))}]({figures[setting]})", ""]
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").splitlines())
+
+
+def write_csv(groups: Sequence[Group], path: Path) -> None:
+    """One line per group and number: mean, std and n, with metrics as fractions."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*Setting._fields, "method", "shots", "quantity", "mean", "std", "n"])
+        for group in groups:
+            for name in group.names:
+                if stat := group.stat(name):
+                    spread = "" if stat.std is None else stat.std
+                    writer.writerow([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])

@@ -1,0 +1,98 @@
+"""Any folder of class folders becomes a data set; one that is not what it should be is named."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kravl.data.folder import ImageFolder
+from kravl.errors import InputError
+
+
+def test_classes_are_the_sorted_folders_of_the_training_set(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"hot_dog": 2, "cat": 3, ".hidden": 1})
+    make_tree("test", {"hot_dog": 1})
+
+    source = ImageFolder(str(root), train="train", test="test")
+
+    assert source.class_names == ("cat", "hot dog")
+    assert source.split("train").labels == (0, 0, 0, 1, 1)
+    assert source.split("test").names == ("hot_dog/0.png",)
+    assert source.split("test").labels == (1,)
+    assert source.splits == ("train", "test")
+
+
+def test_folders_may_be_under_the_root_or_paths_of_their_own(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 2})
+    make_tree("elsewhere", {"cat": 1})
+
+    source = ImageFolder(str(root / "train"), test=str(root / "elsewhere"))
+
+    assert len(source.split("train")) == 2
+    assert len(source.split("test")) == 1
+
+
+def test_files_that_are_no_images_are_left_out_with_a_line_in_the_log(
+    make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_tree("train", {"cat": 2})
+    (root / "train/cat/notes.txt").write_text("")
+    (root / "train/cat/.DS_Store").write_text("")
+
+    with caplog.at_level(logging.WARNING):
+        samples = ImageFolder(str(root / "train")).split("train")
+
+    assert samples.names == ("cat/0.png", "cat/1.png")
+    assert caplog.messages == [f"{root}/train: 1 files are no images by their ending, e.g. cat/notes.txt"]
+
+
+def test_an_empty_class_folder_is_named(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 2, "dog": 0, "emu": 0})
+
+    with pytest.raises(InputError, match="2 class folders are missing or hold no image: dog, emu"):
+        ImageFolder(str(root / "train")).split("train")
+
+
+def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder: .* holds no class folders; expected .*/<class>/<image>"):
+        ImageFolder(str(tmp_path))
+
+
+def test_two_folders_of_one_name_are_refused(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"hot dog": 1, "Hot_Dog": 1})
+
+    with pytest.raises(InputError, match="duplicate class names: 'Hot_Dog' and 'hot dog'"):
+        ImageFolder(str(root / "train"))
+
+
+def test_a_test_class_that_is_not_trained_on_is_named_with_the_nearest(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 1, "dog": 1})
+    make_tree("test", {"cat": 1, "dogs": 1})
+
+    with pytest.raises(InputError, match=r"unknown class folder in .*test 'dogs': did you mean 'dog'"):
+        ImageFolder(str(root), train="train", test="test").split("test")
+
+
+def test_a_test_folder_inside_the_training_folder_is_not_taken_for_a_class(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 1})
+    make_tree("test", {"cat": 1})
+
+    with pytest.raises(InputError, match=r"the test folder .*/test lies inside the training folder .*data\.train="):
+        ImageFolder(str(root), test="test")
+
+
+def test_a_folder_that_is_not_there_is_named(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 1})
+
+    with pytest.raises(InputError, match=r"folder: no folder tset; set data_root, or the root of this set"):
+        ImageFolder(str(root), train="train", test="tset")
+
+
+def test_names_with_spaces_and_letters_of_any_script_are_read(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"größe 1": 1, "猫": 1})
+
+    samples = ImageFolder(str(root / "train")).split("train")
+
+    assert samples.names == ("größe 1/0.png", "猫/0.png")
+    assert samples.image(1).size == (10, 12)

@@ -1,0 +1,186 @@
+"""Every kind of image file gives the pixels that a person sees; one that cannot be read is named with the reason."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kravl.data.images import FileOpener, open_rgb, to_rgb, verify
+from kravl.errors import InputError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, (7, 9), dtype=np.uint16)
+
+
+def pixels(path: Path) -> np.ndarray:
+    image = open_rgb(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return colour * share + 255 * (1 - share)
+
+
+def test_a_photograph_has_exactly_the_pixels_that_pillow_decodes(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(RGB).save(path)
+
+    with Image.open(path) as image:
+        assert np.array_equal(pixels(path), np.asarray(image.convert("RGB")))
+
+
+def test_grey_pixels_become_three_equal_channels(tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    Image.fromarray(GREY > 127).save(tmp_path / "bits.png")
+
+    assert np.array_equal(pixels(tmp_path / "grey.png"), np.repeat(GREY[..., None], 3, axis=2))
+    assert np.array_equal(pixels(tmp_path / "bits.png"), np.repeat(255 * (GREY > 127)[..., None], 3, axis=2))
+
+
+def test_transparent_pixels_are_laid_on_white(tmp_path: Path) -> None:
+    Image.fromarray(np.dstack([RGB, ALPHA])).save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([GREY, ALPHA])).save(tmp_path / "la.png")
+
+    assert np.abs(pixels(tmp_path / "rgba.png") - on_white(RGB, ALPHA)).max() <= 1
+    grey = np.repeat(GREY[..., None], 3, axis=2)
+    assert np.abs(pixels(tmp_path / "la.png") - on_white(grey, ALPHA)).max() <= 1
+
+
+def test_a_colour_key_is_transparent(tmp_path: Path) -> None:
+    keyed = RGB.copy()
+    keyed[2, 3] = (10, 20, 30)
+    Image.fromarray(keyed).save(tmp_path / "key.png", transparency=(10, 20, 30))
+
+    expected = keyed.copy()
+    expected[2, 3] = 255
+    assert np.array_equal(pixels(tmp_path / "key.png"), expected)
+
+
+@pytest.mark.parametrize("transparent", [None, 3])
+def test_a_palette_is_looked_up_and_its_transparent_entry_is_white(transparent: int | None, tmp_path: Path) -> None:
+    palette = RNG.integers(0, 250, (16, 3), dtype=np.uint8)
+    places = RNG.integers(0, 16, (7, 9), dtype=np.uint8)
+    image = Image.fromarray(places)
+    image.putpalette(palette.tobytes())
+    image.save(tmp_path / "palette.png", **({} if transparent is None else {"transparency": transparent}))
+
+    expected = palette[places]
+    if transparent is not None:
+        expected[places == transparent] = 255
+    assert np.array_equal(pixels(tmp_path / "palette.png"), expected)
+
+
+def test_cmyk_is_converted_to_what_is_printed(tmp_path: Path) -> None:
+    inks = RNG.integers(0, 256, (7, 9, 4), dtype=np.uint8)
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / "print.tif")
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+
+    expected = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:]) / 255
+    assert np.abs(pixels(tmp_path / "print.tif") - expected).max() <= 1
+    assert np.abs(pixels(tmp_path / "red.jpg") - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(name: str, tmp_path: Path) -> None:
+    Image.fromarray(DEEP).save(tmp_path / name)
+
+    expected = np.rint(DEEP / 65535 * 255).astype(int)
+    assert np.array_equal(pixels(tmp_path / name), np.repeat(expected[..., None], 3, axis=2))
+
+
+def test_sixteen_bit_colour_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+    deep = RNG.integers(0, 65536, (7, 9, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 9, 7, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+    assert np.abs(pixels(tmp_path / "deep.png") - deep / 257).max() <= 1
+
+
+def test_integers_of_32_bits_are_read_as_16_or_refused() -> None:
+    small = Image.fromarray(DEEP.astype(np.int32))
+    large = Image.fromarray(DEEP.astype(np.int32) * 100)
+
+    assert np.array_equal(np.asarray(to_rgb(small))[..., 0], np.rint(DEEP / 65535 * 255))
+    with pytest.raises(ValueError, match="32-bit pixels from"):
+        to_rgb(large)
+
+
+def test_floating_point_pixels_are_refused_because_their_range_is_unknown(tmp_path: Path) -> None:
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tif")
+
+    with pytest.raises(InputError, match=r"float\.tif: floating-point pixels have no known range"):
+        open_rgb(tmp_path / "float.tif")
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_a_photograph_taken_sideways_is_turned_upright(orientation: int, turns: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+
+    assert np.array_equal(pixels(tmp_path / "turned.png"), np.rot90(RGB, turns))
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+
+    assert np.array_equal(pixels(tmp_path / "moving.gif")[0, 0], [255, 0, 0])
+
+
+def truncated(path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def damaged_png(path: Path) -> None:
+    Image.fromarray(RGB).save(path, "PNG")
+    data = bytearray(path.read_bytes())
+    data[60] ^= 255
+    path.write_bytes(data)
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda path: None, "no such file"),
+    "empty": (lambda path: path.write_bytes(b""), "not an image"),
+    "page": (lambda path: path.write_text("<html>404</html>"), "not an image"),
+    "half": (truncated, "truncated"),
+    "checksum": (damaged_png, "broken|checksum|crc|decompress"),
+    "huge": (lambda path: Image.new("1", (6400, 6400)).save(path, "PNG"), r"6400 x 6400 pixels; at most 40,000,000"),
+    "bomb": (lambda path: Image.new("1", (10000, 10000)).save(path, "PNG"), "more than 40,000,000 pixels"),
+    "folder": (lambda path: path.mkdir(), "directory"),
+}
+
+
+@pytest.mark.parametrize("read", [open_rgb, verify, lambda path: FileOpener(path.parent, [path.name]).check(0)])
+@pytest.mark.parametrize("kind", BAD)
+def test_a_file_that_cannot_be_used_is_named_with_the_reason(
+    kind: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / f"{kind}.jpg"
+    write, reason = BAD[kind]
+    write(path)
+
+    with pytest.raises(InputError, match=rf"(?is)cannot read .*{kind}\.jpg: .*({reason})"):
+        read(path)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (640, 480)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_sound_file_of_any_size_passes_the_check(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new(mode, size).save(tmp_path / "sound.jpg")
+
+    verify(tmp_path / "sound.jpg")
+
+    assert open_rgb(tmp_path / "sound.jpg").size == size
