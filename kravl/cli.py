@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -89,6 +89,8 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
     if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
         return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
+    if isinstance(error, OverrideParseException):
+        return InputError(f"cannot read {error.override!r}: {first_line(error)}")
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
 

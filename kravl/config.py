@@ -29,6 +29,10 @@ class Data:
     name: str = MISSING
     source: dict[str, Any] = field(default_factory=dict)  # a kravl.data.source.Source
     templates: str = "single"
+    root: str | None = None  # data=folder: the training images, a folder a class
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None  # data=folder: the test images
 
 
 @dataclass

@@ -83,9 +83,10 @@ class Learner(LightningModule):
         head = {id(p) for p in self.classifier.head_parameters()}
         groups = list(_groups(self.trainable().values(), head, self.optim))
         optimizer = torch.optim.AdamW(groups, lr=self.optim.lr)
-        total = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
+            # asked for now, it would set up the loader before a checkpoint can tell it where to go on
+            total = int(self.trainer.estimated_stepping_batches) if step else 1
             return schedule(step, total, self.optim.warmup_steps, self.optim.min_lr_ratio)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

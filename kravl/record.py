@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in WHERE}
 
 
-def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> RunFolder:
-    """The folder ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
+@contextmanager
+def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
+    """Within the block this process owns the folder ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
 
     Raises:
         InputError: a name that is no plain folder name, a folder that cannot be written, or one that another
@@ -66,26 +68,31 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
     path = Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _own(path)
+        lock = _own(path)
         if overwrite:
             for old in path.iterdir():
                 if old.name != ".lock":
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
     except OSError as error:
         raise InputError(f"the run folder {path} cannot be written: {error.strerror}; pass runs=/a/folder") from error
-    return RunFolder(path)
+    try:
+        yield RunFolder(path)
+    finally:
+        os.close(lock)
 
 
-def _own(path: Path) -> None:
-    """One process a folder; the kernel lets go of the lock when its owner ends, however it ends."""
+def _own(path: Path) -> int:
+    """One owner a folder; the kernel lets go of the lock when its process ends, however it ends."""
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(descriptor)
         owner = (path / ".lock").read_text() or "unknown"
         raise InputError(f"the run folder {path} is in use by process {owner}; wait for it or change name=") from None
     os.truncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
 
 
 def find_run(run: str) -> RunFolder:

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
+from yaml import YAMLError
 
 from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.checkpoint import CheckpointError, latest
 from kravl.config import Config, EvaluateConfig
 from kravl.diagnostics import SpectrumMonitor
-from kravl.errors import InputError
+from kravl.errors import InputError, first_line
 from kravl.evaluation import Results, comparison_table, score
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.predictions import Predictions, predict
@@ -34,10 +36,14 @@ EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command goes on where this one stop
 def train(cfg: Config) -> dict[str, Any]:
     """Adapt a pretrained classifier to a few-shot set, evaluate it in and out of distribution, record the result."""
     config = plain(cfg, resolve=False)
-    folder = open_run(cfg.runs, cfg.name, cfg.seed, config, cfg.overwrite)
-    if folder.finished:
-        log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
-        return folder.metrics()
+    with open_run(cfg.runs, cfg.name, cfg.seed, config, cfg.overwrite) as folder:
+        if folder.finished:
+            log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
+            return folder.metrics()
+        return _train(cfg, config, folder)
+
+
+def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     parts = assemble(cfg)
     parts.data.check()
@@ -106,7 +112,10 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     if cfg.alphas < 2:
         raise InputError(f"alphas={cfg.alphas}; the curve has at least its two ends")
     folder = find_run(cfg.run)
-    saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"))
+    try:
+        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"{folder.path / 'config.yaml'} is of another version or damaged: {first_line(error)}") from error
     for key in ("evaluation", "trainer", "loading", "plugins"):
         saved[key] = cfg[key]  # type: ignore[index]
     saved.data_root = cfg.data_root or saved.data_root

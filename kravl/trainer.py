@@ -1,6 +1,8 @@
 """Lightning's Trainer with kravl's checkpoints, progress bar and spectra; every other argument is the user's."""
 
 import inspect
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from kravl.checkpoint import SafeCheckpointIO
 from kravl.errors import InputError, first_line, unknown
 
+# Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '\w+' does not have many workers",
+    r"Precision bf16-mixed is not supported by the model summary",
+    r"The number of training batches .* is smaller than the logging interval",
+)
 OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -71,6 +80,7 @@ def make_trainer(
     Raises:
         InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
     """
+    _quiet()
     legal = inspect.signature(Trainer).parameters
     for key in settings:
         if key in OURS:
@@ -91,3 +101,14 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
         raise InputError(f"trainer: {first_line(error)}") from error
+
+
+def _quiet() -> None:
+    """Keep Lightning's advertisement and two of its warnings out of every run's output."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()

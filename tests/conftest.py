@@ -1,12 +1,24 @@
 """Fixtures: the real images and weights, unpacked once a session."""
 
+import importlib.util
 import os
+import random
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from kravl.config import CONFIGS, register
 
 ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schemas() -> None:
+    register()
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +35,53 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("coop", "vit_small_patch14.safetensors"):
         (folder / name).symlink_to(source / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with four letters in the fonts of matplotlib: train, test and a set in another family."""
+    path = Path(__file__).parents[1] / "experiments/quickstart/glyphs.py"
+    spec = importlib.util.spec_from_file_location("glyphs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path_factory.mktemp("data")
+    fonts = Path(module.matplotlib.get_data_path()) / "fonts/ttf"
+    for name, font, count in (("train", "DejaVuSans", 6), ("test", "DejaVuSans", 5), ("serif", "DejaVuSerif", 4)):
+        for letter in "ABCD":
+            folder = root / "glyphs" / name / letter
+            folder.mkdir(parents=True)
+            rng = random.Random(f"{name}{letter}")
+            for i in range(count):
+                module.draw(letter, fonts / f"{font}.ttf", rng).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Composes a run of a small random model on the glyphs, six steps in two epochs, with further overrides."""
+
+    def composed(*overrides: str, backbone: Sequence[str] = VIT) -> Any:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose("train", [*TINY, *backbone, f"data_root={glyphs}", f"runs={tmp_path}/runs", *overrides])
+
+    return composed
+
+
+VIT = ("backbone=vit_tiny_random", "backbone.build.image_size=32")
+CLIP = ("backbone=clip_vitb32", "backbone.build.name=tiny-clip", "backbone.build.pretrained=null")
+TINY = (
+    "data=glyphs",
+    "evaluation=in_domain",
+    "split_protocol=official",
+    "shots=6",
+    "optim.epochs=2",
+    "loading.batch_size=8",
+    "loading.min_batches=3",
+    "tracking=none",
+    "checkpoint_every=1",
+    "++trainer.enable_progress_bar=false",
+    "++trainer.enable_model_summary=false",
+    "trainer.accelerator=cpu",
+)

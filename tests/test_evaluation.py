@@ -7,46 +7,31 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from rich.console import Console
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 
 from kravl.errors import InputError
 from kravl.evaluation import comparison_table, evaluate, score, summary, wise_ft
 from kravl.predictions import Predictions
 
 
-class TinyClassifier(nn.Module):
-    """A linear map of the pixels, whose weight is read in `prepare` only, as a frozen text tower's features are."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(12, num_classes)
-
-    def prepare(self) -> None:
-        self.prepared = self.linear.weight.detach().clone()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images.flatten(1) @ self.prepared.T + self.linear.bias
-
-
 class TinyAdapters:
-    """One update of a linear layer's weight."""
+    """One update of a classifier's weight."""
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self.linear = linear
-        self.pretrained = linear.weight.detach().clone()
+    def __init__(self, classifier: TinyClassifier) -> None:
+        self.classifier = classifier
+        self.pretrained = classifier.weight.detach().clone()
         self.update = torch.randn_like(self.pretrained)
 
     def merge(self, alpha: float = 1.0) -> None:
-        self.linear.weight.data = self.pretrained + alpha * self.update
+        self.classifier.weight.data = self.pretrained + alpha * self.update
 
     def unmerge(self) -> None:
-        self.linear.weight.data = self.pretrained.clone()
+        self.classifier.weight.data = self.pretrained.clone()
 
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    return quiet_trainer()
 
 
 def predictions(labels: list[int], predicted: list[int], confidence: list[float]) -> Predictions:
@@ -111,42 +96,40 @@ def test_calibration_error_equals_the_sum_over_fifteen_bins() -> None:
 
 
 def test_a_confidence_of_one_shares_the_last_bin() -> None:
-    rows = predictions([0, 0], [0, 1], [1.0, 0.95])
+    rows = predictions([0, 0], [1, 0], [1.0, 0.95])
 
     ece = score(rows)["ece"]
 
-    assert ece == pytest.approx(abs(0.5 - 0.975), abs=1e-6)  # apart: 0.5 * 0 + 0.5 * 0.95
+    assert ece == pytest.approx(abs(0.5 - 0.975), abs=1e-6)  # apart: 0.5 * 1 + 0.5 * 0.05
 
 
 def test_a_classifier_is_scored_on_every_set(trainer: Trainer) -> None:
     torch.manual_seed(0)
-    classifier, images = TinyClassifier(num_classes=4), torch.randn(9, 3, 2, 2)
-    labels = torch.tensor([0, 1] * 4 + [0])
-    loaders = {name: DataLoader(TensorDataset(images, labels, torch.arange(9)), 4) for name in ("test", "two")}
+    classifier, labels = TinyClassifier(num_classes=4), [0, 1] * 10
+    data = loader(labels)
 
-    results = evaluate(trainer, classifier, loaders, {"test": None, "two": (1, 3)})
+    results = evaluate(trainer, classifier, {"test": data, "two": data}, {"test": None, "two": (1, 3)})
 
-    logits = classifier.linear(images.flatten(1))
-    assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
-    assert results["two"]["accuracy"] == pytest.approx((logits[:, (1, 3)].argmax(1) == labels).float().mean().item())
+    logits, wanted = logits_of(classifier, data), torch.tensor(labels)
+    assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == wanted).double().mean().item())
+    assert results["two"]["accuracy"] == pytest.approx((logits[:, (1, 3)].argmax(1) == wanted).double().mean().item())
     assert list(results["two"]) == ["accuracy", "per_class_recall", "macro_f1", "ece", "loss", "count"]
 
 
 def test_the_curve_runs_from_the_pretrained_to_the_adapted_model(trainer: Trainer) -> None:
     torch.manual_seed(0)
     classifier = TinyClassifier(num_classes=4)
-    adapters = TinyAdapters(classifier.linear)
-    data = TensorDataset(torch.randn(40, 3, 2, 2), torch.randint(4, (40,)), torch.arange(40))
-    arguments = ({"test": DataLoader(data, 16)}, {"test": None})
+    adapters = TinyAdapters(classifier)
+    arguments = ({"test": loader([0, 1, 2, 3] * 10)}, {"test": None})
     zero_shot = evaluate(trainer, classifier, *arguments)
 
     curve = wise_ft(trainer, classifier, adapters, *arguments, alphas=(0, 0.5, 1))
 
-    assert torch.equal(classifier.linear.weight, adapters.pretrained)
+    assert torch.equal(classifier.weight, adapters.pretrained)
     assert [point["alpha"] for point in curve] == [0, 0.5, 1]
     assert curve[0]["results"] == zero_shot
     for point in curve[1:]:
-        classifier.linear.weight.data = adapters.pretrained + point["alpha"] * adapters.update
+        classifier.weight.data = adapters.pretrained + point["alpha"] * adapters.update
         assert point["results"] == evaluate(trainer, classifier, *arguments)
         assert point["results"] != zero_shot
 
@@ -156,18 +139,17 @@ def test_an_alpha_outside_the_line_is_refused_before_any_work(trainer: Trainer, 
     classifier = TinyClassifier(num_classes=2)
 
     with pytest.raises(InputError, match=f"alpha {alpha} of the WiSE-FT curve is outside 0"):
-        wise_ft(trainer, classifier, TinyAdapters(classifier.linear), {}, {}, alphas=[0, alpha])
+        wise_ft(trainer, classifier, TinyAdapters(classifier), {}, {}, alphas=[0, alpha])
 
 
 def test_weights_are_restored_when_an_evaluation_fails(trainer: Trainer) -> None:
     classifier = TinyClassifier(num_classes=2)
-    adapters = TinyAdapters(classifier.linear)
-    loader = DataLoader(TensorDataset(torch.randn(1, 3, 2, 2), torch.tensor([7]), torch.tensor([0])))
+    adapters = TinyAdapters(classifier)
 
     with pytest.raises(InputError, match="label 7"):
-        wise_ft(trainer, classifier, adapters, {"test": loader}, {"test": None}, alphas=[1])
+        wise_ft(trainer, classifier, adapters, {"test": loader([7])}, {"test": None}, alphas=[1])
 
-    assert torch.equal(classifier.linear.weight, adapters.pretrained)
+    assert torch.equal(classifier.weight, adapters.pretrained)
 
 
 def test_the_summary_averages_the_other_sets() -> None:

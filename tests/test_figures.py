@@ -59,7 +59,7 @@ def test_the_same_runs_give_the_same_figure(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_file_names_or_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", backbone="hf-hub:org/repo", method="$kra_{", metrics=accuracies(0.5))
+    write_run(tmp_path / "run", backbone="hf-hub:org/repo", method="$kra_{$", metrics=accuracies(0.5))
 
     png, _ = drawn(tmp_path)
 

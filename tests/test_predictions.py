@@ -1,33 +1,13 @@
 """Predictions follow the sets, the class subsets and the weights, whatever the batches."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-import torch.nn.functional as F
 from pytorch_lightning import Trainer
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from tiny_classifier import TinyClassifier, image_set, loader, logits_of, quiet_trainer
+from torch.utils.data import DataLoader
 
 from kravl.errors import InputError
 from kravl.predictions import predict
-
-
-class TinyClassifier(nn.Module):
-    """Cosine of the pooled pixels and class weights, which `prepare` normalises as CLIP does its text features."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes, 12))
-        self.dropout = nn.Dropout(0.5)
-        self.prepare()
-
-    def prepare(self) -> None:
-        self.features = F.normalize(self.weight, dim=-1).detach()
-
-    def forward(self, images: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(images, 2).flatten(1)
-        return 5 * F.normalize(self.dropout(pooled), dim=-1) @ self.features.T
 
 
 @pytest.fixture
@@ -38,22 +18,7 @@ def classifier() -> TinyClassifier:
 
 @pytest.fixture
 def trainer() -> Trainer:
-    return Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-
-
-def image_set(labels: Sequence[int], seed: int = 0) -> TensorDataset:
-    images = torch.randn(len(labels), 3, 4, 4, generator=torch.Generator().manual_seed(seed))
-    return TensorDataset(images, torch.tensor(labels), torch.arange(len(labels)))
-
-
-def loader(labels: Sequence[int], batch_size: int = 3, seed: int = 0) -> DataLoader:
-    return DataLoader(image_set(labels, seed), batch_size=batch_size)
-
-
-def logits_of(classifier: TinyClassifier, data: DataLoader) -> Tensor:
-    weights = classifier.weight / classifier.weight.norm(dim=1, keepdim=True)
-    pooled = data.dataset.tensors[0].unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).flatten(1)
-    return (5 * (pooled / pooled.norm(dim=1, keepdim=True)) @ weights.T).detach()
+    return quiet_trainer()
 
 
 def test_every_image_has_its_row_when_the_last_batch_is_not_full(classifier: TinyClassifier, trainer: Trainer) -> None:
@@ -147,6 +112,12 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_image(
 
     with pytest.raises(FloatingPointError, match="evaluation set 'test': the logits of image 3 are not finite"):
         predict(trainer, classifier, {"test": data}, {"test": None})
+
+
+def test_a_set_of_one_image_has_one_row(classifier: TinyClassifier, trainer: Trainer) -> None:
+    rows = predict(trainer, classifier, {"test": loader([3])}, {"test": None})["test"]
+
+    assert [column.shape for column in rows] == [(1,)] * 5
 
 
 def test_sample_rows_are_spread_over_the_set(classifier: TinyClassifier, trainer: Trainer) -> None:

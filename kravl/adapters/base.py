@@ -60,10 +60,11 @@ class Adapter(nn.Module, ABC):
         keep = torch.full((self.in_features,), 1.0 - self.dropout, dtype=reference.dtype, device=reference.device)
         return torch.bernoulli(keep) / keep
 
-    def branch(self, x: Tensor) -> Tensor | None:
-        """The update's product with ``x`` (..., in), shape (..., out), for methods that have a cheap one of their own.
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """For low-rank methods, the update's product with ``x`` (..., in) as hidden (..., r) and up (out, r) factors.
 
-        None, the default, adds the update to the weight before the one product that the layer needs anyway.
+        They are multiplied and added after the layer's own product. None, the default, adds the update to the weight
+        before it, so that there is no other product.
         """
         return None
 

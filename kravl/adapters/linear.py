@@ -15,20 +15,33 @@ from kravl.adapters.parameter import Block, adapted_weight, add_updates, blocks_
 def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block]) -> Tensor:
     """``x`` (..., in) times the adapted ``weight`` (out, in), plus ``bias`` (out,): shape (..., out).
 
-    One product for all blocks. Methods with a cheap product of their own (`Adapter.branch`) are added on their rows.
+    One product for all blocks, plus one thin product for those with low-rank factors of their own (`Adapter.branch`).
     The adapted weight is built in the adapters' precision and cast to that of the product, autocast's if it is on.
     """
     dtype = weight.dtype
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
-    branches = [block.adapter.branch(x) for block in blocks]
-    dense = [b.draw() for b, branch in zip(blocks, branches, strict=True) if branch is None]
+    dense, thin = [], []
+    for block in blocks:
+        branch = block.adapter.branch(x)
+        if branch is None:
+            dense.append(block.draw())
+        else:
+            thin.append((block.rows, *branch))
     y = _product(dense, dtype, x, weight, bias)
-    for block, branch in zip(blocks, branches, strict=True):
-        if branch is not None:
-            y[..., block.rows] += branch
+    if thin:
+        y += _thin_product(thin, weight.shape[0])
     return y
+
+
+def _thin_product(thin: Sequence[tuple[slice, Tensor, Tensor]], out_features: int) -> Tensor:
+    """All branches (rows, hidden (..., r), up (rows, r)) as one product (..., out): one copy of y fewer for each."""
+    if len(thin) == 1 and thin[0][2].shape[0] == out_features:
+        return F.linear(*thin[0][1:])
+    hidden = torch.cat([hidden for _, hidden, _ in thin], dim=-1)
+    ups = [F.pad(up, (0, 0, rows.start, out_features - rows.stop)) for rows, _, up in thin]
+    return F.linear(hidden, torch.cat(ups, dim=1))
 
 
 def _product(blocks: Sequence[Block], dtype: torch.dtype, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -37,7 +37,6 @@ class LoRA(Adapter):
     def delta_weight(self) -> Tensor:
         return self.b @ self.a
 
-    def branch(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = F.dropout(x, self.dropout, self.training)
-        thin = F.linear(x, self.a.to(x.dtype))  # (..., r)
-        return F.linear(self.scale * thin, self.b.to(x.dtype))
+        return self.scale * F.linear(x, self.a.to(x.dtype)), self.b.to(x.dtype)

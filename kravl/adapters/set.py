@@ -18,8 +18,7 @@ from kravl.errors import InputError
 class AdapterSet:
     """The adapters of one model by site name, and the parameters that train beside them. Made by `inject`.
 
-    Base weights are written by `merge` and `bake` only, and `unmerge` restores them bit for bit. RuntimeError is raised
-    on any use after `bake`, and by what needs the adapters apart while they are merged.
+    Only `merge` and `bake` write base weights. RuntimeError is raised for calls in the wrong order, and after `bake`.
     """
 
     def __init__(
@@ -27,11 +26,10 @@ class AdapterSet:
         sites: Sequence[Site],
         adapters: dict[str, Adapter],
         unfrozen: dict[str, nn.Parameter],
-        swapped: list[tuple[nn.Module, type[nn.Module]]],
+        swapped: list[tuple[nn.Module, type[nn.Module]]],  # modules with their former classes
     ) -> None:
-        self.adapters, self.unfrozen = adapters, unfrozen
+        self.adapters, self.unfrozen, self._swapped = adapters, unfrozen, swapped
         self._weights = Weights(sites, unfrozen)
-        self._swapped = swapped  # modules with their former classes
         self._merged = self._baked = False
 
     @property
@@ -39,7 +37,7 @@ class AdapterSet:
         return self._merged
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that trains: of each adapter in site order, then what was unfrozen."""
+        """All that trains: that of each adapter in site order, then what was unfrozen."""
         owned = [p for adapter in self.adapters.values() for p in adapter.parameters() if p.requires_grad]
         return owned + list(self.unfrozen.values())
 
@@ -70,8 +68,8 @@ class AdapterSet:
             missing, unexpected = sorted(own.keys() - state.keys())[:5], sorted(state.keys() - own.keys())[:5]
             raise InputError(f"the state is of other adapters: missing {missing}, unexpected {unexpected}")
         for name, tensor in own.items():
-            if tensor.shape != state[name].shape:
-                raise InputError(f"{name!r} has shape {tuple(state[name].shape)}, the model {tuple(tensor.shape)}")
+            if (shape := state[name].shape) != tensor.shape:
+                raise InputError(f"{name!r} has shape {tuple(shape)}, the model {tuple(tensor.shape)}")
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
@@ -108,8 +106,8 @@ class AdapterSet:
         for module, cls in self._swapped:
             module.__class__ = cls
             del module.adapters
-        self._weights.forget()
         self._baked = True
+        self._weights.forget()
 
     @torch.no_grad()
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
@@ -117,7 +115,7 @@ class AdapterSet:
         self._require()
         for name, base in self._weights.base():
             with torch.autocast(base.device.type, enabled=False):
-                yield name, self.adapters[name].update(base).detach()
+                yield name, self.adapters[name].update(base)
 
     def statistics(self) -> dict[str, dict[str, float]]:
         """For each site the ``effective_rank``, ``stable_rank`` and Frobenius ``norm`` of its scaled ΔW."""
@@ -126,7 +124,7 @@ class AdapterSet:
     def base_sha256(self) -> str:
         """Hex digest of the pretrained adapted weights, and of the shapes of what was unfrozen; also while merged."""
         self._require()
-        shapes = {f"{name} {tuple(parameter.shape)}": torch.empty(0) for name, parameter in self.unfrozen.items()}
+        shapes = {f"{name} {tuple(p.shape)}": torch.empty(0) for name, p in self.unfrozen.items()}
         return sha256(dict(self._weights.base()) | shapes)
 
     def description(self) -> dict[str, object]:

@@ -7,17 +7,10 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from kravl.data.check import check_images
+from kravl.data.dataset import EvaluationImages, TrainingImages
 from kravl.data.evaluation_set import match_classes
 from kravl.data.fewshot import few_shot_split, require_shots
-from kravl.data.loading import (
-    Batch,
-    EvaluationImages,
-    Loading,
-    ResumableLoader,
-    TrainingImages,
-    evaluation_loader,
-    processes,
-)
+from kravl.data.loading import Batch, Loading, ResumableLoader, evaluation_loader, processes
 from kravl.data.sampling import EpochSampler
 from kravl.data.source import Samples, Source
 from kravl.data.transforms import Preprocess, Transform, make_transforms

@@ -86,7 +86,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point pixels have no known range; save the image with 8 or 16 bits a channel")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
 
 

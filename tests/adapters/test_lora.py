@@ -16,8 +16,11 @@ def test_the_two_thin_products_equal_the_dense_update(rank_stabilised, scale):
     nn.init.normal_(adapter.b)
     x = torch.randn(2, 7, 5)
 
-    torch.testing.assert_close(adapter.branch(x), scale * x @ (adapter.b @ adapter.a).T)
-    torch.testing.assert_close(adapter.branch(x), x @ adapter.update(torch.zeros(6, 5)).T)
+    hidden, up = adapter.branch(x)
+
+    assert hidden.shape == (2, 7, 4)
+    torch.testing.assert_close(hidden @ up.T, scale * x @ (adapter.b @ adapter.a).T)
+    torch.testing.assert_close(hidden @ up.T, x @ adapter.update(torch.zeros(6, 5)).T)
 
 
 def test_dropout_acts_on_each_entry_of_the_input_as_in_clip_lora():

@@ -9,6 +9,7 @@ import pytest
 from kravl.data.check import check_images
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples
+from kravl.data.split_file import SplitFile
 from kravl.errors import InputError
 
 
@@ -58,3 +59,11 @@ def test_a_long_list_is_cut_and_counted(make_tree: Callable[..., Path]) -> None:
     assert len(lines) == 1 + 20 + 1
     assert lines[-1] == "  and 5 more"
     assert not re.search(r"/7\.png", str(error.value))
+
+
+@pytest.mark.assets
+def test_the_test_images_of_caltech101_are_sound(assets: Path) -> None:
+    root = assets / "caltech101"
+    source = SplitFile("caltech101", str(root / "101_ObjectCategories"), str(root / "split_zhou_Caltech101.json"))
+
+    check_images({"test": source.split("test")})

@@ -45,7 +45,7 @@ def test_shots_of_each_class_are_drawn_and_the_draw_is_identified(source: ImageF
     assert modules[0].split_sha256 != modules[2].split_sha256
 
 
-def test_a_set_without_validation_images_has_none(make_tree: Callable[..., Path], preprocess: Preprocess) -> None:
+def test_a_set_without_validation_images_has_none(make_tree: Callable[..., Path]) -> None:
     root = make_tree("photo", {"cat": 10, "dog": 10})
 
     data = FewShotDataModule(Domains("pets", str(root), "photo", holdout=5), Plan(2), LOADING)
@@ -144,15 +144,3 @@ def test_the_name_of_the_own_test_set_is_taken(source: ImageFolder, root: Path) 
 def test_batches_before_the_backbone_is_known_are_a_wrong_order(source: ImageFolder) -> None:
     with pytest.raises(RuntimeError, match="set preprocess"):
         FewShotDataModule(source, Plan(1), LOADING).train_dataloader()
-
-
-@pytest.mark.assets
-def test_every_image_of_a_caltech101_run_is_sound(assets: Path) -> None:
-    root = assets / "caltech101"
-    source = SplitFile("caltech101", str(root / "101_ObjectCategories"), str(root / "split_zhou_Caltech101.json"))
-
-    data = FewShotDataModule(source, Plan(16), LOADING)
-    data.check()
-
-    assert len(data.train_samples) == 1600
-    assert len(data.val_samples) == 400

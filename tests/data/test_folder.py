@@ -47,6 +47,17 @@ def test_files_that_are_no_images_are_left_out_with_a_line_in_the_log(
     assert caplog.messages == [f"{root}/train: 1 files are no images by their ending, e.g. cat/notes.txt"]
 
 
+def test_images_are_in_the_order_of_their_names_whatever_the_file_system_says(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    names = [f"{(7 * i) % 50:02}.png" for i in range(50)]
+    for name in names:
+        (tmp_path / "cat" / name).touch()
+
+    samples = ImageFolder(str(tmp_path)).split("train")
+
+    assert samples.names == tuple(f"cat/{name}" for name in sorted(names))
+
+
 def test_an_empty_class_folder_is_named(make_tree: Callable[..., Path]) -> None:
     root = make_tree("train", {"cat": 2, "dog": 0, "emu": 0})
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import Tensor
 
+from kravl.data.dataset import EvaluationImages, TrainingImages
 from kravl.data.folder import ImageFolder
-from kravl.data.loading import Batch, EvaluationImages, Loading, ResumableLoader, TrainingImages, evaluation_loader
+from kravl.data.loading import Batch, Loading, ResumableLoader, evaluation_loader
 from kravl.data.sampling import EpochSampler
 from kravl.data.source import Samples
 from kravl.data.transforms import Preprocess, make_transforms
@@ -41,6 +40,21 @@ def test_a_batch_has_images_labels_and_their_places_in_the_samples(samples: Samp
     assert batches[0].images.dtype == torch.float32
     for batch in batches:
         assert batch.labels.tolist() == [samples.labels[i] for i in batch.indices]
+
+
+def test_an_image_is_augmented_anew_each_time_it_is_drawn(samples: Samples, preprocess: Preprocess) -> None:
+    loader = training_loader(samples, preprocess)
+    views: dict[int, list[Tensor]] = {}
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            for image, index in zip(batch.images, batch.indices.tolist(), strict=True):
+                views.setdefault(index, []).append(image)
+
+    assert sorted(views) == list(range(9))
+    for seen in views.values():
+        assert len(seen) in (2, 3, 4)
+        assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
 
 
 def test_workers_hand_out_the_very_same_batches(samples: Samples, preprocess: Preprocess) -> None:
@@ -95,60 +109,6 @@ def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess
 
     loader.sampler.set_epoch(1)
     assert same(list(resumed), list(loader))
-
-
-class Recorder(LightningModule):
-    """Trains nothing of interest, and keeps what it was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.seen: list[tuple[int, int, list[int], Tensor]] = []
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.seen.append((self.current_epoch, batch_idx, batch.indices.tolist(), batch.images.sum()))
-        return self.weight.sum()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # what was saved is not saved again
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")  # said on many cores only
-@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")  # Lightning's own
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_lightning_resumes_in_mid_epoch_with_the_batches_that_were_left(
-    accumulate: int, samples: Samples, preprocess: Preprocess, tmp_path: Path
-) -> None:
-    def fit(
-        callbacks: list[ModelCheckpoint], checkpoint: Path | None = None
-    ) -> list[tuple[int, int, list[int], Tensor]]:
-        recorder = Recorder()
-        trainer = Trainer(
-            max_epochs=3,
-            accumulate_grad_batches=accumulate,
-            accelerator="cpu",
-            logger=False,
-            callbacks=callbacks,
-            enable_checkpointing=bool(callbacks),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(recorder, training_loader(samples, preprocess), ckpt_path=checkpoint)
-        return recorder.seen
-
-    folder = tmp_path / "checkpoints"
-    whole = fit([ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)])
-
-    checkpoints = sorted(folder.glob("step=*.ckpt"))
-    assert len(checkpoints) == {1: 12, 3: 6}[accumulate]
-    assert [(epoch, batch) for epoch, batch, _, _ in whole] == [(e, b) for e in range(3) for b in range(4)]
-    lengths = []
-    for checkpoint in checkpoints:
-        rest = fit([], checkpoint)
-        assert rest == whole[len(whole) - len(rest) :]
-        lengths.append(len(rest))
-    assert sorted(lengths) == {1: list(range(12)), 3: [0, 1, 4, 5, 8, 9]}[accumulate]
 
 
 def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Preprocess) -> None:

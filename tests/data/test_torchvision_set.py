@@ -71,6 +71,17 @@ def test_a_set_of_files_has_the_splits_and_class_names_of_torchvision(tmp_path: 
         source.split("val")
 
 
+def test_labels_are_read_from_pairs_of_path_and_label_too(tmp_path: Path) -> None:
+    for i, name in enumerate(("negative", "positive")):
+        (tmp_path / "rendered-sst2/train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / "rendered-sst2/train" / name / "review.png")
+
+    samples = TorchvisionSet("sst2", "RenderedSST2", str(tmp_path), {"train": {"split": "train"}}).split("train")
+
+    assert samples.labels == (0, 1)
+    assert samples.image(1).getpixel((0, 0)) == (1, 0, 0)
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     food(tmp_path)
     samples = TorchvisionSet("food", "Food101", str(tmp_path), FOOD_SPLITS).split("test")

@@ -1,0 +1,50 @@
+"""What every adapter must satisfy in other precisions than fp32: each file in configs/adapter."""
+
+import pytest
+import torch
+
+from kravl.adapters.inject import inject
+
+
+def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, perturb):
+    model = case.model.bfloat16()
+    before = case.run(model)
+    adapters = inject(model, make_adapter, case.targets)
+    at_start = case.run(model)
+    perturb(adapters)
+
+    adapted = case.run(model)
+    adapted.float().square().sum().backward()
+    adapters.merge()
+
+    assert torch.equal(at_start, before)
+    assert adapted.dtype == torch.bfloat16
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in adapters.parameters())
+    torch.testing.assert_close(case.run(model), adapted, rtol=0.1, atol=0.05)
+
+
+def test_an_fp64_base_is_adapted_in_fp64(make_adapter, case, perturb):
+    model = case.model.double()
+    before = case.run(model)
+    adapters = inject(model, make_adapter, case.targets)
+    at_start = case.run(model)
+    perturb(adapters)
+
+    adapted = case.run(model)
+    adapters.merge()
+
+    assert torch.equal(at_start, before)
+    assert all(parameter.dtype == torch.float64 for parameter in adapters.parameters())
+    torch.testing.assert_close(case.run(model), adapted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_autocast_starts_at_the_pretrained_model_and_gives_fp32_gradients(make_adapter, case, train):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = case.run(case.model.train(train))
+        adapters = inject(case.model, make_adapter, case.targets)
+        after = case.run(case.model)
+        after.float().square().sum().backward()  # also where the caller forgets to leave autocast
+
+    assert torch.equal(after, before)
+    assert all(p.grad.dtype == torch.float32 for p in adapters.parameters() if p.grad is not None)

@@ -1,0 +1,93 @@
+"""What the product with an adapted weight keeps, rebuilds and refuses between forward and backward."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kravl.adapters.dora import DoRA
+from kravl.adapters.inject import inject
+from kravl.adapters.kra import KRAdapter
+
+
+def test_no_dense_update_stays_alive_for_the_backward_pass(make_adapter):
+    layer = nn.Sequential(nn.Linear(64, 96))
+    inject(layer, make_adapter, ["0"])
+    x = torch.randn(2, 64, requires_grad=True)
+    known = {tensor.untyped_storage().data_ptr() for tensor in (x, *layer.parameters())}
+    kept = []
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in known:
+            kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)
+
+    assert y.requires_grad
+    assert sum(kept) <= 2 * 16  # LoRA's thin product of rank 16
+
+
+def test_hooks_on_factors_see_each_gradient_once():
+    layer = nn.Sequential(nn.Linear(3, 4))
+    adapters = inject(layer, KRAdapter, ["0"])
+    seen = []
+    adapters.adapters["0"].u.register_hook(lambda gradient: seen.append(gradient))
+
+    layer(torch.randn(2, 3)).sum().backward()
+
+    assert len(seen) == 1
+
+
+def test_a_factor_changed_before_backward_is_refused():
+    layer = nn.Sequential(nn.Linear(3, 4))
+    adapters = inject(layer, KRAdapter, ["0"])
+    loss = layer(torch.randn(2, 3)).sum()
+    with torch.no_grad():
+        adapters.adapters["0"].u.add_(1.0)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_an_input_of_another_type_than_the_weight_is_refused_as_by_torch():
+    layer = nn.Sequential(nn.Linear(3, 4, bias=False)).bfloat16()
+    inject(layer, KRAdapter, ["0"])
+
+    with pytest.raises(RuntimeError, match="dtype"):
+        layer(torch.randn(2, 3))
+
+
+def test_autocast_builds_the_weight_in_fp32_and_multiplies_in_bf16():
+    layer = nn.Sequential(nn.Linear(64, 64))
+    adapters = inject(layer, partial(DoRA, rank=3, alpha=2), ["0"])
+    with torch.no_grad():
+        adapters.adapters["0"].b.add_(0.01)
+    x = torch.randn(5, 64)
+    weight = layer[0]._parameters["weight"] + adapters.adapters["0"].update(layer[0]._parameters["weight"])
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, F.linear(x.bfloat16(), weight.bfloat16(), layer[0].bias.bfloat16()))
+
+
+def test_compiled_gradients_equal_eager_ones():
+    layer = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+    adapters = inject(layer, KRAdapter, ["0", "2"])
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.add_(0.1)
+    x = torch.randn(5, 8)
+    eager = torch.autograd.grad(layer(x).square().sum(), adapters.parameters())
+    torch.compiler.reset()
+
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradients = torch.autograd.grad(compiled(x).square().sum(), adapters.parameters())
+
+    for gradient, reference in zip(gradients, eager, strict=True):
+        torch.testing.assert_close(gradient, reference)

@@ -1,0 +1,77 @@
+"""The design's rules that a machine can hold: imports go one way, files and functions stay small."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "kravl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+EVERYBODY = {"errors"}
+# a part may import these other parts; whatever is not named here imports nobody but kravl.errors
+ALLOWED = {
+    "assemble": {"config", "build", "adapters", "backbones", "data"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "learner", "predictions",
+            "record", "result", "tracking", "trainer"},
+    "result": {"assemble", "config", "evaluation", "record"},
+    "cli": {"config"},
+    "trainer": {"checkpoint"},
+    "evaluation": {"predictions"},
+    "tracking": {"wandb_logger"},
+    "wandb_logger": {"wandb_mode"},
+    "consistency": {"aggregate"},
+    "figures": {"aggregate"},
+    "tables": {"aggregate"},
+    "report": {"aggregate", "consistency", "figures", "tables"},
+}  # fmt: skip
+
+
+def part(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported_parts(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {module.split(".")[1] for module in modules if module.startswith("kravl.")}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    own = part(path)
+    foreign = imported_parts(path) - {own} - EVERYBODY - ALLOWED.get(own, set())
+    assert not foreign, f"{path.name} of {own} imports {foreign}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_and_functions_are_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 200
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 40, node.name
+
+
+def test_every_file_says_what_it_is_in_its_first_line():
+    for path in FILES:
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring, path
+
+
+def test_no_broad_except():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"everything"}
+                assert not caught & {"Exception", "BaseException", "everything"}, f"{path.name}:{node.lineno}"
+
+
+def test_a_typo_is_answered_without_torch():
+    for name in ("cli", "config", "errors"):
+        imports = (PACKAGE / f"{name}.py").read_text()
+        assert not re.search(r"^(import|from) (torch|timm|open_clip|pytorch_lightning)", imports, re.MULTILINE)

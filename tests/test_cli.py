@@ -1,0 +1,93 @@
+"""A mistyped command line is one line that names the nearest legal word."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kravl.cli import check
+from kravl.config import experiments, register
+from kravl.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+TYPOS = {
+    "a key": ("optim.lrr=1", "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
+    "a key at the top": ("shotz=4", "unknown key 'shotz': did you mean 'shots'?"),
+    "a group": ("adaptr=lora", "unknown key 'adaptr': did you mean 'adapter'?"),
+    "an adapter": ("adapter=lroa", "unknown adapter 'lroa': did you mean 'lora'?"),
+    "a method": ("method=linear_prob", "unknown method 'linear_prob': did you mean 'linear_probe'?"),
+    "a data set": ("data=caltec101", "unknown data 'caltec101': did you mean 'caltech101'?"),
+    "an experiment": (
+        "experiment=clip_vitb16_kra_16shots",
+        "unknown experiment 'clip_vitb16_kra_16shots': did you mean 'clip_vitb16_kra_16shot'?",
+    ),
+    "a value": ("optim.lr=fast", "optim.lr=fast: Value 'fast' of type 'str' could not be converted to Float"),
+    "a sweep without -m": ("seed=1,2", "seed=1,2 means several runs: add -m"),
+    "the grammar": ("optim.lr=[1", "cannot read 'optim.lr=[1'"),
+}
+
+
+@pytest.mark.parametrize("typo", TYPOS, ids=str)
+def test_a_typo_names_the_nearest(typo):
+    argument, message = TYPOS[typo]
+
+    with pytest.raises(InputError) as caught:
+        check([argument], "train")
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_is_checked_by_its_first_value():
+    check(["seed=1,2", "method=lora,kra"], "train", multirun=True)
+    with pytest.raises(InputError, match="unknown method 'lroa'"):
+        check(["method=lroa,kra"], "train", multirun=True)
+
+
+def test_a_missing_value_is_asked_for():
+    with pytest.raises(InputError, match=r"no value for 'run'; give it as run=\.\.\."):
+        check([], "evaluate")
+
+
+def test_every_combination_the_issue_names_is_an_experiment():
+    names = experiments()
+    for backbone in ("clip_vitb32", "clip_vitb16", "clip_vitl14"):
+        for method in ("kra", "lora", "randlora", "full", "linear_probe", "zeroshot"):
+            assert {f"{backbone}_{method}_{shots}shot" for shots in (1, 4, 16)} <= set(names)
+
+
+def test_a_typo_on_the_command_line_exits_with_2_and_one_line():
+    command = [sys.executable, "train.py", "method=kraa"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown method 'kraa': did you mean 'kra'?")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_tells_what_to_type():
+    command = [sys.executable, "train.py", "--help"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "python train.py experiment=NAME" in done.stdout
+    assert "adapter: dora, full, kra" in done.stdout
+
+
+def test_a_registered_experiment_composes_to_what_its_name_says():
+    from hydra import compose, initialize_config_dir
+
+    from kravl.config import CONFIGS
+
+    register(["clip_vitl14_randlora_4shot"])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["experiment=clip_vitl14_randlora_4shot"])
+
+    assert (cfg.backbone.name, cfg.method, cfg.shots, cfg.data.name) == ("clip_vitl14", "randlora", 4, "imagenet")
+    assert cfg.adapter._target_ == "kravl.adapters.randlora.RandLoRA"
+    assert cfg.evaluation.name == "imagenet_ood"
+    assert cfg.name == "clip_vitl14_randlora_4shot"

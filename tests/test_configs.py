@@ -1,0 +1,145 @@
+"""Every shipped config composes, names what exists, and builds."""
+
+import itertools
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from kravl.adapters.base import Adapter
+from kravl.adapters.sites import select_sites
+from kravl.assemble import plain
+from kravl.backbones.classifier import Classifier
+from kravl.build import build, resolve
+from kravl.config import CONFIGS, EvaluateConfig, register
+from kravl.data.source import Source
+from kravl.trainer import make_trainer
+
+SHOTS = (1, 4, 16)
+METHODS = ("kra", "lora", "randlora", "full", "linear_probe", "zeroshot")
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@cache
+def composed(*overrides: str, config: str = "train") -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(config, list(overrides))
+
+
+@cache
+def encoder(backbone: str) -> torch.nn.Module:
+    """The backbone's module without memory for its weights: names and shapes are all that is asked of it."""
+    import open_clip
+
+    name = composed(f"backbone={backbone}").backbone.build.name
+    with torch.device("meta"):
+        if backbone.startswith("clip"):
+            return open_clip.model.CLIP(**open_clip.get_model_config(name))
+        return timm.create_model(name, num_classes=3)
+
+
+@pytest.mark.parametrize("name", names("adapter"))
+def test_an_adapter_builds(name):
+    adapter = build(plain(composed(f"adapter={name}").adapter), Adapter)(24, 16)
+    assert adapter.delta_weight().shape == (24, 16)
+
+
+@pytest.mark.parametrize("backbone", ["clip_vitb32", "vit_s14"])
+@pytest.mark.parametrize("method", names("method"))
+def test_a_method_is_named_like_its_file_and_asks_for_presets_that_backbones_have(method, backbone):
+    cfg = composed(f"backbone={backbone}", f"method={method}")
+
+    assert cfg.method == method
+    assert cfg.sites is None or cfg.sites in cfg.backbone.sites
+    assert list(cfg.unfreeze) in ([], ["*"], *cfg.backbone.parameters.values())
+    resolve(plain(cfg.adapter), Adapter)
+
+
+@pytest.mark.parametrize("backbone", names("backbone"))
+def test_every_preset_of_a_backbone_matches_its_model(backbone):
+    cfg = composed(f"backbone={backbone}")
+    model = encoder(backbone)
+    parameters = [name for name, _ in model.named_parameters()]
+
+    assert {"vision", "both", "cliplora", "all"} <= cfg.backbone.sites.keys()
+    assert {"norms", "biases", "last_two_blocks"} <= cfg.backbone.parameters.keys()
+    for patterns in cfg.backbone.sites.values():
+        assert select_sites(model, patterns)
+    for pattern in itertools.chain(*cfg.backbone.parameters.values()):
+        assert any(fnmatchcase(name, pattern) for name in parameters), pattern
+
+
+@pytest.mark.parametrize("backbone", names("backbone"))
+def test_the_comparable_lora_spends_what_kradapter_spends(backbone):
+    def count(method: str) -> int:
+        cfg = composed(f"backbone={backbone}", f"method={method}")
+        make = build(plain(cfg.adapter), Adapter)
+        sites = select_sites(encoder(backbone), cfg.backbone.sites.both)
+        return sum(p.numel() for site in sites for p in make(*site.weight.shape).parameters())
+
+    assert count("lora") == pytest.approx(count("kra"), rel=0.04)
+
+
+@pytest.mark.parametrize("backbone", names("backbone"))
+def test_a_backbones_settings_are_those_of_its_class(backbone):
+    cfg = composed(f"backbone={backbone}")
+    assert cfg.backbone.name == backbone
+    build(plain(cfg.backbone.build), Classifier)
+
+
+@pytest.mark.parametrize("data", names("data"))
+def test_a_data_set_is_named_like_its_file_and_its_settings_are_those_of_its_class(data):
+    cfg = composed(f"data={data}")
+    assert cfg.data.name == data
+    build(plain(cfg.data.source), Source, templates=cfg.data.templates)
+
+
+@pytest.mark.parametrize("evaluation", names("evaluation"))
+def test_an_evaluation_is_named_like_its_file_and_its_sets_build(evaluation):
+    cfg = composed(f"evaluation={evaluation}")
+    assert cfg.evaluation.name == evaluation
+    for node in cfg.evaluation.sets.values():
+        build(plain(node), Source)
+    later = composed("run=x", f"evaluation={evaluation}", config="evaluate")
+    assert plain(later.evaluation, resolve=False) == plain(cfg.evaluation, resolve=False)
+
+
+@pytest.mark.parametrize("trainer", names("trainer"))
+def test_a_trainer_builds(trainer, tmp_path: Path):
+    settings = composed(f"trainer={trainer}").trainer
+    assert make_trainer(settings, {"max_epochs": 1}, tmp_path, logger=False).max_epochs == 1
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_a_shipped_experiment_composes(experiment):
+    cfg = composed(f"experiment={experiment}")
+    resolve(plain(cfg.adapter), Adapter)
+    assert cfg.name
+
+
+@pytest.mark.parametrize("backbone", ["clip_vitb32", "clip_vitb16", "clip_vitl14"])
+def test_the_grid_of_experiments_composes(backbone):
+    grid = [f"{backbone}_{method}_{shots}shot" for method, shots in zip(METHODS, SHOTS * 2, strict=True)]
+    register(grid)
+    for name in grid:
+        cfg = composed(f"experiment={name}")
+        assert (cfg.backbone.name, cfg.name) == (backbone, name)
+        assert name == f"{backbone}_{cfg.method}_{cfg.shots}shot"
+
+
+def test_a_config_file_with_a_misspelt_key_is_refused():
+    # without a schema Hydra would take the key and no line would ever read it
+    with pytest.raises(Exception, match="Key 'lrr' not in 'Optim'"):
+        OmegaConf.merge(composed(), {"optim": {"lrr": 1}})
+
+
+def test_the_schema_of_an_evaluation_is_its_own():
+    assert set(composed("run=x", config="evaluate")) == set(OmegaConf.structured(EvaluateConfig))

@@ -1,0 +1,97 @@
+"""The training step: schedule, parameter groups, what is saved, and a loss that is not a number."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kravl.learner import DivergedError, Learner, OptimSettings, derived_seed, schedule
+
+SETTINGS = OptimSettings(lr=1e-2, head_lr=1e-1, weight_decay=0.1, warmup_steps=0, min_lr_ratio=0.0)
+
+
+class Batch(NamedTuple):
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class Small(nn.Module):
+    """A frozen layer, a trained layer and a head."""
+
+    class_names = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(4, 5).requires_grad_(False)
+        self.trained = nn.Linear(5, 5)
+        self.head = nn.Linear(5, 3)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return list(self.head.parameters())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trained(self.frozen(images)))
+
+
+def batch(images: Tensor) -> Batch:
+    return Batch(images, torch.zeros(len(images), dtype=torch.long), torch.arange(len(images)))
+
+
+def test_the_schedule_warms_up_linearly_and_ends_at_its_floor():
+    values = [schedule(step, total=110, warmup=10, floor=0.01) for step in range(111)]
+
+    assert values[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert values[10] == 1.0
+    assert values[60] == pytest.approx(0.01 + 0.99 * 0.5)
+    assert values[110] == pytest.approx(0.01)
+    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+
+
+def test_a_schedule_longer_than_planned_stays_at_its_floor():
+    assert schedule(500, total=100, warmup=0, floor=0.1) == pytest.approx(0.1)
+
+
+def test_only_what_trains_is_saved_and_it_comes_back():
+    learner = Learner(Small(), SETTINGS, seed=1)
+    state = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    assert sorted(state) == ["classifier.head.bias", "classifier.head.weight", "classifier.trained.bias",
+                             "classifier.trained.weight"]  # fmt: skip
+
+    other = Learner(Small(), SETTINGS, seed=1)
+    other.load_state_dict(state)
+
+    assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
+
+
+def test_a_state_of_other_parameters_is_refused():
+    learner = Learner(Small(), SETTINGS, seed=1)
+    with pytest.raises(RuntimeError, match=r"trains other parameters .*'classifier.head.bias'"):
+        learner.load_state_dict({k: v for k, v in learner.state_dict().items() if "bias" not in k})
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_step_batch_and_images():
+    learner = Learner(Small(), SETTINGS, seed=1)
+    images = torch.full((2, 4), math.inf)
+
+    with pytest.raises(DivergedError, match=r"the loss is nan at step 0, epoch 0, batch 7 \(images \[0, 1\]"):
+        learner.training_step(batch(images), 7)
+
+
+def test_seeds_of_neighbouring_steps_and_seeds_differ():
+    seeds = [derived_seed(s, e, b) for s in range(5) for e in range(5) for b in range(5)]
+    assert len(set(seeds)) == 125
+    assert derived_seed(1, 2, 3) == derived_seed(1, 2, 3)
+    assert max(seeds) < 2**63
+
+
+def test_matrices_decay_vectors_do_not_and_the_head_has_its_own_rate():
+    learner = Learner(Small(), SETTINGS, seed=1)
+    learner.trainer = type("T", (), {"estimated_stepping_batches": 10})()
+
+    groups = learner.configure_optimizers()["optimizer"].param_groups
+
+    found = {(g["initial_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
+    assert found == {(1e-2, 0.1): 25, (1e-2, 0.0): 5, (1e-1, 0.1): 15, (1e-1, 0.0): 3}

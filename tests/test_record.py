@@ -1,0 +1,125 @@
+"""The folder of a run: one for each config, one process at a time, written whole."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kravl.errors import InputError
+from kravl.record import find_run, identity, provenance, write_whole
+from kravl.record import open_run as opened
+
+CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
+
+
+def open_run(*arguments):
+    with opened(*arguments) as folder:
+        return folder
+
+
+def finish(folder):
+    (folder.path / "config.yaml").write_text("seed: 1\n")
+    folder.write("metrics", {"accuracy": 0.5})
+
+
+def open_in_another_process(runs, config=CONFIG):
+    code = (
+        "from kravl.record import open_run\n"
+        f"with open_run({str(runs)!r}, 'name', 1, {config!r}, False) as folder: print(folder.path.name)"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_folder_follows_from_what_decides_the_results(tmp_path):
+    name = open_run(str(tmp_path / "a"), "name", 1, CONFIG, False).path.name
+    other_place = open_run(str(tmp_path / "b"), "name", 1, CONFIG | {"runs": "there", "tracking": "wandb"}, False)
+    other_rate = open_run(str(tmp_path / "a"), "name", 1, CONFIG | {"optim": {"lr": 1e-4}}, False)
+
+    assert name.startswith("seed1-")
+    assert other_place.path.name == name
+    assert other_rate.path.name != name
+
+
+def test_what_names_this_machine_is_not_part_of_a_runs_identity():
+    assert identity(CONFIG | {"data_root": "/somewhere"}) == {"optim": {"lr": 1e-3}, "seed": 1}
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
+def test_a_name_that_leaves_the_runs_folder_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="is no folder name"):
+        open_run(str(tmp_path), name, 1, CONFIG, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_has_one_owner_at_a_time_and_is_free_when_that_ends(tmp_path):
+    first = open_in_another_process(tmp_path)
+    assert first.returncode == 0, first.stderr
+
+    with opened(str(tmp_path), "name", 1, CONFIG, False) as mine:
+        assert first.stdout.strip() == mine.path.name
+        second = open_in_another_process(tmp_path)
+
+    assert second.returncode != 0
+    assert "is in use by process" in second.stderr
+    assert open_in_another_process(tmp_path).returncode == 0
+
+
+def test_a_runs_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot be written: Not a directory; pass runs="):
+        open_run(str(tmp_path / "file"), "name", 1, CONFIG, False)
+
+
+def test_overwrite_empties_the_folder(tmp_path):
+    folder = open_run(str(tmp_path), "name", 1, CONFIG, False)
+    finish(folder)
+    folder.checkpoints.mkdir()
+    assert open_run(str(tmp_path), "name", 1, CONFIG, False).finished
+
+    assert not open_run(str(tmp_path), "name", 1, CONFIG, True).finished
+    assert [p.name for p in folder.path.iterdir()] == [".lock"]
+
+
+def test_a_finished_run_is_found_without_its_hash(tmp_path):
+    folder = open_run(str(tmp_path), "name", 1, CONFIG, False)
+    finish(folder)
+
+    assert find_run(str(tmp_path / "name" / "seed1")).path == folder.path
+    assert find_run(str(folder.path)).metrics() == {"accuracy": 0.5}
+
+
+def test_a_run_that_is_missing_unfinished_or_ambiguous_is_said_so(tmp_path):
+    finish(open_run(str(tmp_path), "name", 1, CONFIG, False))
+    with pytest.raises(InputError, match=r"no run .*; the nearest are .*name/seed1-"):
+        find_run(str(tmp_path / "nam" / "seed1"))
+    finish(open_run(str(tmp_path), "name", 1, CONFIG | {"shots": 4}, False))
+    with pytest.raises(InputError, match="may be any of"):
+        find_run(str(tmp_path / "name" / "seed1"))
+    unfinished = open_run(str(tmp_path), "late", 2, CONFIG, False)
+    (unfinished.path / "config.yaml").write_text("seed: 2\n")
+    with pytest.raises(InputError, match="is not finished"):
+        find_run(str(unfinished.path))
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_whole(path, json.dumps({"a": 1}))
+    write_whole(path, json.dumps({"a": 2}))
+
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_not_a_number_is_never_recorded(tmp_path):
+    folder = open_run(str(tmp_path), "name", 1, CONFIG, False)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write("metrics", {"accuracy": float("nan")})
+    assert not folder.finished
+
+
+def test_provenance_names_the_versions_that_decide_results():
+    record = provenance()
+
+    assert {"kravl", "torch", "open_clip_torch", "timm", "pytorch-lightning"} <= record["versions"].keys()
+    assert record["git_commit"] is None or len(record["git_commit"].removesuffix("-dirty")) == 40
