@@ -1,7 +1,7 @@
 """Evaluate a finished run on any data set or shift, without training.
 
-    python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood
-    python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=corruptions alphas=11
+python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood
+python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=corruptions alphas=11
 """
 
 from typing import Any

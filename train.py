@@ -1,8 +1,8 @@
 """Adapt a pretrained classifier to a few images a class, then evaluate it in and out of distribution.
 
-    python train.py experiment=clip_vitb16_kra_16shot
-    python train.py -m experiment=clip_vitb16_lora_16shot seed=1,2,3
-    python train.py --help
+python train.py experiment=clip_vitb16_kra_16shot
+python train.py -m experiment=clip_vitb16_lora_16shot seed=1,2,3
+python train.py --help
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from statistics import fmean, harmonic_mean
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import torch
 from pytorch_lightning import Trainer
@@ -19,13 +19,6 @@ CALIBRATION_BINS = 15
 COLUMNS = {"accuracy": "top-1", "per_class_recall": "recall", "macro_f1": "macro-F1", "ece": "ECE"}
 
 Results = dict[str, dict[str, float]]  # set -> metric -> value
-
-
-class CurvePoint(TypedDict):
-    """The results with every update scaled by ``alpha``."""
-
-    alpha: float
-    results: Results
 
 
 class Adapters(Protocol):
@@ -57,11 +50,6 @@ def score(predictions: Predictions) -> dict[str, float]:
     }
 
 
-def evaluate(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes) -> Results:
-    """The `score` of what the classifier, as its weights are now, predicts on each set; raises what `predict` does."""
-    return {name: score(rows) for name, rows in predict(trainer, classifier, loaders, classes).items()}
-
-
 def wise_ft(
     trainer: Trainer,
     classifier: Classifier,
@@ -69,23 +57,21 @@ def wise_ft(
     loaders: Loaders,
     classes: Classes,
     alphas: Iterable[float],
-) -> list[CurvePoint]:
-    """Results for weights at each alpha between pretrained (0) and adapted (1), without training.
-
-    What the classifier keeps between batches is left as of the last alpha; `evaluate` prepares it anew.
+) -> dict[float, dict[str, Predictions]]:
+    """Each set's predictions for weights between pretrained (alpha 0) and adapted (1), without training.
 
     Raises:
-        InputError: an alpha lies outside [0, 1].
+        InputError: an alpha lies outside [0, 1], or what `predict` raises; the weights are as they were.
     """
     chosen = list(alphas)
     for alpha in chosen:
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
-    curve: list[CurvePoint] = []
+    curve: dict[float, dict[str, Predictions]] = {}
     for alpha in chosen:
         adapters.merge(alpha)
         try:
-            curve.append({"alpha": alpha, "results": evaluate(trainer, classifier, loaders, classes)})
+            curve[alpha] = predict(trainer, classifier, loaders, classes)
         finally:
             adapters.unmerge()
     return curve

@@ -56,7 +56,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
-    """Within the block this process owns the folder ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
+    """Within the block this process owns ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
 
     Raises:
         InputError: a name that is no plain folder name, a folder that cannot be written, or one that another

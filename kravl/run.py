@@ -20,9 +20,9 @@ from kravl.checkpoint import CheckpointError, latest
 from kravl.config import Config, EvaluateConfig
 from kravl.diagnostics import SpectrumMonitor
 from kravl.errors import InputError, first_line
-from kravl.evaluation import Results, comparison_table, score
+from kravl.evaluation import Results, comparison_table, score, wise_ft
 from kravl.learner import DivergedError, Learner, OptimSettings
-from kravl.predictions import Predictions, predict
+from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
 from kravl.result import cost, describe, scores
 from kravl.tracking import Identity, TrainerLogger, close_logger, log_artifact, log_samples, log_summary, make_logger
@@ -92,19 +92,13 @@ def evaluate(trainer: Trainer, parts: Parts, alphas: Sequence[float]) -> tuple[d
     """Metrics of every set with merged weights, for each alpha from the pretrained (0) to the adapted model (1).
 
     Returns:
-        alpha -> set -> metric -> value, and what the last alpha predicts on ``test``.
+        alpha -> set -> metric -> value, and what the adapted model predicts on ``test``.
     """
     loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
-    curve: dict[float, Results] = {}
-    for alpha in alphas:
-        parts.adapters.merge(alpha)
-        try:
-            predictions = predict(trainer, parts.classifier, loaders, classes)
-        finally:
-            parts.adapters.unmerge()
-        curve[alpha] = {name: score(rows) for name, rows in predictions.items()}
-    Console().print(comparison_table(curve.get(0.0), curve[1.0]))
-    return curve, predictions["test"]
+    curve = wise_ft(trainer, parts.classifier, parts.adapters, loaders, classes, alphas)
+    scored = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
+    Console().print(comparison_table(scored.get(0.0), scored[1.0]))
+    return scored, curve[1.0]["test"]
 
 
 def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
@@ -115,7 +109,7 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     try:
         saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{folder.path / 'config.yaml'} is of another version or damaged: {first_line(error)}") from error
+        raise InputError(f"{folder.path}/config.yaml is damaged or of another version: {first_line(error)}") from error
     for key in ("evaluation", "trainer", "loading", "plugins"):
         saved[key] = cfg[key]  # type: ignore[index]
     saved.data_root = cfg.data_root or saved.data_root

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from tiny_run import TINY, VIT
 
 from kravl.config import CONFIGS, register
 
@@ -67,21 +68,3 @@ def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
             return compose("train", [*TINY, *backbone, f"data_root={glyphs}", f"runs={tmp_path}/runs", *overrides])
 
     return composed
-
-
-VIT = ("backbone=vit_tiny_random", "backbone.build.image_size=32")
-CLIP = ("backbone=clip_vitb32", "backbone.build.name=tiny-clip", "backbone.build.pretrained=null")
-TINY = (
-    "data=glyphs",
-    "evaluation=in_domain",
-    "split_protocol=official",
-    "shots=6",
-    "optim.epochs=2",
-    "loading.batch_size=8",
-    "loading.min_batches=3",
-    "tracking=none",
-    "checkpoint_every=1",
-    "++trainer.enable_progress_bar=false",
-    "++trainer.enable_model_summary=false",
-    "trainer.accelerator=cpu",
-)

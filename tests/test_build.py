@@ -43,12 +43,12 @@ def test_a_foreign_object_is_not_reached_through_a_module_of_ours(target):
 
 def test_an_alias_of_a_foreign_class_is_refused():
     # kravl.record imports pathlib.Path, whose write_text would do what a config says
-    with pytest.raises(InputError, match="unknown object in kravl.record 'Path'"):
+    with pytest.raises(InputError, match=r"unknown object in kravl\.record 'Path'"):
         resolve({"_target_": "kravl.record.Path"}, object)
 
 
 def test_a_class_of_another_contract_is_refused_and_the_nearest_named():
-    with pytest.raises(InputError, match="unknown Source in kravl.adapters.kra 'KRAdapter'"):
+    with pytest.raises(InputError, match=r"unknown Source in kravl\.adapters\.kra 'KRAdapter'"):
         resolve({"_target_": "kravl.adapters.kra.KRAdapter"}, Source)
     with pytest.raises(InputError, match="did you mean 'KRAdapter'"):
         resolve({"_target_": "kravl.adapters.kra.KRAdaptor"}, Adapter)

@@ -8,7 +8,9 @@ def test_the_nearest_name_comes_first():
 
 
 def test_a_short_list_of_legal_names_is_shown_and_a_long_one_counted():
-    assert str(unknown("adapter", "lroa", ["lora", "kra"])) == "unknown adapter 'lroa': did you mean 'lora'? (kra, lora)"
+    assert (
+        str(unknown("adapter", "lroa", ["lora", "kra"])) == "unknown adapter 'lroa': did you mean 'lora'? (kra, lora)"
+    )
     assert str(unknown("model", "b1", [f"a{i}" for i in range(50)])).endswith("(50 names)")
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 
 from kravl.errors import InputError
-from kravl.evaluation import comparison_table, evaluate, score, summary, wise_ft
-from kravl.predictions import Predictions
+from kravl.evaluation import comparison_table, score, summary, wise_ft
+from kravl.predictions import Predictions, predict
 
 
 class TinyAdapters:
@@ -108,7 +108,8 @@ def test_a_classifier_is_scored_on_every_set(trainer: Trainer) -> None:
     classifier, labels = TinyClassifier(num_classes=4), [0, 1] * 10
     data = loader(labels)
 
-    results = evaluate(trainer, classifier, {"test": data, "two": data}, {"test": None, "two": (1, 3)})
+    sets = predict(trainer, classifier, {"test": data, "two": data}, {"test": None, "two": (1, 3)})
+    results = {name: score(rows) for name, rows in sets.items()}
 
     logits, wanted = logits_of(classifier, data), torch.tensor(labels)
     assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == wanted).double().mean().item())
@@ -121,17 +122,21 @@ def test_the_curve_runs_from_the_pretrained_to_the_adapted_model(trainer: Traine
     classifier = TinyClassifier(num_classes=4)
     adapters = TinyAdapters(classifier)
     arguments = ({"test": loader([0, 1, 2, 3] * 10)}, {"test": None})
-    zero_shot = evaluate(trainer, classifier, *arguments)
+
+    def accuracy_and_loss() -> dict[str, float]:
+        return score(predict(trainer, classifier, *arguments)["test"])
+
+    zero_shot = accuracy_and_loss()
 
     curve = wise_ft(trainer, classifier, adapters, *arguments, alphas=(0, 0.5, 1))
 
     assert torch.equal(classifier.weight, adapters.pretrained)
-    assert [point["alpha"] for point in curve] == [0, 0.5, 1]
-    assert curve[0]["results"] == zero_shot
-    for point in curve[1:]:
-        classifier.weight.data = adapters.pretrained + point["alpha"] * adapters.update
-        assert point["results"] == evaluate(trainer, classifier, *arguments)
-        assert point["results"] != zero_shot
+    assert list(curve) == [0, 0.5, 1]
+    assert score(curve[0]["test"]) == zero_shot
+    for alpha in (0.5, 1):
+        classifier.weight.data = adapters.pretrained + alpha * adapters.update
+        assert score(curve[alpha]["test"]) == accuracy_and_loss()
+        assert score(curve[alpha]["test"]) != zero_shot
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan")])

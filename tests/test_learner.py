@@ -1,5 +1,6 @@
 """The training step: schedule, parameter groups, what is saved, and a loss that is not a number."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def test_the_schedule_warms_up_linearly_and_ends_at_its_floor():
     assert values[10] == 1.0
     assert values[60] == pytest.approx(0.01 + 0.99 * 0.5)
     assert values[110] == pytest.approx(0.01)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values[10:]))
 
 
 def test_a_schedule_longer_than_planned_stays_at_its_floor():

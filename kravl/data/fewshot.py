@@ -37,14 +37,9 @@ def few_shot_split(
     Raises:
         InputError: an unknown protocol or rule, shots below 1, or a class with too few images under ``error``.
     """
-    if protocol not in PROTOCOLS:
-        raise unknown("split protocol", protocol, PROTOCOLS)
-    if short_classes not in SHORT_CLASSES:
-        raise unknown("rule for short classes", short_classes, SHORT_CLASSES)
+    _check(shots, protocol, short_classes)
     if shots is None:
         return tuple(range(len(train_labels))), tuple(range(len(val_labels))) if protocol != "official" else ()
-    if shots < 1:
-        raise InputError(f"shots is {shots}; it must be at least 1, or null for all training images")
     if short_classes == "error":
         require_shots(train_labels, shots, {label: f"class {label}" for label in train_labels})
     rng = random.Random(seed)
@@ -56,6 +51,15 @@ def few_shot_split(
         return train_indices, _draw(rng, val, min(shots, MAX_VAL_SHOTS))
     val_indices = _draw(rng, val, min(shots, MAX_VAL_SHOTS), repeat=True)
     return _draw(rng, train, shots, repeat=True), val_indices
+
+
+def _check(shots: int | None, protocol: str, short_classes: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise unknown("split protocol", protocol, PROTOCOLS)
+    if short_classes not in SHORT_CLASSES:
+        raise unknown("rule for short classes", short_classes, SHORT_CLASSES)
+    if shots is not None and shots < 1:
+        raise InputError(f"shots is {shots}; it must be at least 1, or null for all training images")
 
 
 def require_shots(labels: Sequence[int], shots: int, class_names: dict[int, str]) -> None:

@@ -1,0 +1,18 @@
+"""Overrides of a run that takes a second: small random models, letters, six steps in two epochs."""
+
+VIT = ("backbone=vit_tiny_random", "backbone.build.image_size=32")
+CLIP = ("backbone=clip_vitb32", "backbone.build.name=tiny-clip", "backbone.build.pretrained=null")
+TINY = (
+    "data=glyphs",
+    "evaluation=in_domain",
+    "split_protocol=official",
+    "shots=6",
+    "optim.epochs=2",
+    "loading.batch_size=8",
+    "loading.min_batches=3",
+    "tracking=none",
+    "checkpoint_every=1",
+    "++trainer.enable_progress_bar=false",
+    "++trainer.enable_model_summary=false",
+    "trainer.accelerator=cpu",
+)
