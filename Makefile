@@ -5,7 +5,10 @@ BIN := .venv/bin
 .PHONY: quickstart test lint clean
 
 quickstart: .venv/installed
-	$(BIN)/python -m experiments.quickstart
+	@echo "A first run on letters drawn in the fonts of matplotlib, with a small ViT of random weights: it shows the path."
+	$(BIN)/python experiments/quickstart/glyphs.py data/glyphs
+	$(BIN)/python train.py experiment=quickstart
+	@echo "Next: python train.py --help; your own images: data=folder data.root=... data.test=...; the README has more."
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.config import CONFIGS, experiments, register
+from kravl.config import CONFIGS, experiments, methods, register
 from kravl.errors import InputError, first_line, unknown
 
 EXIT_INPUT = 2
@@ -28,7 +28,7 @@ NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--she
 
 def main(config_name: str, task: Callable[[Any], object]) -> None:
     """Run ``task`` on the config ``config_name`` as the command line changes it; a user's mistake exits with 2."""
-    sys.argv[1:] = [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in sys.argv[1:]]
+    sys.argv[1:] = [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in _as_methods(sys.argv[1:])]
     arguments = get_args_parser().parse_args()
     register(name for a in arguments.overrides if a.startswith("experiment=") for name in a[11:].split(","))
     try:
@@ -48,6 +48,20 @@ def main(config_name: str, task: Callable[[Any], object]) -> None:
             sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
 
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
+
+
+def _as_methods(arguments: Sequence[str]) -> list[str]:
+    """``adapter=lora`` alone as ``method=lora``: its own learning rate, and its own name in folders and tables."""
+    if any(a.startswith("method=") for a in arguments):
+        return list(arguments)
+    changed = []
+    for argument in arguments:
+        key, _, names = argument.partition("=")
+        if key == "adapter" and set(names.split(",")) <= set(methods()):
+            changed.append(f"method={names}")
+        else:
+            changed += [argument, "method=custom"] if key == "adapter" else [argument]
+    return changed
 
 
 def _report(error: InputError) -> int:

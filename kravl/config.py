@@ -102,6 +102,11 @@ class EvaluateConfig:
     plugins: list[str] = field(default_factory=list)
 
 
+def methods() -> list[str]:
+    """The names of the shipped methods: an adapter, or what else trains, with its fixed hyper-parameters."""
+    return _names("method")
+
+
 def experiments() -> list[str]:
     """The names of the shipped experiment files, and of every combination of a backbone, a method and 1 to 16 shots."""
     grid = product(_names("backbone"), _names("method"), SHOTS)
@@ -121,7 +126,8 @@ def register(wanted: Iterable[str] = ()) -> None:
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": name}
+                label = "${backbone.name}_${method}_${shots}shot"  # follows what the command line changes
+                node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.cli import check
+from kravl.cli import _as_methods, check
 from kravl.config import experiments, register
 from kravl.errors import InputError
 
@@ -38,6 +38,14 @@ def test_a_typo_names_the_nearest(typo):
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_alone_brings_its_method_so_that_its_name_and_rate_are_its_own():
+    assert _as_methods(["adapter=lora", "seed=2"]) == ["method=lora", "seed=2"]
+    assert _as_methods(["-m", "adapter=lora,kra"]) == ["-m", "method=lora,kra"]
+    assert _as_methods(["adapter=mine"]) == ["adapter=mine", "method=custom"]
+    assert _as_methods(["adapter=lora", "method=kra"]) == ["adapter=lora", "method=kra"]
+    assert _as_methods(["adapter.scale=1"]) == ["adapter.scale=1"]
 
 
 def test_a_sweep_is_checked_by_its_first_value():

@@ -1,0 +1,217 @@
+"""CLIP as a classifier: open_clip's own numbers, the right activation, and text features when they are needed."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from kravl.adapters.inject import inject
+from kravl.adapters.lora import LoRA
+from kravl.backbones.clip import ClipClassifier
+from kravl.errors import InputError
+
+NAMES = ("cat", "dog", "red fox")
+TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")
+CONFIG = Path(__file__).parents[1] / "fixtures/tiny-clip.json"
+
+
+@pytest.fixture(autouse=True)
+def _tiny_clip(tmp_path: Path):
+    # also under the name that makes the activation ambiguous, as ViT-B-32 and ViT-B-32-quickgelu are
+    folder = tmp_path / "model_configs"
+    folder.mkdir()
+    config = json.loads(CONFIG.read_text())
+    (folder / "tiny-clip.json").write_text(json.dumps(config))
+    (folder / "tiny-pair.json").write_text(json.dumps(config))
+    (folder / "tiny-pair-quickgelu.json").write_text(json.dumps(config | {"quick_gelu": True}))
+    open_clip.add_model_config(folder)
+
+
+def classifier(**settings) -> ClipClassifier:
+    torch.manual_seed(0)
+    return ClipClassifier(NAMES, TEMPLATES, **{"name": "tiny-clip", "pretrained": None, **settings})
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_logits_are_those_of_open_clips_own_zero_shot_classifier(images):
+    model = classifier().eval()
+    tokenizer = open_clip.get_tokenizer("tiny-clip")
+    templates = [template.format for template in TEMPLATES]
+    weights = open_clip.build_zero_shot_classifier(model.encoder(), tokenizer, NAMES, templates)
+
+    expected = 100 * F.normalize(model.encoder().encode_image(images), dim=-1) @ weights
+
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_scale_is_fixed_or_the_checkpoints_own(images):
+    fixed, learned = classifier().eval(), classifier(logit_scale="learned").eval()
+
+    with torch.no_grad():
+        ratio = fixed(images) / learned(images)
+
+    own = learned.encoder().logit_scale.exp().item()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 100 / own), rtol=1e-4, atol=0)
+
+
+def test_text_is_encoded_once_while_it_is_frozen_and_in_every_step_while_it_trains(images, monkeypatch):
+    calls = []
+    model = classifier()
+    encode = model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda: calls.append(1) or encode())
+
+    inject(model.encoder(), lambda o, i: LoRA(o, i, rank=2, alpha=4), ["visual.*.attn.qkv"])
+    model.train()
+    model(images), model(images)
+    assert len(calls) == 1
+
+    calls.clear()
+    text = classifier()
+    encode_text = text.encode_text
+    monkeypatch.setattr(text, "encode_text", lambda: calls.append(1) or encode_text())
+    inject(text.encoder(), lambda o, i: LoRA(o, i, rank=2, alpha=4), ["transformer.*.attn.qkv"])
+    text.train()
+    text(images), text(images)
+    assert len(calls) == 2
+    assert text.text_trains()
+    assert not model.text_trains()
+
+
+def test_text_features_kept_for_evaluation_follow_the_weights(images):
+    model = classifier()
+    adapters = inject(model.encoder(), lambda o, i: LoRA(o, i, rank=2, alpha=4), ["transformer.*.attn.qkv"])
+    model.eval()
+    with torch.no_grad():
+        before = model(images)
+        for parameter in adapters.parameters():
+            parameter.normal_()
+        model.prepare()
+        assert not torch.allclose(model(images), before)
+
+
+def test_frozen_towers_stay_in_eval_mode_and_trained_ones_do_not():
+    model = classifier()
+    inject(model.encoder(), lambda o, i: LoRA(o, i, rank=2, alpha=4), ["visual.*.attn.qkv"])
+
+    model.train()
+
+    assert model.encoder().visual.transformer.resblocks[0].attn.training
+    assert not model.encoder().transformer.training
+    assert not model.encoder().ln_final.training
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_free_head_starts_at_the_text_features(images):
+    free = classifier()
+    free.free_head()
+
+    (head,) = free.head_parameters()
+    assert head.shape == (3, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(free.eval()(images), classifier().eval()(images))
+
+
+def save(path: Path, metadata: dict[str, str] | None = None) -> None:
+    model = open_clip.create_model("tiny-pair")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path, metadata)
+
+
+def activation(model: ClipClassifier) -> str:
+    return type(model.encoder().visual.transformer.resblocks[0].mlp.gelu).__name__
+
+
+def test_a_checkpoint_at_a_path_whose_activation_is_unknown_must_say_it(tmp_path):
+    save(tmp_path / "weights.safetensors")
+    path = str(tmp_path / "weights.safetensors")
+
+    with pytest.raises(InputError, match=r"does not say its activation: pass backbone\.build\.quick_gelu=true"):
+        classifier(name="tiny-pair", pretrained=path)
+
+    assert activation(classifier(name="tiny-pair", pretrained=path, quick_gelu=True)) == "QuickGELU"
+    assert activation(classifier(name="tiny-pair", pretrained=path, quick_gelu=False)) == "GELU"
+    assert activation(classifier(name="tiny-pair-quickgelu", pretrained=path)) == "QuickGELU"
+    assert activation(classifier(name="tiny-clip", pretrained=path)) == "GELU"
+
+
+def test_a_checkpoint_that_records_its_activation_keeps_it(tmp_path):
+    save(tmp_path / "weights.safetensors", {"quick_gelu": "true"})
+
+    model = classifier(name="tiny-pair", pretrained=str(tmp_path / "weights.safetensors"))
+
+    assert activation(model) == "QuickGELU"
+    assert model.provenance()["quick_gelu"] is True
+
+
+def test_openai_weights_ask_for_quick_gelu():
+    from kravl.backbones.clip_weights import _quick_gelu
+
+    with pytest.raises(InputError, match="contradicts 'openai', trained with quick_gelu=True"):
+        _quick_gelu("ViT-B-16", "openai", False)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    save_file({"visual.proj": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"'.*other\.safetensors' do not load into 'tiny-clip'"):
+        classifier(pretrained=str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"])
+def test_a_truncated_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "torn.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"torn\.safetensors"):
+        classifier(pretrained=str(tmp_path / "torn.safetensors"))
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"state_dict": Payload()}, tmp_path / "weights.pt")
+
+    with pytest.raises(InputError, match="do not load"):
+        classifier(pretrained=str(tmp_path / "weights.pt"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_unknown_models_tags_and_places_name_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="unknown open_clip model 'ViT-B16': did you mean 'ViT-B-16'"):
+        classifier(name="ViT-B16")
+    with pytest.raises(InputError, match="unknown pretrained tag of ViT-B-16 'opneai': did you mean 'openai'"):
+        classifier(name="ViT-B-16", pretrained="opneai")
+    with pytest.raises(InputError, match="unknown model source 'hub': did you mean 'hf-hub'"):
+        classifier(name="hub:org/model")
+    with pytest.raises(InputError, match=r"no open_clip_config\.json"):
+        classifier(name=f"local-dir:{tmp_path}")
+    with pytest.raises(InputError, match="unknown logit_scale 'learnt': did you mean 'learned'"):
+        classifier(logit_scale="learnt")
+
+
+def test_a_folder_that_open_clip_saved_is_a_model(tmp_path, images):
+    torch.manual_seed(3)
+    model = open_clip.create_model("tiny-pair", force_quick_gelu=True).eval()
+    config = {"model_cfg": open_clip.get_model_config("tiny-pair-quickgelu"), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
+
+    loaded = classifier(name=f"local-dir:{tmp_path}").eval()
+
+    assert activation(loaded) == "QuickGELU"
+    with torch.no_grad():
+        assert torch.equal(loaded.encoder().encode_image(images), model.encode_image(images))
+
+
+def test_preprocessing_is_the_models_own():
+    preprocess = classifier().preprocess
+    assert (preprocess.image_size, preprocess.interpolation) == (32, "bicubic")
+    assert preprocess.mean == open_clip.OPENAI_DATASET_MEAN

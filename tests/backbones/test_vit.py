@@ -1,0 +1,80 @@
+"""timm's vision transformers with a linear head."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from kravl.backbones.vit import VitClassifier
+from kravl.errors import InputError
+
+TINY = "vit_tiny_patch16_224"
+NAMES = ("a", "b", "c")
+
+
+def classifier(**settings) -> VitClassifier:
+    torch.manual_seed(0)
+    return VitClassifier(NAMES, (), **{"name": TINY, "pretrained": False, "image_size": 32, **settings})
+
+
+def test_the_head_starts_without_a_preference():
+    model = classifier()
+
+    logits = model(torch.randn(2, 3, 32, 32))
+
+    assert torch.equal(logits, torch.zeros(2, 3))
+    assert [p.shape for p in model.head_parameters()] == [(3, 192), (3,)]
+    assert not model.zero_shot
+
+
+def test_a_local_checkpoint_fills_everything_but_the_head(tmp_path):
+    torch.manual_seed(1)
+    pretrained = timm.create_model(TINY, num_classes=0, img_size=32)
+    save_file(pretrained.state_dict(), tmp_path / "weights.safetensors")
+
+    model = classifier(pretrained=str(tmp_path / "weights.safetensors"))
+
+    state = model.encoder().state_dict()
+    assert all(torch.equal(state[name], value) for name, value in pretrained.state_dict().items())
+    assert model.provenance()["pretrained"] == "weights.safetensors"
+
+
+def test_positions_of_another_image_size_are_interpolated(tmp_path):
+    save_file(timm.create_model(TINY, num_classes=0, img_size=64).state_dict(), tmp_path / "weights.safetensors")
+    model = classifier(pretrained=str(tmp_path / "weights.safetensors"), image_size=32)
+    assert model.encoder().pos_embed.shape == (1, 5, 192)
+    assert model.preprocess.image_size == 32
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_rather_than_filled_with_noise(tmp_path):
+    state = timm.create_model(TINY, num_classes=0, img_size=32).state_dict()
+    save_file({k: v for k, v in state.items() if not k.startswith("blocks.3.")}, tmp_path / "half.safetensors")
+    with pytest.raises(InputError, match=r"of another model: it lacks 12 weights, first 'blocks\.3\.norm1\.weight'"):
+        classifier(pretrained=str(tmp_path / "half.safetensors"))
+
+
+def test_a_checkpoint_of_another_width_is_refused(tmp_path):
+    state = timm.create_model("vit_small_patch16_224", num_classes=0, img_size=32).state_dict()
+    save_file(state, tmp_path / "small.safetensors")
+    with pytest.raises(InputError, match="do not load into 'vit_tiny_patch16_224'"):
+        classifier(pretrained=str(tmp_path / "small.safetensors"))
+
+
+def test_what_cannot_be_had_is_one_line(tmp_path):
+    (tmp_path / "torn.safetensors").write_bytes(b"\x00")
+    with pytest.raises(InputError, match="do not load into"):
+        classifier(pretrained=str(tmp_path / "torn.safetensors"))
+    with pytest.raises(InputError, match=r"no checkpoint '/no\.pth'"):
+        classifier(pretrained="/no.pth")
+    with pytest.raises(InputError, match="did you mean 'vit_tiny_patch16_224'"):
+        classifier(name="vit_tiny_patch16_244")
+
+
+@pytest.mark.assets
+def test_the_real_vit_loads_with_every_key_and_separates_real_classes(assets):
+    model = classifier(
+        name="vit_small_patch14_dinov2", pretrained=str(assets / "vit_small_patch14.safetensors"), image_size=126
+    )
+    assert sum(p.numel() for p in model.encoder().parameters()) == 21_562_755  # at 126 pixels, with a head of three
+    assert model.encoder().pos_embed.shape == (1, 82, 384)
+    assert model.encoder().blocks[0].attn.qkv.weight.dtype == torch.float32

@@ -1,0 +1,50 @@
+"""How long a run lasts, and which of Trainer's arguments are the user's."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from kravl.checkpoint import SafeCheckpointIO
+from kravl.errors import InputError
+from kravl.trainer import Checkpoints, limits, make_trainer
+
+
+def test_steps_come_before_steps_a_shot_and_these_before_epochs():
+    assert limits(epochs=10, steps=None, steps_per_shot=None, shots=4) == {"max_epochs": 10}
+    assert limits(epochs=10, steps=None, steps_per_shot=500, shots=4) == {"max_steps": 2000, "max_epochs": -1}
+    assert limits(epochs=10, steps=7, steps_per_shot=500, shots=4) == {"max_steps": 7, "max_epochs": -1}
+
+
+@pytest.mark.parametrize("epochs, steps", [(None, None), (-1, None), (10, -2)])
+def test_a_run_without_an_end_is_refused(epochs, steps):
+    with pytest.raises(InputError, match=f"optim.epochs={epochs}, optim.steps={steps}"):
+        limits(epochs, steps, None, 4)
+
+
+def test_steps_a_shot_need_shots():
+    with pytest.raises(InputError, match=r"needs shots; with shots=null give optim\.steps"):
+        limits(None, None, 500, None)
+
+
+def test_any_other_argument_of_trainer_is_the_users(tmp_path: Path):
+    trainer = make_trainer({"accumulate_grad_batches": 3, "limit_train_batches": 2}, {}, tmp_path, logger=False)
+    assert trainer.accumulate_grad_batches == 3
+    assert trainer.limit_train_batches == 2
+
+
+def test_checkpoints_are_kravls_own_format(tmp_path: Path):
+    trainer = make_trainer({}, {}, tmp_path, False, [Checkpoints(tmp_path, 5)])
+    assert isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO)
+
+
+@pytest.mark.parametrize("key, setting", [("max_steps", "optim.steps"), ("logger", "tracking")])
+def test_an_argument_that_kravl_holds_names_its_setting(tmp_path: Path, key, setting):
+    with pytest.raises(InputError, match=f"trainer.{key} is set through {setting}"):
+        make_trainer({key: 1}, {}, tmp_path, logger=False)
+
+
+def test_no_advertisement_reaches_the_log(tmp_path: Path, caplog):
+    caplog.set_level(logging.INFO)
+    make_trainer({}, {}, tmp_path, logger=False)
+    assert "litlogger" not in caplog.text
