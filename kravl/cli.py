@@ -22,7 +22,7 @@ from kravl.errors import InputError, first_line, unknown
 EXIT_INPUT = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
-CHECKED_WHEN_BUILT = ("trainer.", "adapter.", "data.source.", "backbone.build.")
+CHECKED_WHEN_BUILT = ("trainer.", "loading.", "adapter.", "data.source.", "backbone.build.")
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
@@ -83,6 +83,8 @@ def check(arguments: Sequence[str], config_name: str, multirun: bool = False) ->
             config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
         except (HydraException, OmegaConfBaseException) as error:
             raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
+        if config.plugins and not any(o.key_or_group == "plugins" for o in overrides):
+            raise InputError(f"a config file allows plugins={config.plugins}; only the command line may")
         if missing := sorted(OmegaConf.missing_keys(config)):
             raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
 

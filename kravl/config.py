@@ -81,7 +81,7 @@ class Config:
     split_protocol: str = "coop"  # coop | cliplora | official
     split_seed: int = 1  # which images are drawn
     seed: int = 1  # initialisation, order, augmentation
-    spectrum_every: int = 0  # steps between spectra of ΔW in the log; 0: at the end only
+    spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     checkpoint_every: int = 100  # steps between checkpoints; every epoch has one too
     name: str = MISSING  # folder under runs
     runs: str = "runs"
@@ -96,8 +96,8 @@ class EvaluateConfig:
     run: str = MISSING  # folder of a finished run, or the beginning of its name
     evaluation: Evaluation = MISSING
     alphas: int = 2  # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    loading: Loading = field(default_factory=Loading)
+    trainer: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
+    loading: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
     data_root: str | None = None  # null: the run's own
     plugins: list[str] = field(default_factory=list)
 

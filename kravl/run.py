@@ -106,17 +106,17 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     if cfg.alphas < 2:
         raise InputError(f"alphas={cfg.alphas}; the curve has at least its two ends")
     folder = find_run(cfg.run)
+    changes = {key: cfg[key] for key in ("trainer", "loading", "plugins")}  # type: ignore[index]
     try:
-        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"))
+        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"), changes)
     except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{folder.path}/config.yaml is damaged or of another version: {first_line(error)}") from error
-    for key in ("evaluation", "trainer", "loading", "plugins"):
-        saved[key] = cfg[key]  # type: ignore[index]
+        raise InputError(f"{folder.path}/config.yaml does not fit: {first_line(error)}") from error
+    saved.evaluation = cfg.evaluation
     saved.data_root = cfg.data_root or saved.data_root
     parts = assemble(saved)
     load_adapters(parts.adapters, folder.adapter)
     parts.data.check()
-    trainer = make_trainer(cfg.trainer, {}, folder.path, logger=False)
+    trainer = make_trainer(saved.trainer, {}, folder.path, logger=False)
     first = 0 if parts.classifier.zero_shot else 1
     curve, _ = evaluate(trainer, parts, [i / (cfg.alphas - 1) for i in range(first, cfg.alphas)])
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}

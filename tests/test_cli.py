@@ -1,5 +1,6 @@
 """A mistyped command line is one line that names the nearest legal word."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_a_sweep_is_checked_by_its_first_value():
     check(["seed=1,2", "method=lora,kra"], "train", multirun=True)
     with pytest.raises(InputError, match="unknown method 'lroa'"):
         check(["method=lroa,kra"], "train", multirun=True)
+
+
+def test_a_config_file_cannot_allow_another_package(tmp_path, monkeypatch):
+    copy = tmp_path / "configs"
+    shutil.copytree(ROOT / "configs", copy)
+    (copy / "experiment/theirs.yaml").write_text("# @package _global_\nplugins: [theirs]\nname: theirs\n")
+    monkeypatch.setattr("kravl.cli.CONFIGS", copy)
+
+    with pytest.raises(InputError, match=r"a config file allows plugins=\['theirs'\]; only the command line may"):
+        check(["experiment=theirs"], "train")
+    check(["plugins=[mine]"], "train")
 
 
 def test_a_missing_value_is_asked_for():

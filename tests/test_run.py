@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(
 
 
 def evaluation(tmp_path: Path, *overrides: str):
-    quiet = ("++trainer.enable_progress_bar=false", "trainer.accelerator=cpu")
+    quiet = ("++trainer.enable_progress_bar=false",)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("evaluate", [f"run={run_folder(tmp_path)}", *quiet, *overrides])
 

@@ -31,12 +31,12 @@ SETS = {  # folder: family, pictures a letter
 
 
 def draw(letter: str, font: Path, rng: random.Random) -> Image.Image:
-    """``letter`` in a random size, place, tilt and pair of colours, RGB of 64 x 64 pixels."""
-    paper, ink = (tuple(rng.randint(low, low + 95) for _ in range(3)) for low in rng.sample((0, 160), 2))
+    """``letter`` in dark ink on light paper, its size, place and tilt a little at random, RGB of 64 x 64 pixels."""
+    paper, ink = (tuple(rng.randint(low, low + 55) for _ in range(3)) for low in (200, 0))
     image = Image.new("RGB", (SIZE, SIZE), paper)
-    place = (SIZE / 2 + rng.uniform(-7, 7), SIZE / 2 + rng.uniform(-7, 7))
-    ImageDraw.Draw(image).text(place, letter, ink, ImageFont.truetype(font, rng.randint(28, 52)), anchor="mm")
-    return image.rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, fillcolor=paper)
+    place = (SIZE / 2 + rng.uniform(-3, 3), SIZE / 2 + rng.uniform(-3, 3))
+    ImageDraw.Draw(image).text(place, letter, ink, ImageFont.truetype(font, rng.randint(40, 52)), anchor="mm")
+    return image.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC, fillcolor=paper)
 
 
 def write(folder: Path) -> None:
