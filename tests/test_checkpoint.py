@@ -1,12 +1,11 @@
 """Checkpoints without pickle: whole or not at all, and never another tensor than the one that was saved."""
 
 import random
-import resource
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import full_disk
 
 from kravl.checkpoint import CheckpointError, SafeCheckpointIO, damage, latest
 from kravl.errors import InputError
@@ -99,16 +98,8 @@ def test_no_checkpoint_yet_is_no_error(tmp_path):
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, saved):
-    # a file size limit is what a full disk looks like to a process that runs as any user
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    try:
-        with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
-            SafeCheckpointIO().save_checkpoint({"large": torch.zeros(100_000)}, tmp_path / "step=6.ckpt")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+    with full_disk(room=10_000), pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        SafeCheckpointIO().save_checkpoint({"large": torch.zeros(100_000)}, tmp_path / "step=6.ckpt")
 
     assert latest(tmp_path) == saved
     assert [p.name for p in tmp_path.iterdir()] == [saved.name]

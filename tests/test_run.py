@@ -1,7 +1,6 @@
 """The main job on real pictures of letters: repeatable, resumable, skippable, and clear about what is wrong."""
 
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from full_disk import full_disk
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tiny_run import CLIP, TINY, VIT
@@ -151,16 +151,11 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_states_before(ti
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on_when_there_is_room(tiny_run, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(SystemExit, match="cannot write the checkpoint"):
-            train(tiny_run())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, previous)
+    with full_disk(room=100_000), pytest.raises(SystemExit, match="cannot write the checkpoint"):
+        train(tiny_run())
     assert list((run_folder(tmp_path) / "checkpoints").iterdir()) == []
+
+    assert train(tiny_run())["metrics"]
 
 
 def evaluation(tmp_path: Path, *overrides: str):

@@ -1,0 +1,53 @@
+"""The parts of a run as its config describes them."""
+
+import pytest
+import torch
+
+from kravl.assemble import assemble
+from kravl.errors import InputError
+
+TRAINING = "{_target_: kravl.data.folder.ImageFolder, name: glyphs, root: '${data_root}/glyphs/train', test: ../test}"
+
+
+def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny_run, caplog):
+    caplog.set_level("INFO")
+    parts = assemble(tiny_run(f"++evaluation.sets.same={TRAINING}"))
+
+    assert list(parts.data.evaluation_loaders()) == ["test"]
+    assert "evaluation set same is what is trained on; left out" in caplog.text
+
+
+def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):
+    with pytest.raises(InputError, match="may not be called 'test'"):
+        assemble(tiny_run(f"++evaluation.sets.test={TRAINING}"))
+
+
+def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
+    parts = assemble(tiny_run("method=kra"))
+    assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()
+    assert len(parts.adapters.adapters) == 36
+
+
+def test_full_fine_tuning_trains_every_parameter_and_leaves_none_out(tiny_run):
+    parts = assemble(tiny_run("method=full"))
+    names = {name for name, _ in parts.classifier.encoder().named_parameters() if "adapters" not in name}
+    adapted = {f"{site.removesuffix('.qkv')}.qkv.weight" if site.endswith("qkv") else f"{site}.weight"
+               for site in parts.adapters.adapters}  # fmt: skip
+    assert names == adapted | parts.adapters.unfrozen.keys()
+
+
+def test_a_seed_decides_the_initial_weights(tiny_run):
+    first, again, other = (
+        torch.cat([p.flatten() for p in assemble(tiny_run(f"seed={seed}")).classifier.parameters()])
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_images_drawn_depend_on_the_split_seed_alone(tiny_run):
+    def drawn(*overrides: str) -> str:
+        return assemble(tiny_run("shots=2", *overrides)).data.split_sha256
+
+    assert drawn("seed=1") == drawn("seed=2")
+    assert drawn("split_seed=1") != drawn("split_seed=2")
