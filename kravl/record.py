@@ -66,6 +66,9 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
         raise InputError(f"name {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
     text = json.dumps(identity(config), sort_keys=True)
     path = Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # Lightning starts this command again for each further device
+        yield RunFolder(path)
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = _own(path)

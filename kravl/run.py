@@ -56,9 +56,11 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
 
     begin = time.perf_counter()
     fit(trainer, cfg, parts, folder)
-    save_adapters(parts.adapters, folder.adapter)
     trained = time.perf_counter()
     curve, predictions = evaluate(trainer, parts, [0.0, 1.0] if parts.classifier.zero_shot else [1.0])
+    if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
+        return {}
+    save_adapters(parts.adapters, folder.adapter)
     folder.write("cost", cost(trained - begin, time.perf_counter() - trained, trainer.strategy.root_device))
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
     _track(logger, parts, metrics, predictions, folder)
@@ -97,7 +99,8 @@ def evaluate(trainer: Trainer, parts: Parts, alphas: Sequence[float]) -> tuple[d
     loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
     curve = wise_ft(trainer, parts.classifier, parts.adapters, loaders, classes, alphas)
     scored = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
-    Console().print(comparison_table(scored.get(0.0), scored[1.0]))
+    if trainer.is_global_zero:
+        Console().print(comparison_table(scored.get(0.0), scored[1.0]))
     return scored, curve[1.0]["test"]
 
 

@@ -33,7 +33,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "half": (truncated, "truncated"),
     "checksum": (damaged_png, "broken|checksum|crc|decompress"),
     "huge": (lambda path: Image.new("1", (6400, 6400)).save(path, "PNG"), r"6400 x 6400 pixels; at most 40,000,000"),
-    "bomb": (lambda path: Image.new("1", (10000, 10000)).save(path, "PNG"), "more than 40,000,000 pixels|at most 40,000,000"),
+    "bomb": (
+        lambda path: Image.new("1", (10000, 10000)).save(path, "PNG"),
+        "more than 40,000,000 pixels|at most 40,000,000",
+    ),
     "folder": (lambda path: path.mkdir(), "directory"),
 }
 
