@@ -20,7 +20,7 @@ from kravl.checkpoint import CheckpointError, latest
 from kravl.config import Config, EvaluateConfig
 from kravl.diagnostics import SpectrumMonitor
 from kravl.errors import InputError, first_line
-from kravl.evaluation import Results, comparison_table, score, wise_ft
+from kravl.evaluation import Results, comparison_table, curve_table, score, wise_ft
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
@@ -101,6 +101,8 @@ def evaluate(trainer: Trainer, parts: Parts, alphas: Sequence[float]) -> tuple[d
     scored = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
     if trainer.is_global_zero:
         Console().print(comparison_table(scored.get(0.0), scored[1.0]))
+        if len(scored) > 2:
+            Console().print(curve_table(scored))
     return scored, curve[1.0]["test"]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 
 from kravl.errors import InputError
-from kravl.evaluation import comparison_table, score, summary, wise_ft
+from kravl.evaluation import comparison_table, curve_table, score, summary, wise_ft
 from kravl.predictions import Predictions, predict
 
 
@@ -189,3 +189,14 @@ def test_the_table_of_one_set_without_zero_shot_has_no_summary_rows() -> None:
 
     assert "test 10 75.0 25.0 12.5 6.2" in lines
     assert not any("mean" in line for line in lines)
+
+
+def test_the_curve_is_printed_by_alpha() -> None:
+    results = {alpha: {"test": full(0.5 + alpha / 4), "[v2]": full(0.25)} for alpha in (0.0, 0.5, 1.0)}
+    out = io.StringIO()
+
+    Console(file=out, width=80).print(curve_table(results))
+
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert "alpha test [v2] OOD mean" in lines
+    assert "0.50 62.5 25.0 25.0" in lines
