@@ -81,6 +81,8 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
     try:
         yield RunFolder(path)
     finally:
+        if [p.name for p in path.iterdir()] == [".lock"]:  # nothing was begun: a user's mistake leaves no folder
+            shutil.rmtree(path)
         os.close(lock)
 
 

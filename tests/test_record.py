@@ -15,7 +15,8 @@ CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
 
 def open_run(*arguments):
     with opened(*arguments) as folder:
-        return folder
+        (folder.path / "config.yaml").touch()
+    return folder
 
 
 def finish(folder):
@@ -65,6 +66,14 @@ def test_a_folder_has_one_owner_at_a_time_and_is_free_when_that_ends(tmp_path):
     assert open_in_another_process(tmp_path).returncode == 0
 
 
+def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
+    with opened(str(tmp_path), "name", 1, CONFIG, False) as first:
+        monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts the same command again for a second device
+        with opened(str(tmp_path), "name", 1, CONFIG, True) as second:
+            assert second.path == first.path
+        assert first.path.is_dir()
+
+
 def test_a_runs_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot be written: Not a directory; pass runs="):
@@ -77,8 +86,15 @@ def test_overwrite_empties_the_folder(tmp_path):
     folder.checkpoints.mkdir()
     assert open_run(str(tmp_path), "name", 1, CONFIG, False).finished
 
-    assert not open_run(str(tmp_path), "name", 1, CONFIG, True).finished
-    assert [p.name for p in folder.path.iterdir()] == [".lock"]
+    with opened(str(tmp_path), "name", 1, CONFIG, True) as again:
+        assert not again.finished
+        assert [p.name for p in again.path.iterdir()] == [".lock"]
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path):
+    with opened(str(tmp_path), "name", 1, CONFIG, False) as folder:
+        assert folder.path.is_dir()
+    assert not folder.path.exists()
 
 
 def test_a_finished_run_is_found_without_its_hash(tmp_path):
