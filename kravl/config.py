@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
@@ -79,7 +79,7 @@ class Config:
     shots: int | None = 16  # images a class; null: all
     short_classes: str = "error"  # error | keep: a class with fewer images than shots
     split_protocol: str = "coop"  # coop | cliplora | official
-    split_seed: int = 1  # which images are drawn
+    split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     checkpoint_every: int = 100  # steps between checkpoints; every epoch has one too
