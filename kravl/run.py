@@ -26,7 +26,7 @@ from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
 from kravl.result import cost, describe, scores
 from kravl.tracking import Identity, TrainerLogger, close_logger, log_artifact, log_samples, log_summary, make_logger
-from kravl.trainer import Checkpoints, limits, make_trainer
+from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
@@ -44,6 +44,7 @@ def train(cfg: Config) -> dict[str, Any]:
 
 
 def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    check_settings(cfg.trainer)
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     parts = assemble(cfg)
     parts.data.check()

@@ -68,31 +68,36 @@ def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, sh
     return {"max_epochs": length} if steps is None else {"max_steps": length, "max_epochs": -1}
 
 
-def make_trainer(
-    settings: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    folder: Path,
-    logger: Logger | bool,
-    callbacks: Sequence[Callback] = (),
-) -> Trainer:
-    """A Trainer with the user's ``settings`` (any argument of its own) and kravl's ``limits`` (epochs, steps).
-
-    Raises:
-        InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
-    """
-    _quiet()
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise InputError for an argument that Trainer does not have, or that another setting of kravl holds."""
     legal = inspect.signature(Trainer).parameters
     for key in settings:
         if key in OURS:
             raise InputError(f"trainer.{key} is set through {OURS[key]}")
         if key not in legal:
             raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in OURS])
+
+
+def make_trainer(
+    settings: Mapping[str, Any],
+    length: Mapping[str, Any],
+    folder: Path,
+    logger: Logger | bool,
+    callbacks: Sequence[Callback] = (),
+) -> Trainer:
+    """A Trainer with the user's ``settings`` (any argument of its own) and its ``length`` from `limits`.
+
+    Raises:
+        InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
+    """
+    _quiet()
+    check_settings(settings)
     bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
     keeps = any(isinstance(callback, Checkpoints) for callback in callbacks)
     try:
         return Trainer(
             **settings,
-            **limits,
+            **length,
             default_root_dir=folder,
             logger=logger,
             callbacks=[*callbacks, *bar],
@@ -104,7 +109,7 @@ def make_trainer(
 
 
 def _quiet() -> None:
-    """Keep Lightning's advertisement and two of its warnings out of every run's output."""
+    """Keep Lightning's advertisement and the warnings of NOISE out of every run's output."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)
