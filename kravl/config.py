@@ -82,7 +82,7 @@ class Config:
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
-    checkpoint_every: int = 100  # steps between checkpoints; every epoch has one too
+    checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
     data_root: str = "data"

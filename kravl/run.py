@@ -126,8 +126,9 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     first = 0 if parts.classifier.zero_shot else 1
     curve, _ = evaluate(trainer, parts, [i / (cfg.alphas - 1) for i in range(first, cfg.alphas)])
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
-    (folder.path / "evaluations").mkdir(exist_ok=True)
-    folder.write(f"evaluations/{cfg.evaluation.name}", results)
+    if trainer.is_global_zero:
+        (folder.path / "evaluations").mkdir(exist_ok=True)
+        folder.write(f"evaluations/{cfg.evaluation.name}", results)
     return results
 
 

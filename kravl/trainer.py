@@ -26,10 +26,10 @@ OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
     "logger": "tracking",
-    "callbacks": "plugins",
+    "callbacks": "kravl/run.py",
     "default_root_dir": "runs",
     "enable_checkpointing": "checkpoint_every",
-    "plugins": "trainer.precision",
+    "plugins": "kravl/run.py",
 }
 
 
