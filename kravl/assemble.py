@@ -15,7 +15,7 @@ from kravl.build import build
 from kravl.config import Config, Evaluation
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Source
-from kravl.errors import InputError, unknown
+from kravl.errors import unknown
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,6 @@ def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str
     """The sets of an evaluation config; one that is the training set itself is left out, with a line that says so."""
     sets = {}
     for name, node in evaluation.sets.items():
-        if name == "test":
-            raise InputError("an evaluation set may not be called 'test': that is the training set's own test split")
         candidate = build(plain(node), Source, plugins, source=source)()
         if candidate.identity == source.identity:
             log.info("evaluation set %s is what is trained on; left out", name)
