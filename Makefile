@@ -1,14 +1,11 @@
-# make quickstart: set up and run the main job.  make test: set up and pass the tests.
+# make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: quickstart test lint clean
 
 quickstart: .venv/installed
-	@echo "A first run on letters drawn in the fonts of matplotlib, with a small ViT of random weights: it shows the path."
-	$(BIN)/python experiments/quickstart/glyphs.py data/glyphs
-	$(BIN)/python train.py experiment=quickstart
-	@echo "Next: python train.py --help; your own images: data=folder data.root=... data.test=...; the README has more."
+	$(BIN)/python -m kravl.quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -18,7 +18,7 @@ RUN_FIELDS: Fields = {
     "dataset": str,
     "evaluation": str,
     "method": str,
-    "shots": (int, type(None)),
+    "shots": (int, float, type(None)),
     "seed": int,
     "split_seed": int,
     "split_protocol": str,
@@ -74,7 +74,7 @@ class Group:
 
     setting: Setting
     method: str
-    shots: int | None
+    shots: int | float | None
     runs: tuple[Run, ...]
 
     @property
@@ -129,6 +129,11 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
     return record
 
 
+def _rounded(metrics: Mapping[str, float | None]) -> str:
+    # a linear head that starts from the text features rounds once more than those do
+    return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
+
+
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
     members: dict[tuple[Setting, str, int | None], list[Run]] = defaultdict(list)
@@ -139,7 +144,7 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         members[setting, record["method"], record["shots"]].append(run)
         if metrics := record["zero_shot"]:
             untrained = {**record, "metrics": metrics, "trainable_parameters": 0, "effective_rank": {}}
-            zero_shot[setting].setdefault(json.dumps(metrics, sort_keys=True), Run(run.folder, untrained, {}))
+            zero_shot[setting].setdefault(_rounded(metrics), Run(run.folder, untrained, {}))
     for setting, distinct in zero_shot.items():
         members[setting, ZERO_SHOT, 0] = list(distinct.values())
     groups = [Group(*key, tuple(found)) for key, found in members.items()]

@@ -13,9 +13,11 @@ from kravl.adapters.set import AdapterSet
 from kravl.backbones.classifier import Classifier
 from kravl.build import build
 from kravl.config import Config, Evaluation
+from kravl.data.class_half import chosen_classes
+from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Source
-from kravl.errors import unknown
+from kravl.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +38,26 @@ def assemble(cfg: Config) -> Parts:
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
     """
-    source = build(plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
+    source = training_source(cfg)
     data = _data(cfg, source)  # before the weights: a class with too few images need not wait for them
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = build(plain(cfg.backbone.build), Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
         classifier.free_head()
     data.preprocess = classifier.preprocess
+    for class_names, templates in data.further_classes():
+        classifier.add_classes(class_names, templates)
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
     adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
     return Parts(source, classifier, adapters, data)
+
+
+def training_source(cfg: Config) -> Source:
+    """The set that is trained on. Raises InputError as `assemble`."""
+    whole = build(plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
+    name_classes(whole, cfg.data.class_names)
+    return chosen_classes(whole, cfg.data.classes)
 
 
 def _placement(cfg: Config) -> tuple[Any, list[str]]:
@@ -63,10 +74,27 @@ def _placement(cfg: Config) -> tuple[Any, list[str]]:
 
 
 def _data(cfg: Config, source: Source) -> FewShotDataModule:
-    plan = Plan(cfg.shots, cfg.split_seed, cfg.split_protocol, cfg.short_classes)
-    loading = Loading(**plain(cfg.loading), seed=cfg.seed)
+    loading = Loading(**plain(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root)
     sets = evaluation_sources(cfg.evaluation, source, cfg.plugins)
-    return FewShotDataModule(source, plan, loading, sets)
+    return FewShotDataModule(source, make_plan(cfg), loading, sets, cfg.evaluation.classes)
+
+
+def make_plan(cfg: Config) -> Plan:
+    """Which images are drawn. Raises InputError where both ``shots`` and ``fraction`` say how many."""
+    return Plan(amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes)
+
+
+def amount(cfg: Config) -> int | float | None:
+    """Images a class, a share of all of them, or None for all.
+
+    Raises:
+        InputError: both are given.
+    """
+    if cfg.fraction is None:
+        return cfg.shots
+    if cfg.shots is not None:
+        raise InputError(f"shots={cfg.shots} and fraction={cfg.fraction} are both given; set one of them to null")
+    return cfg.fraction
 
 
 def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
@@ -77,11 +105,15 @@ def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
 
 
 def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str]) -> dict[str, Source]:
-    """The sets of an evaluation config; one that is the training set itself is left out, with a line that says so."""
+    """The sets of an evaluation config; one with images that are trained on is left out, with a line that says so.
+
+    A node is that of a source, or of a whole data config, as Hydra composes it with ``/data@sets.NAME: NAME``.
+    """
     sets = {}
     for name, node in evaluation.sets.items():
-        candidate = build(plain(node), Source, plugins, source=source)()
-        if candidate.identity == source.identity:
+        settings = plain(node)
+        candidate = build(settings.get("source") or settings, Source, plugins, source=source)()
+        if candidate.overlaps(source.drawn_from()):
             log.info("evaluation set %s is what is trained on; left out", name)
         else:
             sets[name] = candidate

@@ -13,6 +13,7 @@ from omegaconf import II, MISSING
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 SHOTS = (1, 2, 4, 8, 16)
+CACHE = "${oc.env:XDG_CACHE_HOME,'~/.cache'}/kravl"
 
 
 @dataclass
@@ -29,16 +30,21 @@ class Data:
     name: str = MISSING
     source: dict[str, Any] = field(default_factory=dict)  # a kravl.data.source.Source
     templates: str = "single"
+    classes: str = "all"  # all | base | new: the first or the second half of the classes, as in base-to-new
     root: str | None = None  # data=folder: the training images, a folder a class
     train: str | None = None
     val: str | None = None
     test: str | None = None  # data=folder: the test images
+    file: str | None = None  # data=table: a CSV, TSV or JSONL file of path, label, split
+    class_names: str | None = None  # a CSV file of label,name; null: those of the set, with spaces for "_"
+    transforms: str = "pil"  # pil | tensor: a faster augmentation whose pixels differ a little
 
 
 @dataclass
 class Evaluation:
     name: str = MISSING
-    sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source
+    sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source, or a file of data/
+    classes: str = "trained"  # trained | own: each set's own class names, which the text tower scores untrained
 
 
 @dataclass
@@ -77,15 +83,18 @@ class Config:
     unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
     linear_head: bool = False  # class weights of their own; CLIP's start from the text features
     shots: int | None = 16  # images a class; null: all
+    fraction: float | None = None  # share of all training images; needs shots=null and split_protocol=lineage
     short_classes: str = "error"  # error | keep: a class with fewer images than shots
-    split_protocol: str = "coop"  # coop | cliplora | official
+    split_protocol: str = "coop"  # coop | cliplora | tip | lineage | official
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
+    alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
     data_root: str = "data"
+    cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     overwrite: bool = False  # redo a finished run
     tracking: str = "wandb"  # none | wandb | csv
     plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
@@ -99,6 +108,7 @@ class EvaluateConfig:
     trainer: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
     loading: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
     data_root: str | None = None  # null: the run's own
+    cache_root: str | None = CACHE  # as in a run
     plugins: list[str] = field(default_factory=list)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kravl.aggregate import ZERO_SHOT, Group
 
-PER_RUN = ("seed", "split_seed", "name", "evaluation")  # settings that the runs of a group may differ in
+PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
 
 
 def differences(groups: Iterable[Group]) -> list[str]:

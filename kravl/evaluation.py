@@ -77,6 +77,18 @@ def wise_ft(
     return curve
 
 
+def curve_points(points: int, zero_shot: bool) -> list[float]:
+    """Shares of the update at which a run is evaluated: ``points`` from 0 to 1; 0 only of a ``zero_shot`` model.
+
+    Raises:
+        InputError: no points.
+    """
+    if points < 1:
+        raise InputError(f"alphas={points}; 1 evaluates the adapted model only, 2 the pretrained one too")
+    spread = [i / (points - 1) for i in range(points)] if points > 1 else [1.0]
+    return spread if zero_shot else [alpha for alpha in spread if alpha > 0]
+
+
 def summary(results: Results) -> dict[str, float | None]:
     """Top-1 in domain, its mean over the other sets, and the harmonic mean of the two; None without other sets."""
     in_domain = results[IN_DOMAIN]["accuracy"]

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,9 +39,29 @@ def draw(groups: Sequence[Group], folder: Path) -> str:
             _against_in_domain(panels[1], groups)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.suptitle(", ".join(groups[0].setting))
-        figure.savefig(folder / f"{stem}.png", dpi=150)
-        figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+        _save(figure, folder / f"{stem}.png")
     return f"{stem}.png"
+
+
+def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
+    """Method -> singular values relative to the largest, at equal steps of the smaller dimension; PNG and SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.5, 4), layout="constrained")
+        axes = figure.subplots()
+        for (method, decay), colour, marker in zip(values.items(), COLOURS, MARKERS, strict=False):
+            share = [100 * i / (len(decay) - 1) for i in range(len(decay))]
+            axes.plot(share, decay, label=method, color=colour, marker=marker, markevery=len(decay) // 8)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=1e-3)
+        axes.set(xlabel="singular value, % of the smaller dimension", ylabel="relative to the largest")
+        axes.set_title("spectrum of the weight update, mean over matrices")
+        axes.legend()
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def _styles(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:

@@ -14,7 +14,9 @@ from torchmetrics.utilities import dim_zero_cat
 from kravl.errors import InputError
 
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
-Classes = Mapping[str, Sequence[int] | None]  # positions of a set's classes among the classifier's; None: all of them
+# positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
+Columns = Sequence[int] | Sequence[Sequence[int]] | None
+Classes = Mapping[str, Columns]
 
 
 class Classifier(Protocol):
@@ -78,9 +80,7 @@ class _Pass(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels, indices = batch
         name, columns = list(self.classes.items())[dataloader_idx]
-        logits = self.classifier(images)
-        if columns is not None:
-            logits = logits[:, list(columns)]
+        logits = _select(self.classifier(images), columns)
         outside = (labels < 0) | (labels >= logits.shape[1])
         if outside.any():
             image, label, last = indices[outside][0].item(), labels[outside][0].item(), logits.shape[1] - 1
@@ -96,6 +96,16 @@ class _Pass(LightningModule):
         for name, rows in zip(self.classes, self.rows, strict=True):
             # torchmetrics hands a single row back as a scalar
             self.predictions[name] = Predictions(*(column.reshape(-1).cpu() for column in rows.compute()))
+
+
+def _select(logits: Tensor, columns: Columns) -> Tensor:
+    """The logits (b, classes) of a set's classes: where several columns stand for one class, the largest of them."""
+    if columns is None:
+        return logits
+    groups = [[column] if isinstance(column, int) else list(column) for column in columns]
+    width = max(map(len, groups))
+    # a repeated column changes no maximum
+    return logits[:, [group + group[:1] * (width - len(group)) for group in groups]].amax(dim=2)
 
 
 def predict(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes) -> dict[str, Predictions]:

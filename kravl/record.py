@@ -19,7 +19,7 @@ from kravl.errors import InputError, nearest
 
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
-WHERE = ("runs", "overwrite", "tracking", "data_root")  # where a run happens, not what it computes
+WHERE = ("runs", "overwrite", "tracking", "data_root", "cache_root")  # where a run happens, not what it computes
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in WHERE}
 
 
+def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:
+    """``<runs>/<name>/seed<seed>-<hash of the unresolved config>``."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 @contextmanager
 def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
     """Within the block this process owns ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
@@ -64,8 +70,7 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
     """
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise InputError(f"name {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
-    text = json.dumps(identity(config), sort_keys=True)
-    path = Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    path = folder_of(runs, name, seed, config)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # Lightning starts this command again for each further device
         yield RunFolder(path)
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kravl.assemble import Parts
+from kravl.assemble import Parts, amount
 from kravl.config import Config
 from kravl.evaluation import Results, summary
 from kravl.record import RunFolder, provenance
@@ -25,7 +25,7 @@ def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
         "adapter": adapters.description()["method"],
         "dataset": cfg.data.name,
         "evaluation": cfg.evaluation.name,
-        "shots": cfg.shots,
+        "shots": amount(cfg),
         "seed": cfg.seed,
         "split_seed": cfg.split_seed,
         "split_protocol": cfg.split_protocol,

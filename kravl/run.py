@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from yaml import YAMLError
 
-from kravl.adapters.store import load_adapters, save_adapters
+from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.checkpoint import CheckpointError, latest
 from kravl.config import Config, EvaluateConfig
 from kravl.diagnostics import SpectrumMonitor
-from kravl.errors import InputError, first_line
-from kravl.evaluation import Results, comparison_table, curve_table, score, wise_ft
+from kravl.errors import InputError
+from kravl.evaluation import Results, comparison_table, curve_points, curve_table, score, wise_ft
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
+from kravl.restore import restore, saved_config
 from kravl.result import cost, describe, scores
 from kravl.tracking import Identity, TrainerLogger, close_logger, log_artifact, log_samples, log_summary, make_logger
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
@@ -45,6 +44,7 @@ def train(cfg: Config) -> dict[str, Any]:
 
 def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     check_settings(cfg.trainer)
+    curve_points(cfg.alphas, zero_shot=True)  # a mistake in it is said before the weights are loaded
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     parts = assemble(cfg)
     parts.data.check()
@@ -58,7 +58,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     begin = time.perf_counter()
     fit(trainer, cfg, parts, folder)
     trained = time.perf_counter()
-    curve, predictions = evaluate(trainer, parts, [0.0, 1.0] if parts.classifier.zero_shot else [1.0])
+    curve, predictions = evaluate(trainer, parts, curve_points(cfg.alphas, parts.classifier.zero_shot))
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
@@ -109,22 +109,16 @@ def evaluate(trainer: Trainer, parts: Parts, alphas: Sequence[float]) -> tuple[d
 
 def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     """Evaluate a finished run on the sets of ``cfg.evaluation``; writes ``evaluations/<name>.json`` in its folder."""
-    if cfg.alphas < 2:
-        raise InputError(f"alphas={cfg.alphas}; the curve has at least its two ends")
+    curve_points(cfg.alphas, zero_shot=True)
     folder = find_run(cfg.run)
-    changes = {key: cfg[key] for key in ("trainer", "loading", "plugins")}  # type: ignore[index]
-    try:
-        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"), changes)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{folder.path}/config.yaml does not fit: {first_line(error)}") from error
+    saved = saved_config(folder, {key: cfg[key] for key in ("trainer", "loading", "plugins")})  # type: ignore[index]
     saved.evaluation = cfg.evaluation
     saved.data_root = cfg.data_root or saved.data_root
-    parts = assemble(saved)
-    load_adapters(parts.adapters, folder.adapter)
+    saved.cache_root = cfg.cache_root
+    parts = restore(saved, folder)
     parts.data.check()
     trainer = make_trainer(saved.trainer, {}, folder.path, logger=False)
-    first = 0 if parts.classifier.zero_shot else 1
-    curve, _ = evaluate(trainer, parts, [i / (cfg.alphas - 1) for i in range(first, cfg.alphas)])
+    curve, _ = evaluate(trainer, parts, curve_points(cfg.alphas, parts.classifier.zero_shot))
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)

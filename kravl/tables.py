@@ -61,14 +61,15 @@ def markdown(groups: Sequence[Group], notes: Sequence[str], figures: dict[Settin
     if notes:
         lines += ["**Mind before comparing:**", "", *(f"- {_escape(note)}" for note in notes), ""]
     for setting, members in by_setting(groups):
-        rows = table(list(members))
-        lines += [f"## {_escape(', '.join(setting))}", ""]
-        for position, row in enumerate(rows):
-            lines.append(f"| {' | '.join(_escape(cell) for cell in row)} |")
-            if position == 0:
-                lines.append("|---|" + "---:|" * (len(row) - 1))
+        lines += [f"## {_escape(', '.join(setting))}", "", *markdown_rows(table(list(members)))]
         lines += ["", f"![{_escape(', '.join(setting))}]({figures[setting]})", ""]
     return "\n".join(lines)
+
+
+def markdown_rows(rows: Table) -> list[str]:
+    """The lines of a table in Markdown, its first column to the left and the others to the right."""
+    header, *others = [f"| {' | '.join(_escape(cell) for cell in row)} |" for row in rows]
+    return [header, "|---|" + "---:|" * (len(rows[0]) - 1), *others]
 
 
 def _escape(text: str) -> str:

@@ -1,13 +1,12 @@
 """Fixtures: the real images and weights, unpacked once a session."""
 
-import importlib.util
 import os
-import random
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import letters
 import pytest
 from hydra import compose, initialize_config_dir
 from tiny_run import TINY, VIT
@@ -20,6 +19,14 @@ ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
 @pytest.fixture(scope="session", autouse=True)
 def _schemas() -> None:
     register()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the user's cache folder, nor does a process that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -41,21 +48,8 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with four letters in the fonts of matplotlib: train, test and a set in another family."""
-    path = Path(__file__).parents[1] / "experiments/quickstart/glyphs.py"
-    spec = importlib.util.spec_from_file_location("glyphs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     root = tmp_path_factory.mktemp("data")
-    fonts = Path(module.matplotlib.get_data_path()) / "fonts/ttf"
-    for name, font, count in (("train", "DejaVuSans", 6), ("test", "DejaVuSans", 5), ("serif", "DejaVuSerif", 4)):
-        for letter in "ABCD":
-            folder = root / "glyphs" / name / letter
-            folder.mkdir(parents=True)
-            rng = random.Random(f"{name}{letter}")
-            for i in range(count):
-                module.draw(letter, fonts / f"{font}.ttf", rng).save(folder / f"{i}.png")
+    letters.write(root / "glyphs", "ABCD")
     return root
 
 

@@ -39,11 +39,14 @@ def encoder(backbone: str) -> torch.nn.Module:
     """The backbone's module without memory for its weights: names and shapes are all that is asked of it."""
     import open_clip
 
-    name = composed(f"backbone={backbone}").backbone.build.name
+    from kravl.backbones import tiny
+
+    build_node = composed(f"backbone={backbone}").backbone.build
     with torch.device("meta"):
-        if backbone.startswith("clip"):
-            return open_clip.model.CLIP(**open_clip.get_model_config(name))
-        return timm.create_model(name, num_classes=3)
+        if build_node._target_.endswith("ClipClassifier"):
+            tiny.register()
+            return open_clip.model.CLIP(**open_clip.get_model_config(build_node.name))
+        return timm.create_model(build_node.name, num_classes=3)
 
 
 @pytest.mark.parametrize("name", names("adapter"))
@@ -107,7 +110,8 @@ def test_an_evaluation_is_named_like_its_file_and_its_sets_build(evaluation):
     cfg = composed(f"evaluation={evaluation}")
     assert cfg.evaluation.name == evaluation
     for node in cfg.evaluation.sets.values():
-        build(plain(node), Source)
+        settings = plain(node)
+        build(settings.get("source") or settings, Source)
     later = composed("run=x", f"evaluation={evaluation}", config="evaluate")
     assert plain(later.evaluation, resolve=False) == plain(cfg.evaluation, resolve=False)
 

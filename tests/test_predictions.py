@@ -55,6 +55,19 @@ def test_a_class_subset_competes_among_its_own_columns(classifier: TinyClassifie
     torch.testing.assert_close(rows.confidence, (logits[:, 3] - logits[:, 1]).abs().sigmoid())
 
 
+def test_of_several_columns_that_stand_for_a_class_the_best_counts(
+    classifier: TinyClassifier, trainer: Trainer
+) -> None:
+    data = {"test": loader([0, 1, 1, 0, 1])}
+
+    rows = predict(trainer, classifier, data, {"test": ((3, 1, 4), (2,))})["test"]
+
+    logits = logits_of(classifier, data["test"])
+    best = torch.stack([logits[:, [3, 1, 4]].amax(1), logits[:, 2]], dim=1)
+    assert rows.predicted.tolist() == best.argmax(1).tolist()
+    torch.testing.assert_close(rows.confidence, best.softmax(1).amax(1))
+
+
 def test_rows_come_in_the_order_of_the_set_and_once_each(classifier: TinyClassifier, trainer: Trainer) -> None:
     data = image_set([0, 1, 2, 3])
     repeating = DataLoader(data, batch_size=2, sampler=[3, 1, 0, 2, 1, 3])  # as a distributed sampler pads

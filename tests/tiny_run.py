@@ -3,7 +3,9 @@
 VIT = ("backbone=vit_tiny_random", "backbone.build.image_size=32")
 CLIP = ("backbone=clip_vitb32", "backbone.build.name=tiny-clip", "backbone.build.pretrained=null")
 TINY = (
-    "data=glyphs",
+    "data=folder",
+    "data.root=${data_root}/glyphs/train",
+    "data.test=../test",
     "evaluation=in_domain",
     "split_protocol=official",
     "shots=6",

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kravl.errors import InputError
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -51,6 +53,17 @@ class Classifier(nn.Module, ABC):
     def free_head(self) -> None:
         """Make the class weights parameters of their own (C, d), where they are not already."""
         return
+
+    def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        """Score images against further classes too: columns after those there are, in evaluation alone.
+
+        Raises:
+            InputError: the model knows only the classes that it is trained on.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no text tower: it cannot score {len(class_names)} classes that are not "
+            f"trained ({', '.join(class_names[:3])}, ...); choose a CLIP backbone or an evaluation of trained classes"
+        )
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

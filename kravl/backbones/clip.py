@@ -25,8 +25,9 @@ class ClipClassifier(Classifier):
     Args:
         class_names: C names as a person would say them.
         templates: format strings with one ``{}``.
-        name: an open_clip model (``ViT-B-16``), ``hf-hub:org/repo`` or ``local-dir:/folder``.
-        pretrained: an open_clip tag (``openai``), the path of a checkpoint, or None for random weights.
+        name: an open_clip model (``ViT-B-16``), ``kravl-tiny``, ``hf-hub:org/repo`` or ``local-dir:/folder``.
+        pretrained: an open_clip tag (``openai``; of kravl-tiny ``kravl``), the path of a checkpoint, or None for random
+            weights.
         quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
         logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
 
@@ -37,6 +38,7 @@ class ClipClassifier(Classifier):
     zero_shot = True
     _tokens: Tensor
     _text_features: Tensor | None
+    _further_features: Tensor | None
 
     def __init__(
         self,
@@ -56,9 +58,10 @@ class ClipClassifier(Classifier):
         self.preprocess = _preprocess(self.model)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self.templates = tuple(templates)
-        prompts = [template.format(class_name) for class_name in self.class_names for template in self.templates]
-        self.register_buffer("_tokens", _tokenizer(name)(prompts), persistent=False)
+        self.register_buffer("_tokens", self._tokenize(self.class_names, self.templates), persistent=False)
         self.register_buffer("_text_features", None, persistent=False)
+        self.register_buffer("_further_features", None, persistent=False)
+        self._num_further: list[tuple[int, int]] = []  # classes, templates
 
     def encoder(self) -> nn.Module:
         return self.model
@@ -79,15 +82,28 @@ class ClipClassifier(Classifier):
             if not name.startswith("visual.") and name not in NOT_TEXT
         )
 
+    def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
+        tokens = self._tokenize(class_names, templates).to(self._tokens.device)
+        self.register_buffer(f"_further_tokens_{len(self._num_further)}", tokens, persistent=False)
+        self._num_further.append((len(class_names), len(templates)))
+
     def encode_text(self) -> Tensor:
         """Unit text features of the classes, shape (C, d)."""
-        chunks = [F.normalize(self.model.encode_text(c), dim=-1) for c in self._tokens.split(TEXT_CHUNK)]
-        by_class = torch.cat(chunks).unflatten(0, (len(self.class_names), len(self.templates)))
-        return F.normalize(by_class.mean(dim=1), dim=-1)
+        return self._encode(self._tokens, (len(self.class_names), len(self.templates)))
 
     @torch.no_grad()
     def prepare(self) -> None:
         self._text_features = self.encode_text()
+        further = [self._encode(getattr(self, f"_further_tokens_{i}"), n) for i, n in enumerate(self._num_further)]
+        self._further_features = torch.cat(further) if further else None
+
+    def _tokenize(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        prompts = [template.format(class_name) for class_name in class_names for template in templates]
+        return _tokenizer(self._name)(prompts)
+
+    def _encode(self, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
+        chunks = [F.normalize(self.model.encode_text(c), dim=-1) for c in tokens.split(TEXT_CHUNK)]
+        return F.normalize(torch.cat(chunks).unflatten(0, shape).mean(dim=1), dim=-1)
 
     def _class_features(self) -> Tensor:
         if head := self.head_parameters():
@@ -101,6 +117,8 @@ class ClipClassifier(Classifier):
 
     def forward(self, images: Tensor) -> Tensor:
         text = self._class_features()
+        if self._further_features is not None and not self.training:
+            text = torch.cat([text, self._further_features])
         image = F.normalize(self.model.encode_image(images), dim=-1)
         scale = self.model.logit_scale.exp() if self._learned_scale else 100.0
         return scale * (image.float() @ text.float().T)

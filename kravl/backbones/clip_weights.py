@@ -6,6 +6,7 @@ import open_clip
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from kravl.backbones import tiny
 from kravl.backbones.weights import LOAD_ERRORS, require_hub_file
 from kravl.errors import InputError, first_line, unknown
 
@@ -17,11 +18,13 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tup
         InputError: unknown model or tag, missing or unfitting checkpoint, unreachable weights, or a checkpoint path
             for which the activation must be stated.
     """
+    if name == tiny.NAME:
+        tiny.register()
     if ":" in name:
         _check_place(name)
         activation = False  # the folder's or the repository's own config decides
     elif name not in open_clip.list_models():
-        raise unknown("open_clip model", name, open_clip.list_models())
+        raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
     else:
         activation = _quick_gelu(name, pretrained, quick_gelu)
     try:

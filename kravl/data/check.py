@@ -3,24 +3,32 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import Progress
 
-from kravl.data.source import Samples
 from kravl.errors import InputError
 
 LISTED = 20
 MAX_THREADS = 8
 
 
-def check_images(samples_by_set: Mapping[str, Samples]) -> None:
+class Checked(Protocol):
+    """Images of a set: the set itself, or a cache that keeps what it decodes."""
+
+    def __len__(self) -> int: ...
+    def check(self, index: int) -> None:
+        """Raise InputError if the image at ``index`` cannot be read; called from several threads."""
+
+
+def check_images(images_by_set: Mapping[str, Checked]) -> None:
     """Decode each image once, several at a time; a bar on stderr where that is a terminal.
 
     Raises:
         InputError: one or more cannot be read: how many of how many, then set, path and reason of up to 20.
     """
-    jobs = [(name, samples, i) for name, samples in samples_by_set.items() for i in range(len(samples))]
+    jobs = [(name, images, i) for name, images in images_by_set.items() for i in range(len(images))]
     console = Console(stderr=True)
     bad = []
     with (
@@ -36,10 +44,10 @@ def check_images(samples_by_set: Mapping[str, Samples]) -> None:
         raise InputError(f"{len(bad)} of {len(jobs)} images cannot be used:\n{listed}{more}")
 
 
-def _problem(job: tuple[str, Samples, int]) -> str | None:
-    name, samples, i = job
+def _problem(job: tuple[str, Checked, int]) -> str | None:
+    name, images, i = job
     try:
-        samples.check(i)
+        images.check(i)
     except InputError as error:
         return f"{name}: {error}"
     return None

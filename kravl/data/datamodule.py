@@ -2,28 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from kravl.data.check import check_images
-from kravl.data.dataset import EvaluationImages, TrainingImages
-from kravl.data.evaluation_set import match_classes
+from kravl.data.dataset import Batch
+from kravl.data.evaluation_set import Columns, match_classes, own_columns
 from kravl.data.fewshot import few_shot_split, require_shots
-from kravl.data.loading import Batch, Loading, ResumableLoader, evaluation_loader, processes
-from kravl.data.sampling import EpochSampler
+from kravl.data.loaders import Loaders
+from kravl.data.loading import Loading, ResumableLoader
+from kravl.data.on_device import Crops
 from kravl.data.source import Samples, Source
-from kravl.data.transforms import Preprocess, Transform, make_transforms
-from kravl.errors import InputError
+from kravl.data.transforms import Preprocess
+from kravl.errors import InputError, unknown
 
 IN_DOMAIN = "test"
+EVALUATION_CLASSES = ("trained", "own")
 
 
 @dataclass(frozen=True)
 class Plan:
     """Which images are drawn; see `fewshot.few_shot_split`."""
 
-    shots: int | None = 16
+    shots: int | float | None = 16
     split_seed: int = 1
     protocol: str = "coop"
     short_classes: str = "error"
@@ -34,14 +36,16 @@ class FewShotDataModule(LightningDataModule):
 
     ``train_samples`` and ``val_samples`` are the images drawn, ``split_sha256`` says which training images they are,
     in which order. Nothing is decoded before `check` or a loader asks for it. Set ``preprocess``, what the backbone
-    expects of an image, before asking for a loader.
+    expects of an image, before checking images or asking for a loader.
 
     Args:
         evaluation: sets besides ``source``'s own test images, by the name of their metrics.
+        classes: ``trained`` scores an evaluation set among the trained classes that it has, ``own`` among its own,
+            which the classifier is told of with `further_classes`.
 
     Raises:
-        InputError: a class with too few images, an evaluation set with classes that are not trained, or a split that
-            a source does not have.
+        InputError: a class with too few images, an evaluation set with classes that are not trained, a split that a
+            source does not have, or an unknown choice of ``classes``.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class FewShotDataModule(LightningDataModule):
         plan: Plan,
         loading: Loading,
         evaluation: Mapping[str, Source] | None = None,
+        classes: str = "trained",
     ) -> None:
         super().__init__()
         if evaluation and IN_DOMAIN in evaluation:
@@ -59,54 +64,61 @@ class FewShotDataModule(LightningDataModule):
         self.loading = loading
         self.train_samples, self.val_samples = _draw(source, plan)
         self.split_sha256 = self.train_samples.sha256()
-        self._sources = {IN_DOMAIN: source, **(evaluation or {})}
-        self._classes = {name: match_classes(s, source.class_ids) for name, s in self._sources.items()}
-        self._evaluated = {name: s.split("test") for name, s in self._sources.items()}
+        self.sources = {IN_DOMAIN: source, **(evaluation or {})}
+        if classes not in EVALUATION_CLASSES:
+            raise unknown("evaluation.classes", classes, EVALUATION_CLASSES)
+        self._own_classes = classes == "own"
+        self._classes: dict[str, Columns] = (
+            own_columns(self.sources)
+            if self._own_classes
+            else {name: match_classes(s, source.class_ids) for name, s in self.sources.items()}
+        )
+        self._evaluated = {name: s.split("test") for name, s in self.sources.items()}
 
     def check(self) -> None:
-        """Decode every image that the run will need.
+        """Decode every image that the run will need, and keep what can be kept.
 
         Raises:
             InputError: some cannot be read; set, path and reason of up to 20, and how many there are.
         """
-        check_images({"train": self.train_samples, **self._evaluated})
+        self._loaders.check()
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented batches of the drawn images, at least ``min_batches`` an epoch."""
-        workers = self.loading.workers()
-        images = TrainingImages(self.train_samples, self._transforms()[0])
-        if workers:
-            images.cache.fill()
-        num_processes, rank = processes()
-        draws = self.loading.min_batches * self.loading.batch_size * num_processes
-        sampler = EpochSampler(len(images), draws, self.loading.seed, num_processes, rank)
-        return ResumableLoader(images, sampler, self.loading.batch_size, workers)
+        return self._loaders.training()
+
+    def on_after_batch_transfer(self, batch: Batch | Crops, dataloader_idx: int) -> Batch:
+        """What is left to do of a batch that is on the model's device."""
+        return self._loaders.finish(batch)
 
     def evaluation_loaders(self) -> dict[str, DataLoader[Batch]]:
         """``test`` first, then the evaluation sets as given; ``loader.dataset.samples`` are the images."""
-        _, transform = self._transforms()
-        return {
-            name: evaluation_loader(EvaluationImages(samples, transform), self.loading)
-            for name, samples in self._evaluated.items()
-        }
+        return self._loaders.evaluation()
 
-    def evaluation_classes(self) -> dict[str, tuple[int, ...] | None]:
-        """For each loader: where its classes are among the trained ones; None for all of them."""
+    def evaluation_classes(self) -> dict[str, Columns]:
+        """For each loader: where its classes are among the classifier's; None for all of them."""
         return dict(self._classes)
 
-    def _transforms(self) -> tuple[Transform, Transform]:
+    def further_classes(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Class names and templates of the sets that bring classes of their own, in the order of their columns."""
+        others = [source for name, source in self.sources.items() if name != IN_DOMAIN]
+        return [(source.class_names, source.templates) for source in others] if self._own_classes else []
+
+    @cached_property
+    def _loaders(self) -> Loaders:
         if self.preprocess is None:
-            raise RuntimeError("set preprocess, which the backbone gives, before asking for batches")
-        return make_transforms(self.preprocess, self.loading.augmentation)
+            raise RuntimeError("set preprocess, which the backbone gives, before asking for images")
+        return Loaders(self.preprocess, self.loading, self.train_samples, self._evaluated)
 
 
 def _draw(source: Source, plan: Plan) -> tuple[Samples, Samples]:
-    train = source.split("train")
-    val = source.split("val") if "val" in source.splits else train.subset(())
-    if plan.shots is not None and plan.short_classes == "error":
+    whole = source.drawn_from()
+    train = whole.split("train")
+    val = whole.split("val") if "val" in whole.splits else train.subset(())
+    if isinstance(plan.shots, int) and plan.short_classes == "error":
         # asked here by name: a class without any training image is not among the labels
-        require_shots(train.labels, plan.shots, dict(enumerate(source.class_names)))
+        require_shots(train.labels, plan.shots, dict(enumerate(whole.class_names)))
     chosen, chosen_val = few_shot_split(
         train.labels, val.labels, plan.shots, plan.split_seed, plan.protocol, plan.short_classes
     )
-    return train.subset(chosen), val.subset(chosen_val)
+    return source.keep(train.subset(chosen)), source.keep(val.subset(chosen_val))

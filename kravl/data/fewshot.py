@@ -1,24 +1,29 @@
 """Which images a few-shot run sees: pure functions of labels, shots and seed.
 
-The protocols are those of CoOp (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134) and CLIP-LoRA (Zanella and
-Ben Ayed, CVPRW 2024, https://arxiv.org/abs/2405.18541), so that their subsets come out again.
+The protocols are those of CoOp (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134), CLIP-LoRA (Zanella and
+Ben Ayed, CVPRW 2024, https://arxiv.org/abs/2405.18541) and Tip-Adapter (Zhang et al., ECCV 2022,
+https://arxiv.org/abs/2207.09519), so that their subsets come out again, and the convention that KRAdapter's authors
+took over from aTLAS (https://github.com/fredzzhang/atlas).
 """
 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import torch
+
 from kravl.errors import InputError, unknown
 
-PROTOCOLS = ("coop", "cliplora", "official")
+PROTOCOLS = ("coop", "cliplora", "tip", "lineage", "official")
 SHORT_CLASSES = ("error", "keep")
+WITHOUT_VALIDATION = ("lineage", "official")
 MAX_VAL_SHOTS = 4
 
 
 def few_shot_split(
     train_labels: Sequence[int],
     val_labels: Sequence[int],
-    shots: int | None,
+    shots: int | float | None,
     seed: int,
     protocol: str,
     short_classes: str = "error",
@@ -27,23 +32,37 @@ def few_shot_split(
 
     ``coop``: ``shots`` images of each class, classes in order of first appearance, then min(shots, 4) validation images
     of each from the same generator. ``cliplora``: the same, but validation is drawn first, so that its seed 1 is not
-    CoOp's seed 1. ``official``: classes in label order, no validation images.
+    CoOp's seed 1. ``tip``: CoOp's training images, and every validation image; Tip-Adapter itself used seed 1 alone.
+    ``official``: classes in label order, no validation images.
+
+    ``lineage``: classes in label order, the last ``shots`` of a random permutation of each, or the first part of one
+    permutation of all images; no validation images. It is aTLAS's rule, not its images: those were drawn from a global
+    generator that other code had advanced, from the labels seen in the first 1,001 batches alone, and never published.
 
     Args:
         shots: images a class; None takes every training image, and every validation image where the protocol has any.
+            ``lineage`` also takes a share of all training images, between 0 and 1, whatever their class.
         short_classes: what happens to a class with fewer training images than ``shots``: ``error``, or ``keep``, the
-            protocol's own rule (coop, official: the class is kept whole; cliplora: drawn with replacement).
+            protocol's own rule (coop, lineage, official: the class is kept whole; cliplora, tip: drawn with
+            replacement).
 
     Raises:
-        InputError: an unknown protocol or rule, shots below 1, or a class with too few images under ``error``.
+        InputError: an unknown protocol or rule, shots below 1, a share under another protocol, or a class with too few
+            images under ``error``.
     """
     _check(shots, protocol, short_classes)
     if shots is None:
-        return tuple(range(len(train_labels))), tuple(range(len(val_labels))) if protocol != "official" else ()
+        return tuple(range(len(train_labels))), () if protocol in WITHOUT_VALIDATION else tuple(range(len(val_labels)))
+    if isinstance(shots, float):
+        return _share(len(train_labels), shots, seed), ()
     if short_classes == "error":
         require_shots(train_labels, shots, {label: f"class {label}" for label in train_labels})
     rng = random.Random(seed)
     train, val = _by_class(train_labels), _by_class(val_labels)
+    if protocol == "lineage":
+        return _permuted(dict(sorted(train.items())), shots, seed), ()
+    if protocol == "tip":
+        return _draw(rng, train, shots, repeat=True), tuple(range(len(val_labels)))
     if protocol == "official":
         return _draw(rng, dict(sorted(train.items())), shots), ()
     if protocol == "coop":
@@ -53,12 +72,17 @@ def few_shot_split(
     return _draw(rng, train, shots, repeat=True), val_indices
 
 
-def _check(shots: int | None, protocol: str, short_classes: str) -> None:
+def _check(shots: int | float | None, protocol: str, short_classes: str) -> None:
     if protocol not in PROTOCOLS:
         raise unknown("split protocol", protocol, PROTOCOLS)
     if short_classes not in SHORT_CLASSES:
         raise unknown("rule for short classes", short_classes, SHORT_CLASSES)
-    if shots is not None and shots < 1:
+    if isinstance(shots, float):
+        if protocol != "lineage":
+            raise InputError(f"a share of the images, {shots}, needs split_protocol=lineage, not {protocol}")
+        if not 0 < shots < 1:
+            raise InputError(f"the share of the training images is {shots}; it must be between 0 and 1, null for all")
+    elif shots is not None and shots < 1:
         raise InputError(f"shots is {shots}; it must be at least 1, or null for all training images")
 
 
@@ -93,3 +117,14 @@ def _draw(rng: random.Random, groups: dict[int, list[int]], shots: int, repeat: 
         else:
             chosen += rng.choices(indices, k=shots) if repeat else indices
     return tuple(chosen)
+
+
+def _permuted(groups: dict[int, list[int]], shots: int, seed: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(indices), generator=generator)[-shots:].tolist() for indices in groups.values()]
+    return tuple(indices[i] for indices, order in zip(groups.values(), orders, strict=True) for i in order)
+
+
+def _share(size: int, share: float, seed: int) -> tuple[int, ...]:
+    chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[: int(size * share)]
+    return tuple(chosen.tolist())

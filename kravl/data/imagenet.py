@@ -8,9 +8,11 @@ import pkgutil
 import open_clip
 
 from kravl.data.folder import folder_samples
+from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source, existing_folder
 from kravl.errors import unknown
 
+WAYS = ("subset", "all")
 SUBSETS = {"imagenet": "imagenet_synsets", "imagenet_a": "imagenet_a_synsets", "imagenet_r": "imagenet_r_synsets"}
 
 
@@ -21,7 +23,7 @@ class ImageNet(Source):
     """
 
     def __init__(self, root: str, name: str = "imagenet", templates: str = "single") -> None:
-        self._root = existing_folder(name, root)
+        self._root = find_folder(name, root)
         ids, names = wordnet_classes("imagenet")
         super().__init__(name, ids, ("train", "test"), (str(self._root.resolve()),), names, templates)
 
@@ -36,16 +38,26 @@ class ImageNetShift(Source):
 
     Args:
         subset: ``imagenet``, ``imagenet_a`` or ``imagenet_r``: which class folders there must be.
+        ways: among which classes an image is scored: ``subset``, as published, or ``all`` the 1000.
+
+    Raises:
+        InputError: an unknown subset or ``ways``, or no such folder.
     """
 
-    def __init__(self, name: str, root: str, subset: str = "imagenet", templates: str = "single") -> None:
-        self._root = existing_folder(name, root)
-        ids, names = wordnet_classes(subset)
+    def __init__(
+        self, name: str, root: str, subset: str = "imagenet", ways: str = "subset", templates: str = "single"
+    ) -> None:
+        self._folders = wordnet_classes(subset)[0]
+        if ways not in WAYS:
+            raise unknown(f"ways of {name}", ways, WAYS)
+        self._root = find_folder(name, root)
+        ids, names = wordnet_classes("imagenet" if ways == "all" else subset)
         super().__init__(name, ids, ("test",), (str(self._root.resolve()),), names, templates)
 
     def samples(self, split: str) -> Samples:
         """The images sorted by class, then by file name."""
-        return folder_samples(self._root, {wnid: i for i, wnid in enumerate(self.class_ids)})
+        label_of = {wnid: i for i, wnid in enumerate(self.class_ids)}
+        return folder_samples(self._root, {wnid: label_of[wnid] for wnid in self._folders})
 
 
 class ImageNetV2(Source):
@@ -55,7 +67,7 @@ class ImageNetV2(Source):
     """
 
     def __init__(self, root: str, name: str = "imagenet_v2", templates: str = "single") -> None:
-        self._root = existing_folder(name, root)
+        self._root = find_folder(name, root)
         ids, names = wordnet_classes("imagenet")
         super().__init__(name, ids, ("test",), (str(self._root.resolve()),), names, templates)
 

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -37,10 +38,13 @@ class FileOpener:
     names: Sequence[str]
 
     def __call__(self, position: int) -> Image.Image:
-        return open_rgb(self.root / self.names[position])
+        return open_rgb(self.path(position))
 
     def check(self, position: int) -> None:
-        verify(self.root / self.names[position])
+        verify(self.path(position))
+
+    def path(self, position: int) -> Path:
+        return self.root / self.names[position]
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -49,7 +53,12 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         InputError: the file is missing, damaged, no image, or larger than 40 megapixels; with path and reason.
     """
-    return _read(path, lambda image: to_rgb(_upright(image)))
+    return _read(path, _viewed, str(path))
+
+
+def decode_rgb(data: bytes, name: str) -> Image.Image:
+    """The image that is the bytes of a file, as `open_rgb`; ``name`` is what errors call it."""
+    return _read(BytesIO(data), _viewed, name)
 
 
 def verify(path: Path) -> None:
@@ -67,7 +76,7 @@ def verify(path: Path) -> None:
             return image
         return to_rgb(image)
 
-    _read(path, decode)
+    _read(path, decode, str(path))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -90,14 +99,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read(path: Path, decode: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
             return decode(image)
     except UNREADABLE as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {name}: {_reason(error)}") from error
+
+
+def _viewed(image: Image.Image) -> Image.Image:
+    return to_rgb(_upright(image))
 
 
 def _upright(image: Image.Image) -> Image.Image:

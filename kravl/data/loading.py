@@ -3,25 +3,19 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kravl.data.dataset import EvaluationImages, Item, TrainingImages
+from kravl.data.augmentation import AUGMENTATIONS, ENGINES
+from kravl.data.dataset import Batch, EvaluationImages, TrainingImages
+from kravl.data.on_device import CroppedImages, Crops
 from kravl.data.sampling import EpochSampler, Shard
-from kravl.errors import InputError
+from kravl.errors import InputError, unknown
 
 MAX_WORKERS = 8
-
-
-class Batch(NamedTuple):
-    """Images (b, 3, h, w) float32, labels (b,) and indices (b,) int64: positions in the loader's samples."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +27,11 @@ class Loading:
         min_batches: a small training set is repeated to this many batches an epoch.
         seed: of order and augmentation.
         augmentation: ``crop_flip`` or ``none``.
+        transforms: ``pil``, or ``tensor`` for a faster ``crop_flip`` whose pixels differ a little; see `CropFlip`.
+        cache_root: the folder of resized evaluation images; None keeps none.
+
+    Raises:
+        InputError: a number below its least value, or an unknown name.
     """
 
     batch_size: int = 32
@@ -41,6 +40,8 @@ class Loading:
     min_batches: int = 1
     seed: int = 1
     augmentation: str = "crop_flip"
+    transforms: str = "pil"
+    cache_root: str | None = None
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0}
@@ -48,6 +49,10 @@ class Loading:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise InputError(f"loading.{name} is {value}; it must be at least {bound}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise unknown("augmentation", self.augmentation, AUGMENTATIONS)
+        if self.transforms not in ENGINES:
+            raise unknown("data.transforms", self.transforms, ENGINES)
 
     def workers(self) -> int:
         """The number of worker processes."""
@@ -56,21 +61,23 @@ class Loading:
         return min(MAX_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
-class ResumableLoader(DataLoader[Batch]):
+class ResumableLoader(DataLoader[Batch | Crops]):
     """Training batches; `state_dict` counts those handed out, not those that workers have prepared.
 
     Lightning saves and loads the state of such a loader with its checkpoints. Order and augmentation depend on seed
     and epoch alone, so skipping the batches that were seen is all that resuming takes.
     """
 
-    def __init__(self, dataset: TrainingImages, sampler: EpochSampler, batch_size: int, num_workers: int) -> None:
+    def __init__(
+        self, dataset: TrainingImages | CroppedImages, sampler: EpochSampler, batch_size: int, num_workers: int
+    ) -> None:
         super().__init__(**_options(dataset, sampler, batch_size, num_workers), persistent_workers=num_workers > 0)
         self._order = sampler
         self._epoch = 0
         self._handed_out = 0
         self._resume: tuple[int, int] | None = None  # epoch, batches
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch | Crops]:  # type: ignore[override]
         # a generator: this runs with the first batch, when Lightning has set the epoch
         same_epoch = self._resume is not None and self._resume[0] == self._order.epoch
         self._handed_out = self._resume[1] if self._resume is not None and same_epoch else 0
@@ -106,19 +113,18 @@ def processes() -> tuple[int, int]:
     return torch.distributed.get_world_size(), torch.distributed.get_rank()
 
 
-def _options(dataset: Dataset[Item], sampler: EpochSampler | Shard, batch_size: int, workers: int) -> dict[str, Any]:
+def _options(dataset: Dataset[Any], sampler: EpochSampler | Shard, batch_size: int, workers: int) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "sampler": sampler,
         "batch_size": batch_size,
         "num_workers": workers,
-        "collate_fn": collate,
+        "collate_fn": as_made,
         "pin_memory": torch.cuda.is_available(),
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
 
 
-def collate(items: list[Item]) -> Batch:
-    """Stack items into a batch."""
-    images, labels, indices = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(indices))
+def as_made(batch: T) -> T:
+    """The data sets make whole batches; there is nothing left to collate."""
+    return batch

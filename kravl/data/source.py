@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from kravl.data import catalog
-from kravl.data.images import Opener
+from kravl.data.images import FileOpener, Opener
 from kravl.errors import InputError, unknown
 
 
@@ -51,6 +51,10 @@ class Samples:
     def check(self, index: int) -> None:
         """Raise InputError if the image at ``index`` cannot be read."""
         self.opener.check(self._position(index))
+
+    def file(self, index: int) -> Path | None:
+        """The file whose pixels the image at ``index`` has; None if it is made in another way."""
+        return self.opener.path(self._position(index)) if isinstance(self.opener, FileOpener) else None
 
     def sha256(self) -> str:
         """Hex digest of the lines ``name<tab>label``: which images these are, in which order."""
@@ -112,6 +116,22 @@ class Source(ABC):
     @abstractmethod
     def samples(self, split: str) -> Samples:
         """The images of one of ``splits``; called by `split`."""
+
+    def overlaps(self, other: "Source") -> bool:
+        """Whether the two hold the same images."""
+        return self.identity == other.identity
+
+    def trained_ids(self) -> tuple[tuple[str, ...], ...]:
+        """For each class the ids that it may have been trained under: its own, where a set says no more."""
+        return tuple((class_id,) for class_id in self.class_ids)
+
+    def drawn_from(self) -> "Source":
+        """The set whose few-shot images are drawn; of those, `keep` takes what belongs to this one."""
+        return self
+
+    def keep(self, samples: Samples) -> Samples:
+        """What of ``samples`` of `drawn_from` belongs to this set, with its own labels."""
+        return samples
 
 
 def spoken(name: str) -> str:

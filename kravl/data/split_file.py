@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kravl.data.images import FileOpener
+from kravl.data.layout import find_folder, find_split_file
 from kravl.data.source import Samples, Source, existing_folder
 from kravl.errors import InputError
 
@@ -17,15 +18,23 @@ Record = tuple[str, int, str]
 
 
 class SplitFile(Source):
-    """Images under ``root``, split and labelled by ``split_file``.
+    """Images split and labelled by ``split_file``.
+
+    Args:
+        root: the data root, or the set's own folder; see `layout.find_folder`.
+        split_file: a file in the set's folder, or a path of its own.
+        images: the folder within the set's that the file's paths start from; None if that is ``root`` itself.
 
     Raises:
         InputError: no such folder or file, or a split file that contradicts itself; which record, and why.
     """
 
-    def __init__(self, name: str, root: str, split_file: str, templates: str = "single") -> None:
-        self._root = existing_folder(name, root)
-        path = Path(split_file)
+    def __init__(
+        self, name: str, root: str, split_file: str, images: str | None = None, templates: str = "single"
+    ) -> None:
+        folder = existing_folder(name, root) if images is None else find_folder(name, root)
+        path = find_split_file(name, folder, root, split_file)
+        self._root = folder if images is None else folder / images
         self._records = {split: _records(path, split, rows) for split, rows in _load(path).items()}
         names = _class_names(path, [record for rows in self._records.values() for record in rows])
         _refuse_overlap(path, self._records)
@@ -39,8 +48,6 @@ class SplitFile(Source):
 
 
 def _load(path: Path) -> dict[str, Sequence[Any]]:
-    if not path.is_file():
-        raise InputError(f"no split file {path}; set data_root, or data.source.split_file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also what UnicodeDecodeError is

@@ -53,6 +53,25 @@ def test_logits_are_those_of_open_clips_own_zero_shot_classifier(images):
         torch.testing.assert_close(model(images), expected.detach(), rtol=1e-4, atol=1e-4)
 
 
+def test_further_classes_are_columns_of_their_own_in_evaluation_alone(images):
+    others = ["bus", "a red kite"], ["art of a {}."]
+    model, alone = classifier(), ClipClassifier(*others, name="tiny-clip", pretrained=None)
+    alone.model.load_state_dict(model.model.state_dict())
+    trained = model(images)
+
+    model.add_classes(*others)
+    model.add_classes(NAMES, TEMPLATES)
+    model.eval().prepare()
+
+    with torch.no_grad():
+        logits = model(images)
+        assert torch.equal(logits[:, : len(NAMES)], trained)
+        torch.testing.assert_close(logits[:, len(NAMES) : -len(NAMES)], alone.eval()(images))
+        torch.testing.assert_close(logits[:, -len(NAMES) :], trained)
+    model.train()
+    assert model(images).shape == trained.shape
+
+
 def test_the_scale_is_fixed_or_the_checkpoints_own(images):
     fixed, learned = classifier().eval(), classifier(logit_scale="learned").eval()
 

@@ -1,11 +1,12 @@
-"""Small image folders, and a preprocessing that needs no model."""
+"""Small image folders, a preprocessing that needs no model, and a server of files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from file_server import Shelf, serve
 from PIL import Image
 
 MakeTree = Callable[[str, Mapping[str, int]], Path]
@@ -39,3 +40,10 @@ def make_tree(tmp_path: Path) -> MakeTree:
         return tmp_path
 
     return make
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """An HTTP server on this machine."""
+    with serve() as it:
+        yield it

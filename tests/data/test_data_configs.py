@@ -1,14 +1,18 @@
 """Every shipped config of a data set or an evaluation builds what it says, on the layout that it names."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 from kravl.build import build
 from kravl.config import CONFIGS
 from kravl.data import catalog
+from kravl.data.evaluation_set import match_classes
+from kravl.data.imagenet import wordnet_classes
 from kravl.data.source import Source
 from kravl.errors import InputError
 
@@ -76,11 +80,11 @@ def test_a_torchvision_config_says_how_to_fetch_what_is_missing(name: str, tmp_p
 
 def test_imagenet_and_its_shifts_have_1000_or_200_of_the_same_classes(tmp_path: Path) -> None:
     for folder in (
-        "imagenet",
-        "imagenetv2-matched-frequency-format-val",
-        *(f"imagenet-{x}" for x in ("sketch", "a", "r")),
+        *("imagenet/images/train", "imagenet/images/val"),
+        *(f"imagenetv2-matched-frequency-format-val/{label}" for label in (0, 999)),
+        *("imagenet-sketch/images/n01440764", "imagenet-a/n01498041", "imagenet-rendition/imagenet-r/n01443537"),
     ):
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(parents=True)
 
     trained = sources("data", "imagenet", tmp_path)["source"]
     shifts = sources("evaluation", "imagenet_ood", tmp_path)
@@ -97,8 +101,40 @@ def test_corruptions_are_of_the_set_that_is_trained_on(make_tree: Callable[..., 
 
     sets = sources("evaluation", "corruptions", root, trained)
 
-    assert len(sets) == 7
-    assert len({noisy.split("test").image(0).tobytes() for noisy in sets.values()}) == 7
+    assert len(sets) == 14
+    assert len({noisy.split("test").image(0).tobytes() for noisy in sets.values()}) == 14
+
+
+def test_a_thousand_ways_change_the_labels_of_imagenet_a_and_not_its_folders(tmp_path: Path) -> None:
+    ids, _ = wordnet_classes("imagenet_a")
+    for wnid in ids:
+        (tmp_path / "imagenet-a" / wnid).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "imagenet-a" / wnid / "1.png")
+
+    node = OmegaConf.load(CONFIGS / "evaluation/imagenet_ood_1000way.yaml").sets.imagenet_a
+    source = build({**OmegaConf.to_container(node), "root": str(tmp_path)}, Source)()
+
+    thousand = wordnet_classes("imagenet")[0]
+    assert match_classes(source, thousand) is None
+    assert [thousand[label] for label in source.split("test").labels] == ids
+
+
+def test_all_fifteen_corruptions_ask_for_the_photographs_of_frost(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("test", {"cat": 1})
+    trained = sources("data", "folder", root, root=str(root), train="test", test="test")["source"]
+
+    with pytest.raises(InputError, match=rf"missing in {root}/frost: frost1\.png"):
+        sources("evaluation", "imagenet_c", root, trained)
+    assert len(OmegaConf.load(CONFIGS / "evaluation/imagenet_c.yaml").sets) == 75
+
+
+def test_matlab_files_need_an_extra_that_the_error_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("scipy", "scipy.io"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("torchvision.datasets.SVHN._check_integrity", lambda self: True)
+
+    with pytest.raises(InputError, match=r"svhn: torchvision reads SVHN with scipy.*pip install 'kravl\[mat\]'"):
+        sources("data", "svhn", tmp_path)
 
 
 def test_in_domain_adds_no_set(tmp_path: Path) -> None:

@@ -93,9 +93,12 @@ def test_the_own_test_set_comes_first_and_each_set_has_its_classes(
     assert next(iter(loaders["test"])).images.shape == (4, 3, 8, 8)
 
 
-def test_every_image_that_the_run_will_need_is_checked_and_no_other(source: ImageFolder, root: Path) -> None:
-    data = FewShotDataModule(source, Plan(4), LOADING, {"shift": shift(root)})
-    data.check()
+def test_every_image_that_the_run_will_need_is_checked_and_no_other(
+    source: ImageFolder, root: Path, preprocess: Preprocess
+) -> None:
+    data, sound = (FewShotDataModule(source, Plan(4), LOADING, {"shift": shift(root)}) for _ in range(2))
+    data.preprocess = sound.preprocess = preprocess
+    sound.check()
     unused = set(source.split("train").names) - set(data.train_samples.names)
     for path in ("train/" + sorted(unused)[0], "train/" + data.train_samples.names[0], "shift/emu/2.png"):
         (root / path).write_bytes(b"")

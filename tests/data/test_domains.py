@@ -65,3 +65,36 @@ def test_pacs_has_four_domains_of_seven_classes_and_opens_its_images(assets: Pat
     held_out = sum(len(list(folder.iterdir())) // 5 for folder in Path(root, "photo").iterdir())
     assert (len(photo.split("train")), len(photo.split("test"))) == (1670 - held_out, held_out) == (1339, 331)
     assert photo.split("train").image(0).mode == "RGB"
+
+
+def test_all_domains_but_one_are_trained_on_together(make_tree: Callable[..., Path]) -> None:
+    for domain, classes in (("photo", {"cat": 4, "dog": 2}), ("sketch", {"cat": 2}), ("art", {"dog": 2})):
+        root = make_tree(domain, classes)
+
+    source = Domains("pets", str(root), left_out="photo", holdout=2)
+
+    assert source.class_ids == ("cat", "dog")
+    assert source.split("train").names == ("art/dog/0.png", "sketch/cat/0.png")
+    assert source.split("train").labels == (1, 0)
+    assert source.split("test").names == ("art/dog/1.png", "sketch/cat/1.png")
+    assert (
+        source.split("test").image(1).tobytes() == Domains("pets", str(root), "sketch").split("test").image(1).tobytes()
+    )
+
+
+def test_domains_overlap_if_they_share_one_and_lie_in_one_folder(make_tree: Callable[..., Path]) -> None:
+    for domain in ("photo", "sketch", "art"):
+        root = str(make_tree(domain, {"cat": 2}))
+
+    trained = Domains("pets", root, left_out="photo", holdout=2)
+
+    overlapping = [d for d in ("photo", "sketch", "art") if Domains("pets", root, d).overlaps(trained)]
+    assert overlapping == ["sketch", "art"]
+
+
+def test_one_domain_or_all_but_one_must_be_said(make_tree: Callable[..., Path]) -> None:
+    root = str(make_tree("photo", {"cat": 2}))
+
+    for settings in ({}, {"domain": "photo", "left_out": "photo"}):
+        with pytest.raises(InputError, match="pets: give either domain or left_out, of photo"):
+            Domains("pets", root, **settings)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kravl.data.folder import ImageFolder
 from kravl.errors import InputError
@@ -107,3 +108,46 @@ def test_names_with_spaces_and_letters_of_any_script_are_read(make_tree: Callabl
 
     assert samples.names == ("größe 1/0.png", "猫/0.png")
     assert samples.image(1).size == (10, 12)
+
+
+def test_the_ending_of_an_image_may_be_written_in_any_case(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 2})
+    (root / "train/cat/0.png").rename(root / "train/cat/0.PNG")
+
+    samples = ImageFolder(str(root / "train")).split("train")
+
+    assert samples.names == ("cat/0.PNG", "cat/1.png")
+    assert samples.image(0).size == (10, 12)
+
+
+def test_folders_that_a_case_insensitive_file_system_would_merge_are_refused(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"Straße": 1, "STRASSE": 1})
+    if len(list((root / "train").iterdir())) < 2:
+        pytest.skip("this file system has merged them")
+
+    with pytest.raises(InputError, match="duplicate class names: 'STRASSE' and 'Straße'"):
+        ImageFolder(str(root / "train"))
+
+
+def test_links_out_of_the_folder_are_followed(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("elsewhere", {"cat": 2, "dog": 1})
+    (root / "train/cat").mkdir(parents=True)
+    (root / "train/cat/a.png").symlink_to(root / "elsewhere/cat/1.png")
+    (root / "train/dog").symlink_to(root / "elsewhere/dog")
+
+    samples = ImageFolder(str(root / "train")).split("train")
+
+    assert samples.names == ("cat/a.png", "dog/0.png")
+    assert samples.image(0).tobytes() == Image.open(root / "elsewhere/cat/1.png").tobytes()
+
+
+def test_a_link_that_leads_nowhere_or_to_itself_is_named(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 1})
+    (root / "train/cat/away.png").symlink_to(root / "gone.png")
+    (root / "train/cat/loop.png").symlink_to("loop.png")
+
+    samples = ImageFolder(str(root / "train")).split("train")
+
+    for index, name, reason in ((1, "away", "no such file"), (2, "loop", "symbolic link")):
+        with pytest.raises(InputError, match=rf"cannot read .*cat/{name}\.png: .*{reason}"):
+            samples.check(index)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from kravl.data.augmentation import CropFlip
+from kravl.data.cache import Cache
 from kravl.data.dataset import EvaluationImages, TrainingImages
 from kravl.data.folder import ImageFolder
 from kravl.data.loading import Batch, Loading, ResumableLoader, evaluation_loader
 from kravl.data.sampling import EpochSampler
 from kravl.data.source import Samples
-from kravl.data.transforms import Preprocess, make_transforms
+from kravl.data.transforms import CentreCrop, Normalization, Preprocess
 from kravl.errors import InputError
 
 
@@ -22,7 +24,8 @@ def samples(make_tree: Callable[..., Path]) -> Samples:
 
 
 def training_loader(samples: Samples, preprocess: Preprocess, num_workers: int = 0) -> ResumableLoader:
-    images = TrainingImages(samples, make_transforms(preprocess, "crop_flip")[0])
+    augment = CropFlip(preprocess.image_size, preprocess.interpolation)
+    images = TrainingImages(Cache(samples), augment, Normalization(preprocess.mean, preprocess.std))
     return ResumableLoader(images, EpochSampler(9, min_draws=15, seed=1), batch_size=4, num_workers=num_workers)
 
 
@@ -112,14 +115,15 @@ def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess
 
 
 def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Preprocess) -> None:
-    transform = make_transforms(preprocess, "none")[1]
-    loader = evaluation_loader(EvaluationImages(samples, transform), Loading(eval_batch_size=4, num_workers=0))
+    crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
+    normalize = Normalization(preprocess.mean, preprocess.std)
+    loader = evaluation_loader(EvaluationImages(samples, crop, normalize), Loading(eval_batch_size=4, num_workers=0))
 
     batches = list(loader)
 
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(9))
     assert torch.cat([batch.labels for batch in batches]).tolist() == list(samples.labels)
-    assert torch.equal(batches[2].images[0], transform(samples.image(8)))
+    assert torch.equal(batches[2].images, normalize([crop(samples.image(8)).transpose(2, 0, 1)]))
     assert loader.dataset.samples is samples
 
 
@@ -127,3 +131,15 @@ def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Pre
 def test_a_setting_below_its_least_value_is_named(name: str) -> None:
     with pytest.raises(InputError, match=f"loading.{name} is 0; it must be at least 1"):
         Loading(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"augmentation": "crop"}, "unknown augmentation 'crop': did you mean 'crop_flip'"),
+        ({"transforms": "tensr"}, "unknown data.transforms 'tensr': did you mean 'tensor'"),
+    ],
+)
+def test_an_unknown_choice_is_named_with_the_nearest(setting: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Loading(**setting)

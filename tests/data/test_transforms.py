@@ -1,62 +1,58 @@
-"""Images reach the tower as torchvision makes them, and augmentation is a function of its seed alone."""
-
-from dataclasses import replace
+"""Images reach the tower with the very bits of torchvision's transforms on PIL images."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
-from kravl.data.transforms import Preprocess, eval_transform, make_transforms, train_transform, transform_seeded
+from kravl.data.transforms import INTERPOLATIONS, CentreCrop, Normalization
 from kravl.errors import InputError
 
-PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8))
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+RNG = np.random.default_rng(0)
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def photo(width: int, height: int) -> Image.Image:
+    return Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(20, 30), (41, 17), (10, 10), (1, 9)])
+def test_evaluation_has_the_bits_of_torchvisions_transforms(size: tuple[int, int], interpolation: str) -> None:
+    image = photo(*size)
+    mode = InterpolationMode(interpolation)
+    resize_crop = [transforms.Resize(10, interpolation=mode), transforms.CenterCrop(8)]
+    expected = transforms.Compose([*resize_crop, transforms.ToTensor(), transforms.Normalize(*CLIP)])(image)
+
+    pixels = CentreCrop(size=8, resize=10, interpolation=interpolation)(image)
+
+    assert torch.equal(Normalization(*CLIP)([pixels.transpose(2, 0, 1)])[0], expected)
 
 
 def test_evaluation_resizes_the_short_side_and_crops_the_centre() -> None:
-    resized = PHOTO.resize((10, 15), Image.Resampling.BICUBIC)
-    pixels = np.asarray(resized.crop((1, 4, 9, 12))) / 255  # Pillow's offsets: round((15 - 8) / 2) = 4
-    expected = ((pixels - MEAN) / STD).transpose(2, 0, 1)
+    image = photo(20, 30)
+    resized = image.resize((10, 15), Image.Resampling.BICUBIC)
 
-    image = eval_transform(size=8, resize=10, mean=MEAN, std=STD, interpolation="bicubic")(PHOTO)
+    pixels = CentreCrop(size=8, resize=10, interpolation="bicubic")(image)
 
-    assert image.dtype == torch.float32
-    assert np.abs(image.numpy() - expected).max() < 1e-6
+    assert np.array_equal(pixels, np.asarray(resized.crop((1, 4, 9, 12))))  # Pillow's offsets: round((15 - 8) / 2) = 4
 
 
-def test_augmentation_is_a_function_of_its_seed() -> None:
-    transform = train_transform(8, MEAN, STD, "bicubic")
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
+@pytest.mark.parametrize("statistics", [CLIP, IMAGENET, ((0.5,) * 3, (0.5,) * 3)])
+def test_every_value_of_a_pixel_is_normalised_as_torchvision_does(statistics: tuple[tuple[float, ...], ...]) -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    expected = transforms.Normalize(*statistics)(transforms.ToTensor()(Image.fromarray(every)))
 
-    images = [transform_seeded(transform, PHOTO, seed) for seed in (1, 2, 1)]
+    batch = Normalization(*statistics)([every.transpose(2, 0, 1), np.ascontiguousarray(every.transpose(2, 0, 1))])
 
-    assert torch.equal(images[0], images[2])
-    assert not torch.equal(images[0], images[1])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_augmentation_crops_and_flips_half_of_the_time() -> None:
-    ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (200, 1, 3)))
-    transform = train_transform(8, (0, 0, 0), (1, 1, 1), "bilinear")
-
-    images = torch.stack([transform_seeded(transform, ramp, seed) for seed in range(200)])
-
-    slopes = images[:, 0, 0, -1] - images[:, 0, 0, 0]
-    assert 70 < int((slopes < 0).sum()) < 130
-    assert slopes.abs().min() < 0.4 * slopes.abs().max()
+    assert batch.shape == (2, 3, 16, 16)
+    assert torch.equal(batch[0], expected)
+    assert torch.equal(batch[1], expected)
 
 
-def test_without_augmentation_training_sees_what_evaluation_sees(preprocess: Preprocess) -> None:
-    training, evaluation = make_transforms(preprocess, "none")
-
-    assert torch.equal(transform_seeded(training, PHOTO, 1), evaluation(PHOTO))
-    assert evaluation(PHOTO).shape == (3, 8, 8)
-
-
-def test_an_unknown_augmentation_or_interpolation_is_named_with_the_nearest(preprocess: Preprocess) -> None:
-    with pytest.raises(InputError, match="unknown augmentation 'crop': did you mean 'crop_flip'"):
-        make_transforms(preprocess, "crop")
+def test_an_unknown_interpolation_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown interpolation 'bicubc': did you mean 'bicubic'"):
-        make_transforms(replace(preprocess, interpolation="bicubc"), "crop_flip")
+        CentreCrop(8, 9, "bicubc")

@@ -1,0 +1,85 @@
+"""From the name of a data set to its images: composed, checked and built as a run does it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from kravl.build import build
+from kravl.cli import CHECKED_WHEN_BUILT, check
+from kravl.config import CONFIGS, Config, register
+from kravl.data import catalog
+from kravl.data.source import Samples, Source
+from kravl.data.split_file import SplitFile
+from kravl.errors import unknown
+
+SPLITS = ("train", "val", "test")
+
+
+def data_sets() -> dict[str, str]:
+    """What can be named, and how a run takes it: a file of configs/data, or a set with a card that is evaluated on."""
+    evaluated: dict[str, str] = {}
+    for path in sorted((CONFIGS / "evaluation").glob("*.yaml")):
+        for key, node in _read(path).get("sets", {}).items():
+            name = str(node.get("name", key))
+            if catalog.card(name):
+                evaluated.setdefault(name, f"evaluation={path.stem}")
+    return evaluated | {path.stem: f"data={path.stem}" for path in sorted((CONFIGS / "data").glob("*.yaml"))}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run on the data set ``name``, with further settings as on the command line of train.py.
+
+    Raises:
+        InputError: no such set, key or choice; the nearest is named.
+    """
+    known = data_sets()
+    if name not in known:
+        raise unknown("data set", name, known)
+    register()
+    arguments = [known[name], *(f"++{o}" if o.startswith(CHECKED_WHEN_BUILT) else o for o in overrides)]
+    check(arguments, "train")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg: Any = compose("train", arguments)
+    if data_root is not None:
+        cfg.data_root = data_root  # not through Hydra's grammar: any folder name will do
+    return cfg
+
+
+def open_source(cfg: Config, name: str) -> Source:
+    """The set ``name`` as a run on it would have it. Raises InputError where the images are not as ``cfg`` says."""
+    from kravl.assemble import training_source  # torch, which a mistyped name need not wait for
+
+    return training_source(cfg) if cfg.data.name == name else _evaluated(cfg, name)[0][1]
+
+
+def images_by_split(cfg: Config, name: str, source: Source) -> dict[str, Samples]:
+    """The images of ``source`` by split; of a set of several parts (domains, corruptions) the test images by part."""
+    if cfg.data.name != name:
+        parts = _evaluated(cfg, name)
+        return {key if len(parts) > 1 else "test": part.split("test") for key, part in parts}
+    domains = [domain for domain in catalog.card(name).get("images", {}) if domain not in SPLITS]
+    if not domains:
+        return {split: source.split(split) for split in source.splits}
+    whole = {key: cfg.data.source[key] for key in ("_target_", "name", "root")}
+    return {d: build({**whole, "domain": d}, Source, cfg.plugins)().split("test") for d in domains}
+
+
+def _evaluated(cfg: Config, name: str) -> list[tuple[str, Source]]:
+    sets: Any = cfg.evaluation.sets
+    sets = OmegaConf.to_container(sets, resolve=True)
+    found = {str(key): settings for key, settings in sets.items() if settings.get("name", key) == name}
+    return [(key, build(settings, Source, cfg.plugins)()) for key, settings in found.items()]
+
+
+def split_file_source(path: Path) -> Source:
+    """The lists of a split file alone: its images need not be there."""
+    return SplitFile(path.stem, str(path.parent), str(path.absolute()))

@@ -1,0 +1,132 @@
+"""The first run: KRAdapter beside LoRA, full fine-tuning, the linear probe and zero-shot, in and out of distribution.
+
+Nothing is downloaded: the pictograms come with pip, the model with kravl. ``python -m kravl.quickstart --help``
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kravl.cli import NO_ROOM, check
+from kravl.config import CONFIGS, register
+from kravl.errors import InputError
+
+METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
+SEEDS = (1, 2, 3)
+CURVE = 5  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
+INTRODUCTION = (
+    "16 pictograms a class of OpenMoji 17, 30 classes such as 'bird' and 'tool'; kravl-tiny, a CLIP of 5.7 million "
+    "parameters that has never seen OpenMoji's drawings. Four ways to adapt it, three seeds each; then the same test "
+    "pictures as they are, and in other styles: what did adapting cost there?",
+    "Pictograms: OpenMoji (https://openmoji.org), CC BY-SA 4.0.",
+)
+NEXT = (
+    "python train.py data=folder data.root=/my/train data.test=/my/test backbone=kravl_tiny shots=8",
+    "python train.py experiment=clip_vitb16_kra_16shot data_root=/data tracking=wandb",
+    "python train.py -m experiment=quickstart_kra,quickstart_lora shots=1,4,16 seed=1,2,3",
+    "python evaluate.py run=runs/quickstart/quickstart_kra/seed1 evaluation=openmoji_shifts alphas=11",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, evaluate, show; finished runs are kept and skipped. 0, or 2 where it cannot be done here."""
+    parser = argparse.ArgumentParser(prog="python -m kravl.quickstart", description=" ".join(INTRODUCTION))
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 1 2 3")
+    options = parser.parse_args(arguments)
+    console = Console(stderr=True, highlight=False)
+    for paragraph in INTRODUCTION:
+        console.print(f"{paragraph}\n")
+    try:
+        planned = plan(options.seeds, [f"runs={options.out}", *options.set])
+        _make(options.out)
+        folders = _train(planned, options.out / "log.txt", console)
+        from kravl.quickstart_report import report
+
+        report(folders, options.out, INTRODUCTION, NEXT)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"error: {error.filename or options.out} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be written: {error.strerror}; pass --out FOLDER") from error
+
+
+def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
+    """The configs of all runs, method by method.
+
+    Raises:
+        InputError: ``changes`` that are no settings.
+    """
+    register()
+    configs = []
+    for method in METHODS:
+        for seed in seeds:
+            points = CURVE if seed == seeds[0] else 1
+            overrides = [f"experiment=quickstart_{method}", f"seed={seed}", f"alphas={points}", *changes]
+            if seed == seeds[0]:
+                check(overrides, "train")
+            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                configs.append(compose("train", overrides=overrides))
+    return configs
+
+
+def _train(planned: Sequence[Any], log: Path, console: Console) -> list[Path]:
+    """Every run in turn, what it prints in the file ``log``; the folders of the runs."""
+    console.print("loading torch ...")
+    from kravl.assemble import plain
+    from kravl.record import folder_of
+    from kravl.run import train
+
+    columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    folders = []
+    with log.open("a") as file, _logged(file), Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(planned))
+        for cfg in planned:
+            progress.update(task, description=f"{cfg.method}, seed {cfg.seed}")
+            train(cfg)
+            folders.append(folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False)))
+            progress.advance(task)
+    return folders
+
+
+@contextmanager
+def _logged(file: TextIO) -> Iterator[None]:
+    """What is printed or logged goes to ``file``."""
+    handler = logging.StreamHandler(file)
+    root, lightning = logging.getLogger(), logging.getLogger("pytorch_lightning")
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # Lightning writes to the terminal by a handler of its own
+    handlers, lightning.handlers = lightning.handlers, []
+    try:
+        with redirect_stdout(file):
+            yield
+    finally:
+        lightning.handlers = handlers
+        root.removeHandler(handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

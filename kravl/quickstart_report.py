@@ -1,0 +1,91 @@
+"""What the first run shows: one table, figures of shift and spectrum, and a page that opens from disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from kravl.aggregate import ZERO_SHOT, Group, group_runs, read_runs
+from kravl.consistency import differences
+from kravl.data.contact_sheet import Row
+from kravl.data.contact_sheet import draw as draw_sheet
+from kravl.data.source import Source
+from kravl.figures import draw, draw_decay
+from kravl.page import Picture, write_page
+from kravl.record import RunFolder
+from kravl.restore import restore, saved_config
+from kravl.spectra import mean_decay, singular_values
+from kravl.tables import HEADING, Table, markdown_rows, table, write_csv
+
+SHOWN = 10  # test pictures a style
+TILE = 72  # pixels
+
+
+def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], following: Sequence[str]) -> None:
+    """Write results.csv, table.md, the figures and index.html to ``out``, and print the table.
+
+    Args:
+        folders: finished runs of one setting; their methods are shown in this order, zero-shot first.
+        following: commands to try next.
+    """
+    runs = [run for folder in folders for run in read_runs(folder)[0]]
+    order = [ZERO_SHOT, *dict.fromkeys(run.record["method"] for run in runs)]
+    groups = sorted(group_runs(runs), key=lambda group: order.index(group.method))
+    rows = [[cell for i, cell in enumerate(row) if i not in (1, 2)] for row in table(groups)]  # one shots, one n
+    write_csv(groups, out / "results.csv")
+    (out / "table.md").write_text("\n".join(markdown_rows(rows)) + "\n")
+    notes = [f"{HEADING}; n = {len(groups[-1].runs)}. Zero-shot needs no seed.", *differences(groups)]
+    write_page(
+        out / "index.html",
+        "kravl: a first run",
+        rows,
+        _pictures(groups, out),
+        {"introduction": introduction, "notes": notes, "next": following},
+    )
+    _show(rows, notes, out, following)
+
+
+def _pictures(groups: Sequence[Group], out: Path) -> list[Picture]:
+    comparison = draw(groups, out).removesuffix("png") + "svg"
+    first = {group.method: RunFolder(group.runs[0].folder) for group in groups if group.method != ZERO_SHOT}
+    decay = {method: mean_decay(singular_values(folder)) for method, folder in first.items()}
+    draw_decay({method: values for method, values in decay.items() if values}, out / "spectrum")
+    _sheet(next(iter(first.values())), out / "pictures.png")
+    return [
+        Picture(out / comparison, "Accuracy in domain and, dashed, the mean of the shifts; right: one against the "
+                "other, the lines are WiSE-FT's from the pretrained to the adapted weights (first seed)"),
+        Picture(out / "spectrum.svg", "Singular values of the weight update, each matrix divided by its largest and "
+                "meaned over matrices (first seed): what falls slowly uses more directions"),
+        Picture(out / "pictures.png", "The same test pictures in every style that is evaluated"),
+    ]  # fmt: skip
+
+
+def _sheet(folder: RunFolder, path: Path) -> None:
+    """One row a set, the same test pictures in each."""
+    data = restore(saved_config(folder, {}), folder).data
+    sets: dict[str, Source] = data.sources
+    step = max(1, len(data.source.split("test")) // SHOWN)
+    rows = []
+    for name, source in sets.items():
+        samples = source.split("test")
+        rows.append(Row(name.replace("_", " "), [samples.image(i) for i in range(0, step * SHOWN, step)]))
+    draw_sheet("test pictures", rows, (), TILE).save(path)
+
+
+def _show(rows: Table, notes: Sequence[str], out: Path, following: Sequence[str]) -> None:
+    """The table turned on its side: it has more columns than a terminal."""
+    console = Console()
+    shown = RichTable(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for i, method in enumerate(row[0] for row in rows):
+        shown.add_column(Text("" if i == 0 else method), justify="left" if i == 0 else "right", no_wrap=i == 0)
+    for cells in list(zip(*rows, strict=True))[1:]:
+        shown.add_row(*map(Text, cells))
+    console.print(shown)
+    for line in notes:
+        console.print(Text(line))
+    console.print(Text(f"\nFigures and pictures: {out / 'index.html'}\nNext:"))
+    for command in following:
+        console.print(Text(f"  {command}"), soft_wrap=True)

@@ -1,0 +1,92 @@
+"""What is kept in memory or in a file changes no bit of a batch."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kravl.data.folder import ImageFolder
+from kravl.data.loaders import Loaders
+from kravl.data.loading import Batch, Loading
+from kravl.data.source import Samples
+from kravl.data.transforms import Preprocess
+
+LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0)
+
+
+@pytest.fixture
+def samples(make_tree: Callable[..., Path]) -> Samples:
+    return ImageFolder(str(make_tree("train", {"cat": 5, "dog": 4})), train="train").split("train")
+
+
+def same(left: list[Batch], right: list[Batch]) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a, b) for pair in zip(left, right, strict=True) for a, b in zip(*pair, strict=True)
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_from_the_kept_file_is_that_from_the_images(
+    num_workers: int, samples: Samples, preprocess: Preprocess, tmp_path: Path
+) -> None:
+    kept = replace(LOADING, cache_root=str(tmp_path / "cache"), num_workers=num_workers)
+    plain, first, later = (
+        Loaders(preprocess, loading, samples, {"test": samples}) for loading in (LOADING, kept, kept)
+    )
+    expected = list(plain.evaluation()["test"])
+
+    first.check()
+    for i in range(len(samples)):
+        state = (samples.file(i) or Path()).stat()
+        # the same size and time, other pixels: whoever reads the image itself would see it
+        (samples.file(i) or Path()).write_bytes(b"\0" * state.st_size)
+        os.utime(samples.file(i) or "", ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    assert same(list(first.evaluation()["test"]), expected)
+    assert same(list(later.evaluation()["test"]), expected)
+
+
+@pytest.mark.parametrize("loading", [LOADING, replace(LOADING, augmentation="none")])
+def test_training_reads_each_image_once_and_before_the_first_batch(
+    loading: Loading, samples: Samples, preprocess: Preprocess
+) -> None:
+    expected = list(Loaders(preprocess, loading, samples, {}).training())
+    loaders = Loaders(preprocess, loading, samples, {})
+
+    loaders.check()
+    for i in range(len(samples)):
+        (samples.file(i) or Path()).unlink()
+
+    assert same(list(loaders.training()), expected)
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(samples: Samples, preprocess: Preprocess) -> None:
+    loaders = Loaders(preprocess, replace(LOADING, augmentation="none"), samples, {"test": samples})
+
+    trained = {int(i): x for batch in loaders.training() for i, x in zip(batch.indices, batch.images, strict=True)}
+    evaluated = {
+        int(i): x for batch in loaders.evaluation()["test"] for i, x in zip(batch.indices, batch.images, strict=True)
+    }
+
+    assert sorted(trained) == sorted(evaluated) == list(range(9))
+    assert all(torch.equal(trained[i], evaluated[i]) for i in range(9))
+
+
+def test_transforms_on_tensors_change_training_a_little_and_evaluation_not_at_all(
+    samples: Samples, preprocess: Preprocess
+) -> None:
+    exact, fast = (
+        Loaders(preprocess, replace(LOADING, transforms=engine), samples, {"test": samples})
+        for engine in ("pil", "tensor")
+    )
+
+    trained = [loaders.finish(next(iter(loaders.training()))) for loaders in (exact, fast)]
+
+    assert torch.equal(trained[0].indices, trained[1].indices)
+    assert not torch.equal(trained[0].images, trained[1].images)
+    levels = 255 * 0.3 * (trained[0].images - trained[1].images).abs()  # of a standard deviation of 0.3
+    assert levels.mean() < 1
+    assert same(list(exact.evaluation()["test"]), list(fast.evaluation()["test"]))

@@ -1,0 +1,106 @@
+"""A table of paths, labels and splits becomes a data set; what is wrong in it is named with its line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kravl.data.table import Table
+from kravl.errors import InputError
+
+ROWS = [
+    ("a/cat/0.png", "cat", "train"),
+    ("a/cat/1.png", "cat", "test"),
+    ("a/hot dog/0.png", "hot_dog", "train"),
+    ("a/hot dog/1.png", "hot_dog", "val"),
+]
+
+
+@pytest.fixture
+def root(make_tree: Callable[..., Path]) -> Path:
+    return make_tree("a", {"cat": 2, "hot dog": 2})
+
+
+def csv_text(separator: str = ",") -> str:
+    return "\n".join(separator.join(row) for row in [("path", "label", "split"), *ROWS])
+
+
+def json_lines() -> str:
+    return "\n\n".join(json.dumps(dict(zip(("path", "label", "split"), row, strict=True))) for row in ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", csv_text()),
+        ("LIST.CSV", "\ufeff" + csv_text().replace("\n", "\r\n")),
+        ("list.csv", csv_text(", ")),
+        ("list.csv", csv_text().replace("a/hot dog/0.png", '"a/hot dog/0.png"').replace(",val", ",validation")),
+        ("list.tsv", csv_text("\t")),
+        ("list.jsonl", json_lines()),
+    ],
+)
+def test_a_table_says_which_images_there_are(name: str, text: str, root: Path) -> None:
+    (root / name).write_bytes(text.encode())
+
+    source = Table(str(root / name))
+
+    assert source.class_names == ("cat", "hot dog")
+    assert source.splits == ("train", "val", "test")
+    assert source.split("train").names == ("a/cat/0.png", "a/hot dog/0.png")
+    assert [source.split(split).labels for split in source.splits] == [(0, 1), (1,), (0,)]
+    assert source.split("val").image(0).size == (10, 12)
+    assert source.split("val").file(0) == root / "a/hot dog/1.png"
+
+
+def test_paths_are_relative_to_the_table_or_to_a_root(root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "lists/a.csv"
+    table.parent.mkdir()
+    table.write_text(csv_text())
+
+    assert Table(str(table), root=str(root)).split("test").image(0).size == (10, 12)
+    with pytest.raises(InputError, match=r"cannot read .*lists/a/cat/1\.png: no such file"):
+        Table(str(table)).split("test").image(0)
+
+
+def test_without_a_column_of_splits_every_image_is_trained_on_and_labels_may_be_numbers(root: Path) -> None:
+    (root / "list.csv").write_text("label,path,note\n7,a/cat/0.png,x\n10,a/cat/1.png,y\n")
+    (root / "list.jsonl").write_text('{"path": "a/cat/0.png", "label": 7}\n{"path": "a/cat/1.png", "label": 10}')
+
+    for name in ("list.csv", "list.jsonl"):
+        source = Table(str(root / name))
+        assert (source.splits, source.class_names) == (("train",), ("10", "7"))
+        assert source.split("train").labels == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "file,label\na.png,cat", r"the first line must name the column 'path'; it names 'file, label'"),
+        ("t.csv", "", r"the first line must name the column 'path'; it names ''"),
+        ("t.csv", "path,label\n", r"table: no classes"),
+        ("t.csv", "path,label\na.png,\n", r"line 2: label is ''; it must be text"),
+        ("t.csv", "path,label\na.png\n", r"line 2: label is None; it must be text"),
+        ("t.csv", "path,label,split\na.png,cat,tets", r"unknown split in .*line 2: 'tets': did you mean 'test'"),
+        ("t.csv", "path,label\n/etc/a.png,cat", r"line 2: '/etc/a.png' leaves the image folder"),
+        ("t.csv", "path,label\na.png,x\nb/../../a.png,cat", r"line 3: 'b/../../a.png' leaves the image folder"),
+        ("t.csv", "path,label\na.png,x\n./a.png,cat", r"line 3: a.png is in line 2 already"),
+        ("t.csv", "path,label\na.png,hot dog\nb.png,Hot_Dog", r"duplicate class names: 'Hot_Dog' and 'hot dog'"),
+        ("t.csv", b"path,label\na.png,gr\xf6\xdfe", r"t.csv is not UTF-8: invalid start byte at byte 19"),
+        ("t.jsonl", '{"path": "a.png", "label": "x"}\n{"path"', r"line 2: not JSON"),
+        ("t.jsonl", '["a.png", "x"]', r"line 1: .* is not an object with path and label"),
+        ("t.jsonl", '{"path": "a.png", "label": true}', r"line 1: label is True; it must be text"),
+        ("t.xlsx", "", r"unknown ending of a table '.xlsx'"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(InputError, match=message):
+        Table(str(tmp_path / name))
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*list\.csv: No such file"):
+        Table(str(tmp_path / "list.csv"))

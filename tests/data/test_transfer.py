@@ -1,0 +1,110 @@
+"""A download that was cut off goes on where it stopped, if the file is still the same."""
+
+import hashlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from file_server import Shelf
+
+from kravl.data.download import fetch
+from kravl.data.remote_file import RemoteFile
+from kravl.errors import InputError
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+Remote = Callable[..., RemoteFile]
+
+
+@pytest.fixture
+def remote(shelf: Shelf) -> Remote:
+    """A file that is on the shelf."""
+    shelf.files["a.bin"] = CONTENT
+
+    def make(*urls: str, **facts: object) -> RemoteFile:
+        return RemoteFile("a.bin", urls or (f"{shelf.url}/a.bin",), **({"sha256": SHA256} | facts))
+
+    return make
+
+
+def test_after_a_cut_only_the_rest_is_asked_for(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:
+    shelf.cuts["a.bin"] = [100_000, 50_000]
+
+    got = fetch(remote(), tmp_path)
+
+    assert got.path.read_bytes() == CONTENT
+    assert shelf.asked == [("a.bin", None), ("a.bin", "bytes=100000-"), ("a.bin", "bytes=150000-")]
+
+
+def test_a_later_process_goes_on_with_what_an_earlier_one_has(
+    shelf: Shelf,
+    remote: Remote,
+    tmp_path: Path,
+) -> None:
+    shelf.cuts["a.bin"] = [100_000, 0]
+    with pytest.raises(InputError, match=r"the connection ended after 100,000 of 300,000 bytes(.|\n)*give the command"):
+        fetch(remote(), tmp_path)
+
+    got = fetch(remote(), tmp_path)
+
+    assert got.path.read_bytes() == CONTENT
+    assert shelf.asked[-1] == ("a.bin", "bytes=100000-")
+
+
+def test_a_killed_process_has_kept_what_came(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:
+    shelf.cuts["a.bin"] = [100_000]
+    shelf.stalls.clear()
+    program = (
+        "import pathlib, sys\n"
+        "from kravl.data.download import fetch\n"
+        "from kravl.data.remote_file import RemoteFile\n"
+        "fetch(RemoteFile('a.bin', (sys.argv[1],)), pathlib.Path(sys.argv[2]))\n"
+    )
+    part = tmp_path / "a.bin.part"
+    with subprocess.Popen([sys.executable, "-c", program, f"{shelf.url}/a.bin", str(tmp_path)]) as process:
+        while process.poll() is None and not (part.is_file() and part.stat().st_size == 100_000):
+            time.sleep(0.01)
+        process.kill()
+    shelf.stalls.set()
+
+    got = fetch(remote(), tmp_path)
+
+    assert got.path.read_bytes() == CONTENT
+    assert shelf.asked == [("a.bin", None), ("a.bin", "bytes=100000-")]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole_again(
+    shelf: Shelf,
+    remote: Remote,
+    tmp_path: Path,
+) -> None:
+    shelf.knows_ranges = False
+    shelf.cuts["a.bin"] = [100_000]
+
+    got = fetch(remote(), tmp_path)
+
+    assert got.path.read_bytes() == CONTENT
+    assert shelf.asked == [("a.bin", None), ("a.bin", "bytes=100000-")]
+
+
+@pytest.mark.parametrize("etag", ['"first"', None, 'W/"weak"'])
+def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
+    shelf: Shelf,
+    remote: Remote,
+    etag: str | None,
+    tmp_path: Path,
+) -> None:
+    other = CONTENT[::-1] + b"more"
+    shelf.etag = etag
+    shelf.cuts["a.bin"] = [100_000, 0]
+    with pytest.raises(InputError):
+        fetch(remote(sha256=None), tmp_path)
+    shelf.files["a.bin"], shelf.etag = other, etag and etag.replace("first", "second")
+
+    got = fetch(remote(sha256=None), tmp_path)
+
+    assert got.path.read_bytes() == other

@@ -1,0 +1,79 @@
+"""The first run, small: its table, its page, its mistakes, and that it can be given again."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from kravl import quickstart
+
+SMALL = (
+    "shots=2",
+    "optim.epochs=1",
+    "loading.min_batches=1",
+    "data.source.size=32",
+    "evaluation=in_domain",
+    "++evaluation.sets.silhouette={_target_: kravl.data.openmoji.Pictograms, style: silhouette, size: 32}",
+    "trainer.accelerator=cpu",
+)
+
+
+def first_run(out: Path) -> int:
+    return quickstart.main(["--out", str(out), "--seeds", "1", "--set", *SMALL])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("first") / "out"
+    assert first_run(out) == 0
+    return out
+
+
+def test_every_method_has_its_numbers(done: Path) -> None:
+    rows = list(csv.DictReader((done / "results.csv").open()))
+    found = {(row["method"], row["quantity"]) for row in rows}
+
+    for method in ("zero-shot", "linear_probe", "lora", "kra", "full"):
+        assert {(method, "test/accuracy"), (method, "silhouette/accuracy"), (method, "ood_mean")} <= found
+    assert {row["method"] for row in rows if row["quantity"] == "effective_rank"} == {"lora", "kra", "full"}
+
+
+def test_the_page_shows_table_figures_and_pictures(done: Path) -> None:
+    page = (done / "index.html").read_text()
+
+    assert re.findall(r'<th scope="row">([^<]+)</th>', page) == ["zero-shot", "linear_probe", "lora", "kra", "full"]
+    assert page.count("<img src=") == 3
+    assert "CC BY-SA 4.0" in page
+
+
+def test_the_same_command_again_prints_the_same_table(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert first_run(done) == 0
+    first = capsys.readouterr().out
+    assert first_run(done) == 0
+
+    assert capsys.readouterr().out == first
+    assert "OOD mean" in first
+    assert "silhouette" in first
+    assert "python train.py data=folder" in first
+
+
+def test_what_a_run_prints_is_kept_in_the_log_and_out_of_the_table(done: Path) -> None:
+    assert "zero-shot → adapted" in (done / "log.txt").read_text()
+
+
+def test_a_mistyped_setting_is_one_line_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quickstart.main(["--out", str(tmp_path / "out"), "--set", "shotz=2"]) == 2
+    error = capsys.readouterr().err
+    assert "shotz" in error
+    assert "shots" in error.split("shotz", 1)[1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert quickstart.main(["--out", str(tmp_path / "file"), "--set", *SMALL]) == 2
+    assert "cannot be written" in capsys.readouterr().err
