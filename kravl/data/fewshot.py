@@ -4,6 +4,15 @@ The protocols are those of CoOp (Zhou et al., IJCV 2022, https://arxiv.org/abs/2
 Ben Ayed, CVPRW 2024, https://arxiv.org/abs/2405.18541) and Tip-Adapter (Zhang et al., ECCV 2022,
 https://arxiv.org/abs/2207.09519), so that their subsets come out again, and the convention that KRAdapter's authors
 took over from aTLAS (https://github.com/fredzzhang/atlas).
+
+``coop``: ``shots`` images of each class, classes in order of first appearance, then min(shots, 4) validation images
+of each from the same generator. ``cliplora``: the same, but validation is drawn first, so that its seed 1 is not
+CoOp's seed 1. ``tip``: CoOp's training images, and every validation image; Tip-Adapter itself used seed 1 alone.
+``official``: classes in label order, no validation images.
+
+``lineage``: classes in label order, the last ``shots`` of a random permutation of each, or the first part of one
+permutation of all images; no validation images. It is aTLAS's rule, not its images: those were drawn from a global
+generator that other code had advanced, from the labels seen in the first 1,001 batches alone, and never published.
 """
 
 import random
@@ -28,16 +37,7 @@ def few_shot_split(
     protocol: str,
     short_classes: str = "error",
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Indices of the training and of the validation images, in the order the protocol draws them.
-
-    ``coop``: ``shots`` images of each class, classes in order of first appearance, then min(shots, 4) validation images
-    of each from the same generator. ``cliplora``: the same, but validation is drawn first, so that its seed 1 is not
-    CoOp's seed 1. ``tip``: CoOp's training images, and every validation image; Tip-Adapter itself used seed 1 alone.
-    ``official``: classes in label order, no validation images.
-
-    ``lineage``: classes in label order, the last ``shots`` of a random permutation of each, or the first part of one
-    permutation of all images; no validation images. It is aTLAS's rule, not its images: those were drawn from a global
-    generator that other code had advanced, from the labels seen in the first 1,001 batches alone, and never published.
+    """Indices of the training and of the validation images, in the order the protocol draws them; see the module.
 
     Args:
         shots: images a class; None takes every training image, and every validation image where the protocol has any.
@@ -57,19 +57,25 @@ def few_shot_split(
         return _share(len(train_labels), shots, seed), ()
     if short_classes == "error":
         require_shots(train_labels, shots, {label: f"class {label}" for label in train_labels})
+    if protocol == "tip":
+        return _protocol_draw("coop", train_labels, (), shots, seed, repeat=True)[0], tuple(range(len(val_labels)))
+    return _protocol_draw(protocol, train_labels, val_labels, shots, seed, repeat=protocol == "cliplora")
+
+
+def _protocol_draw(
+    protocol: str, train_labels: Sequence[int], val_labels: Sequence[int], shots: int, seed: int, repeat: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     rng = random.Random(seed)
     train, val = _by_class(train_labels), _by_class(val_labels)
     if protocol == "lineage":
         return _permuted(dict(sorted(train.items())), shots, seed), ()
-    if protocol == "tip":
-        return _draw(rng, train, shots, repeat=True), tuple(range(len(val_labels)))
     if protocol == "official":
         return _draw(rng, dict(sorted(train.items())), shots), ()
     if protocol == "coop":
-        train_indices = _draw(rng, train, shots)
+        train_indices = _draw(rng, train, shots, repeat)
         return train_indices, _draw(rng, val, min(shots, MAX_VAL_SHOTS))
-    val_indices = _draw(rng, val, min(shots, MAX_VAL_SHOTS), repeat=True)
-    return _draw(rng, train, shots, repeat=True), val_indices
+    val_indices = _draw(rng, val, min(shots, MAX_VAL_SHOTS), repeat)
+    return _draw(rng, train, shots, repeat), val_indices
 
 
 def _check(shots: int | float | None, protocol: str, short_classes: str) -> None:

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source, existing_folder, refuse_duplicates
+from kravl.data.layout import existing_folder
+from kravl.data.source import Samples, Source, refuse_duplicates
 from kravl.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)

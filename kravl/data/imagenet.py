@@ -8,8 +8,8 @@ import pkgutil
 import open_clip
 
 from kravl.data.folder import folder_samples
-from kravl.data.layout import find_folder
-from kravl.data.source import Samples, Source, existing_folder
+from kravl.data.layout import existing_folder, find_folder
+from kravl.data.source import Samples, Source
 from kravl.errors import unknown
 
 WAYS = ("subset", "all")

@@ -6,6 +6,21 @@ from kravl.data import catalog
 from kravl.errors import InputError
 
 
+def existing_folder(name: str, path: str | Path) -> Path:
+    """``path`` as a folder.
+
+    Raises:
+        InputError: there is none; with the path tried, the setting to change, and where the images come from.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no folder"
+        source = catalog.card(name).get("homepage")
+        hint = f" (images: {source})" if source else ""
+        raise InputError(f"{name}: {what} {folder}; set data_root, or the root of this set{hint}")
+    return folder
+
+
 def find_folder(name: str, root: str | Path) -> Path:
     """The folder that holds all that the card of ``name`` says it needs.
 

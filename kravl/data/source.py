@@ -147,18 +147,3 @@ def refuse_duplicates(where: str, names: Iterable[str]) -> None:
     double = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     if double:
         raise InputError(f"{where}: duplicate class names: {'; '.join(double)}; rename or merge them")
-
-
-def existing_folder(name: str, path: str | Path) -> Path:
-    """``path`` as a folder.
-
-    Raises:
-        InputError: there is none; with the path tried, the setting to change, and where the images come from.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no folder"
-        source = catalog.card(name).get("homepage")
-        hint = f" (images: {source})" if source else ""
-        raise InputError(f"{name}: {what} {folder}; set data_root, or the root of this set{hint}")
-    return folder

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kravl.data.images import FileOpener
-from kravl.data.layout import find_folder, find_split_file
-from kravl.data.source import Samples, Source, existing_folder
+from kravl.data.layout import existing_folder, find_folder, find_split_file
+from kravl.data.source import Samples, Source
 from kravl.errors import InputError
 
 SPLITS = ("train", "val", "test")

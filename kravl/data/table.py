@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kravl.data.class_list import read_text
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source, existing_folder
+from kravl.data.layout import existing_folder
+from kravl.data.source import Samples, Source
 from kravl.errors import InputError, unknown
 
 COLUMNS = ("path", "label", "split")

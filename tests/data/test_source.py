@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kravl.data.folder import ImageFolder
-from kravl.data.source import existing_folder, refuse_duplicates, spoken
+from kravl.data.layout import existing_folder
+from kravl.data.source import refuse_duplicates, spoken
 from kravl.errors import InputError
 
 
