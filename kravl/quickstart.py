@@ -21,7 +21,7 @@ from kravl.errors import InputError
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
 SEEDS = (1, 2, 3)
-CURVE = 5  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
+CURVE = 3  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
 INTRODUCTION = (
     "16 pictograms a class of OpenMoji 17, 30 classes such as 'bird' and 'tool'; kravl-tiny, a CLIP of 5.7 million "
     "parameters that has never seen OpenMoji's drawings. Four ways to adapt it, three seeds each; then the same test "

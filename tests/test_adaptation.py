@@ -21,7 +21,13 @@ MARGIN = 0.15  # far below what experiments/quickstart shows, far above what cha
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """KRAdapter on 16 pictograms a class, as in the quickstart."""
     runs = tmp_path_factory.mktemp("runs")
-    overrides = ["experiment=quickstart_kra", "evaluation=in_domain", f"runs={runs}", "trainer.accelerator=cpu"]
+    overrides = [
+        "experiment=quickstart_kra",
+        "optim.epochs=4",
+        "evaluation=in_domain",
+        f"runs={runs}",
+        "trainer.accelerator=cpu",
+    ]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         train(compose("train", overrides))
     (folder,) = runs.glob("*/seed*")

@@ -32,9 +32,9 @@ def test_a_run_without_adapted_matrices_has_none(tiny_run, tmp_path: Path) -> No
 
 
 def test_the_decay_compares_matrices_of_different_sizes_by_share_of_their_rank() -> None:
-    short, long = torch.tensor([4.0, 2.0]), torch.tensor([2.0, 1.5, 1.0])
+    short, long = torch.tensor([4.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 1.0, 0.5, 0.5])
 
-    assert mean_decay({"a": short, "b": long}, points=3) == pytest.approx([1.0, (0.5 + 0.75) / 2, 0.5])
+    assert mean_decay({"a": short, "b": long}, points=3) == pytest.approx([1.0, (0.75 + 0.5) / 2, 0.25])
 
 
 def test_what_did_not_change_has_no_part_in_the_decay() -> None:

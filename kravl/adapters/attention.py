@@ -6,10 +6,7 @@ from torch.nn import functional as F
 
 from kravl.adapters.linear import adapted_linear
 from kravl.adapters.parameter import blocks_of, reads_adapted
-
-# Tokens up to which attention is written out when it trains in mixed precision on a CPU: the backward pass of PyTorch's
-# fused kernel is slow there (a step of kravl-tiny, 65 tokens: 0.41 s with it, 0.18 s without)
-SHORT = 128
+from kravl.adapters.short_attention import is_short, short_attention
 
 
 class AdaptedAttention(nn.MultiheadAttention):
@@ -50,7 +47,11 @@ class AdaptedAttention(nn.MultiheadAttention):
         if attn_mask is not None:
             attn_mask = _additive(attn_mask, q.dtype)
             attn_mask = attn_mask if attn_mask.dim() == 2 else attn_mask.view(*q.shape[:3], -1)
-        y = _attention(q, k, v, attn_mask, self.dropout if self.training else 0.0, is_causal)
+        dropout = self.dropout if self.training else 0.0
+        if is_short(q) and not (dropout or is_causal):
+            y = short_attention(q, k, v, attn_mask)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout, is_causal)
         return self.out_proj(y.permute((0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)).reshape(x.shape))
 
     def _project(self, x: Tensor) -> Tensor:
@@ -64,14 +65,6 @@ class AdaptedAttention(nn.MultiheadAttention):
             return adapted_linear(x, weight, self.in_proj_bias, blocks)
         packed = adapted_linear(x, weight, None, blocks)
         return packed + self.in_proj_bias.to(packed.dtype)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool) -> Tensor:
-    mixed = q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    if mixed and q.requires_grad and q.shape[-2] <= SHORT and not (dropout or is_causal):
-        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
-        return (scores if mask is None else scores + mask).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal)
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
