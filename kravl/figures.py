@@ -53,6 +53,7 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
             axes.plot(share, decay, label=method, color=colour, marker=marker, markevery=len(decay) // 8)
         axes.set_yscale("log")
         axes.set_ylim(bottom=1e-3)
+        axes.set_yticks([1, 0.1, 0.01, 0.001], ["1", "0.1", "0.01", "0.001"])
         axes.set(xlabel="singular value, % of the smaller dimension", ylabel="relative to the largest")
         axes.set_title("spectrum of the weight update, mean over matrices")
         axes.legend()

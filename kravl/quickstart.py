@@ -116,6 +116,7 @@ def _logged(file: TextIO) -> Iterator[None]:
     """What is printed or logged goes to ``file``."""
     handler = logging.StreamHandler(file)
     root, lightning = logging.getLogger(), logging.getLogger("pytorch_lightning")
+    level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     # Lightning writes to the terminal by a handler of its own
@@ -126,6 +127,7 @@ def _logged(file: TextIO) -> Iterator[None]:
     finally:
         lightning.handlers = handlers
         root.removeHandler(handler)
+        root.setLevel(level)
 
 
 if __name__ == "__main__":

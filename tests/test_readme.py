@@ -54,3 +54,7 @@ def test_the_example_runs():
 
 def test_the_readme_is_short():
     assert len(TEXT.splitlines()) <= 150
+
+
+def test_the_table_is_the_one_that_the_experiment_holds():
+    assert (ROOT / "experiments/quickstart/table.md").read_text() in TEXT

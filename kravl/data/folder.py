@@ -31,13 +31,15 @@ class ImageFolder(Source):
 
     def __init__(
         self,
-        root: str,
+        root: str | None,
         test: str | None = None,
         train: str | None = None,
         val: str | None = None,
         name: str = "folder",
         templates: str = "single",
     ) -> None:
+        if root is None:
+            raise InputError(f"{name}: no folder of images is given; pass data.root=...")
         self._root = existing_folder(name, root)
         given = {"train": train or ".", "val": val, "test": test}
         self._folders = {split: self._under_root(name, path) for split, path in given.items() if path is not None}

@@ -33,11 +33,13 @@ class Table(Source):
 
     def __init__(
         self,
-        file: str,
+        file: str | None,
         root: str | None = None,
         name: str = "table",
         templates: str = "single",
     ) -> None:
+        if file is None:
+            raise InputError(f"{name}: no table is given; pass data.file=...")
         path = Path(file)
         self._root = existing_folder(name, path.parent if root is None else root)
         self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}

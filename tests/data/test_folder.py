@@ -151,3 +151,8 @@ def test_a_link_that_leads_nowhere_or_to_itself_is_named(make_tree: Callable[...
     for index, name, reason in ((1, "away", "no such file"), (2, "loop", "symbolic link")):
         with pytest.raises(InputError, match=rf"cannot read .*cat/{name}\.png: .*{reason}"):
             samples.check(index)
+
+
+def test_a_forgotten_root_is_asked_for() -> None:
+    with pytest.raises(InputError, match=r"no folder of images is given; pass data.root="):
+        ImageFolder(None)

@@ -104,3 +104,8 @@ def test_what_is_wrong_is_named_with_its_line(name: str, text: str | bytes, mess
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*list\.csv: No such file"):
         Table(str(tmp_path / "list.csv"))
+
+
+def test_a_forgotten_file_is_asked_for() -> None:
+    with pytest.raises(InputError, match=r"no table is given; pass data.file="):
+        Table(None)
