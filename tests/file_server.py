@@ -1,11 +1,20 @@
 """A local HTTP server that holds files, and misbehaves as it is told."""
 
+import hashlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+from kravl.data.remote_file import RemoteFile
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+Remote = Callable[..., RemoteFile]
 
 
 @dataclass

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from file_server import Shelf, serve
+from file_server import CONTENT, SHA256, Remote, Shelf, serve
 from PIL import Image
+
+from kravl.data.remote_file import RemoteFile
 
 MakeTree = Callable[[str, Mapping[str, int]], Path]
 
@@ -47,3 +49,14 @@ def shelf() -> Iterator[Shelf]:
     """An HTTP server on this machine."""
     with serve() as it:
         yield it
+
+
+@pytest.fixture
+def remote(shelf: Shelf) -> Remote:
+    """A file that is on the shelf."""
+    shelf.files["a.bin"] = CONTENT
+
+    def make(*urls: str, **facts: object) -> RemoteFile:
+        return RemoteFile("a.bin", urls or (f"{shelf.url}/a.bin",), **({"sha256": SHA256} | facts))
+
+    return make

@@ -1,32 +1,16 @@
 """What is not the published file is never used, and mirrors are asked in order."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from file_server import Shelf
+from file_server import CONTENT, SHA256, Remote, Shelf
 
 from kravl.data.download import fetch
 from kravl.data.remote_file import RemoteFile
 from kravl.errors import InputError
 
-CONTENT = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
-Remote = Callable[..., RemoteFile]
-
-
-@pytest.fixture
-def remote(shelf: Shelf) -> Remote:
-    """A file that is on the shelf."""
-    shelf.files["a.bin"] = CONTENT
-
-    def make(*urls: str, **facts: object) -> RemoteFile:
-        return RemoteFile("a.bin", urls or (f"{shelf.url}/a.bin",), **({"sha256": SHA256} | facts))
-
-    return make
 
 
 def test_a_file_comes_whole_and_nothing_else_is_left(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:

@@ -1,34 +1,15 @@
 """A download that was cut off goes on where it stopped, if the file is still the same."""
 
-import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from file_server import Shelf
+from file_server import CONTENT, Remote, Shelf
 
 from kravl.data.download import fetch
-from kravl.data.remote_file import RemoteFile
 from kravl.errors import InputError
-
-CONTENT = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-Remote = Callable[..., RemoteFile]
-
-
-@pytest.fixture
-def remote(shelf: Shelf) -> Remote:
-    """A file that is on the shelf."""
-    shelf.files["a.bin"] = CONTENT
-
-    def make(*urls: str, **facts: object) -> RemoteFile:
-        return RemoteFile("a.bin", urls or (f"{shelf.url}/a.bin",), **({"sha256": SHA256} | facts))
-
-    return make
 
 
 def test_after_a_cut_only_the_rest_is_asked_for(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:
