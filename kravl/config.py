@@ -137,7 +137,8 @@ def register(wanted: Iterable[str] = ()) -> None:
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                label = "${backbone.name}_${method}_${images:${shots},${fraction}}"  # follows what the command line changes
+                # follows what the command line changes
+                label = "${backbone.name}_${method}_${images:${shots},${fraction}}"
                 node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
 

@@ -122,6 +122,10 @@ def test_a_registered_experiment_composes_to_what_its_name_says():
     ],
 )
 def test_a_run_is_named_by_how_many_images_it_trains_on(overrides: list[str], name: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from kravl.config import CONFIGS
+
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert compose("train", overrides).name == name
