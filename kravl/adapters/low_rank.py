@@ -18,7 +18,11 @@ class LowRank(Adapter):
     """
 
     inner: int  # k
-    trained: tuple[bool, bool]  # whether trainable parameters enter up, and down
+
+    @property
+    @abstractmethod
+    def trained(self) -> tuple[bool, bool]:
+        """Whether parameters that train enter up, and down."""
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -60,54 +64,57 @@ class LowRank(Adapter):
         return total + tokens * k * ((rows + columns) * up + columns * down + rows * (chain or down))
 
     def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> Pull:
-        leaves = self.leaves()
-        with torch.enable_grad():
-            factors = self.bound(leaves)._masked(mask)
+        up, down = self._masked(mask)
         if out is not None:
-            up, down = (factor.detach() for factor in factors)
             torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
         def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
-            towards = self._pull(factors, gradient, x, towards_x, mask)
-            trained = [factor for factor in factors if factor.requires_grad]
-            known = {id(factor): tensor for factor, tensor in zip(trained, towards, strict=True)}
-            if known.keys() == {
-                id(leaf) for leaf in leaves.values()
-            }:  # the factors are parameters: no need of autograd
-                return [known[id(leaf)] for leaf in leaves.values()]
-            return torch.autograd.grad(trained, list(leaves.values()), towards, allow_unused=True) if trained else ()
+            cast_up, cast_down = up.to(x.dtype), down.to(x.dtype)
+            towards_up, towards_down = self._pull(cast_up, cast_down, mask, (gradient, x, towards_x))
+            if towards_down is not None and mask is not None and not _of_entries(mask):
+                towards_down *= mask
+            return self.pull_back(towards_up, towards_down) if any(self.trained) else ()
 
         return pull
 
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        """Gradients of the trainable parameters from those (k, out), (k, in) of the factors where they are `trained`.
+
+        They may be overwritten.
+        """
+        leaves = self.leaves()
+        with torch.enable_grad():
+            up, down = self.bound(leaves).factors()
+            pairs = [(factor, towards) for factor, towards in ((up.T, towards_up), (down, towards_down))]
+        factors, towards = zip(*[pair for pair in pairs if pair[1] is not None], strict=True)
+        return torch.autograd.grad(factors, list(leaves.values()), towards, allow_unused=True)
+
     def _pull(
-        self,
-        factors: tuple[Tensor, Tensor],
-        gradient: Tensor,
-        x: Tensor,
-        towards_x: Tensor | None,
-        mask: Tensor | None,
-    ) -> list[Tensor]:
-        """The gradients of those ``factors`` that need one; the rest as in `Pull`."""
-        chain, entries, dtype = towards_x is not None, _of_entries(mask), factors[0].dtype
-        up, down = (factor.detach().to(x.dtype) for factor in factors)
+        self, up: Tensor, down: Tensor, mask: Tensor | None, ends: tuple[Tensor, Tensor, Tensor | None]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of up, transposed, and of down, where they are trained; ``ends`` as in `Pull`."""
+        gradient, x, towards_x = ends
+        chain, (trains_up, trains_down) = towards_x is not None, self.trained
         counts = [self.operations(len(x), chain, dense) for dense in (True, False)]
-        dense = not entries and counts[0] < counts[1]
-        needs_hidden = chain or (factors[1].requires_grad and not dense)
-        hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
-        if towards_x is not None and not entries:
+        dense = not _of_entries(mask) and counts[0] < counts[1]
+        hidden = gradient @ up if chain or (trains_down and not dense) else gradient  # (tokens, k)
+        if towards_x is not None and not _of_entries(mask):
             towards_x.addmm_(hidden, down, alpha=self.scale)
         elif towards_x is not None:
             towards_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
+        towards_up = towards_down = None
         if dense:
             weight = torch.mm(gradient.T, x, out=scratch("matrix", (up.shape[0], down.shape[1]), x, x.dtype))
-        else:
+            towards_up = down @ weight.T if trains_up else None
+            towards_down = up.T @ weight if trains_down else None
+        elif trains_up or trains_down:
             x = self._dropped(x, mask)
-        towards = []
-        if factors[0].requires_grad:
-            towards.append(weight @ down.T if dense else gradient.T @ (x @ down.T))
-        if factors[1].requires_grad:
-            towards.append(up.T @ weight if dense else hidden.T @ x)
-        return [tensor.to(dtype).mul_(self.scale) for tensor in towards]
+            towards_up = (x @ down.T).T @ gradient if trains_up else None
+            towards_down = hidden.T @ x if trains_down else None
+        return self._scaled(towards_up), self._scaled(towards_down)
+
+    def _scaled(self, towards: Tensor | None) -> Tensor | None:
+        return None if towards is None else towards.to(self.dtype).mul_(self.scale)
 
     def _masked(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         up, down = self.factors()
