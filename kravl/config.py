@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
@@ -129,6 +129,7 @@ def register(wanted: Iterable[str] = ()) -> None:
 
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
+    OmegaConf.register_new_resolver("images", _images, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -137,9 +138,17 @@ def register(wanted: Iterable[str] = ()) -> None:
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                label = "${backbone.name}_${method}_${shots}shot"  # follows what the command line changes
+                # follows what the command line changes
+                label = "${backbone.name}_${method}_${images:${shots},${fraction}}"
                 node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
+
+
+def _images(shots: int | None, fraction: float | None) -> str:
+    """How many images a run trains on, as its name says it: 16shot, fraction0.5 or all."""
+    if shots is not None:
+        return f"{shots}shot"
+    return "all" if fraction is None else f"fraction{fraction}"
 
 
 def _names(group: str) -> list[str]:
