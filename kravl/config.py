@@ -88,6 +88,7 @@ class Config:
     split_protocol: str = "coop"  # coop | cliplora | tip | lineage | official
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
+    checkpointing: bool = False  # keep the input of each block alone and compute it again: less memory, more time
     alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
