@@ -30,6 +30,7 @@ class LoRA(Adapter):
         scale = alpha / (math.sqrt(rank) if rank_stabilised else rank)
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
+        self.input_dropout = nn.Dropout(dropout)  # a module: whoever looks for random parts finds it
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
@@ -38,5 +39,5 @@ class LoRA(Adapter):
         return self.b @ self.a
 
     def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.dropout(x, self.dropout, self.training)
+        x = self.input_dropout(x)
         return self.scale * F.linear(x, self.a.to(x.dtype)), self.b.to(x.dtype)
