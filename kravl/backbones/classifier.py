@@ -68,7 +68,7 @@ class Classifier(nn.Module, ABC):
         return not trains and not any(_varies(module) for module in tower.modules())
 
     def prepare(self) -> None:
-        """Recompute what evaluation reuses between batches; call it whenever weights have changed."""
+        """Recompute what evaluation reuses between batches; call it whenever trained weights have changed."""
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that start from nothing and may need a learning rate of their own; empty if there are none."""

@@ -16,6 +16,8 @@ from kravl.backbones.text_tower import causal_text_tower
 from kravl.errors import InputError, unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
+# rows of the text tower at a time, see `ClassPrompts`: those of a prompt for each class of ImageNet are 4,008
+TEXT_ROWS = 4096
 
 
 class ClipClassifier(Classifier):
@@ -32,11 +34,9 @@ class ClipClassifier(Classifier):
             weights.
         quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
         logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
-        text_rows: rows of the text tower whose activations are kept at a time, see `ClassPrompts`; fewer take less
-            memory and more time.
 
     Raises:
-        InputError: unknown model or tag, unusable checkpoint, weights that cannot be reached, or no rows.
+        InputError: unknown model or tag, unusable checkpoint, or weights that cannot be reached.
     """
 
     zero_shot = True
@@ -52,20 +52,16 @@ class ClipClassifier(Classifier):
         pretrained: str | None,
         quick_gelu: bool | None = None,
         logit_scale: str = "fixed",
-        text_rows: int = 8192,
     ) -> None:
         super().__init__(class_names)
         if logit_scale not in ("fixed", "learned"):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
-        if text_rows < 1:
-            raise InputError(f"text_rows is {text_rows}; it must be at least 1")
         self.model: Any
         self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu)
         self._first_token = clip_pools_first_token(self.model.visual)
         self.preprocess = _preprocess(self.model)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self.templates = tuple(templates)
-        self._text_rows = text_rows
         self._prompts = self._read(self.class_names, self.templates)
         self._further = nn.ModuleList()
         self.register_buffer("_text_features", None, persistent=False)
@@ -92,6 +88,7 @@ class ClipClassifier(Classifier):
 
     def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
         self._further.append(self._read(class_names, templates))
+        self._text_features = None
 
     def encode_text(self) -> Tensor:
         """Unit text features of the classes, shape (C, d)."""
@@ -99,6 +96,8 @@ class ClipClassifier(Classifier):
 
     @torch.no_grad()
     def prepare(self) -> None:
+        if self._text_features is not None and not self.text_trains():
+            return
         # outside of autocast: what serves many batches is computed in full precision once
         with torch.autocast(self._prompts.tokens.device.type, enabled=False):
             self._text_features = self.encode_text()
@@ -109,7 +108,7 @@ class ClipClassifier(Classifier):
         prompts = [template.format(class_name) for class_name in class_names for template in templates]
         tokens = _tokenizer(self._name)(prompts).to(self.model.logit_scale.device)
         tower = causal_text_tower(self.model)
-        return ClassPrompts(tokens, len(class_names), self.model.encode_text, tower, self._text_rows)
+        return ClassPrompts(tokens, len(class_names), self.model.encode_text, tower, TEXT_ROWS)
 
     def _class_features(self) -> Tensor:
         if head := self.head_parameters():

@@ -3,6 +3,8 @@
 Inspection decides: a tower that pools otherwise, or whose blocks are of a kind that is not known here, runs as it is.
 """
 
+from typing import Any
+
 import torch
 from open_clip.transformer import ResidualAttentionBlock, Transformer
 from open_clip.transformer import VisionTransformer as ClipVision
@@ -27,7 +29,7 @@ def clip_pools_first_token(tower: nn.Module) -> bool:
     )
 
 
-def clip_first_token(tower: ClipVision, images: Tensor) -> Tensor:
+def clip_first_token(tower: Any, images: Tensor) -> Tensor:
     """What ``tower`` makes of images (n, 3, h, w): features (n, d)."""
     last = tower.transformer.resblocks[-1]
     if not is_stepwise(last.attn):
@@ -45,11 +47,11 @@ def timm_pools_first_token(model: nn.Module) -> bool:
     """Whether `timm_first_token` is for this timm model."""
     if type(model) is not TimmVision or model.global_pool != "token" or model.attn_pool is not None:
         return False
-    attention = model.blocks[-1].attn if _ends_in(Block, model.blocks) else None
+    attention: Any = model.blocks[-1].attn if _ends_in(Block, model.blocks) else None
     return type(attention) is Attention and attention.gate is None
 
 
-def timm_first_token(model: TimmVision, images: Tensor) -> Tensor:
+def timm_first_token(model: Any, images: Tensor) -> Tensor:
     """What the head of ``model`` reads of images (n, 3, h, w): features (n, d)."""
     last = model.blocks[-1]
     settings = {"stop_early": True, "intermediates_only": True, "output_fmt": "NLC", "return_prefix_tokens": True}

@@ -1,6 +1,7 @@
-"""Rows that several processes compute in shares, and that each of them needs whole; gradients flow back to their owner."""
+"""Rows that several processes compute in shares and each needs whole; gradients flow back to their owner."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ def num_processes() -> int:
 
 
 def own_share(count: int) -> tuple[slice, list[int]]:
-    """The rows of this process among ``count``, and how many each process has: as many as the others, give or take one."""
+    """The rows of this process among ``count``, and how many each process has: equally many, give or take one."""
     processes, rank = num_processes(), distributed.get_rank()
     bounds = [count * i // processes for i in range(processes + 1)]
-    return slice(bounds[rank], bounds[rank + 1]), [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    return slice(bounds[rank], bounds[rank + 1]), [b - a for a, b in pairwise(bounds)]
 
 
 def gather_rows(own: Tensor, sizes: Sequence[int]) -> Tensor:

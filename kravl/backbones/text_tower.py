@@ -6,6 +6,8 @@ as in LoRA's dropout, would then be shared by prompts that ought to draw their o
 to the longest of them and nothing else. Any other tower is left as it is.
 """
 
+from typing import Any
+
 import torch
 from open_clip import CLIP, CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
@@ -89,7 +91,7 @@ def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:
     return (kind if kind in ("argmax", "eos") else None), eos
 
 
-def _is_plain(block: nn.Module) -> bool:
+def _is_plain(block: Any) -> bool:
     return type(block) is ResidualAttentionBlock and is_stepwise(block.attn)
 
 

@@ -1,4 +1,4 @@
-"""Self-attention in two steps, so that its tokens can be gathered between them: q, k and v of tokens, then attention."""
+"""Self-attention in two steps, between which tokens can be gathered: q, k and v of tokens, then attention."""
 
 from typing import Protocol, runtime_checkable
 
@@ -43,9 +43,9 @@ def project(attention: nn.Module, x: Tensor) -> Tensor:
 def attend(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
     """Output (n, l, d), not yet projected, for q (n, l, d) among k and v (n, m, d); from the end if ``is_causal``."""
     assert isinstance(attention, nn.MultiheadAttention)
-    split = [rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for rows in (q, k, v)]
+    q, k, v = (rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for rows in (q, k, v))
     if isinstance(attention, StepwiseAttention):
-        heads = attention.attend(*split, is_causal=is_causal)
+        heads = attention.attend(q, k, v, is_causal=is_causal)
     else:
-        heads = F.scaled_dot_product_attention(*split, is_causal=is_causal)
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
     return heads.transpose(1, 2).flatten(2)

@@ -78,7 +78,8 @@ def test_each_distinct_beginning_is_one_row():
 
 
 def test_pieces_keep_to_their_size_and_hold_every_prompt_once():
-    rows = [tuple(tokens[: end + 1]) for tokens, end in zip(prompts().tolist(), prompts().argmax(1).tolist())]
+    ends = prompts().argmax(dim=1).tolist()
+    rows = [tuple(tokens[: end + 1]) for tokens, end in zip(prompts().tolist(), ends, strict=True)]
 
     pieces = split(rows, max_rows=60)
 
