@@ -4,17 +4,16 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.base import check_rank
+from kravl.adapters.low_rank import LowRank
 
 
-class LoRA(Adapter):
+class LoRA(LowRank):
     """ΔW = B A with B (out, r) zero and A (r, in) Kaiming-uniform, scaled by alpha / r.
 
     ``rank_stabilised`` scales by alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732), as CLIP-LoRA
-    does. ``dropout`` acts on each entry of the input where the two thin products are used, which is everywhere but on
-    bare projections.
+    does. ``dropout`` acts on each entry of the adapter's input, as there; on bare projections on columns of ΔW.
     """
 
     def __init__(
@@ -30,14 +29,17 @@ class LoRA(Adapter):
         scale = alpha / (math.sqrt(rank) if rank_stabilised else rank)
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
-        self.input_dropout = nn.Dropout(dropout)  # a module: whoever looks for random parts finds it
+        self.input_dropout = nn.Dropout(dropout)  # whoever asks what in a model is random finds a module
+        self.inner, self.trained = rank, (True, True)
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
-    def delta_weight(self) -> Tensor:
-        return self.b @ self.a
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.b, self.a
 
-    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.input_dropout(x)
-        return self.scale * F.linear(x, self.a.to(x.dtype)), self.b.to(x.dtype)
+    def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
+        if x is None or not self.input_dropout.training or self.dropout == 0.0:
+            return super().draw_mask(x)
+        keep = torch.empty((x[..., 0].numel(), self.in_features), dtype=torch.bool, device=x.device)
+        return keep.bernoulli_(1.0 - self.dropout)

@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.base import check_rank
+from kravl.adapters.low_rank import LowRank
 
 
-class RandLoRA(Adapter):
+class RandLoRA(LowRank):
     """ΔW = Σ_i B_i diag(λ_i) A diag(γ_i) over ceil(m / r) bases of rank r, scaled by alpha / r; λ and γ train.
 
     m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, normal of
@@ -36,7 +37,8 @@ class RandLoRA(Adapter):
         self.lam = nn.Parameter(torch.zeros(num, rank))
         self.gamma = nn.Parameter(torch.full((num, short), 1 / long))
 
-    def delta_weight(self) -> Tensor:
-        scaled_a = (self.gamma.unsqueeze(1) * self.bases_a).flatten(0, 1)  # (num * r, m)
-        update = (self.bases_b * self.lam.flatten()) @ scaled_a  # (M, m)
-        return update if self.out_features > self.in_features else update.T
+        self.inner, self.trained = num * rank, (out_features <= in_features, out_features > in_features)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        scaled = (self.lam.unsqueeze(2) * self.gamma.unsqueeze(1) * self.bases_a).flatten(0, 1)  # (num * r, m)
+        return (self.bases_b, scaled) if self.out_features > self.in_features else (scaled.T, self.bases_b.T)
