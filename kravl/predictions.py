@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from kravl.errors import InputError
+from kravl.features import Batches
 
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
 # positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
@@ -31,7 +32,7 @@ class Classifier(Protocol):
     def features_are_fixed(self) -> bool: ...
 
 
-Kept = dict[str, list[tuple[Tensor, Tensor, Tensor]]]  # set -> its batches, image features in place of the images
+Kept = dict[str, Batches]  # set -> its batches, image features in place of the images
 
 
 class Predictions(NamedTuple):
@@ -91,7 +92,7 @@ class _Pass(LightningModule):
         name, columns = list(self.classes.items())[dataloader_idx]
         features = images if images.dim() == 2 else self.classifier.image_features(images)
         if self.takes is not None:
-            self.takes.setdefault(name, []).append((features.cpu(), labels.cpu(), indices.cpu()))
+            self.takes.setdefault(name, Batches()).add(features, labels, indices)
         logits = _select(self.classifier.logits(features), columns)
         outside = (labels < 0) | (labels >= logits.shape[1])
         if outside.any():

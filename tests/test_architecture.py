@@ -24,6 +24,7 @@ ALLOWED = {
     "cli": {"config"},
     "trainer": {"checkpoint"},
     "evaluation": {"predictions"},
+    "predictions": {"features"},
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
     "consistency": {"aggregate"},
