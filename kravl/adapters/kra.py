@@ -66,8 +66,7 @@ class KRAdapter(Adapter):
             short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
             towards = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
             pulled = _contract(cast(towards, self.u.dtype), self.u, self.v)
-            trains = (self.u.requires_grad, self.v.requires_grad)
-            return [factor.mul_(self.scale) for factor, wanted in zip(pulled, trains, strict=True) if wanted]
+            return [p.mul_(self.scale) for p, own in zip(pulled, (self.u, self.v), strict=True) if own.requires_grad]
 
         return pull
 
@@ -76,7 +75,7 @@ def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Ten
     """out[i, a * r + b] = weight[i, a * r + b] + scale * v[i, a] * u[i, b] in one pass; the last group may be cut."""
     r, long = u.shape[1], weight.shape[1]
     whole, rest = divmod(long, r)
-    groups, target = (matrix[:, : long - rest].unflatten(1, (whole, r)) for matrix in (weight, out))
+    groups, target = (matrix[:, : long - rest].view(-1, whole, r) for matrix in (weight, out))
     torch.addcmul(groups, v[:, :whole].unsqueeze(2), u.unsqueeze(1), value=scale, out=target)
     if rest:
         torch.addcmul(weight[:, -rest:], v[:, whole:], u[:, :rest], value=scale, out=out[:, -rest:])
@@ -86,7 +85,7 @@ def _contract(towards: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of u and v from that (m, M) of the rows v_i ⊗ u_i: each row, folded to (c, r), times u_i and v_i."""
     r, long = u.shape[1], towards.shape[1]
     whole, rest = divmod(long, r)
-    groups = towards[:, : long - rest].unflatten(1, (whole, r))
+    groups = towards[:, : long - rest].view(-1, whole, r)
     towards_u = (v[:, :whole].unsqueeze(1) @ groups).squeeze(1)
     towards_v = (groups @ u.unsqueeze(2)).squeeze(2)
     if rest:

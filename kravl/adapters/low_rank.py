@@ -64,11 +64,17 @@ class LowRank(Adapter):
         with torch.enable_grad():
             factors = self.bound(leaves)._masked(mask)
         if out is not None:
-            self.add_to(weight, mask, out)
+            up, down = (factor.detach() for factor in factors)
+            torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
         def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
             towards = self._pull(factors, gradient, x, towards_x, mask)
             trained = [factor for factor in factors if factor.requires_grad]
+            known = {id(factor): tensor for factor, tensor in zip(trained, towards, strict=True)}
+            if known.keys() == {
+                id(leaf) for leaf in leaves.values()
+            }:  # the factors are parameters: no need of autograd
+                return [known[id(leaf)] for leaf in leaves.values()]
             return torch.autograd.grad(trained, list(leaves.values()), towards, allow_unused=True) if trained else ()
 
         return pull
@@ -86,7 +92,8 @@ class LowRank(Adapter):
         up, down = (factor.detach().to(x.dtype) for factor in factors)
         counts = [self.operations(len(x), chain, dense) for dense in (True, False)]
         dense = not entries and counts[0] < counts[1]
-        hidden = gradient @ up if chain or not dense else gradient  # (tokens, k)
+        needs_hidden = chain or (factors[1].requires_grad and not dense)
+        hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
         if towards_x is not None and not entries:
             towards_x.addmm_(hidden, down, alpha=self.scale)
         elif towards_x is not None:
@@ -107,7 +114,7 @@ class LowRank(Adapter):
         return (up, down) if mask is None or _of_entries(mask) else (up, down * mask)
 
     def _dropped(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return (x * mask).mul_(1 / (1 - self.dropout)) if _of_entries(mask) else x
+        return x if mask is None or mask.dim() == 1 else (x * mask).mul_(1 / (1 - self.dropout))
 
 
 def _of_entries(mask: Tensor | None) -> bool:

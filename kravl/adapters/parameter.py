@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
+from kravl.adapters.precision import without_autocast
 
 
 class Block(NamedTuple):
@@ -63,7 +64,7 @@ def adapted_weight(weight: Tensor, blocks: Sequence[Block]) -> Tensor:
 
     Computed outside autocast: a bf16 product of LoRA factors would lose the small updates of early training.
     """
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device.type):
         updates = [block.adapter(weight[block.rows], block.mask) for block in blocks]
         if len(updates) == 1 and updates[0].shape == weight.shape:
             return weight + updates[0]

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kravl.adapters.parameter import Block, adapted_weight
+from kravl.adapters.precision import without_autocast
 from kravl.adapters.scratch import cast, scratch
 
 
@@ -25,7 +26,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[B
     tokens = x.reshape(-1, x.shape[-1])
     chained = [block for block in blocks if block.adapter.chains(len(tokens), block.mask)]
     merged = [block for block in blocks if not block.adapter.chains(len(tokens), block.mask)]
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         if torch.compiler.is_compiling():  # it differentiates by itself, and rebuilds what is cheap
             adapted = adapted_weight(weight, merged).to(dtype)
         else:
@@ -57,7 +58,7 @@ class _Product(torch.autograd.Function):
         blocks = _with_saved(ctx.blocks, rest)
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device.type):
             towards_x, grads = _pull(tokens, flat, weight, blocks, ctx.needs_input_grad[2])
         grad_x = None if towards_x is None else towards_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
@@ -92,10 +93,11 @@ def _room(weight: Tensor, merged: Sequence[Block]) -> Tensor:
     """A matrix for the adapted weight: the rows that no block adapts are there; ``weight`` itself if all are."""
     if not merged:
         return weight
-    dtype = torch.promote_types(weight.dtype, next(merged[0].adapter.parameters()).dtype)
+    dtype = torch.promote_types(weight.dtype, merged[0].adapter.dtype)
     out = scratch("matrix", (weight.shape[0], weight.shape[1]), weight, dtype)
     rows = sorted((block.rows.start, block.rows.stop) for block in merged)
     starts, stops = zip(*rows, strict=True)
     for start, stop in zip((0, *stops), (*starts, len(weight)), strict=True):
-        out[start:stop] = weight[start:stop]
+        if start < stop:
+            out[start:stop] = weight[start:stop]
     return out

@@ -16,12 +16,12 @@ def scratch(purpose: str, shape: tuple[int, int], like: Tensor, dtype: torch.dty
     """An uninitialised matrix on the device of ``like``, valid until the next call for the same ``purpose``."""
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=like.device)
-    buffers: dict[tuple[str, torch.dtype], Tensor] = _kept.__dict__
-    size = shape[0] * shape[1]
-    if (purpose, dtype) not in buffers or buffers[purpose, dtype].numel() < size:
+    name, size = f"{purpose} {dtype}", shape[0] * shape[1]
+    buffer: Tensor | None = _kept.__dict__.get(name)
+    if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # what is made in that mode cannot be written outside of it
-            buffers[purpose, dtype] = torch.empty(size, dtype=dtype)
-    return buffers[purpose, dtype][:size].view(shape)
+            _kept.__dict__[name] = buffer = torch.empty(size, dtype=dtype)
+    return buffer[:size].view(shape)
 
 
 def cast(matrix: Tensor, dtype: torch.dtype) -> Tensor:
