@@ -10,35 +10,19 @@ kept features once (the image tower) and in every epoch (the head); all other me
 """
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import open_clip
 import torch
 from measure import interleaved, operations, product_rate, saved_bytes
 from record import publish, record
-from steps import PROBE, Setting, Steps
+from steps import PROBE, Setting, Steps, clip_of_width
 
 MIB = 2**20
-HEAD = 64  # width of an attention head
 Row = dict[str, Any]
-
-
-def clip_of_width(width: int, blocks: int) -> str:
-    """The name of an open_clip model of that width in both towers, at the resolution and patches of ViT-B-32."""
-    name = f"width-{width}"
-    vision = {"image_size": 224, "layers": blocks, "width": width, "head_width": HEAD, "patch_size": 32}
-    text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": width // HEAD, "layers": blocks}
-    with TemporaryDirectory() as folder:
-        config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
-        (Path(folder) / f"{name}.json").write_text(json.dumps(config))
-        open_clip.add_model_config(folder)
-    return name
 
 
 def step_row(axis: str, size: int, steps: Steps, rounds: int, rate: float) -> Row:
@@ -132,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.quick:
         options.widths, options.classes, options.batches, options.shots = [64, 128], [2, 4], [1, 2], [1, 2]
-        options.blocks, options.rounds = 2, 1
+        options.blocks, options.rounds, options.model = 2, 1, clip_of_width(64, 2)
     setting = Setting(options.device, getattr(torch, options.dtype), options.blocks)
     rate = product_rate(options.device, setting.dtype)
     rows = measure(options, setting, rate)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from measure import interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
 from record import publish, record
-from steps import METHODS, PROBE, Setting, Steps
+from steps import METHODS, PROBE, Setting, Steps, clip_of_width
 
 MIB = 2**20
 LOOPS = ("plain", "kravl")
@@ -28,7 +28,7 @@ LOOPS = ("plain", "kravl")
 
 def check(name: str, method: str, classes: int) -> None:
     """That both loops have the same features and gradients in float64, without what is dropped at random."""
-    steps = Steps(name, method, classes, 4, Setting(dtype=torch.float64, blocks=2))
+    steps = Steps(name, method, classes, 4, Setting(dtype=torch.float64))
     steps.classifier.eval()
     steps.plain.eval()
     for ours, theirs in zip(steps.values("kravl"), steps.values("plain"), strict=True):
@@ -69,11 +69,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--json", type=Path, help="a file for the record")
-    parser.add_argument("--quick", action="store_true", help="two blocks, one round, equality in float64")
+    parser.add_argument("--quick", action="store_true", help="a small model, one round, equality in float64")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.quick:
-        options.classes, options.batch, options.blocks, options.rounds = [3], 2, 2, 1
+        options.models, options.classes, options.batch, options.rounds = [clip_of_width(128, 3)], [3], 2, 1
         for name, method in product(options.models, options.methods):
             check(name, method, classes=5)
     setting = Setting(options.device, getattr(torch, options.dtype), options.blocks)

@@ -6,8 +6,11 @@ and v apart (CLIP-LoRA, https://arxiv.org/abs/2405.18541). Both start from the s
 """
 
 import copy
+import json
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
@@ -31,7 +34,20 @@ METHODS = {
     "LoRA, dropout 0.25": (partial(LoRA, rank=2, alpha=1, rank_stabilised=True, dropout=0.25), APART),
 }
 PROBE = "linear probe"
+HEAD = 64  # width of an attention head
 TEMPLATE = "a photo of a {}."
+
+
+def clip_of_width(width: int, blocks: int) -> str:
+    """The name of an open_clip model of that width in both towers, at the resolution and patches of ViT-B-32."""
+    name = f"width-{width}"
+    vision = {"image_size": 224, "layers": blocks, "width": width, "head_width": HEAD, "patch_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": width, "heads": width // HEAD, "layers": blocks}
+    with TemporaryDirectory() as folder:
+        config = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
+        (Path(folder) / f"{name}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(folder)
+    return name
 
 
 class TwoBranches(nn.Module):
