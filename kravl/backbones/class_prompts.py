@@ -36,7 +36,7 @@ class ClassPrompts(nn.Module):
         self.num_classes, self._encode, self._tower, self._max_rows = num_classes, encode, tower, max_rows
         self._trees = nn.ModuleList()
         self._places: list[int] = []  # of each prompt in the features that the trees yield, one after another
-        self._share: ClassPrompts | None = None
+        self._share: list[ClassPrompts] = []  # none yet, or one; no child: processes would find each other's different
 
     def features(self) -> Tensor:
         """Unit features (C, d), by the weights as they are."""
@@ -53,10 +53,11 @@ class ClassPrompts(nn.Module):
         if num_processes() == 1 or self.num_classes < num_processes():
             return self.features()
         share, sizes = own_share(self.num_classes)
-        if self._share is None:
+        if not self._share:
             tokens = self.tokens.unflatten(0, (self.num_classes, -1))[share]
-            self._share = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
-        return gather_rows(self._share.features(), sizes)
+            own = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
+            self._share.append(own)
+        return gather_rows(self._share[0].features(), sizes)
 
     def _pieces(self) -> Iterator[Callable[[], Tensor]]:
         tower = self._tower

@@ -4,6 +4,9 @@ Inspection decides. Under a causal mask nothing after the pooled token is comput
 common is computed once (`PromptTree`), the last block for the pooled token alone. Random numbers for each entry,
 as in LoRA's dropout, would then be shared by prompts that ought to draw their own: while a tower drops, prompts are cut
 to the longest of them and nothing else. Any other tower is left as it is.
+
+On a GPU the order in which the gradients of shared rows are added varies from pass to pass, unless PyTorch's
+deterministic algorithms are on, as kravl's trainer has them by default (``trainer.deterministic``).
 """
 
 from typing import Any

@@ -42,7 +42,7 @@ def _process(rank: int, folder: str) -> None:
     )
     step = Step()
     results = step.results(slice(2 * rank, 2 * rank + 2), DistributedDataParallel(step))
-    own = len(step.prompts._share.tokens)
+    own = len(step.prompts._share[0].tokens)
     torch.save({"results": results, "own": own}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
