@@ -38,7 +38,7 @@ class Step(torch.nn.Module):
 
 def _process(rank: int, folder: str) -> None:
     distributed.init_process_group(
-        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", f"file://{folder}/meeting", rank=rank, world_size=2, timeout=timedelta(minutes=5)
     )
     step = Step()
     results = step.results(slice(2 * rank, 2 * rank + 2), DistributedDataParallel(step))
