@@ -12,8 +12,8 @@ EVERYBODY = {"errors"}
 # a part may import these other parts; whatever is not named here imports nobody but kravl.errors
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
-    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "learner", "predictions",
-            "record", "restore", "result", "tracking", "trainer"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "features", "learner",
+            "phases", "predictions", "record", "restore", "result", "tracking", "trainer"},
     "restore": {"adapters", "assemble", "config", "record"},
     "spectra": {"adapters", "record", "restore"},
     "quickstart": {"assemble", "cli", "config", "local_runs", "quickstart_report", "record"},
@@ -21,10 +21,11 @@ ALLOWED = {
     "quickstart_report": {"aggregate", "consistency", "data", "figures", "page", "record", "restore", "spectra",
                           "tables"},
     "page": {"tables"},
-    "result": {"assemble", "config", "evaluation", "record"},
+    "result": {"assemble", "config", "evaluation", "phases", "record"},
     "cli": {"config"},
     "trainer": {"checkpoint"},
     "evaluation": {"predictions"},
+    "predictions": {"features"},
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
     "consistency": {"aggregate"},
