@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING
 
+from kravl.analysis_config import ApproximateConfig, SpectraConfig
+
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 SHOTS = (1, 2, 4, 8, 16)
@@ -131,6 +133,8 @@ def register(wanted: Iterable[str] = ()) -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="approximate_schema", node=ApproximateConfig)
+    store.store(name="spectra_schema", node=SpectraConfig)
     for name in wanted:
         for backbone, method in product(_names("backbone"), _names("method")):
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):

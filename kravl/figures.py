@@ -39,7 +39,7 @@ def draw(groups: Sequence[Group], folder: Path) -> str:
             _against_in_domain(panels[1], groups)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         figure.suptitle(", ".join(groups[0].setting))
-        _save(figure, folder / f"{stem}.png")
+        save(figure, folder / f"{stem}.png")
     return f"{stem}.png"
 
 
@@ -57,10 +57,11 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
         axes.set(xlabel="singular value, % of the smaller dimension", ylabel="relative to the largest")
         axes.set_title("spectrum of the weight update, mean over matrices")
         axes.legend()
-        _save(figure, path)
+        save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as PNG and as SVG, ``path`` with either ending: the same bytes each time."""
     figure.savefig(path.with_suffix(".png"), dpi=150)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
