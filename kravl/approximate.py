@@ -19,7 +19,6 @@ def approximate(cfg: Any) -> None:
     Raises:
         InputError: an unknown target, method or setting, before the first fit.
     """
-    import torch
 
     from kravl.approximation.ledger import Ledger
     from kravl.approximation.report import report

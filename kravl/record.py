@@ -92,7 +92,7 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
 
 
 def own(path: Path) -> int:
-    """The lock of a folder with one owner, to be closed; the kernel lets go of it when its process ends, however it ends.
+    """The lock of a folder with one owner, to be closed; the kernel frees it when its process ends, however it ends.
 
     Raises InputError where another process has it.
     """

@@ -19,7 +19,7 @@ class KRALoRA(Adapter):
 
     A generic KRAdapter has no fewer parameters than 2 * m * sqrt(M); K has about 2 * m * sqrt(M / share), and ``rank``
     None spends on B A what that saves, rounded down but at least 1. With m the shorter and M the longer side, row i of
-    K is v_(i // share) ⊗ u_i, U (m, r) is zero, V (ceil(m / share), c) Kaiming-uniform with negative slope ``init_a``,
+    K is v_(i // share) ⊗ u_i, U (m, r) is zero, V (ceil(m / share), c) Kaiming-uniform with negative slope 5,
     r = floor(sqrt(m / share)), c = ceil(M / r); if the shorter side is the input, K is transposed. B is zero and A
     Kaiming-uniform, as in LoRA.
 
@@ -34,18 +34,17 @@ class KRALoRA(Adapter):
         share: int = 2,
         rank: int | None = None,
         scale: float = 2.0,
-        init_a: float = 5.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(out_features, in_features, scale, dropout)
         if not isinstance(share, int) or share < 1:
             raise InputError(f"share must be a whole number of at least 1, not {share!r}")
-        self.share, self.rank, self.init_a = share, rank, init_a
+        self.share, self.rank = share, rank
         short, long = sorted((out_features, in_features))
         r = max(1, math.isqrt(short // share))
         self.u = nn.Parameter(torch.zeros(short, r))
         self.v = nn.Parameter(torch.empty(math.ceil(short / share), math.ceil(long / r)))
-        nn.init.kaiming_uniform_(self.v, a=init_a)
+        nn.init.kaiming_uniform_(self.v, a=5.0)
         if rank is None:
             own = inner_size("short", short, long)
             saved = short * (own + math.ceil(long / own)) - self.u.numel() - self.v.numel()

@@ -1,6 +1,6 @@
 """Methods at equal numbers of parameters: which setting of a method spends a budget best."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -30,15 +30,25 @@ def unit(shape: Shape) -> int:
     return count(KRAdapter, shape)
 
 
-def spend(name: str, make: MakeAdapter, shape: Shape, budget: float) -> tuple[MakeAdapter, int]:
-    """``make`` with the size whose number of parameters is nearest to ``budget``, and that number.
+def sizes(make: MakeAdapter, shape: Shape) -> list[tuple[int, MakeAdapter]]:
+    """(trainable parameters, constructor) of ``make`` as it is, then with every value of the first knob it has."""
+    with torch.device("meta"):
+        legal = make(*shape).hyperparameters()
+    knob = next((name for name in KNOBS if name in legal), None)
+    members = [make]
+    if knob:
+        members += [partial(make, **{knob: value}) for value in range(1, max(shape) + 1)]
+    return [(count(each, shape), each) for each in members]
+
+
+def spend(name: str, sized: Sequence[tuple[int, MakeAdapter]], shape: Shape, budget: float) -> tuple[MakeAdapter, int]:
+    """The member of `sizes` whose number of parameters is nearest to ``budget``, and that number.
 
     Its own settings win a tie. A method whose largest member is smaller keeps that one: the number tells.
 
     Raises:
         OverBudgetError: even its smallest member is larger by a tenth.
     """
-    sized = [(count(each, shape), each) for each in _sizes(make, shape)]
     smallest = min(number for number, _ in sized)
     if smallest > OVER * budget:
         raise OverBudgetError(
@@ -47,13 +57,3 @@ def spend(name: str, make: MakeAdapter, shape: Shape, budget: float) -> tuple[Ma
         )
     number, best = min(sized, key=lambda each: (abs(each[0] - budget), each[0]))
     return best, number
-
-
-def _sizes(make: MakeAdapter, shape: Shape) -> Iterator[MakeAdapter]:
-    """As it is, then every value of the first of KNOBS that it has."""
-    yield make
-    with torch.device("meta"):
-        legal = make(*shape).hyperparameters()
-    knob = next((name for name in KNOBS if name in legal), None)
-    for size in range(1, max(shape) + 1) if knob else ():
-        yield partial(make, **{knob: size})  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from kravl.approximation.summary import ERROR, OPTIMUM, Row, at_one_budget
 from kravl.figures import COLOURS, MARKERS, STYLE, save
@@ -26,7 +27,8 @@ def draw(rows: Sequence[Row], folder: Path) -> dict[str, str]:
             save(_panels(rows, _against_budget), folder / "error_against_budget.png")
             captions["error_against_budget"] = (
                 "Relative Frobenius error against trainable parameters, mean ± standard deviation over seeds; the line "
-                "is the closed-form optimum of the method in the same colour, where there is one. 1 is no better than zero."
+                "is the closed-form optimum of the method in the same colour, where there is one. 1 is no better than "
+                "zero."
             )
         one = at_one_budget(rows)
         save(_heat_map(one), folder / "winners.png")
@@ -59,7 +61,9 @@ def _panels(rows: Sequence[Row], fill: Callable[[Axes, Sequence[Row], list[str]]
         axes.set_title(target)
     for axes in list(figure.axes)[len(targets) :]:
         axes.set_visible(False)
-    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
     return figure
 
@@ -73,12 +77,21 @@ def _against_budget(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         spread = [row.std[ERROR] for row in own]
         axes.errorbar(
-            x, [row.mean[ERROR] for row in own], spread, ls="", color=colour, marker=marker, ms=4, capsize=2, label=method
+            x,
+            [row.mean[ERROR] for row in own],
+            spread,
+            ls="",
+            color=colour,
+            marker=marker,
+            ms=4,
+            capsize=2,
+            label=method,
         )
         best = [(row.parameters, row.mean[OPTIMUM]) for row in own if OPTIMUM in row.mean]
         if best:
             axes.plot(*zip(*best, strict=True), color=colour, lw=1, ls=LINES[i % len(LINES)])
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.set_ylim(-0.03, 1.08)
     axes.set(xlabel="trainable parameters", ylabel="relative error")
 
@@ -86,8 +99,9 @@ def _against_budget(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None
 def _spectra(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
     def line(values: Sequence[float], **style: object) -> None:
         share = [100 * i / (len(values) - 1) for i in range(len(values))]
-        axes.plot(share, values, **style)  # type: ignore[arg-type]
+        axes.plot(share, [value / top for value in values], **style)  # type: ignore[arg-type]
 
+    top = max(rows[0].target_spectrum)
     line(rows[0].target_spectrum, color="black", lw=3.5, alpha=0.35, label="target")
     for row in rows:
         i = methods.index(row.method)
@@ -100,10 +114,10 @@ def _spectra(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
             lw=1,
             label=row.method,
         )
-    top = max(rows[0].target_spectrum)
     axes.set_yscale("log")
-    axes.set_ylim(1e-3 * top, 3 * top)
-    axes.set(xlabel="singular value, % of all", ylabel="its size")
+    axes.set_ylim(1e-3, 2)
+    axes.set_yticks([1, 0.1, 0.01, 0.001], ["1", "0.1", "0.01", "0.001"])
+    axes.set(xlabel="singular value, % of all", ylabel="relative to the target's")
 
 
 def _heat_map(rows: Sequence[Row]) -> Figure:

@@ -53,7 +53,7 @@ def fit(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tensor:
 
 def _train(adapter: Adapter, base: Tensor, goal: Tensor, settings: FitSettings) -> None:
     parameters = [p for p in adapter.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     for step in range(settings.steps):
         if settings.schedule == "cosine":
             for group in optimizer.param_groups:

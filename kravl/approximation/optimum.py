@@ -12,8 +12,9 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
 
-ROUNDS = 200  # at most, of filling in what is cut; each round lowers the error
-SETTLED = 1e-7  # relative change of the estimate
+ROUNDS = 200  # at most, of alternating least squares where entries are cut; none raises the error
+SETTLED = 1e-6  # relative change of a factor
+TINY = 1e-300  # keeps rows of zeros zero
 
 
 @singledispatch
@@ -67,19 +68,30 @@ def _(adapter: KronA, target: Tensor) -> Tensor | None:
 
 
 def _rank_one(matrices: Tensor, known: Tensor) -> Tensor:
-    """Best rank-one approximation of each of ``matrices`` (n, a, b) on the entries that are ``known``.
+    """Best rank-one approximation of each of ``matrices`` (n, a, b) on the entries that are ``known`` (1, a, b).
 
-    Exact where all are. Else the unknown ones are filled with the estimate until it settles (Mazumder et al., JMLR
-    2010), which finds a local optimum.
+    Exact where all are. Else alternating least squares from there, which finds a local optimum: each factor in turn is
+    the best for the other on the known entries.
     """
-    best = _leading(matrices)
-    for _ in range(0 if known.all() else ROUNDS):
-        previous, best = best, _leading(torch.where(known, matrices, best))
-        if torch.linalg.vector_norm(best - previous) <= SETTLED * torch.linalg.vector_norm(best):
-            break
-    return best
+    left, right = _leading(torch.where(known, matrices, 0.0))
+    if not known.all():
+        weights, values = known.to(matrices.dtype), torch.where(known, matrices, 0.0)
+        for _ in range(ROUNDS):
+            previous = left
+            left = _best(values @ right, weights @ right.square())
+            right = _best(values.mT @ left, weights.mT @ left.square())
+            scale = torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp(min=TINY)
+            left, right = left * scale, right / scale
+            if torch.linalg.vector_norm(left - previous) <= SETTLED * torch.linalg.vector_norm(left):
+                break
+    return left @ right.mT
 
 
-def _leading(matrices: Tensor) -> Tensor:
+def _best(products: Tensor, squares: Tensor) -> Tensor:
+    return products / squares.clamp(min=TINY)
+
+
+def _leading(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The first singular vectors (n, a, 1) times the value, and (n, b, 1)."""
     u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
-    return s[:, :1, None] * u[:, :, :1] * vh[:, :1]
+    return u[:, :, :1] * s[:, :1, None], vh[:, :1].mT

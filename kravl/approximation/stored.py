@@ -22,7 +22,8 @@ class Pretrained(Target):
     """
 
     def __init__(self, path: str, tensor: str) -> None:
-        self.source, self.tensor = SHIPPED if path == "kravl" else Path(path), tensor
+        self.source: Path = SHIPPED if path == "kravl" else Path(path)
+        self.tensor = tensor
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         return _cut(_read(self.source, self.tensor), shape, f"{self.tensor} of {self.source}")
@@ -40,7 +41,8 @@ class Delta(Target):
     def __init__(self, run: str | None, site: str) -> None:
         if not run:
             raise InputError("a fine-tuning update needs a run: variants.delta.run=FOLDER of a run with adapter=full")
-        self.source, self.site = Path(run) / "adapter.safetensors", site
+        self.source: Path = Path(run) / "adapter.safetensors"
+        self.site = site
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         return _cut(_read(self.source, f"{self.site}.delta", FULL), shape, f"{self.site} of {self.source.parent}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kravl.adapters.base import Adapter
-from kravl.approximation.budget import MakeAdapter, OverBudgetError, count, spend, unit
+from kravl.approximation.budget import MakeAdapter, OverBudgetError, count, sizes, spend, unit
 from kravl.approximation.fit import FitSettings, fit
 from kravl.approximation.measure import Decomposed, frobenius_error, measure
 from kravl.approximation.optimum import optimum
@@ -88,7 +88,15 @@ def plan(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, MakeAdapt
                 scale = grid.methods[method].scale
                 own = settings if scale is None else FitSettings(**{**asdict(settings), "scale": scale})
                 trial = Trial(
-                    target, method, grid.shape, budget, seed, parameters, _describe(make, grid.shape), goal.identity, own
+                    target,
+                    method,
+                    grid.shape,
+                    budget,
+                    seed,
+                    parameters,
+                    _describe(make, grid.shape),
+                    goal.identity,
+                    own,
                 )
                 trials.append((trial, make))
     return trials, notes
@@ -100,12 +108,12 @@ def _sized(grid: Grid) -> tuple[dict[tuple[str, float | None], tuple[MakeAdapter
     for name, method in grid.methods.items():
         if not grid.budgets:
             sized[name, None] = method.make, count(method.make, grid.shape)
+        members = sizes(method.make, grid.shape) if grid.budgets else []
         for budget in grid.budgets:
             try:
-                sized[name, budget] = spend(name, method.make, grid.shape, budget * unit(grid.shape))
+                sized[name, budget] = spend(name, members, grid.shape, budget * unit(grid.shape))
             except OverBudgetError as error:
                 notes.append(f"left out: {error}")
-                continue
     if not sized:
         raise InputError(f"no method fits: {'; '.join(notes)}; give a larger one, budgets=[{2 * max(grid.budgets):g}]")
     return sized, notes

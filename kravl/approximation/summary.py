@@ -34,13 +34,14 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     for record in records:
         members[record["target"], record["method"], record["budget"], record["parameters"]].append(record)
     rows = []
-    for key, found in members.items():
+    for (target, method, budget, parameters), found in members.items():
         values = [_values(record) for record in found]
         names = [name for name in values[0] if all(name in each for each in values)]
         mean = {name: fmean(each[name] for each in values) for name in names}
         std = {name: stdev(each[name] for each in values) if len(values) > 1 else 0.0 for name in names}
-        spectra = ([fmean(at) for at in zip(*(record[name] for record in found), strict=True)] for name in SPECTRA)
-        rows.append(Row(*key, len(found), mean, std, *spectra))
+        spectra = [zip(*(record[name] for record in found), strict=True) for name in SPECTRA]
+        fitted, given = ([fmean(at) for at in points] for points in spectra)
+        rows.append(Row(target, method, budget, parameters, len(found), mean, std, fitted, given))
     return rows
 
 
