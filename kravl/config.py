@@ -92,6 +92,7 @@ class Config:
     seed: int = 1  # initialisation, order, augmentation
     alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
+    spectrum: str = "fast"  # fast | exact: while training single precision and randomised, or full decompositions
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"

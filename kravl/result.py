@@ -46,13 +46,19 @@ def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
     return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
 
 
-def cost(train_seconds: float, evaluation_seconds: float, device: torch.device) -> dict[str, Any]:
-    """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process."""
+def cost(
+    train_seconds: float, evaluation_seconds: float, spectrum_seconds: float, device: torch.device
+) -> dict[str, Any]:
+    """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process.
+
+    What spectra took is a part of training.
+    """
     on_gpu = device.type == "cuda"
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "train_seconds": train_seconds,
         "evaluation_seconds": evaluation_seconds,
+        "spectrum_seconds": spectrum_seconds,
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else kibibytes * 1024,
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
     }

@@ -1,14 +1,29 @@
 """Singular values of what a run added, read back from its folder."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
 
+from kravl.config import CONFIGS
+from kravl.errors import InputError
 from kravl.record import find_run
 from kravl.restore import saved_config
 from kravl.run import train
-from kravl.spectra import mean_decay, singular_values
+from kravl.site_place import place
+from kravl.spectra import singular_values, spectra, trace_of
+from kravl.spectra_report import mean_decay
+from kravl.trace import read_trace
+
+
+def config(run: str | list[str], out: str) -> Any:
+    listed = run if isinstance(run, str) else f"[{','.join(run)}]"
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("spectra", [f"run={listed}", f"out={out}"])
 
 
 def test_the_values_are_those_of_the_update_that_was_trained(tiny_run, tmp_path: Path) -> None:
@@ -49,3 +64,80 @@ def test_a_config_that_no_longer_fits_is_one_line(tiny_run, tmp_path: Path) -> N
 
     with pytest.raises(ValueError, match=r"config.yaml does not fit: .*speed"):
         saved_config(find_run(str(folder)), {})
+
+
+def test_two_runs_are_drawn_side_by_side(tiny_run, tmp_path: Path) -> None:
+    for method in ("lora", "kra"):
+        train(tiny_run(f"method={method}", "spectrum_every=2"))
+    folders = sorted(str(path) for path in (tmp_path / "runs").glob("*/seed*"))
+
+    spectra(config(run=folders, out=f"{tmp_path}/out"))
+
+    for name in ("layers", "steps", "decay"):
+        with Image.open(tmp_path / f"out/{name}.png") as image:
+            assert sum(image.convert("L").histogram()[:250]) > 3000
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("data:image/svg+xml") == 3
+    header, _, *rows = (tmp_path / "out/table.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == ["kra, seed 1", "lora, seed 1"]
+    ranks = [float(row.split("|")[4]) for row in rows]
+    assert ranks[0] > ranks[1] > 1
+
+
+def test_what_was_recorded_while_training_is_what_the_finished_weights_have(tiny_run, tmp_path: Path) -> None:
+    train(tiny_run("method=kra", "spectrum_every=2"))
+    (folder,) = (tmp_path / "runs").glob("*/seed*")
+    recorded = read_trace(folder / "spectra.safetensors")
+
+    exact = trace_of(find_run(str(folder)), exact=True)
+
+    assert list(recorded.steps) == [2, 4, 6]
+    assert recorded.end.keys() == exact.end.keys()
+    for site, values in recorded.end.items():
+        for name in ("effective_rank", "stable_rank", "norm", "spectral_norm", "cosine"):
+            assert values[name] == pytest.approx(exact.end[site][name], rel=1e-3, abs=1e-6), (site, name)
+        assert values["overlap"] == pytest.approx(exact.end[site]["overlap"], abs=0.05)
+        torch.testing.assert_close(recorded.singular_values[site], exact.singular_values[site], rtol=1e-4, atol=1e-7)
+    assert "intruders" in exact.end[site]
+    assert json.loads((folder / "cost.json").read_text())["spectrum_seconds"] > 0
+
+
+def test_a_run_that_recorded_nothing_is_measured_from_its_adapter(tiny_run, tmp_path: Path) -> None:
+    train(tiny_run("method=lora"))
+    (folder,) = (tmp_path / "runs").glob("*/seed*")
+    recorded = read_trace(folder / "spectra.safetensors").end
+    (folder / "spectra.safetensors").unlink()
+
+    measured = trace_of(find_run(str(folder)), exact=False).end
+
+    assert all(measured[site]["norm"] == pytest.approx(values["norm"]) for site, values in recorded.items())
+
+
+def test_mistakes_are_one_line(tiny_run, tmp_path: Path) -> None:
+    train(tiny_run("method=linear_probe"))
+    (folder,) = (tmp_path / "runs").glob("*/seed*")
+
+    with pytest.raises(InputError, match=f"the run {folder} adapts no matrix"):
+        spectra(config(run=str(folder), out=f"{tmp_path}/out"))
+    with pytest.raises(InputError, match=r"no run .*nowhere"):
+        spectra(config(run=f"{tmp_path}/runs/nowhere/seed1", out=f"{tmp_path}/out"))
+    with pytest.raises(InputError, match="names no run"):
+        spectra(config(run=[], out=f"{tmp_path}/out"))
+    with pytest.raises(InputError, match="unknown spectrum 'exakt': did you mean 'exact'"):
+        train(tiny_run("method=lora", "spectrum=exakt"))
+
+
+@pytest.mark.parametrize(
+    ("site", "expected"),
+    [
+        ("visual.transformer.resblocks.3.mlp.c_fc", ("image", 3, "mlp.c_fc")),
+        ("transformer.resblocks.11.attn.q", ("text", 11, "attn.q")),
+        ("text.transformer.resblocks.0.attn.qkv", ("text", 0, "attn.qkv")),
+        ("visual.trunk.blocks.2.attn.qkv", ("image", 2, "attn.qkv")),
+        ("blocks.7.mlp.fc1", ("image", 7, "mlp.fc1")),
+        ("visual.proj", ("image", None, "visual.proj")),
+        ("text_projection", ("text", None, "text_projection")),
+    ],
+)
+def test_a_site_has_a_tower_a_layer_and_a_kind(site: str, expected: tuple[str, int | None, str]) -> None:
+    assert place(site) == expected
