@@ -75,10 +75,8 @@ def trace_of(folder: "RunFolder", exact: bool) -> "Trace":
 def _names(folders: "Sequence[RunFolder]") -> list[str]:
     """Method and seed of each run, with its folder where that is not enough to tell them apart."""
     short = [f"{folder.metrics()['method']}, seed {folder.metrics()['seed']}" for folder in folders]
-    full = [
-        f"{name}, {folder.path.parent.name}/{folder.path.name}" for name, folder in zip(short, folders, strict=True)
-    ]
-    return [name if short.count(name) == 1 else more for name, more in zip(short, full, strict=True)]
+    where = [f"{folder.path.parent.name}/{folder.path.name}" for folder in folders]
+    return [name if short.count(name) == 1 else f"{name}, {at}" for name, at in zip(short, where, strict=True)]
 
 
 if __name__ == "__main__":

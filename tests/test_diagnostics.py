@@ -121,21 +121,6 @@ def test_without_a_logger_the_file_is_kept_all_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(trace.singular_values, learner.singular_values(), check_dtype=False)
 
 
-def test_an_interrupted_run_goes_on_with_its_own_file(tmp_path: Path) -> None:
-    """The process had recorded step 3 before it ended, but the checkpoint that it goes on from is of step 2."""
-    learner, data = TinyLearner(), DataLoader(TensorDataset(torch.ones(9, 4)))
-    trainer = plain(monitor(tmp_path, learner, 1), 3)
-    trainer.fit(learner, data)
-    state = plain(monitor(tmp_path / "other", again := TinyLearner(), 0, lambda values, step: None), 2)
-    (tmp_path / "other").mkdir()
-    state.fit(again, data)
-    state.save_checkpoint(tmp_path / "two.ckpt")
-
-    plain(monitor(tmp_path, learner, 1), 4).fit(learner, data, ckpt_path=tmp_path / "two.ckpt", weights_only=True)
-
-    assert list(read_trace(tmp_path / "spectra.safetensors").steps) == [1, 2, 3, 4]
-
-
 def test_histograms_hold_every_site_and_at_the_end_its_singular_values(tmp_path: Path) -> None:
     learner, seen = TinyLearner(), []
     watcher = monitor(tmp_path, learner, 2, lambda values, step: seen.append((step, sorted(values))))
