@@ -13,6 +13,7 @@ from kravl.approximation.summary import ERROR, OPTIMUM, Row, at_one_budget
 from kravl.figures import COLOURS, MARKERS, STYLE, save
 
 COLUMNS = 4  # panels side by side
+INKS = (*COLOURS, "#888888")
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--", "++", "**", "||")  # a second cue for bars
 LINES = ("-", "--", ":", "-.")
 
@@ -74,7 +75,7 @@ def _against_budget(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None
         if not own:
             continue
         x = [row.parameters for row in own]
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        colour, marker = INKS[i % len(INKS)], MARKERS[i % len(MARKERS)]
         spread = [row.std[ERROR] for row in own]
         axes.errorbar(
             x,
@@ -107,7 +108,7 @@ def _spectra(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
         i = methods.index(row.method)
         line(
             row.spectrum,
-            color=COLOURS[i % len(COLOURS)],
+            color=INKS[i % len(INKS)],
             marker=MARKERS[i % len(MARKERS)],
             markevery=(i, max(1, len(row.spectrum) // 4)),
             ms=4,
@@ -153,10 +154,11 @@ def _bars(rows: Sequence[Row]) -> Figure:
         x = [i + width * (j - (len(methods) - 1) / 2) for i in range(len(targets))]
         lora = [values.get((target, "lora"), 0.0) for target in targets]
         y = [100 * values.get((t, method), 0.0) / base if base else 0.0 for t, base in zip(targets, lora, strict=True)]
-        colour, hatch = COLOURS[j % len(COLOURS)], HATCHES[j % len(HATCHES)]
+        colour, hatch = INKS[j % len(INKS)], HATCHES[j % len(HATCHES)]
         axes.bar(x, y, width, label=method, color=colour, hatch=hatch, edgecolor="white", lw=0.3)
     axes.axhline(100, color="black", lw=0.8)
     axes.set_ylim(0, 200)
+    axes.set_xlim(-0.6, len(targets) - 0.4)
     axes.set_xticks(range(len(targets)), targets, rotation=30, ha="right")
     axes.set(ylabel="% of LoRA's", title="mean absolute difference of sorted singular values (bars above 200 are cut)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
