@@ -2,11 +2,19 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from kravl.adapters.precision import without_autocast
 from kravl.errors import InputError
+
+# from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
+# parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.
+Pull = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
+M = TypeVar("M", bound=nn.Module)
 
 
 def check_rank(rank: int) -> None:
@@ -48,30 +56,93 @@ class Adapter(nn.Module, ABC):
         return self.scale * self.delta_weight()
 
     def forward(self, weight: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The update of ``weight`` (out, in), its columns multiplied by ``mask`` (in,) from `column_mask`."""
+        """The update of ``weight`` (out, in), its columns multiplied by ``mask`` (in,) from `draw_mask`."""
         update = self.update(weight)
         return update if mask is None else update * mask
 
-    def column_mask(self) -> Tensor | None:
-        """A new dropout mask (in,) of zeros and 1 / (1 - dropout); None where nothing is dropped."""
+    def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
+        """A new dropout mask (in,) of zeros and 1 / (1 - dropout) for the columns of ΔW; None: nothing is dropped.
+
+        A method that drops entries of its input ``x`` (tokens, in) overrides it.
+        """
         if not self.training or self.dropout == 0.0:
             return None
         reference = next(self.parameters())
         keep = torch.full((self.in_features,), 1.0 - self.dropout, dtype=reference.dtype, device=reference.device)
         return torch.bernoulli(keep) / keep
 
-    def branch(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """For low-rank methods, the update's product with ``x`` (..., in) as hidden (..., r) and up (out, r) factors.
+    def adapted(self, weight: Tensor, alpha: float) -> Tensor:
+        """The matrix ``weight`` + alpha * ΔW, without gradient; for alpha 1 with the bits of `add_to`."""
+        with without_autocast(weight.device.type):
+            if alpha != 1.0:
+                return weight + alpha * self.update(weight)
+            out = torch.empty_like(weight, dtype=torch.promote_types(weight.dtype, self.dtype))
+            self.add_to(weight, None, out)
+            return out
 
-        They are multiplied and added after the layer's own product. None, the default, adds the update to the weight
-        before it, so that there is no other product.
-        """
-        return None
+    def chains(self, tokens: int, mask: Tensor | None) -> bool:
+        """Whether the update is multiplied with that many tokens by itself (`chain`), not added to the weight first."""
+        return False
+
+    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out); what `rebuild` is given as kept."""
+        raise NotImplementedError(f"{type(self).__name__} has an update that is added to the weight")
+
+    def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
+        """Write the adapted ``weight`` (out, in) to ``out``, without gradient."""
+        torch.add(weight, self(weight, mask), out=out)
+
+    def chains_back(self, tokens: int, mask: Tensor | None) -> bool:
+        """As `chains`, for the gradient of the input."""
+        return False
+
+    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+        """The first half of a backward pass: `add_to` where ``out`` is given. What it returns is the second half."""
+        leaves = self.leaves()
+        with torch.enable_grad():
+            update = self.bound(leaves)(weight, mask)
+        if out is not None:
+            torch.add(weight, update.detach(), out=out)
+
+        def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
+            if not leaves:
+                return ()
+            towards = (gradient.T @ x).to(update.dtype)
+            return torch.autograd.grad(update, list(leaves.values()), towards, allow_unused=True)
+
+        return pull
+
+    def trainable(self) -> dict[str, Tensor]:
+        """The parameters that train, by name."""
+        own = self.named_parameters() if self._modules else self._parameters.items()  # the latter ten times faster
+        return {name: parameter for name, parameter in own if parameter is not None and parameter.requires_grad}
+
+    def leaves(self) -> dict[str, Tensor]:
+        """The parameters that train, cut off from whatever else they are part of."""
+        return {name: parameter.detach().requires_grad_() for name, parameter in self.trainable().items()}
+
+    def bound(self, parameters: Mapping[str, Tensor]) -> Self:
+        """This adapter with other tensors as the ``parameters`` of these names; all else is shared."""
+        return _bound(self, parameters, "")
 
     def hyperparameters(self) -> dict[str, int | float | str | bool]:
         """The arguments of ``__init__`` after the two sizes."""
         names = [n for n in inspect.signature(type(self)).parameters if n not in ("out_features", "in_features")]
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of its parameters."""
+        return next(parameter.dtype for parameter in self.parameters())
+
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features}, scale={self.scale:g}"
+
+
+def _bound(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    own, children = module._parameters, module._modules
+    twin._parameters = {name: parameters.get(prefix + name, own[name]) for name in own}  # type: ignore[misc]
+    twin._modules = {name: child and _bound(child, parameters, f"{prefix}{name}.") for name, child in children.items()}
+    return twin

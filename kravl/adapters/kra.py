@@ -1,11 +1,13 @@
 """KRAdapter: a Khatri-Rao product update (Albert et al., ICCV 2025, https://arxiv.org/abs/2508.00230)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter
+from kravl.adapters.base import Adapter, Pull
+from kravl.adapters.scratch import cast, scratch
 from kravl.errors import InputError, unknown
 
 
@@ -43,6 +45,53 @@ class KRAdapter(Adapter):
         if self.out_features <= self.in_features:
             return (self.v.unsqueeze(2) * self.u.unsqueeze(1)).flatten(1)[:, : self.in_features]
         return (self.v.T.unsqueeze(1) * self.u.T.unsqueeze(0)).flatten(0, 1)[: self.out_features]
+
+    def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
+        if mask is not None:
+            super().add_to(weight, mask, out)
+        elif self.out_features <= self.in_features:
+            _add_khatri_rao(weight, self.u, self.v, self.scale, out)
+        else:  # copies of the factors, so that all four are read and written in the order of their memory
+            u, v = self.u.T.contiguous().T, self.v.T.contiguous().T
+            _add_khatri_rao(weight.T, u, v, self.scale, out.T)
+
+    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+        if mask is not None:
+            return super().rebuild(weight, mask, out, kept)
+        if out is not None:
+            self.add_to(weight, mask, out)
+
+        def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
+            short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
+            towards = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
+            pulled = _contract(cast(towards, self.u.dtype), self.u, self.v)
+            return [p.mul_(self.scale) for p, own in zip(pulled, (self.u, self.v), strict=True) if own.requires_grad]
+
+        return pull
+
+
+def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
+    """out[i, a * r + b] = weight[i, a * r + b] + scale * v[i, a] * u[i, b] in one pass; the last group may be cut."""
+    r, long = u.shape[1], weight.shape[1]
+    whole, rest = divmod(long, r)
+    groups, target = (matrix[:, : long - rest].view(-1, whole, r) for matrix in (weight, out))
+    torch.addcmul(groups, v[:, :whole].unsqueeze(2), u.unsqueeze(1), value=scale, out=target)
+    if rest:
+        torch.addcmul(weight[:, -rest:], v[:, whole:], u[:, :rest], value=scale, out=out[:, -rest:])
+
+
+def _contract(towards: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of u and v from that (m, M) of the rows v_i ⊗ u_i: each row, folded to (c, r), times u_i and v_i."""
+    r, long = u.shape[1], towards.shape[1]
+    whole, rest = divmod(long, r)
+    groups = towards[:, : long - rest].view(-1, whole, r)
+    towards_u = (v[:, :whole].unsqueeze(1) @ groups).squeeze(1)
+    towards_v = (groups @ u.unsqueeze(2)).squeeze(2)
+    if rest:
+        tail = towards[:, -rest:]
+        towards_u[:, :rest].addcmul_(tail, v[:, whole:])
+        towards_v = torch.cat([towards_v, (tail * u[:, :rest]).sum(1, keepdim=True)], dim=1)
+    return towards_u, towards_v
 
 
 def inner_size(split: str | int, short: int, long: int) -> int:

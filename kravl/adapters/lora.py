@@ -1,20 +1,20 @@
 """LoRA: a rank-r update (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.base import check_rank
+from kravl.adapters.low_rank import LowRank
 
 
-class LoRA(Adapter):
+class LoRA(LowRank):
     """ΔW = B A with B (out, r) zero and A (r, in) Kaiming-uniform, scaled by alpha / r.
 
     ``rank_stabilised`` scales by alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732), as CLIP-LoRA
-    does. ``dropout`` acts on each entry of the input where the two thin products are used, which is everywhere but on
-    bare projections.
+    does. ``dropout`` acts on each entry of the adapter's input, as there; on bare projections on columns of ΔW.
     """
 
     def __init__(
@@ -30,13 +30,24 @@ class LoRA(Adapter):
         scale = alpha / (math.sqrt(rank) if rank_stabilised else rank)
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
+        self.inner = rank
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
-    def delta_weight(self) -> Tensor:
-        return self.b @ self.a
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.b, self.a
 
-    def branch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.dropout(x, self.dropout, self.training)
-        return self.scale * F.linear(x, self.a.to(x.dtype)), self.b.to(x.dtype)
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        return self.b.requires_grad, self.a.requires_grad
+
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards_b = None if towards_up is None else towards_up.T
+        return [towards for towards in (towards_down, towards_b) if towards is not None]
+
+    def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
+        if x is None or not self.training or self.dropout == 0.0:
+            return super().draw_mask(x)
+        keep = torch.empty((x[..., 0].numel(), self.in_features), dtype=torch.bool, device=x.device)
+        return keep.bernoulli_(1.0 - self.dropout)

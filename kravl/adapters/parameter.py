@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
+from kravl.adapters.precision import without_autocast
 
 
 class Block(NamedTuple):
-    """An adapter, the rows of the weight that it adapts, and its dropout mask (in,) for one forward."""
+    """An adapter, the rows of the weight that it adapts, and its dropout mask for one forward (`Adapter.draw_mask`)."""
 
     adapter: Adapter
     rows: slice
     mask: Tensor | None = None
 
-    def draw(self) -> "Block":
-        """The same block with a newly drawn mask."""
-        return self._replace(mask=self.adapter.column_mask())
+    def draw(self, x: Tensor | None = None) -> "Block":
+        """The same block with a newly drawn mask, for an input ``x`` (..., in) where there is one."""
+        return self._replace(mask=self.adapter.draw_mask(x))
 
 
 class Blocks(nn.ModuleList):
@@ -63,18 +64,15 @@ def adapted_weight(weight: Tensor, blocks: Sequence[Block]) -> Tensor:
 
     Computed outside autocast: a bf16 product of LoRA factors would lose the small updates of early training.
     """
-    with torch.autocast(weight.device.type, enabled=False):
-        return add_updates(weight, blocks, [block.adapter(weight[block.rows], block.mask) for block in blocks])
-
-
-def add_updates(weight: Tensor, blocks: Sequence[Block], updates: Sequence[Tensor]) -> Tensor:
-    """A new matrix: ``weight`` with each of ``updates`` added on the rows of its block."""
-    if len(updates) == 1 and updates[0].shape == weight.shape:
-        return weight + updates[0]
-    result = weight.to(torch.promote_types(weight.dtype, updates[0].dtype), copy=True)
-    for block, update in zip(blocks, updates, strict=True):
-        result[block.rows] += update
-    return result
+    with without_autocast(weight.device.type):
+        updates = [block.adapter(weight[block.rows], block.mask) for block in blocks]
+        if len(updates) == 1 and updates[0].shape == weight.shape:
+            return weight + updates[0]
+        dtypes = [update.dtype for update in updates]
+        result = weight.to(functools.reduce(torch.promote_types, dtypes, weight.dtype), copy=True)
+        for block, update in zip(blocks, updates, strict=True):
+            result[block.rows] += update
+        return result
 
 
 def reads_adapted(param: str) -> property:

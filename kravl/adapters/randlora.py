@@ -1,14 +1,16 @@
 """RandLoRA: trained scalings of frozen random bases (Albert et al., ICLR 2025, https://arxiv.org/abs/2502.00987)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.base import check_rank
+from kravl.adapters.low_rank import LowRank
 
 
-class RandLoRA(Adapter):
+class RandLoRA(LowRank):
     """ΔW = Σ_i B_i diag(λ_i) A diag(γ_i) over ceil(m / r) bases of rank r, scaled by alpha / r; λ and γ train.
 
     m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, normal of
@@ -36,7 +38,21 @@ class RandLoRA(Adapter):
         self.lam = nn.Parameter(torch.zeros(num, rank))
         self.gamma = nn.Parameter(torch.full((num, short), 1 / long))
 
-    def delta_weight(self) -> Tensor:
-        scaled_a = (self.gamma.unsqueeze(1) * self.bases_a).flatten(0, 1)  # (num * r, m)
-        update = (self.bases_b * self.lam.flatten()) @ scaled_a  # (M, m)
-        return update if self.out_features > self.in_features else update.T
+        self.inner = num * rank
+
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        trains, tall = self.lam.requires_grad or self.gamma.requires_grad, self.out_features > self.in_features
+        return trains and not tall, trains and tall
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        scaled = torch.mul(self.gamma.unsqueeze(1), self.bases_a).mul_(self.lam.unsqueeze(2)).flatten(0, 1)
+        return (self.bases_b, scaled) if self.out_features > self.in_features else (scaled.T, self.bases_b.T)
+
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards = towards_up if towards_down is None else towards_down
+        assert towards is not None
+        scaled = towards.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
+        towards_lam, towards_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
+        pairs = ((self.lam, towards_lam.squeeze(2)), (self.gamma, towards_gamma.squeeze(1)))
+        return [gradient for own, gradient in pairs if own.requires_grad]

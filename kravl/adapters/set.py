@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kravl.adapters.base import Adapter
 from kravl.adapters.digest import sha256
 from kravl.adapters.parameter import blocks_of
+from kravl.adapters.precision import without_autocast
 from kravl.adapters.rank import spectrum
 from kravl.adapters.sites import Site
 from kravl.adapters.weights import Weights
@@ -80,7 +81,8 @@ class AdapterSet:
         them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
         """
         self._require(merged=False)
-        self._weights.write(self.deltas(), alpha)
+        adapted = ((name, self.adapters[name].adapted(base, alpha)) for name, base in self._weights.base())
+        self._weights.write(adapted, alpha)
         self._set_merged(True)
 
     def unmerge(self) -> None:
@@ -114,7 +116,7 @@ class AdapterSet:
         """(site name, pretrained matrix, scaled ΔW without gradient) for each adapter; also while merged."""
         self._require()
         for name, base in self._weights.base():
-            with torch.autocast(base.device.type, enabled=False):
+            with without_autocast(base.device.type):
                 yield name, base, self.adapters[name].update(base)
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.base import check_rank
+from kravl.adapters.low_rank import LowRank
 
 
-class VeRA(Adapter):
+class VeRA(LowRank):
     """ΔW = diag(b) B diag(d) A with the vectors b (out) zero and d (r) ``d_initial``; only they train.
 
     A (r, in) and B (out, r) are frozen, Kaiming-uniform, and follow from ``seed``: they are not stored in checkpoints,
@@ -33,5 +34,11 @@ class VeRA(Adapter):
         self.d = nn.Parameter(torch.full((rank,), d_initial))
         self.b = nn.Parameter(torch.zeros(out_features))
 
-    def delta_weight(self) -> Tensor:
-        return self.b.unsqueeze(1) * ((self.base_b * self.d) @ self.base_a)
+        self.inner = rank
+
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        return self.b.requires_grad or self.d.requires_grad, False
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.b.unsqueeze(1) * self.base_b * self.d, self.base_a

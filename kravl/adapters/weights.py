@@ -28,13 +28,13 @@ class Weights:
         return {name: self._trained.get(name, parameter.detach()) for name, parameter in self._unfrozen.items()}
 
     @torch.no_grad()
-    def write(self, updates: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """Pretrained values plus ``alpha`` times the ``updates`` by site and the changes of what was unfrozen."""
+    def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
+        """The ``adapted`` weights by site, and ``alpha`` times the changes of what was unfrozen."""
         self._base = {name: base.clone() for name, base in self.base()}
         self._trained = {name: value.clone() for name, value in self.trained().items()}
         if alpha != 0.0:  # zero times a diverged update is not zero
-            for name, update in updates:
-                self._sites[name].weight.copy_(self._base[name] + alpha * update)
+            for name, weight in adapted:
+                self._sites[name].weight.copy_(weight)
         for name, parameter in self._unfrozen.items():
             initial = self._initial[name].to(parameter)
             parameter.copy_(initial if alpha == 0.0 else torch.lerp(initial, parameter, alpha))

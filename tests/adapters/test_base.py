@@ -36,8 +36,8 @@ def test_column_dropout_keeps_the_update_in_expectation():
     adapter = Full(2, 1000, dropout=0.25)
     torch.manual_seed(0)
 
-    mask = adapter.column_mask()
+    mask = adapter.draw_mask()
 
     assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert mask.mean().item() == pytest.approx(1.0, abs=0.05)
-    assert adapter.eval().column_mask() is None
+    assert adapter.eval().draw_mask() is None

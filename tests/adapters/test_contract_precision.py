@@ -20,7 +20,7 @@ def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, pert
     assert torch.equal(at_start, before)
     assert adapted.dtype == torch.bfloat16
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in adapters.parameters())
-    torch.testing.assert_close(case.run(model), adapted, rtol=0.1, atol=0.05)
+    assert (case.run(model).float() - adapted.float()).norm() < 0.03 * adapted.float().norm()
 
 
 def test_an_fp64_base_is_adapted_in_fp64(make_adapter, case, perturb):

@@ -1,0 +1,139 @@
+"""One adapted layer, forward and backward: kravl against full fine-tuning, the published layer and PEFT.
+
+python benchmarks/layer.py                             prints a table, then a JSON object in one line
+python benchmarks/layer.py --device cuda --dtype bfloat16
+python benchmarks/layer.py --quick                     checks itself on tiny layers; its figures mean nothing
+
+Times are medians over rounds; every round has all layers, and ratios are medians of those within rounds. The floor of a
+row is the operations that it does over the measured rate of a large matrix product, or, where that is more, the bytes
+of its inputs and outputs over the measured bandwidth of a copy. PEFT's rows need PEFT (pip install -e ".[bench]").
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from layers import FULL, RANDLORA, SAME, make_layers
+from measure import copy_bandwidth, interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
+from record import publish, record
+from torch import Tensor, nn
+
+from kravl.adapters.scratch import release
+
+SHAPES = ("3072x768", "768x3072", "768x768", "1024x1024", "2048x2048")  # out x in
+TOKENS = (256, 788, 1024, 6304)
+QUICK_SHAPES, QUICK_TOKENS = ("50x37", "37x50"), (8, 300)
+MIB = 2**20
+
+
+class Case:
+    """The layers of one shape, with an input (tokens, in) that needs a gradient, in fp32 or under autocast."""
+
+    def __init__(self, shape: str, tokens: int, device: str, dtype: torch.dtype) -> None:
+        self.out, self.columns = (int(side) for side in shape.split("x"))
+        self.device, self.dtype = device, dtype
+        like = torch.empty(0, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        self.layers = make_layers(self.out, self.columns, like)
+        self.x = torch.randn(tokens, self.columns).to(like).requires_grad_()
+        self.towards_y = torch.randn(tokens, self.out).to(like).to(dtype)
+
+    def forward(self, layer: nn.Module) -> Tensor:
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype == torch.bfloat16):
+            return layer(self.x)
+
+    def step(self, layer: nn.Module) -> None:
+        """Forward and backward; the gradients are dropped."""
+        self.forward(layer).backward(self.towards_y)
+        self.x.grad = None
+        layer.zero_grad(set_to_none=True)
+
+    def values(self, name: str) -> list[Tensor]:
+        """Output, and gradients of the input and of all that trains, these as one sorted vector."""
+        layer = self.layers[name]
+        y = self.forward(layer)
+        x_grad, *grads = torch.autograd.grad(
+            y, [self.x, *(p for p in layer.parameters() if p.requires_grad)], self.towards_y
+        )
+        return [y, x_grad, torch.cat([grad.flatten() for grad in grads]).sort().values]
+
+    def least_bytes(self) -> int:
+        """Of x, y, their gradients and twice the weight: what must be read or written at least once."""
+        elements = 2 * (self.x.numel() + self.towards_y.numel()) + 2 * self.out * self.columns
+        return elements * self.towards_y.element_size()
+
+
+def check(shape: str, tokens: int, device: str) -> None:
+    """That ours equals the published layer and PEFT's in float64, to rounding."""
+    case = Case(shape, tokens, device, torch.float64)
+    for ours, theirs in SAME.items():
+        if theirs in case.layers and not (ours == RANDLORA and case.out == case.columns):
+            torch.testing.assert_close(case.values(ours), case.values(theirs), rtol=1e-12, atol=1e-12)
+
+
+def measure(case: Case, rounds: int, rate: float, bandwidth: float) -> list[dict[str, Any]]:
+    """A row for each layer."""
+
+    def step_of(layer: nn.Module) -> Callable[[], None]:
+        return lambda: case.step(layer)
+
+    runs = {name: step_of(layer) for name, layer in case.layers.items()}
+    times = interleaved(runs, rounds, case.device)
+    rows = []
+    for name, layer in case.layers.items():
+        known = [case.x, *layer.parameters(), *layer.buffers()]
+        done = operations(runs[name])
+        floor = max(done / rate, case.least_bytes() / bandwidth)
+        spent = statistics.median(times[name])
+        same = SAME.get(name)
+        release()  # what kravl keeps between calls counts as well
+        peak = peak_bytes(runs[name], case.device)
+        rows.append({
+            "shape": f"{case.out}x{case.columns}", "tokens": len(case.x), "layer": name, "ms": 1e3 * spent,
+            "/ frozen": ratio(times[name], times["frozen"]), "/ full": ratio(times[name], times[FULL]),
+            "faster": ratio(times[same], times[name]) if same in times else None,
+            "GFLOP": done / 1e9, "floor %": 100 * floor / spent,
+            "saved MiB": saved_bytes(lambda layer=layer: case.forward(layer), known) / MIB,
+            "peak MiB": peak / MIB,
+        })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="OUTxIN")
+    parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS, help="rows of the input; 32 x 197 is 6304")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products (autocast)"
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--json", type=Path, help="a file for the record")
+    parser.add_argument("--quick", action="store_true", help="tiny layers, one round, equality in float64")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    if options.quick:
+        options.shapes, options.tokens, options.rounds = QUICK_SHAPES, QUICK_TOKENS, 1
+        for shape in options.shapes:
+            for tokens in options.tokens:
+                check(shape, tokens, options.device)
+    dtype = getattr(torch, options.dtype)
+    rate, bandwidth = (
+        product_rate(options.device, dtype, options.rounds),
+        copy_bandwidth(options.device, options.rounds),
+    )
+    rows: list[dict[str, Any]] = []
+    for shape in options.shapes:
+        for tokens in options.tokens:
+            rows += measure(Case(shape, tokens, options.device, dtype), options.rounds, rate, bandwidth)
+    settings = {"device": options.device, "dtype": options.dtype, "rounds": options.rounds}
+    floor = {"product_gflop_per_s": rate / 1e9, "copy_gb_per_s": bandwidth / 1e9}
+    publish(record("One layer, forward and backward", rows, settings=settings, floor=floor), options.json)
+
+
+if __name__ == "__main__":
+    main()

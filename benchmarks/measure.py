@@ -1,0 +1,117 @@
+"""What every benchmark measures with: interleaved times, bytes kept and allocated, and the machine's floor.
+
+Imports nothing but PyTorch and the standard library, so that it runs wherever PyTorch does.
+"""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+Run = Callable[[], object]
+SHORTEST = 0.02  # seconds; a shorter run is repeated within one timing
+RATE_SIZES = {"cpu": (1600, 768, 3072), "cuda": (16384, 4096, 4096)}  # m, k, n of the product that sets the floor
+COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes, larger than any cache
+# an operation that PyTorch's counter leaves out; of the shapes of its operands
+IN_PLACE = {torch.ops.aten.addmm_: lambda y, a, b, **_: 2 * a[0] * a[1] * b[1]}
+
+
+def clock(device: str) -> Callable[[], float]:
+    """Seconds: of this process where it has one thread, which other processes disturb less; else of the wall."""
+    return time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def seconds(run: Run, device: str, repeats: int = 1) -> float:
+    """Of one run, with the work that it queued on the device."""
+    now = clock(device)
+    _synchronise(device)
+    begin = now()
+    for _ in range(repeats):
+        run()
+    _synchronise(device)
+    return (now() - begin) / repeats
+
+
+def interleaved(runs: Mapping[str, Run], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each run in each round; every round has them all, in turn, so that a disturbance meets them all."""
+    repeats = {}
+    for name, run in runs.items():
+        run()  # what is paid once, such as the choice of a kernel
+        repeats[name] = max(1, math.ceil(SHORTEST / max(seconds(run, device), 1e-9)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(seconds(run, device, repeats[name]))
+    return times
+
+
+def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
+    """Median over rounds of ``times`` over ``reference`` in the same round."""
+    return statistics.median(a / b for a, b in zip(times, reference, strict=True))
+
+
+def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
+    """Bytes that the graph of ``run()`` keeps for the backward pass, each storage once, without those of ``known``."""
+    seen = {tensor.untyped_storage().data_ptr() for tensor in known}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (address := tensor.untyped_storage().data_ptr()) not in seen:
+            kept[address] = tensor  # held, so that its address is not given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del result
+    return total
+
+
+def peak_bytes(run: Run, device: str) -> int:
+    """The most that ``run`` holds at once, in bytes, beyond what was allocated before it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    changes = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = itertools.accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns()))
+    return max(held, default=0)
+
+
+def operations(run: Run) -> int:
+    """Floating-point operations of the matrix products and attention of ``run``: two for a multiply-add."""
+    with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def product_rate(device: str, dtype: torch.dtype = torch.float32, rounds: int = 9) -> float:
+    """Operations per second of a large matrix product: the floor is a run's operations over this."""
+    m, k, n = RATE_SIZES[device]
+    a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(n, k, device=device, dtype=dtype)
+    times = interleaved({"product": lambda: a @ b.T}, rounds, device)["product"]
+    return 2 * m * k * n / statistics.median(times)
+
+
+def copy_bandwidth(device: str, rounds: int = 9) -> float:
+    """Bytes per second of a large copy, those read and those written."""
+    source = torch.ones(COPIED[device], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return (
+        2 * len(source) / statistics.median(interleaved({"copy": lambda: target.copy_(source)}, rounds, device)["copy"])
+    )
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,53 @@
+"""What a benchmark prints and keeps: a table, and a JSON record with all that it takes to measure it again."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "peft")
+
+
+def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[str, Any]:
+    """The rows of a table with all that it takes to measure them again; ``facts`` are settings, floors and the like."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+    installed = {name.lower() for item in metadata.distributions() if (name := item.metadata["Name"])}
+    versions = {name: metadata.version(name) for name in VERSIONS if name.lower() in installed}
+    versions["python"] = platform.python_version()
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    about = {"title": title, "command": command, "commit": head.stdout.strip() or None}
+    return {**about, **facts, "machine": machine, "versions": versions, "rows": list(rows)}
+
+
+def publish(result: Mapping[str, Any], file: Path | None = None) -> None:
+    """Print the rows of a `record` as a table, then the whole as one line of JSON; keep it in ``file`` too."""
+    lines = [list(result["rows"][0]), *([_text(value) for value in row.values()] for row in result["rows"])]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(result["title"])
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(json.dumps(result))
+    if file is not None:
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _processor() -> str:
+    """Its name where the system tells, and the instructions that PyTorch uses on it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

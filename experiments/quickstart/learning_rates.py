@@ -1,0 +1,76 @@
+"""Learning rates for the first run without a test picture: 8 shots, accuracy on the training pictures left over.
+
+    python experiments/quickstart/learning_rates.py OUT_FOLDER
+
+Each method of the quickstart at a few learning rates, three draws each; prints the means and writes learning_rates.csv.
+"""
+
+import csv
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+from hydra import compose, initialize_config_dir
+from rich.progress import track
+
+from kravl.assemble import plain
+from kravl.config import CONFIGS, register
+from kravl.data.fewshot import few_shot_split
+from kravl.data.openmoji import Pictograms
+from kravl.local_runs import train_all
+from kravl.record import RunFolder, folder_of
+
+SHOTS, SEEDS = 8, (1, 2, 3)
+RATES = {
+    "linear_probe": (3e-3, 1e-2, 3e-2),
+    "lora": (1e-3, 3e-3, 6e-3),
+    "kra": (3e-3, 1e-2, 2e-2),
+    "full": (1e-4, 3e-4, 1e-3),
+}
+
+
+def draw(folder: Path, seed: int) -> Path:
+    """The training pictures as files, and a table in which those that were not drawn are the test set."""
+    source = Pictograms()
+    pictures = source.split("train")
+    drawn = set(few_shot_split(pictures.labels, (), SHOTS, seed, "official")[0])
+    table = folder / f"seed{seed}.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "split"])
+        for i, (name, label) in enumerate(zip(pictures.names, pictures.labels, strict=True)):
+            picture = folder / f"{name}.png"
+            if not picture.exists():
+                pictures.image(i).save(picture)
+            rows.writerow([picture.name, source.class_ids[label], "train" if i in drawn else "test"])
+    return table
+
+
+def main(out: Path) -> None:
+    register()
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {seed: draw(out, seed) for seed in track(SEEDS, "pictures")}
+    planned, keys = [], []
+    for method, rates in RATES.items():
+        for rate in rates:
+            for seed, table in tables.items():
+                data = [f"data.file={table}", "++data.source.name=openmoji", "shots=null", "evaluation=in_domain"]
+                run = [f"experiment=quickstart_{method}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
+                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                    cfg = compose("train", overrides=[*run, "data=table", *data])
+                planned.append((cfg, folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False))))
+                keys.append((method, rate))
+    for _ in track(train_all(planned, None, out / "log.txt"), "runs", total=len(planned)):
+        pass
+    found = [RunFolder(folder).metrics()["metrics"]["test/accuracy"] for _, folder in planned]
+    with (out / "learning_rates.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["method", "learning_rate", "mean", "std", "n"])
+        for key in dict.fromkeys(keys):
+            values = [100 * value for value, of in zip(found, keys, strict=True) if of == key]
+            rows.writerow([*key, f"{mean(values):.1f}", f"{stdev(values):.1f}", len(values)])
+    print((out / "learning_rates.csv").read_text())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

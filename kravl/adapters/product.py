@@ -1,0 +1,113 @@
+"""The product with an adapted weight, y = x @ (W + ΔW)^T + b, that keeps no ΔW for the backward pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from kravl.adapters.parameter import Block, adapted_weight
+from kravl.adapters.precision import without_autocast
+from kravl.adapters.scratch import cast, scratch
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype) -> Tensor:
+    """y (..., out) for ``x`` (..., in), ``weight`` (out, in) and ``bias`` (out,), multiplied in ``dtype``."""
+    if not blocks:
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return _multiply(x, weight, bias, blocks, dtype)[0]
+    factors = [parameter for block in blocks for parameter in block.adapter.trainable().values()]
+    return _Product.apply(blocks, dtype, x, weight, bias, *[block.mask for block in blocks], *factors)
+
+
+def _multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype
+) -> tuple[Tensor, list[Tensor | None]]:
+    """y, and what the backward pass needs of each block's own product."""
+    tokens = x.reshape(-1, x.shape[-1])
+    chains = [block.adapter.chains(len(tokens), block.mask) for block in blocks]
+    merged = [block for block, chained in zip(blocks, chains, strict=True) if not chained]
+    with without_autocast(x.device.type):
+        if torch.compiler.is_compiling():  # it differentiates by itself, and rebuilds what is cheap
+            adapted = adapted_weight(weight, merged).to(dtype)
+        else:
+            out = _room(weight, merged)
+            for block in merged:
+                block.adapter.add_to(weight[block.rows], block.mask, out[block.rows])
+            adapted = cast(out, dtype)
+        y = F.linear(x, adapted, bias)
+        if len(merged) == len(blocks):
+            return y, [None] * len(blocks)
+        y = y.contiguous()
+        flat = y.view(-1, y.shape[-1])
+        kept = [
+            block.adapter.chain(tokens, flat[:, block.rows], block.mask) if chained else None
+            for block, chained in zip(blocks, chains, strict=True)
+        ]
+    return y, kept
+
+
+class _Product(torch.autograd.Function):
+    """Saves x and references to W and the factors, dropout masks, and what lies between the factors of a chain."""
+
+    @staticmethod
+    def forward(ctx, blocks, dtype, x, weight, bias, *rest):  # type: ignore[no-untyped-def]
+        ctx.blocks = blocks
+        y, kept = _multiply(x, weight, bias, blocks, dtype)
+        ctx.save_for_backward(x, weight, *kept, *rest)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        (x, weight), rest = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
+        kept, rest = rest[: len(ctx.blocks)], rest[len(ctx.blocks) :]
+        blocks = _with_saved(ctx.blocks, rest)
+        tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
+        with without_autocast(weight.device.type):
+            towards_x, grads = _pull((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
+        grad_x = None if towards_x is None else towards_x.view(x.shape)
+        return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
+
+
+def _with_saved(blocks: Sequence[Block], saved: Sequence[Tensor]) -> list[Block]:
+    """The blocks with the masks, then the factors, that were saved, which may not be those of now."""
+    masks, factors = saved[: len(blocks)], iter(saved[len(blocks) :])
+    bound = [block.adapter.bound({name: next(factors) for name in block.adapter.trainable()}) for block in blocks]
+    return [Block(a, block.rows, mask) for a, block, mask in zip(bound, blocks, masks, strict=True)]
+
+
+def _pull(
+    ends: tuple[Tensor, Tensor], weight: Tensor, blocks: Sequence[Block], kept: Sequence[Tensor | None], wants_x: bool
+) -> tuple[Tensor | None, list[Tensor | None]]:
+    """Gradients of x (tokens, in), where it is wanted, and of all factors; ``ends`` are x and that of the output."""
+    x, gradient = ends
+    chained = [wants_x and block.adapter.chains_back(len(x), block.mask) for block in blocks]
+    merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
+    out = _room(weight, merged) if wants_x else weight
+    pulls = [
+        adapter.rebuild(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
+        for (adapter, rows, mask), chains, hidden in zip(blocks, chained, kept, strict=True)
+    ]
+    towards_x = gradient @ cast(out, gradient.dtype) if wants_x else None
+    grads: list[Tensor | None] = []
+    for block, pull, chains in zip(blocks, pulls, chained, strict=True):
+        grads += pull(gradient[:, block.rows], x, towards_x if chains else None)
+    return towards_x, grads
+
+
+def _room(weight: Tensor, merged: Sequence[Block]) -> Tensor:
+    """A matrix for the adapted weight: the rows that no block adapts are there; ``weight`` itself if all are."""
+    if not merged:
+        return weight
+    dtype = torch.promote_types(weight.dtype, merged[0].adapter.dtype)
+    out = scratch("matrix", (weight.shape[0], weight.shape[1]), weight, dtype)
+    rows = sorted((block.rows.start, block.rows.stop) for block in merged)
+    starts, stops = zip(*rows, strict=True)
+    for start, stop in zip((0, *stops), (*starts, len(weight)), strict=True):
+        if start < stop:
+            out[start:stop] = weight[start:stop]
+    return out

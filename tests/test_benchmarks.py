@@ -1,0 +1,43 @@
+"""The benchmarks' own checks: they run, and what they compare computes the same."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a benchmark as the command line does, and gives back its record."""
+
+    def quick(name: str) -> dict:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / name), "--quick", "--json", str(tmp_path / "record.json")])
+        threads = torch.get_num_threads()
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+        torch.set_num_threads(threads)
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert printed == json.loads((tmp_path / "record.json").read_text())
+        return printed
+
+    return quick
+
+
+def test_a_layer_keeps_nothing_where_the_published_one_keeps_its_update(run):
+    rows = run("layer.py")["rows"]
+
+    saved = {row["layer"]: row["saved MiB"] for row in rows if (row["shape"], row["tokens"]) == ("50x37", 300)}
+    assert saved["KRAdapter, kravl"] == saved["LoRA r16, kravl"] == saved["RandLoRA r10, kravl"] == 0
+    assert saved["KRAdapter, published layer"] > 0
+
+
+def test_attention_computes_what_torchs_does(run):
+    record = run("attention.py")
+
+    assert {row["attention"] for row in record["rows"]} >= {"frozen, torch", "frozen, kravl"}
+    assert record["machine"]["threads"] == 1
