@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING, OmegaConf
 
+from kravl.analysis_config import ApproximateConfig, SpectraConfig
+
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 SHOTS = (1, 2, 4, 8, 16)
@@ -91,6 +93,7 @@ class Config:
     checkpointing: bool = False  # keep the input of each block alone and compute it again: less memory, more time
     alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
+    spectrum: str = "fast"  # fast | exact: while training single precision and randomised, or full decompositions
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
@@ -133,6 +136,8 @@ def register(wanted: Iterable[str] = ()) -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="approximate_schema", node=ApproximateConfig)
+    store.store(name="spectra_schema", node=SpectraConfig)
     for name in wanted:
         for backbone, method in product(_names("backbone"), _names("method")):
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):

@@ -17,7 +17,8 @@ from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
 from kravl.record import RunFolder
 from kravl.restore import restore, saved_config
-from kravl.spectra import mean_decay, singular_values
+from kravl.spectra import singular_values
+from kravl.spectra_report import mean_decay
 from kravl.tables import HEADING, Table, markdown_rows, table, write_csv
 
 SHOWN = 10  # test pictures a style

@@ -76,7 +76,7 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _own(path)
+        lock = own(path)
         if overwrite:
             for old in path.iterdir():
                 if old.name != ".lock":
@@ -91,8 +91,11 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
         os.close(lock)
 
 
-def _own(path: Path) -> int:
-    """One owner a folder; the kernel lets go of the lock when its process ends, however it ends."""
+def own(path: Path) -> int:
+    """The lock of a folder with one owner, to be closed; the kernel frees it when its process ends, however it ends.
+
+    Raises InputError where another process has it.
+    """
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -46,15 +46,17 @@ def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
     return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
 
 
-def cost(phases: Phases, device: torch.device) -> dict[str, Any]:
+def cost(phases: Phases, spectrum_seconds: float, device: torch.device) -> dict[str, Any]:
     """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process.
 
-    ``phases`` has both for each phase of the run; ``train_seconds`` are with the features that training needs.
+    ``phases`` has both for each phase of the run; ``train_seconds`` are with the features that training needs, and with
+    what spectra took.
     """
     on_gpu = device.type == "cuda"
     return {
         "train_seconds": phases.seconds("features", "train"),
         "evaluation_seconds": phases.seconds("evaluate"),
+        "spectrum_seconds": spectrum_seconds,
         "peak_memory_bytes": phases.peak("peak_gpu_bytes" if on_gpu else "peak_memory_bytes"),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
         "phases": phases.costs,

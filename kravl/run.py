@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,6 +11,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
+from kravl.adapters.diagnosis import Diagnosis
 from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.checkpoint import CheckpointError, latest
@@ -24,7 +26,17 @@ from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
 from kravl.restore import restore, saved_config
 from kravl.result import cost, describe, scores
-from kravl.tracking import Identity, TrainerLogger, close_logger, log_artifact, log_samples, log_summary, make_logger
+from kravl.trace import SPECTRA_FILE, Trace
+from kravl.tracking import (
+    Identity,
+    TrainerLogger,
+    close_logger,
+    log_artifact,
+    log_histograms,
+    log_samples,
+    log_summary,
+    make_logger,
+)
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 
 log = logging.getLogger(__name__)
@@ -54,7 +66,9 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
     who = Identity(cfg.backbone.name, cfg.method, cfg.data.name, cfg.shots, cfg.seed)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
-    monitor = SpectrumMonitor(parts.adapters.statistics, cfg.spectrum_every)
+    diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
+    trace = Trace(folder.path / SPECTRA_FILE)
+    monitor = SpectrumMonitor(diagnosis, cfg.spectrum_every, trace, partial(log_histograms, logger))
     callbacks = [Checkpoints(folder.checkpoints, cfg.checkpoint_every), monitor]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
@@ -64,7 +78,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
-    folder.write("cost", cost(phases, trainer.strategy.root_device))
+    folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
     _track(logger, parts, metrics, predictions, folder)
     folder.write("metrics", metrics)

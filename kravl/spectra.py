@@ -1,28 +1,83 @@
-"""The singular values of what a finished run added to its weights."""
+"""What finished runs added to their weights: ``python -m kravl.spectra run=FOLDER``, several as ``run=[A,B]``."""
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kravl.record import RunFolder
-from kravl.restore import restore, saved_config
+from kravl.cli import main
+from kravl.errors import InputError
+
+if TYPE_CHECKING:  # a typo is answered before torch is loaded
+    from torch import Tensor
+
+    from kravl.record import RunFolder
+    from kravl.trace import Trace
 
 
-def singular_values(folder: RunFolder) -> dict[str, Tensor]:
+def singular_values(folder: "RunFolder") -> "dict[str, Tensor]":
     """Site -> singular values of its ΔW, largest first, in double precision; empty where no matrix is adapted.
 
     Raises:
         InputError: as `restore`.
     """
+    import torch
+
+    from kravl.restore import restore, saved_config
+
     parts = restore(saved_config(folder, {}), folder)
     return {site: torch.linalg.svdvals(delta.double()) for site, delta in parts.adapters.deltas()}
 
 
-def mean_decay(values: dict[str, Tensor], points: int = 100) -> list[float]:
-    """How singular values fall off: each site's divided by its largest, meaned over the sites that changed.
+def spectra(cfg: Any) -> None:
+    """Draw the spectra of one run or several, side by side, and write a table and a page.
 
-    Sites have different sizes, so they are compared at ``points`` equal steps of the share of the smaller dimension,
-    from the first singular value to the last.
+    Raises:
+        InputError: no such run, or one that adapts no matrix.
     """
-    scaled = [v / v[0] for v in values.values() if v[0] > 0]
-    at = [v[torch.linspace(0, len(v) - 1, points, dtype=torch.float64).round().long()] for v in scaled]
-    return torch.stack(at).mean(0).tolist() if at else []
+    from kravl.record import find_run
+    from kravl.spectra_report import report
+
+    wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
+    if not wanted:
+        raise InputError("run=[] names no run; give run=FOLDER or run=[A,B]")
+    folders = [find_run(run) for run in wanted]
+    traces = {name: trace_of(folder, cfg.exact) for name, folder in zip(_names(folders), folders, strict=True)}
+    out = Path(cfg.out) if cfg.out else folders[0].path / "spectra"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
+    report(traces, out)
+
+
+def trace_of(folder: "RunFolder", exact: bool) -> "Trace":
+    """What the run recorded; of an older run, or ``exact``, its end is measured anew from the adapter's file.
+
+    Raises:
+        InputError: it adapts no matrix, or can no longer be restored.
+    """
+    from kravl.adapters.diagnosis import Diagnosis
+    from kravl.restore import restore, saved_config
+    from kravl.trace import SPECTRA_FILE, Trace, read_trace
+
+    path = folder.path / SPECTRA_FILE
+    trace = read_trace(path) if path.exists() else Trace(path)
+    if exact or not trace.steps:
+        adapters = restore(saved_config(folder, {}), folder).adapters
+        if not adapters.adapters:
+            raise InputError(f"the run {folder.path} adapts no matrix; its update has no spectrum")
+        diagnosis = Diagnosis(adapters, "exact" if exact else "fast")
+        trace.steps[max(trace.steps, default=0)] = diagnosis.quantities()
+        trace.singular_values = diagnosis.singular_values()
+    return trace
+
+
+def _names(folders: "Sequence[RunFolder]") -> list[str]:
+    """Method and seed of each run, with its folder where that is not enough to tell them apart."""
+    short = [f"{folder.metrics()['method']}, seed {folder.metrics()['seed']}" for folder in folders]
+    where = [f"{folder.path.parent.name}/{folder.path.name}" for folder in folders]
+    return [name if short.count(name) == 1 else f"{name}, {at}" for name, at in zip(short, where, strict=True)]
+
+
+if __name__ == "__main__":
+    main("spectra", spectra)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,14 @@ def log_summary(logger: TrainerLogger, metrics: Mapping[str, float | None]) -> N
     elif isinstance(logger, CSVLogger):
         with Path(logger.experiment.log_dir, "summary.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("metric", "value"), *known.items()])
+
+
+@rank_zero_only
+def log_histograms(logger: TrainerLogger, values: Mapping[str, Sequence[float]], step: int) -> None:
+    """W&B histogram of each name's ``values`` at an optimiser step; CSV holds none."""
+    if isinstance(logger, SafeWandbLogger):
+        drawn = {name: wandb.Histogram(list(numbers)) for name, numbers in values.items()}
+        logger.attempt(lambda: logger.experiment.log({**drawn, "trainer/global_step": step}))
 
 
 @rank_zero_only

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kravl.diagnostics import SpectrumMonitor, flatten
 from kravl.errors import InputError
+from kravl.trace import Trace, read_trace
 
 
 class TinyLearner(LightningModule):
@@ -29,9 +30,29 @@ class TinyLearner(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def statistics(self) -> dict[str, dict[str, float]]:
-        """Norm and number of non-zero rows of the weight."""
+    def quantities(self) -> dict[str, dict[str, float]]:
+        """Norm and number of rows of the weight."""
         return {"linear": {"norm": self.linear.weight.norm().item(), "rows": 2.0}}
+
+    def singular_values(self) -> dict[str, Tensor]:
+        """Those of the weight."""
+        return {"linear": torch.linalg.svdvals(self.linear.weight.detach())}
+
+
+class NoSites:
+    """What a linear probe has."""
+
+    def quantities(self) -> dict[str, dict[str, float]]:
+        """None."""
+        return {}
+
+    def singular_values(self) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+def monitor(folder: Path, spectra: Any, every: int, histograms: Any = lambda values, step: None) -> SpectrumMonitor:
+    return SpectrumMonitor(spectra, every, Trace(folder / "spectra.safetensors"), histograms)
 
 
 def fit(folder: Path, monitor: SpectrumMonitor, learner: TinyLearner, **arguments: Any) -> list[dict[str, str]]:
@@ -51,19 +72,32 @@ def fit(folder: Path, monitor: SpectrumMonitor, learner: TinyLearner, **argument
     return list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
 
 
+def plain(watcher: SpectrumMonitor, steps: int) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[watcher],
+        max_steps=steps,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
 @pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 5]), (5, [5]), (0, [5]), (100, [5])])
 def test_a_record_is_made_at_every_nth_step_and_at_the_last(tmp_path: Path, every: int, steps: list[int]) -> None:
     learner = TinyLearner()
 
-    rows = fit(tmp_path, SpectrumMonitor(learner.statistics, every), learner, accumulate_grad_batches=2)
+    rows = fit(tmp_path, monitor(tmp_path, learner, every), learner, accumulate_grad_batches=2)
 
     assert [int(row["step"]) for row in rows] == steps
+    assert list(read_trace(tmp_path / "spectra.safetensors").steps) == steps
 
 
 def test_a_record_holds_the_weights_of_its_step(tmp_path: Path) -> None:
     learner = TinyLearner()
 
-    rows = fit(tmp_path, SpectrumMonitor(learner.statistics, 1), learner)
+    rows = fit(tmp_path, monitor(tmp_path, learner, 1), learner)
 
     norms = [float(row["delta/linear/norm"]) for row in rows]
     assert len(rows) == 10
@@ -73,26 +107,29 @@ def test_a_record_holds_the_weights_of_its_step(tmp_path: Path) -> None:
 
 
 def test_no_sites_means_no_record(tmp_path: Path) -> None:
-    assert fit(tmp_path, SpectrumMonitor(dict, 1), TinyLearner()) == []
+    assert fit(tmp_path, monitor(tmp_path, NoSites(), 1), TinyLearner()) == []
+    assert not (tmp_path / "spectra.safetensors").exists()
 
 
-def test_without_a_logger_no_spectrum_is_computed() -> None:
-    def fail() -> dict[str, dict[str, float]]:
-        raise AssertionError("computed in vain")
+def test_without_a_logger_the_file_is_kept_all_the_same(tmp_path: Path) -> None:
+    learner = TinyLearner()
 
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=[SpectrumMonitor(fail, 1)],
-        max_steps=2,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    plain(monitor(tmp_path, learner, 1), 2).fit(learner, DataLoader(TensorDataset(torch.ones(2, 4))))
 
-    trainer.fit(TinyLearner(), DataLoader(TensorDataset(torch.randn(2, 4))))
+    trace = read_trace(tmp_path / "spectra.safetensors")
+    assert trace.end == {"linear": {"norm": pytest.approx(learner.linear.weight.norm().item()), "rows": 2.0}}
+    torch.testing.assert_close(trace.singular_values, learner.singular_values(), check_dtype=False)
 
-    assert trainer.global_step == 2
+
+def test_histograms_hold_every_site_and_at_the_end_its_singular_values(tmp_path: Path) -> None:
+    learner, seen = TinyLearner(), []
+    watcher = monitor(tmp_path, learner, 2, lambda values, step: seen.append((step, sorted(values))))
+
+    plain(watcher, 3).fit(learner, DataLoader(TensorDataset(torch.ones(3, 4))))
+
+    quantities = ["spectrum/norm", "spectrum/rows"]
+    assert seen == [(2, quantities), (3, quantities), (3, ["spectrum/linear"])]
+    assert watcher.seconds > 0
 
 
 def test_the_mean_over_sites_stands_beside_every_site() -> None:
@@ -108,6 +145,6 @@ def test_the_mean_over_sites_stands_beside_every_site() -> None:
     }
 
 
-def test_a_negative_interval_is_refused() -> None:
+def test_a_negative_interval_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every -1 steps"):
-        SpectrumMonitor(dict, -1)
+        monitor(tmp_path, NoSites(), -1)

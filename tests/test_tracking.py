@@ -11,7 +11,7 @@ from PIL import Image
 from wandb_records import IDENTITY, history, isolate, records, stored_files
 
 from kravl.errors import InputError
-from kravl.tracking import Identity, close_logger, log_artifact, log_samples, log_summary, make_logger
+from kravl.tracking import Identity, close_logger, log_artifact, log_histograms, log_samples, log_summary, make_logger
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,7 @@ def test_an_offline_run_holds_its_identity_config_metrics_and_summary(folder: Pa
     logger = make_logger("wandb", folder, IDENTITY, {"optim": {"lr": 0.5}})
 
     logger.log_metrics({"train/loss": 1.5}, step=3)
+    log_histograms(logger, {"spectrum/norm": [1.0, 2.0, 2.0]}, step=4)
     log_summary(logger, {"test/accuracy": 0.75, "ood_mean": None})
     close_logger(logger)
 
@@ -42,6 +43,9 @@ def test_an_offline_run_holds_its_identity_config_metrics_and_summary(folder: Pa
     assert {item.key: item.value_json for item in run.config.update}["optim"] == '{"lr":0.5}'
     row = next(row for row in history(folder) if "train/loss" in row)
     assert (row["train/loss"], row["trainer/global_step"]) == (1.5, 3)
+    drawn = next(row for row in history(folder) if any(name.startswith("spectrum/norm") for name in row))
+    assert drawn["trainer/global_step"] == 4
+    assert sum(drawn.get("spectrum/norm/values") or drawn["spectrum/norm"]["values"]) == 3
     updates = [item for record in records(folder) for item in record.summary.update]
     summary = {item.key or "/".join(item.nested_key): item.value_json for item in updates}
     assert summary["test/accuracy"] == "0.75"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, Pull
 from kravl.adapters.scratch import cast, scratch
-from kravl.errors import unknown
+from kravl.errors import InputError, unknown
 
 
 class KRAdapter(Adapter):
@@ -16,11 +16,12 @@ class KRAdapter(Adapter):
 
     With m the shorter and M the longer side, U is (m, r) and zero, V is (m, c) and Kaiming-uniform with negative slope
     ``init_a``, c = ceil(M / r). ``split`` says which side r is the floored square root of: "short", as the paper's
-    released layer, or "long", as its toy experiment. If the shorter side is the input, ΔW is transposed. About
-    2 * m * sqrt(M) parameters, and full rank almost surely; a generic rank-1 update is out of reach.
+    released layer, or "long", as its toy experiment; or it is r itself. If the shorter side is the input, ΔW is
+    transposed. m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; a generic rank-1 update is
+    out of reach unless r is M.
 
     Raises:
-        InputError: ``split`` is neither of the two.
+        InputError: ``split`` is neither of the two, nor a whole number from 1 to M.
     """
 
     def __init__(
@@ -28,16 +29,14 @@ class KRAdapter(Adapter):
         out_features: int,
         in_features: int,
         scale: float = 2.0,
-        split: str = "short",
+        split: str | int = "short",
         init_a: float = 5.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(out_features, in_features, scale, dropout)
-        if split not in ("short", "long"):
-            raise unknown("split", split, ("short", "long"))
         self.split, self.init_a = split, init_a
         short, long = sorted((out_features, in_features))
-        r = math.isqrt(short if split == "short" else long)
+        r = inner_size(split, short, long)
         self.u = nn.Parameter(torch.zeros(short, r))
         self.v = nn.Parameter(torch.empty(short, math.ceil(long / r)))
         nn.init.kaiming_uniform_(self.v, a=init_a)
@@ -93,3 +92,14 @@ def _contract(towards: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         towards_u[:, :rest].addcmul_(tail, v[:, whole:])
         towards_v = torch.cat([towards_v, (tail * u[:, :rest]).sum(1, keepdim=True)], dim=1)
     return towards_u, towards_v
+
+
+def inner_size(split: str | int, short: int, long: int) -> int:
+    """r of `KRAdapter` for a matrix whose sides are ``short`` and ``long``. Raises InputError as it does."""
+    if isinstance(split, int):
+        if not 1 <= split <= long:
+            raise InputError(f"split must be short, long or a whole number from 1 to {long}, not {split}")
+        return split
+    if split not in ("short", "long"):
+        raise unknown("split", split, ("short", "long"))
+    return math.isqrt(short if split == "short" else long)

@@ -112,15 +112,19 @@ class AdapterSet:
         self._weights.forget()
 
     @torch.no_grad()
-    def deltas(self) -> Iterator[tuple[str, Tensor]]:
-        """(site name, scaled ΔW without gradient) for each adapter; also while merged."""
+    def pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(site name, pretrained matrix, scaled ΔW without gradient) for each adapter; also while merged."""
         self._require()
         for name, base in self._weights.base():
             with without_autocast(base.device.type):
-                yield name, self.adapters[name].update(base)
+                yield name, base, self.adapters[name].update(base)
+
+    def deltas(self) -> Iterator[tuple[str, Tensor]]:
+        """(site name, scaled ΔW without gradient) for each adapter; also while merged."""
+        return ((name, delta) for name, _, delta in self.pairs())
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """For each site the ``effective_rank``, ``stable_rank`` and Frobenius ``norm`` of its scaled ΔW."""
+        """For each site the ranks and norms of its scaled ΔW, see `spectrum`."""
         return {name: spectrum(delta) for name, delta in self.deltas()}
 
     def base_sha256(self) -> str:

@@ -17,6 +17,7 @@ def test_ranks_equal_those_of_numpy_singular_values(shape):
     assert effective_rank(matrix) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-9)
     assert stable_rank(matrix) == pytest.approx((sigma**2).sum() / sigma[0] ** 2, rel=1e-9)
     assert spectrum(matrix)["norm"] == pytest.approx(np.sqrt((sigma**2).sum()), rel=1e-9)
+    assert spectrum(matrix)["spectral_norm"] == pytest.approx(sigma[0], rel=1e-9)
 
 
 def test_a_low_rank_matrix_is_not_inflated_by_rounding():
@@ -38,7 +39,7 @@ def test_known_ranks():
 
 
 def test_a_zero_matrix_has_rank_zero():
-    assert spectrum(torch.zeros(3, 4)) == {"effective_rank": 0.0, "stable_rank": 0.0, "norm": 0.0}
+    assert spectrum(torch.zeros(3, 4)) == {"effective_rank": 0.0, "stable_rank": 0.0, "norm": 0.0, "spectral_norm": 0.0}
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e12])

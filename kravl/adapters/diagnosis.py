@@ -1,0 +1,89 @@
+"""What training did to each weight: ranks and norms of ΔW, and how it lies to the pretrained W."""
+
+import torch
+from torch import Tensor
+
+from kravl.adapters.rank import gram_singular_values, summary
+from kravl.adapters.set import AdapterSet
+from kravl.errors import unknown
+
+TOP = 16  # singular directions whose overlap is taken
+OVERSAMPLING, ITERATIONS = 8, 2  # of the randomised decomposition
+DIFFERENT = 0.5  # a direction of W + ΔW whose cosine with all of W's is below this is an intruder
+
+
+class Diagnosis:
+    """Spectra of the ``adapters`` as they are now.
+
+    ``precision`` "fast" takes singular values from a Gram matrix in single precision and leading directions from
+    randomised subspace iteration (Halko et al., SIAM Review 2011); "exact" decomposes in double precision, and counts
+    intruder dimensions (Shuttleworth et al., 2024, https://arxiv.org/abs/2410.21228).
+
+    Raises:
+        InputError: ``precision`` is neither of the two.
+    """
+
+    def __init__(self, adapters: AdapterSet, precision: str = "fast") -> None:
+        if precision not in ("fast", "exact"):
+            raise unknown("spectrum", precision, ("fast", "exact"))
+        self.adapters, self.exact = adapters, precision == "exact"
+        self._top: dict[str, tuple[Tensor, Tensor]] = {}  # leading directions of W, which stays as it is
+
+    def quantities(self) -> dict[str, dict[str, float]]:
+        """For each site the ranks and norms of ΔW, its ``cosine`` to W as a vector, and ``overlap``.
+
+        ``overlap`` is the mean squared cosine between the spaces of the TOP first singular vectors of ΔW and of W, of
+        both sides: 1 is the same space, TOP / side what chance gives. Exact, also ``intruders``: how many of the TOP
+        first left singular vectors of W + ΔW have no cosine of DIFFERENT or more with any of W's.
+        """
+        return {site: self._of(site, base, delta) for site, base, delta in self.adapters.pairs()}
+
+    def singular_values(self) -> dict[str, Tensor]:
+        """For each site those of ΔW, largest first, in double precision (exact: by a decomposition)."""
+        values = torch.linalg.svdvals if self.exact else gram_singular_values
+        return {site: values(delta.double()).cpu() for site, delta in self.adapters.deltas()}
+
+    def _of(self, site: str, base: Tensor, delta: Tensor) -> dict[str, float]:
+        base = base.to(delta.dtype)
+        if self.exact:
+            base, delta = base.double(), delta.double()
+            values = torch.linalg.svdvals(delta)
+        else:
+            values = gram_singular_values(delta, torch.float32)
+        found = summary(values)
+        if found["norm"] == 0.0:  # as at the start; no direction is any nearer than another
+            return found | {"cosine": 0.0, "overlap": 0.0} | ({"intruders": 0.0} if self.exact else {})
+        unit = delta / delta.abs().max()  # the squares of a tiny update would underflow
+        found["cosine"] = torch.cosine_similarity(unit.flatten(), base.flatten(), dim=0).item()
+        if site not in self._top:
+            self._top[site] = self._leading(base)
+        (u, v), (u0, v0) = self._leading(unit), self._top[site]
+        found["overlap"] = 0.5 * (_shared(u, u0) + _shared(v, v0))
+        if self.exact:
+            found["intruders"] = _intruders(base, base + delta)
+        return found
+
+    def _leading(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """The TOP first left (out, k) and right (in, k) singular vectors."""
+        k = min(TOP, *matrix.shape)
+        if not self.exact:
+            generator = torch.Generator().manual_seed(0)  # training's own random numbers stay as they are
+            width = min(k + OVERSAMPLING, *matrix.shape)
+            sketch = torch.randn(matrix.shape[1], width, generator=generator).to(matrix)
+            for _ in range(ITERATIONS):
+                sketch = matrix.mT @ torch.linalg.qr(matrix @ sketch)[0]
+            basis = torch.linalg.qr(matrix @ sketch)[0]
+            u, _, vh = torch.linalg.svd(basis.mT @ matrix, full_matrices=False)
+            return (basis @ u)[:, :k], vh[:k].mT
+        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u[:, :k], vh[:k].mT
+
+
+def _shared(a: Tensor, b: Tensor) -> float:
+    return ((a.mT @ b).square().sum() / a.shape[1]).item()
+
+
+def _intruders(base: Tensor, adapted: Tensor) -> float:
+    before = torch.linalg.svd(base, full_matrices=False)[0]
+    after = torch.linalg.svd(adapted, full_matrices=False)[0][:, :TOP]
+    return float(((before.mT @ after).abs().amax(0) < DIFFERENT).sum())

@@ -1,0 +1,69 @@
+"""Targets from files: pretrained weights, and what full fine-tuning added to them."""
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kravl.approximation.target import Shape, Target
+from kravl.errors import InputError, nearest
+
+SHIPPED = Path(__file__).parents[1] / "backbones/kravl_tiny/weights.safetensors"
+FULL = "kravl.adapters.full.Full"
+
+
+class Pretrained(Target):
+    """The matrix ``tensor`` of a safetensors file, its first rows and columns; every seed gives the same one.
+
+    ``path`` is the file, or "kravl" for the weights of kravl-tiny that ship with the package.
+    """
+
+    def __init__(self, path: str, tensor: str) -> None:
+        self.source: Path = SHIPPED if path == "kravl" else Path(path)
+        self.tensor = tensor
+
+    def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        return _cut(_read(self.source, self.tensor), shape, f"{self.tensor} of {self.source}")
+
+
+class Delta(Target):
+    """ΔW at ``site`` of a finished run with ``adapter=full``; "*" in it may stand for any letters.
+
+    The update is read from the run's adapter file, its first rows and columns; every seed gives the same one.
+
+    Raises:
+        InputError: no run is named; at drawing, the run is of another method, or has no such site.
+    """
+
+    def __init__(self, run: str | None, site: str) -> None:
+        if not run:
+            raise InputError("a fine-tuning update needs a run: variants.delta.run=FOLDER of a run with adapter=full")
+        self.source: Path = Path(run) / "adapter.safetensors"
+        self.site = site
+
+    def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        return _cut(_read(self.source, f"{self.site}.delta", FULL), shape, f"{self.site} of {self.source.parent}")
+
+
+def _read(path: Path, pattern: str, method: str | None = None) -> Tensor:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get("kravl", "{}")).get("method")
+            if method and found != method:
+                raise InputError(f"{path} is of {found}; only {method} stores its update as it is")
+            matrices = [name for name in sorted(file.keys()) if len(file.get_slice(name).get_shape()) == 2]
+            matching = [name for name in matrices if fnmatchcase(name, pattern)]
+            if not matching:
+                raise InputError(f"no matrix {pattern!r} in {path}; the nearest are {nearest(pattern, matrices)}")
+            return file.get_tensor(matching[0]).double()
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
+
+
+def _cut(matrix: Tensor, shape: Shape, what: str) -> Tensor:
+    if matrix.shape[0] < shape[0] or matrix.shape[1] < shape[1]:
+        raise InputError(f"{what} is {tuple(matrix.shape)}, smaller than shape={list(shape)}; give a smaller shape")
+    return matrix[: shape[0], : shape[1]].clone()

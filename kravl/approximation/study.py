@@ -1,0 +1,149 @@
+"""A grid of targets, methods, budgets and seeds: what is to be fitted, checked before the first fit, and one fit."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from kravl.adapters.base import Adapter
+from kravl.approximation.budget import MakeAdapter, OverBudgetError, count, sizes, spend, unit
+from kravl.approximation.fit import FitSettings, fit
+from kravl.approximation.measure import Decomposed, frobenius_error, measure
+from kravl.approximation.optimum import optimum
+from kravl.approximation.target import Shape, Target, draw
+from kravl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named adapter; ``scale`` multiplies its update in place of the study's."""
+
+    make: MakeAdapter
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A named target and all that its matrices follow from, in plain values."""
+
+    target: Target
+    node: Mapping[str, Any]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        source = self.target.source
+        return dict(self.node) | ({"sha256": hashlib.sha256(source.read_bytes()).hexdigest()} if source else {})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit: a method of one size on one target with one seed; ``budget`` None is the method's own size."""
+
+    target: str
+    method: str
+    shape: Shape
+    budget: float | None
+    seed: int
+    parameters: int
+    settings: Mapping[str, Any]  # the adapter's class and hyper-parameters
+    goal: Mapping[str, Any]
+    fit: FitSettings
+
+    @cached_property
+    def key(self) -> str:
+        """Equal trials have equal keys: a finished one is not done again."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a study crosses. ``budgets`` are multiples of KRAdapter's number of parameters; none: each method's own."""
+
+    goals: Mapping[str, Goal]
+    methods: Mapping[str, Method]
+    shape: Shape
+    budgets: Sequence[float]
+    seeds: Sequence[int]
+
+
+def plan(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, MakeAdapter]], list[str]]:
+    """Every trial with the constructor of its adapter, and a line for each method that a budget is too small for.
+
+    Raises:
+        InputError: a target cannot be drawn, or a method fits none of the budgets.
+    """
+    for name, goal in grid.goals.items():
+        draw(name, goal.target, grid.shape, grid.seeds[0])
+    sized, notes = _sized(grid)
+    trials = []
+    for target, goal in grid.goals.items():
+        for seed in grid.seeds:
+            for (method, budget), (make, parameters) in sized.items():
+                scale = grid.methods[method].scale
+                own = settings if scale is None else FitSettings(**{**asdict(settings), "scale": scale})
+                trial = Trial(
+                    target,
+                    method,
+                    grid.shape,
+                    budget,
+                    seed,
+                    parameters,
+                    _describe(make, grid.shape),
+                    goal.identity,
+                    own,
+                )
+                trials.append((trial, make))
+    return trials, notes
+
+
+def _sized(grid: Grid) -> tuple[dict[tuple[str, float | None], tuple[MakeAdapter, int]], list[str]]:
+    sized: dict[tuple[str, float | None], tuple[MakeAdapter, int]] = {}
+    notes = []
+    for name, method in grid.methods.items():
+        if not grid.budgets:
+            sized[name, None] = method.make, count(method.make, grid.shape)
+        members = sizes(method.make, grid.shape) if grid.budgets else []
+        for budget in grid.budgets:
+            try:
+                sized[name, budget] = spend(name, members, grid.shape, budget * unit(grid.shape))
+            except OverBudgetError as error:
+                notes.append(f"left out: {error}")
+    if not sized:
+        raise InputError(f"no method fits: {'; '.join(notes)}; give a larger one, budgets=[{2 * max(grid.budgets):g}]")
+    return sized, notes
+
+
+def _describe(make: MakeAdapter, shape: Shape) -> dict[str, Any]:
+    with torch.device("meta"):
+        adapter = make(*shape)
+    return {"_target_": f"{type(adapter).__module__}.{type(adapter).__qualname__}", **adapter.hyperparameters()}
+
+
+def run(trial: Trial, make: MakeAdapter, target: Decomposed) -> dict[str, Any]:
+    """Fit one adapter; the record of it. Touches no global random state.
+
+    Raises:
+        DivergedError: the loss is not a number.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(trial.seed)
+        adapter: Adapter = make(*trial.shape)
+        begin = time.perf_counter()
+        found = Decomposed(fit(adapter, target.matrix, trial.fit))
+        seconds = time.perf_counter() - begin
+    best = optimum(adapter, target.matrix)
+    return {
+        "key": trial.key,
+        **asdict(trial),
+        "metrics": measure(found, target),
+        "optimum_error": None if best is None else frobenius_error(best, target.matrix),
+        "spectrum": found.points(),
+        "target_spectrum": target.points(),
+        "seconds": seconds,
+    }

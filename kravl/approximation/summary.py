@@ -1,0 +1,94 @@
+"""Fits over their seeds: one row a target, method and budget, as CSV for programs and as a table for readers."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+ERROR = "frobenius_error"
+OPTIMUM = "optimum_error"
+SPECTRA = ("spectrum", "target_spectrum")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean and sample standard deviation (0 of a single seed) of each metric over ``n`` seeds."""
+
+    target: str
+    method: str
+    budget: float | None
+    parameters: int
+    n: int
+    mean: Mapping[str, float]
+    std: Mapping[str, float]
+    spectrum: Sequence[float]  # means over seeds, at equal steps from the first singular value to the last
+    target_spectrum: Sequence[float]
+
+
+def summarise(records: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows in the order of first appearance; records of one row differ by seed only."""
+    members: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        members[record["target"], record["method"], record["budget"], record["parameters"]].append(record)
+    rows = []
+    for (target, method, budget, parameters), found in members.items():
+        values = [_values(record) for record in found]
+        names = [name for name in values[0] if all(name in each for each in values)]
+        mean = {name: fmean(each[name] for each in values) for name in names}
+        std = {name: stdev(each[name] for each in values) if len(values) > 1 else 0.0 for name in names}
+        spectra = [zip(*(record[name] for record in found), strict=True) for name in SPECTRA]
+        fitted, given = ([fmean(at) for at in points] for points in spectra)
+        rows.append(Row(target, method, budget, parameters, len(found), mean, std, fitted, given))
+    return rows
+
+
+def _values(record: Mapping[str, Any]) -> dict[str, float]:
+    best = record[OPTIMUM]
+    known = {} if best is None else {OPTIMUM: best}
+    return {**record["metrics"], **known, "seconds": record["seconds"]}
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """One line a row: mean and standard deviation of each metric in two columns, blank where there is none."""
+    names = list(dict.fromkeys(name for row in rows for name in row.mean))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        pairs = [column for name in names for column in (name, f"{name}_std")]
+        writer.writerow(["target", "method", "budget", "parameters", "n", *pairs])
+        for row in rows:
+            numbers = [f"{part[name]:.6g}" if name in part else "" for name in names for part in (row.mean, row.std)]
+            budget = "" if row.budget is None else row.budget
+            writer.writerow([row.target, row.method, budget, row.parameters, row.n, *numbers])
+
+
+def at_one_budget(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose budget is nearest to KRAdapter's own, or all where methods have sizes of their own."""
+    budgets = {row.budget for row in rows if row.budget is not None}
+    if not budgets:
+        return list(rows)
+    chosen = min(budgets, key=lambda budget: abs(budget - 1.0))
+    return [row for row in rows if row.budget == chosen]
+
+
+def error_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Header, then a row a target: each method's relative Frobenius error in percent, its optimum in brackets."""
+    rows = at_one_budget(rows)
+    parameters = {row.method: row.parameters for row in rows}
+    header = ["target", "eff. rank", *(f"{method} ({number:,})" for method, number in parameters.items())]
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    ranks: dict[str, float] = {}
+    for row in rows:
+        best = f" ({100 * row.mean[OPTIMUM]:.1f})" if OPTIMUM in row.mean else ""
+        cells[row.target][row.method] = f"{100 * row.mean[ERROR]:.1f} ± {100 * row.std[ERROR]:.1f}{best}"
+        ranks[row.target] = row.mean["target_effective_rank"]
+    body = [[t, f"{ranks[t]:.1f}", *(found.get(method, "") for method in parameters)] for t, found in cells.items()]
+    return [header, *body]
+
+
+def largest_gap(rows: Sequence[Row]) -> Row | None:
+    """Where training stays farthest above the closed-form optimum; None where no method has one."""
+    known = [row for row in rows if OPTIMUM in row.mean]
+    return max(known, key=lambda row: row.mean[ERROR] - row.mean[OPTIMUM], default=None)

@@ -1,0 +1,143 @@
+"""What the spectra of runs show: a table, figures over steps and layers, and a page that opens from disk."""
+
+from collections.abc import Callable, Mapping
+from math import ceil
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from kravl.figures import COLOURS, MARKERS, STYLE, draw_decay, save
+from kravl.page import Picture, write_page
+from kravl.site_place import place
+from kravl.tables import Table as Rows
+from kravl.tables import markdown_rows
+from kravl.trace import Trace
+
+COLUMNS = 3  # panels side by side
+DASHES = {"image": "-", "text": "--"}
+MEANING = {
+    "effective_rank": "effective rank of ΔW",
+    "stable_rank": "stable rank of ΔW",
+    "norm": "Frobenius norm of ΔW",
+    "spectral_norm": "spectral norm of ΔW",
+    "cosine": "cosine of ΔW to W",
+    "overlap": "overlap of leading directions",
+    "intruders": "intruder dimensions",
+}
+INTRODUCTION = (
+    "ΔW is what a run added to a pretrained matrix W. Overlap is the mean squared cosine between the spaces of the "
+    "first 16 singular vectors of ΔW and of W; an intruder dimension is one of the first 16 singular vectors of W + ΔW "
+    "that has no cosine of 0.5 or more with any of W's (counted with exact=true).",
+)
+Traces = Mapping[str, Trace]
+
+
+def report(traces: Traces, out: Path) -> None:
+    """Write table.md, the figures and index.html to ``out``, and print the table."""
+    rows = _table(traces)
+    (out / "table.md").write_text("\n".join(markdown_rows(rows)) + "\n")
+    captions = {"layers": "At the end, by layer: mean over the matrices of a layer; dashed: the text tower."}
+    with matplotlib.rc_context(STYLE):
+        save(_panels(traces, _by_layer), out / "layers.png")
+        if any(len(trace.steps) > 1 for trace in traces.values()):
+            save(_panels(traces, _by_step), out / "steps.png")
+            captions["steps"] = "While training: mean over the matrices of a tower; dashed: the text tower."
+    if decay := {name: line for name, trace in traces.items() if (line := mean_decay(trace.singular_values))}:
+        draw_decay(decay, out / "decay")
+        captions["decay"] = "Singular values of ΔW at the end, each matrix divided by its largest."
+    pictures = [Picture(out / f"{name}.svg", caption) for name, caption in captions.items()]
+    following = [f"python -m kravl.spectra run={trace.path.parent} exact=true" for trace in traces.values()]
+    text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": following}
+    write_page(out / "index.html", "kravl: spectra of runs", rows, pictures, text)
+    shown = Table(*rows[0], box=SIMPLE, pad_edge=False)
+    for row in rows[1:]:
+        shown.add_row(*map(Text, row))
+    Console().print(shown)
+    Console().print(Text(f"Figures and page: {out / 'index.html'}"), soft_wrap=True)
+
+
+def mean_decay(values: Mapping[str, Tensor], points: int = 100) -> list[float]:
+    """How singular values fall off: each site's divided by its largest, meaned over the sites that changed.
+
+    Sites have different sizes, so they are compared at ``points`` equal steps of the share of the smaller dimension,
+    from the first singular value to the last.
+    """
+    scaled = [v / v[0] for v in values.values() if v[0] > 0]
+    at = [v[torch.linspace(0, len(v) - 1, points, dtype=torch.float64).round().long()] for v in scaled]
+    return torch.stack(at).mean(0).tolist() if at else []
+
+
+def _towers(trace: Trace) -> list[str]:
+    return list(dict.fromkeys(place(site).tower for site in trace.end))
+
+
+def _quantities(traces: Traces) -> list[str]:
+    known = {name for trace in traces.values() for values in trace.end.values() for name in values}
+    return [name for name in MEANING if name in known]
+
+
+def _table(traces: Traces) -> Rows:
+    quantities = _quantities(traces)
+    rows = [["run", "tower", "matrices", *(MEANING[name] for name in quantities)]]
+    for run, trace in traces.items():
+        for tower in _towers(trace):
+            sites = [values for site, values in trace.end.items() if place(site).tower == tower]
+            known = [[values[name] for values in sites if name in values] for name in quantities]
+            rows.append([run, tower, str(len(sites)), *(f"{fmean(v):.3g}" if v else "" for v in known)])
+    return rows
+
+
+def _panels(traces: Traces, fill: Callable[[Axes, Traces, str], None]) -> Figure:
+    """One panel a quantity, filled by ``fill(axes, traces, quantity)``, and one legend."""
+    quantities = _quantities(traces)
+    lines = ceil(len(quantities) / COLUMNS)
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.6 * lines + 0.5), layout="constrained")
+    grid = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+    for axes, quantity in zip(grid, quantities, strict=False):
+        fill(axes, traces, quantity)
+        axes.set_title(MEANING[quantity])
+    for axes in grid[len(quantities) :]:
+        axes.set_visible(False)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _style(index: int, tower: str, run: str) -> dict[str, Any]:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    return {"color": colour, "marker": marker, "ms": 4, "ls": DASHES[tower], "label": f"{run}, {tower}"}
+
+
+def _by_layer(axes: Axes, traces: Traces, quantity: str) -> None:
+    for i, (run, trace) in enumerate(traces.items()):
+        for tower in _towers(trace):
+            layers: dict[int, list[float]] = {}
+            for site, values in trace.end.items():
+                where = place(site)
+                if where.tower == tower and where.layer is not None and quantity in values:
+                    layers.setdefault(where.layer, []).append(values[quantity])
+            points = sorted((layer, fmean(values)) for layer, values in layers.items())
+            if points:
+                axes.plot(*zip(*points, strict=True), **_style(i, tower, run))
+    axes.set(xlabel="layer")
+    axes.locator_params(axis="x", integer=True)
+
+
+def _by_step(axes: Axes, traces: Traces, quantity: str) -> None:
+    for i, (run, trace) in enumerate(traces.items()):
+        for tower in _towers(trace):
+            sites = [site for site in trace.end if place(site).tower == tower]
+            steps = [at for at, values in sorted(trace.steps.items()) if quantity in values[sites[0]]]
+            line = [fmean(trace.steps[at][site][quantity] for site in sites) for at in steps]
+            axes.plot(steps, line, **_style(i, tower, run))
+    axes.set(xlabel="optimiser step")

@@ -1,0 +1,79 @@
+"""The compact file of a run's spectra: every quantity by step and site, and the singular values at the end."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from kravl.errors import InputError
+
+SPECTRA_FILE = "spectra.safetensors"
+VALUES = "singular_values."
+Statistics = Mapping[str, Mapping[str, float]]  # site -> quantity -> value
+
+
+@dataclass
+class Trace:
+    """``path`` and what was recorded: step -> site -> quantity -> value, and site -> singular values at the end."""
+
+    path: Path
+    steps: dict[int, Statistics] = field(default_factory=dict)
+    singular_values: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def end(self) -> Statistics:
+        """The quantities of the last step; empty if nothing was recorded."""
+        return self.steps[max(self.steps)] if self.steps else {}
+
+    def begin(self, step: int) -> None:
+        """Go on from ``step``: what an interrupted run has recorded up to there is kept, what came later is not."""
+        if step and self.path.exists():
+            earlier = read_trace(self.path)
+            self.steps = {at: values for at, values in earlier.steps.items() if at <= step}
+
+    def add(self, step: int, statistics: Statistics) -> None:
+        """Record ``step`` and write the file, whole or not at all."""
+        self.steps[step] = statistics
+        self._write()
+
+    def finish(self, singular_values: Mapping[str, Tensor]) -> None:
+        """Record the singular values at the end."""
+        self.singular_values = dict(singular_values)
+        self._write()
+
+    def _write(self) -> None:
+        sites = list(self.end)
+        names = list(dict.fromkeys(name for values in self.end.values() for name in values))
+        rows = [[[at[site][name] for name in names] for site in sites] for at in self.steps.values()]
+        tensors = {"steps": torch.tensor(list(self.steps)), "quantities": torch.tensor(rows, dtype=torch.float32)}
+        tensors |= {VALUES + site: values.float().contiguous() for site, values in self.singular_values.items()}
+        # one entry, because safetensors writes several in random order
+        content = save(tensors, {"kravl": json.dumps({"sites": sites, "quantities": names})})
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        partial.write_bytes(content)
+        partial.replace(self.path)
+
+
+def read_trace(path: Path) -> Trace:
+    """What `Trace` wrote. Raises InputError for a file that is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = json.loads((file.metadata() or {})["kravl"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as the spectra of a run: {error}") from error
+    steps: dict[int, Statistics] = {
+        step: {
+            site: dict(zip(head["quantities"], values, strict=True))
+            for site, values in zip(head["sites"], sites, strict=True)
+        }
+        for step, sites in zip(tensors["steps"].tolist(), tensors["quantities"].tolist(), strict=True)
+    }
+    values = {name.removeprefix(VALUES): t.double() for name, t in tensors.items() if name.startswith(VALUES)}
+    return Trace(path, steps, values)

@@ -1,0 +1,56 @@
+"""Errors are relative, the singular-value error is blind to directions, and known matrices have known ranks."""
+
+import pytest
+import torch
+
+from kravl.approximation.measure import Decomposed, measure
+
+GENERATOR = torch.Generator().manual_seed(0)
+MATRIX = torch.randn(30, 40, generator=GENERATOR, dtype=torch.float64)
+
+
+def test_the_target_itself_has_no_error():
+    found = measure(Decomposed(MATRIX), Decomposed(MATRIX))
+
+    assert found["frobenius_error"] == found["spectral_error"] == found["singular_value_error"] == 0.0
+    assert found["overlap"] == pytest.approx(1.0)
+    assert found["effective_rank"] == found["target_effective_rank"]
+
+
+def test_the_right_spectrum_in_wrong_directions_is_seen_by_all_but_the_singular_value_error():
+    q, _ = torch.linalg.qr(torch.randn(30, 30, generator=GENERATOR, dtype=torch.float64))
+
+    found = measure(Decomposed(q @ MATRIX), Decomposed(MATRIX))
+
+    assert found["singular_value_error"] == pytest.approx(0.0, abs=1e-12)
+    assert found["frobenius_error"] > 1.0
+    assert found["overlap"] < 0.9
+
+
+def test_zero_is_as_far_as_the_target_is_long():
+    found = measure(Decomposed(torch.zeros_like(MATRIX)), Decomposed(MATRIX))
+
+    assert found["frobenius_error"] == found["spectral_error"] == 1.0
+    assert found["effective_rank"] == found["nuclear_norm"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("matrix", "effective", "stable", "nuclear"),
+    [
+        (torch.eye(7), 7.0, 7.0, 7.0),
+        (torch.ones(4, 9), 1.0, 1.0, 6.0),
+        (torch.diag(torch.tensor([2.0, 1.0, 1.0])), 2 ** (3 / 2), 1.5, 4.0),  # p = 1/2, 1/4, 1/4
+    ],
+)
+def test_known_matrices_have_known_ranks(matrix, effective, stable, nuclear):
+    found = Decomposed(matrix.double()).describe()
+
+    assert found["effective_rank"] == pytest.approx(effective, rel=1e-12)
+    assert found["stable_rank"] == pytest.approx(stable, rel=1e-12)
+    assert found["nuclear_norm"] == pytest.approx(nuclear, rel=1e-12)
+
+
+def test_a_spectrum_is_kept_at_equal_steps_from_the_first_value_to_the_last():
+    points = Decomposed(torch.diag(torch.arange(200.0, 0.0, -1.0)).double()).points()
+
+    assert (len(points), points[0], points[-1]) == (64, 200.0, 1.0)
