@@ -65,6 +65,24 @@ def test_two_passes_have_the_same_bits(autocast):
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+def test_checkpointing_keeps_less_and_changes_no_gradient():
+    model = clip()
+    parameters, ours = adapted(model).parameters(), class_prompts(model)
+
+    def kept() -> tuple[int, list[torch.Tensor]]:
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.nbytes) or x, lambda x: x):
+            features = ours.features()
+        return sum(sizes), gradients(features, parameters)
+
+    size, expected = kept()
+    model.set_grad_checkpointing(True)
+    smaller, found = kept()
+
+    assert smaller < size / 2
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_each_distinct_beginning_is_one_row():
     tree = PromptTree([(1, 2, 9), (1, 3, 4, 9), (1, 2, 5, 9), (1, 2, 9)])
 
