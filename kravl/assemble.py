@@ -50,6 +50,8 @@ def assemble(cfg: Config) -> Parts:
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
     adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
+    if cfg.checkpointing:
+        classifier.checkpoint_blocks()
     return Parts(source, classifier, adapters, data)
 
 

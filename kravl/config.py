@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
@@ -88,6 +88,7 @@ class Config:
     split_protocol: str = "coop"  # coop | cliplora | tip | lineage | official
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
+    checkpointing: bool = False  # keep the input of each block alone and compute it again: less memory, more time
     alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
@@ -128,6 +129,7 @@ def register(wanted: Iterable[str] = ()) -> None:
 
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
+    OmegaConf.register_new_resolver("images", _images, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Config)
     store.store(name="evaluate_schema", node=EvaluateConfig)
@@ -136,9 +138,17 @@ def register(wanted: Iterable[str] = ()) -> None:
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                label = "${backbone.name}_${method}_${shots}shot"  # follows what the command line changes
+                # follows what the command line changes
+                label = "${backbone.name}_${method}_${images:${shots},${fraction}}"
                 node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
+
+
+def _images(shots: int | None, fraction: float | None) -> str:
+    """How many images a run trains on, as its name says it: 16shot, fraction0.5 or all."""
+    if shots is not None:
+        return f"{shots}shot"
+    return "all" if fraction is None else f"fraction{fraction}"
 
 
 def _names(group: str) -> list[str]:

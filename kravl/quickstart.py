@@ -4,12 +4,10 @@ Nothing is downloaded: the pictograms come with pip, the model with kravl. ``pyt
 """
 
 import argparse
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -18,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kravl.cli import NO_ROOM, check
 from kravl.config import CONFIGS, register
 from kravl.errors import InputError
+from kravl.local_runs import train_all
+from kravl.record import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
 SEEDS = (1, 2, 3)
@@ -44,14 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: 1 2 3")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one a core, at most four)")
     options = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)
     for paragraph in INTRODUCTION:
         console.print(f"{paragraph}\n")
     try:
+        if options.jobs is not None and options.jobs < 1:
+            raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
         planned = plan(options.seeds, [f"runs={options.out}", *options.set])
         _make(options.out)
-        folders = _train(planned, options.out / "log.txt", console)
+        folders = _train(planned, options.jobs, options.out / "log.txt", console)
         from kravl.quickstart_report import report
 
         report(folders, options.out, INTRODUCTION, NEXT)
@@ -92,42 +95,19 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     return configs
 
 
-def _train(planned: Sequence[Any], log: Path, console: Console) -> list[Path]:
-    """Every run in turn, what it prints in the file ``log``; the folders of the runs."""
+def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console) -> list[Path]:
+    """Every run, what it prints in the file ``log``; the folders of the runs."""
     console.print("loading torch ...")
     from kravl.assemble import plain
-    from kravl.record import folder_of
-    from kravl.run import train
 
+    folders = [folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False)) for cfg in planned]
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    folders = []
-    with log.open("a") as file, _logged(file), Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(planned))
-        for cfg in planned:
-            progress.update(task, description=f"{cfg.method}, seed {cfg.seed}")
-            train(cfg)
-            folders.append(folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False)))
-            progress.advance(task)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("training", total=len(planned))
+        for position in train_all(list(zip(planned, folders, strict=True)), jobs, log):
+            cfg = planned[position]
+            progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
     return folders
-
-
-@contextmanager
-def _logged(file: TextIO) -> Iterator[None]:
-    """What is printed or logged goes to ``file``."""
-    handler = logging.StreamHandler(file)
-    root, lightning = logging.getLogger(), logging.getLogger("pytorch_lightning")
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    # Lightning writes to the terminal by a handler of its own
-    handlers, lightning.handlers = lightning.handlers, []
-    try:
-        with redirect_stdout(file):
-            yield
-    finally:
-        lightning.handlers = handlers
-        root.removeHandler(handler)
-        root.setLevel(level)
 
 
 if __name__ == "__main__":

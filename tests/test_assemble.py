@@ -53,3 +53,29 @@ def test_the_images_drawn_depend_on_the_split_seed_alone(tiny_run):
     assert drawn("seed=1", "split_seed=1") == drawn("seed=2", "split_seed=1")
     assert drawn("split_seed=1") != drawn("split_seed=2")
     assert drawn("seed=2") == drawn("split_seed=2")  # alone, the seed draws the images too, as CoOp's seeds do
+
+
+def test_checkpointing_keeps_less_and_changes_no_gradient(tiny_run):
+    def gradients(*overrides: str) -> tuple[int, list[torch.Tensor]]:
+        classifier = assemble(tiny_run(*overrides)).classifier.train()
+        images, kept = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            loss = classifier(images).square().sum() + classifier(images).sum()
+        loss.backward()
+        return sum(kept), [p.grad for p in classifier.parameters() if p.requires_grad]
+
+    plain_size, plain = gradients()
+    size, checkpointed = gradients("checkpointing=true")
+
+    assert size < 0.5 * plain_size
+    assert len(plain) == len(checkpointed)
+    assert all(torch.equal(a, b) for a, b in zip(checkpointed, plain, strict=True))
+
+
+def test_a_model_without_blocks_cannot_be_checkpointed(tiny_run):
+    with pytest.raises(InputError, match="checkpointing=true: gradient checkpointing not supported in"):
+        assemble(
+            tiny_run(
+                "checkpointing=true", "sites=null", "backbone.build.name=pit_ti_224", "backbone.build.image_size=null"
+            )
+        )

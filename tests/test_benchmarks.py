@@ -1,49 +1,66 @@
-"""The benchmarks run, and what they compare is equal; nothing is timed here."""
+"""The benchmarks' own checks: they run, and what they compare computes the same."""
 
 import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def rows(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """What the benchmark records of itself with --quick."""
-    monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", "--quick"])
-    monkeypatch.syspath_prepend(str(FOLDER))
-    threads = torch.get_num_threads()
-    try:
-        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
-    finally:
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a benchmark as the command line does, and gives back its record."""
+
+    def quick(name: str) -> dict:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / name), "--quick", "--json", str(tmp_path / "record.json")])
+        threads = torch.get_num_threads()
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
         torch.set_num_threads(threads)
-    record = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert record.keys() >= {"title", "command", "commit", "machine", "versions", "settings"}
-    return record["rows"]
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert printed == json.loads((tmp_path / "record.json").read_text())
+        return printed
+
+    return quick
 
 
-def test_a_step_of_both_loops_is_compared_and_equal(monkeypatch, capsys):
-    found = rows("step", monkeypatch, capsys)
+def test_a_layer_keeps_nothing_where_the_published_one_keeps_its_update(run):
+    rows = run("layer.py")["rows"]
 
-    assert [row["loop"] for row in found] == ["plain", "kravl"] * 4
-    for plain, ours in zip(found[::2], found[1::2], strict=True):
+    saved = {row["layer"]: row["saved MiB"] for row in rows if (row["shape"], row["tokens"]) == ("50x37", 300)}
+    assert saved["KRAdapter, kravl"] == saved["LoRA r16, kravl"] == saved["RandLoRA r10, kravl"] == 0
+    assert saved["KRAdapter, published layer"] > 0
+
+
+def test_attention_computes_what_torchs_does(run):
+    record = run("attention.py")
+
+    assert {row["attention"] for row in record["rows"]} >= {"frozen, torch", "frozen, kravl"}
+    assert record["machine"]["threads"] == 1
+
+
+def test_a_step_of_both_loops_is_compared_and_equal(run):
+    rows = run("step.py")["rows"]
+
+    assert [row["loop"] for row in rows] == ["plain", "kravl"] * 4
+    for plain, ours in zip(rows[::2], rows[1::2], strict=True):
         assert ours["GFLOP"] < plain["GFLOP"]
         assert ours["saved MiB"] <= plain["saved MiB"]
 
 
-def test_growth_is_measured_along_every_axis(monkeypatch, capsys):
-    found = rows("scale", monkeypatch, capsys)
+def test_growth_is_measured_along_every_axis(run):
+    rows = run("scale.py")["rows"]
 
-    assert {row["axis"].split(":")[0] for row in found} == {"width", "classes", "batch", "shots"}
-    assert sum(row["exponent"] is not None for row in found) == 5
+    assert {row["axis"].split(":")[0] for row in rows} == {"width", "classes", "batch", "shots"}
+    assert sum(row["exponent"] is not None for row in rows) == 5
 
 
-def test_a_job_is_taken_apart_into_its_phases(monkeypatch, capsys):
-    found = rows("job", monkeypatch, capsys)
+def test_a_job_is_taken_apart_into_its_phases(run):
+    rows = run("job.py")["rows"]
 
-    assert {row["phase"] for row in found} >= {"assemble", "images", "features", "train", "evaluate", "all"}
-    assert sum(row["share %"] for row in found if row["phase"] != "all") == pytest.approx(100)
+    assert {row["phase"] for row in rows} >= {"assemble", "images", "features", "train", "evaluate", "all"}
+    assert sum(row["share %"] for row in rows if row["phase"] != "all") == pytest.approx(100)

@@ -111,3 +111,21 @@ def test_a_registered_experiment_composes_to_what_its_name_says():
     assert cfg.adapter._target_ == "kravl.adapters.randlora.RandLoRA"
     assert cfg.evaluation.name == "imagenet_ood"
     assert cfg.name == "clip_vitl14_randlora_4shot"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["shots=4"], "clip_vitb16_kra_4shot_imagenet"),
+        (["shots=null"], "clip_vitb16_kra_all_imagenet"),
+        (["shots=null", "fraction=0.5"], "clip_vitb16_kra_fraction0.5_imagenet"),
+    ],
+)
+def test_a_run_is_named_by_how_many_images_it_trains_on(overrides: list[str], name: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from kravl.config import CONFIGS
+
+    register()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert compose("train", overrides).name == name

@@ -40,6 +40,19 @@ def test_a_figure_is_drawn_for_any_shots_with_and_without_other_sets(
     assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 
+def test_one_number_of_images_is_drawn_set_by_set_and_several_against_each_other(tmp_path: Path) -> None:
+    for name, amounts in (("one", (16,)), ("several", (4, 16))):
+        for shots in amounts:
+            write_run(tmp_path / name / str(shots), shots=shots, metrics=accuracies(0.5, 0.25))
+
+    one, several = (drawn(tmp_path / name)[1].read_text() for name in ("one", "several"))
+
+    assert "<!-- on each set, 16 images a class -->" in one
+    assert "<!-- sketch -->" in one
+    assert "<!-- images a class -->" in several
+    assert "on each set" not in several
+
+
 def test_points_of_the_weight_line_change_the_figure(tmp_path: Path) -> None:
     for name, points in (("without", []), ("with", [{"alpha": 0.5, "test/accuracy": 0.35, "ood_mean": 0.45}])):
         ends = {"metrics": accuracies(0.5, 0.25), "zero_shot": accuracies(0.3, 0.3)}

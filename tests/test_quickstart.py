@@ -72,6 +72,17 @@ def test_a_mistyped_setting_is_one_line_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_wrong_with_one_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quickstart.main(["--out", str(tmp_path), "--seeds", "1", "--jobs", "1", "--set", *SMALL, "shots=400"]) == 2
+
+    assert re.search(r"^error: .*400 shots", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_no_runs_at_once_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quickstart.main(["--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
+    assert "--jobs is 0; it must be at least 1" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
 

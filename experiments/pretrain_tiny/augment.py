@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIZE = 64  # pixels of a training image
-GREY = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+GREY = (0.299, 0.587, 0.114)
 
 
 def augment(pictures: Tensor, mono: Tensor, random: torch.Generator, strength: float) -> Tensor:
@@ -38,19 +38,27 @@ def augment(pictures: Tensor, mono: Tensor, random: torch.Generator, strength: f
 
 
 def _uniform(shape: tuple[int, ...], low: float, high: float, random: torch.Generator) -> Tensor:
-    return torch.empty(shape).uniform_(low, high, generator=random)
+    return torch.empty(shape, device=random.device).uniform_(low, high, generator=random)
+
+
+def _rand(*shape: int, random: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=random, device=random.device)
 
 
 def _chosen(count: int, probability: float, random: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=random) < probability).nonzero().squeeze(1)
+    return (_rand(count, random=random) < probability).nonzero().squeeze(1)
+
+
+def _grey(image: Tensor) -> Tensor:
+    return (image * torch.tensor(GREY, device=image.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _place(layer: Tensor, random: torch.Generator, strength: float) -> Tensor:
     count = len(layer)
-    angle = torch.randn(count, generator=random) * 12 * strength * math.pi / 180
+    angle = torch.randn(count, generator=random, device=random.device) * 12 * strength * math.pi / 180
     scale = 1 + strength * _uniform((count,), -0.15, 0.35, random)
     stretch = 1 + strength * _uniform((count,), -0.12, 0.14, random)
-    flip = torch.where(torch.rand(count, generator=random) < 0.5, -1.0, 1.0)
+    flip = torch.where(_rand(count, random=random) < 0.5, -1.0, 1.0)
     shift = strength * _uniform((2, count), -0.15, 0.15, random)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     rows = [cos * stretch * flip, -sin, shift[0], sin * flip, cos / stretch, shift[1]]
@@ -60,8 +68,8 @@ def _place(layer: Tensor, random: torch.Generator, strength: float) -> Tensor:
 
 
 def _ink(colour: Tensor, mono: Tensor, random: torch.Generator, strength: float) -> Tensor:
-    ink = torch.rand(len(colour), 3, 1, 1, generator=random) * 0.85
-    ink = torch.where(torch.rand(len(colour), 1, 1, 1, generator=random) < strength / 2, ink, torch.zeros(()))
+    ink = _rand(len(colour), 3, 1, 1, random=random) * 0.85
+    ink = torch.where(_rand(len(colour), 1, 1, 1, random=random) < strength / 2, ink, 0.0)
     # grey levels of a two-tone icon stay apart from its black
     inked = ink + (1 - ink) * colour
     return torch.where(mono.view(-1, 1, 1, 1), inked, colour)
@@ -77,7 +85,7 @@ def _outline(colour: Tensor, alpha: Tensor, random: torch.Generator, strength: f
         colour[index] = colour[index] * inner  # black where the shape ends
         alpha[index] = grown
     index = _chosen(len(colour), 0.06 * strength, random)  # silhouettes
-    colour[index] = colour[index] * 0 + torch.rand(len(index), 3, 1, 1, generator=random) * 0.3
+    colour[index] = colour[index] * 0 + _rand(len(index), 3, 1, 1, random=random) * 0.3
     return colour, alpha
 
 
@@ -89,24 +97,24 @@ def _tint(colour: Tensor, random: torch.Generator, strength: float) -> Tensor:
     colour = colour.clone()
     colour[index] = (colour[index] * gain + offset).clamp(0, 1)
     index = _chosen(count, 0.15 * strength, random)
-    colour[index] = colour[index][:, torch.randperm(3, generator=random)]
+    colour[index] = colour[index][:, torch.randperm(3, generator=random, device=random.device)]
     index = _chosen(count, 0.2 * strength, random)
-    colour[index] = (colour[index] * GREY).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    colour[index] = _grey(colour[index]).expand(-1, 3, -1, -1)
     return colour
 
 
 def _background(count: int, random: torch.Generator, strength: float) -> Tensor:
-    flat = torch.rand(count, 3, 1, 1, generator=random)
-    kind = torch.rand(count, 1, 1, 1, generator=random)
-    flat = torch.where(kind > 0.45 * strength, torch.ones(()), torch.where(kind < 0.1 * strength, flat * 0.2, flat))
-    coarse = torch.rand(count, 3, 8, 8, generator=random) - 0.5
+    flat = _rand(count, 3, 1, 1, random=random)
+    kind = _rand(count, 1, 1, 1, random=random)
+    flat = torch.where(kind > 0.45 * strength, 1.0, torch.where(kind < 0.1 * strength, flat * 0.2, flat))
+    coarse = _rand(count, 3, 8, 8, random=random) - 0.5
     texture = F.interpolate(coarse, size=SIZE, mode="bilinear") * _uniform((count, 1, 1, 1), 0.1, 0.9, random)
     return torch.where((kind - 0.2 * strength).abs() < 0.06 * strength, flat + texture, flat.expand(-1, -1, SIZE, SIZE))
 
 
 def _line_art(image: Tensor, random: torch.Generator, strength: float) -> Tensor:
     index = _chosen(len(image), 0.12 * strength, random)
-    grey = (image[index] * GREY).sum(1, keepdim=True)
+    grey = _grey(image[index])
     edges = F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
     image = image.clone()
     image[index] = 1 - (edges * 2).clamp(0, 1).expand(-1, 3, -1, -1)
@@ -121,9 +129,9 @@ def _degrade(image: Tensor, random: torch.Generator, strength: float) -> Tensor:
         small = F.interpolate(image[index], scale_factor=0.4, mode="area")
         image[index] = F.interpolate(small, size=SIZE, mode="bilinear")
     index = _chosen(len(image), 0.15 * strength, random)
-    image[index] += torch.randn(image[index].shape, generator=random) * 0.1
+    image[index] += torch.randn(image[index].shape, generator=random, device=random.device) * 0.1
     index = _chosen(len(image), 0.3 * strength, random)
     if len(index):
-        top, left = torch.randint(0, SIZE - 20, (2,), generator=random).tolist()
-        image[index, :, top : top + 20, left : left + 20] = torch.rand(len(index), 3, 1, 1, generator=random)
+        top, left = torch.randint(0, SIZE - 20, (2,), generator=random, device=random.device).tolist()
+        image[index, :, top : top + 20, left : left + 20] = _rand(len(index), 3, 1, 1, random=random)
     return image

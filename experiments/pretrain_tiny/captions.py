@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,12 +12,14 @@ TEMPLATES = (
     *("{}", "{}", "{}", "a drawing of a {}.", "a drawing of a {}.", "an icon of a {}.", "a picture of a {}."),
     *("a pictogram of a {}.", "a {}.", "an emoji of a {}.", "a photo of a {}.", "a sign that means {}."),
 )
+NAMED = 0.5  # share of captions that say a concept's own name, where it has others
 
 
 class Concepts:
     """Pictures grouped by what they show.
 
     Attributes:
+        names: of the concepts.
         pictures: for each concept, the pictures of each set that draws it.
         words: for each concept, its name, then its keywords.
     """
@@ -36,27 +37,50 @@ class Concepts:
         self.words = [(name, *sorted(keywords[name] - {name})) for name in self.names]
         # common concepts more often, but not in proportion
         weight = [len(sets) ** 0.5 * _interest(words) for sets, words in zip(self.pictures, self.words, strict=True)]
-        self.weights = np.asarray(weight) / sum(weight)
+        self.weights = torch.tensor(weight) / sum(weight)
 
-    def batches(self, concepts: int, seed: int) -> Iterator[tuple[Tensor, list[str], Tensor]]:
-        """Endless: indices of pictures (2C,), captions (C,), and which caption is true of which picture (2C, C)."""
-        random = np.random.default_rng(seed)
+
+class Draws:
+    """Random batches of concepts, each with two pictures and a caption; on a device, without a loop over concepts."""
+
+    def __init__(self, concepts: Concepts, device: torch.device) -> None:
+        self.weights = concepts.weights.to(device)
+        self.sets = _Ragged([range(len(sets)) for sets in concepts.pictures], device)
+        self.pictures = _Ragged([pictures for sets in concepts.pictures for pictures in sets], device)
+        self.vocabulary = sorted({word for words in concepts.words for word in words})
+        number = {word: i for i, word in enumerate(self.vocabulary)}
+        self.words = _Ragged([[number[word] for word in words] for words in concepts.words], device)
+        self.says = torch.zeros(len(concepts.names), len(self.vocabulary), dtype=torch.bool, device=device)
+        for row, words in enumerate(concepts.words):
+            self.says[row, [number[word] for word in words]] = True
+
+    def batches(self, concepts: int, random: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Endless: pictures (2C,), words (C,), templates (C,), and which word is true of which picture (2C, C)."""
+        device = random.device
         while True:
-            chosen = random.choice(len(self.names), concepts, replace=False, p=self.weights)
-            pairs = [self._two(self.pictures[c], random) for c in chosen]
-            words = [self._word(self.words[c], random) for c in chosen]
-            true = torch.tensor([[word in self.words[c] for word in words] for c in chosen])
-            captions = [TEMPLATES[random.integers(len(TEMPLATES))].format(word) for word in words]
-            yield torch.tensor(pairs).T.reshape(-1), captions, true.repeat(2, 1)
+            chosen = torch.multinomial(self.weights, concepts, generator=random)
+            dice = torch.rand(7, concepts, generator=random, device=device)
+            drawn_by = self.sets.count[chosen]
+            first = (dice[0] * drawn_by).long()
+            other = (first + 1 + (dice[1] * (drawn_by - 1)).long()) % drawn_by  # another designer where there is one
+            sets = self.sets.first[chosen] + torch.stack([first, other])
+            pictures = self.pictures.pick(sets, dice[2:4])
+            words = self.words.pick(chosen, torch.where(dice[4] < NAMED, torch.zeros_like(dice[5]), dice[5]))
+            true = self.says[chosen][:, words]
+            yield pictures.reshape(-1), words, (dice[6] * len(TEMPLATES)).long(), true.repeat(2, 1)
 
-    @staticmethod
-    def _two(sets: list[list[int]], random: np.random.Generator) -> tuple[int, int]:
-        first, second = random.choice(len(sets), 2, replace=len(sets) < 2)
-        return (sets[first][random.integers(len(sets[first]))], sets[second][random.integers(len(sets[second]))])
 
-    @staticmethod
-    def _word(words: tuple[str, ...], random: np.random.Generator) -> str:
-        return words[0] if len(words) == 1 or random.random() < 0.5 else words[random.integers(1, len(words))]
+class _Ragged:
+    """Lists of different lengths in one tensor."""
+
+    def __init__(self, lists: list, device: torch.device) -> None:
+        self.count = torch.tensor([len(items) for items in lists], device=device)
+        self.first = self.count.cumsum(0) - self.count
+        self.items = torch.tensor([item for items in lists for item in items], device=device)
+
+    def pick(self, which: Tensor, dice: Tensor) -> Tensor:
+        """One item of each list ``which``; ``dice`` in [0, 1), where 0 is the first item."""
+        return self.items[self.first[which] + (dice * self.count[which]).long()]
 
 
 def _interest(words: tuple[str, ...]) -> float:

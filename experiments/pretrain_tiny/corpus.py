@@ -43,13 +43,18 @@ def packed(package: str, version: str, folder: Path) -> Path:
     return archive
 
 
-def fetch(name: str, version: str, integrity: str, folder: Path) -> dict[str, dict]:
-    """The JSON files of one icon set, checked against its digest."""
-    archive = packed(f"@iconify-json/{name}", version, folder)
+def checked(package: str, about: dict, folder: Path) -> Path:
+    """The archive of an npm package, if it is the one whose digest sets.yaml names."""
+    archive = packed(package, about["version"], folder)
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if integrity != f"sha512-{digest}":
-        raise SystemExit(f"{archive} has sha512-{digest}, not {integrity}: delete it and try again")
-    with tarfile.open(archive) as tar:
+    if about["integrity"] != f"sha512-{digest}":
+        raise SystemExit(f"{archive} has sha512-{digest}, not {about['integrity']}: delete it and try again")
+    return archive
+
+
+def fetch(name: str, about: dict, folder: Path) -> dict[str, dict]:
+    """The JSON files of one icon set."""
+    with tarfile.open(checked(f"@iconify-json/{name}", about, folder)) as tar:
         files = {m.name.split("/")[-1]: tar.extractfile(m) for m in tar.getmembers() if m.name.endswith(".json")}
         return {key: json.load(file) for key, file in files.items() if file}
 
@@ -87,9 +92,9 @@ def draw(icon: dict, measures: dict) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))
 
 
-def annotations(version: str, folder: Path) -> dict[str, dict]:
+def annotations(about: dict, folder: Path) -> dict[str, dict]:
     """Unicode CLDR's English names and keywords of emoji."""
-    with tarfile.open(packed("cldr-annotations-full", version, folder)) as tar:
+    with tarfile.open(checked(about["package"], about, folder)) as tar:
         file = tar.extractfile("package/annotations/en/annotations.json")
         assert file
         return json.load(file)["annotations"]["annotations"]
@@ -97,9 +102,9 @@ def annotations(version: str, folder: Path) -> dict[str, dict]:
 
 def icons(facts: dict, folder: Path) -> Iterator[tuple[dict, tuple[dict, dict]]]:
     """What is known of each icon, and its drawing with its set's measures."""
-    cldr = annotations(facts["annotations"]["version"], folder)
+    cldr = annotations(facts["annotations"], folder)
     for name, about in track(facts["sets"].items(), "sets"):
-        files = fetch(name, about["version"], about["integrity"], folder)
+        files = fetch(name, about, folder)
         drawn = files["icons.json"]
         width = drawn.get("width", 16)
         measures = {"left": 0, "top": 0, "width": width, "height": drawn.get("height", width)}

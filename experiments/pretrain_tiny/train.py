@@ -1,9 +1,9 @@
 """Pretrain kravl-tiny: a CLIP on pictograms and their names.
 
-    python experiments/pretrain_tiny/train.py CORPUS_FOLDER OUT_FOLDER [--steps 3000] [--seed 1]
+    python experiments/pretrain_tiny/train.py CORPUS_FOLDER OUT_FOLDER [--steps N] [--start MODEL.pt ...]
 
 Half of the patches are left out (FLIP, Li et al., CVPR 2023, https://arxiv.org/abs/2212.00794) until the last eighth
-of the steps. Writes model.pt and log.csv.
+of the steps. Runs on a GPU where there is one. Writes model.pt and log.csv.
 """
 
 import argparse
@@ -12,58 +12,51 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
-from augment import augment
-from captions import Concepts
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from batches import Batch, Corpus, ahead
 from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from towers import encode_image, encode_text
 
-from kravl.backbones.tiny import CONFIG, MERGES
+from kravl.backbones.tiny import CONFIG
 
-MEAN, STD = (torch.tensor(v).view(1, 3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-LR, WEIGHT_DECAY, WARMUP, CONCEPTS = 1.5e-3, 0.1, 0.03, 192
-TEACHING = 2.0  # weight of the agreement with the teacher
-STRENGTH = (0.05, 0.7)  # of augmentation, at the first and at the last step
-WHOLE_FROM = 7 / 8
-PATCHES, KEPT = 64, 32
 EVERY = 50  # steps between two lines of the log
 
 
-class Corpus:
-    """Pictures with their captions and the teacher's view of them, in random batches."""
+@dataclass(frozen=True)
+class Recipe:
+    """How it is trained.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.pictures = torch.from_numpy(np.load(folder / "pictures.npy"))
-        self.concepts = Concepts(folder / "pictures.json")
-        self.mono = torch.tensor([r["mono"] for r in self.concepts.records])
-        known = np.load(folder / "teacher.npz")
-        self.targets = torch.zeros(len(self.pictures), known["targets"].shape[1])  # zero where the teacher is silent
-        self.targets[torch.from_numpy(known["index"])] = F.normalize(torch.from_numpy(known["targets"]), dim=1)
-        self.tokenizer = SimpleTokenizer(
-            str(MERGES), context_length=json.loads(CONFIG.read_text())["text_cfg"]["context_length"]
-        )
-        self.seed = seed
-        self.random = torch.Generator().manual_seed(seed)
+    Attributes:
+        concepts: of a batch; each is drawn twice.
+        teaching: weight of the agreement with the teacher.
+        alike: weight of the loss between two drawings of one concept by different designers.
+        strength: of augmentation, at the first and at the last step.
+        whole_from: share of the steps after which no patch is left out.
+    """
 
-    def batches(self, steps: int) -> Iterator[tuple[float, Tensor, Tensor | None, Tensor, Tensor, Tensor]]:
-        """Share of the steps done, images, patches kept of each, tokens, which caption is true, teacher's view."""
-        for step, (index, texts, true) in zip(range(steps), self.concepts.batches(CONCEPTS, self.seed), strict=False):
-            share = step / steps
-            strength = STRENGTH[0] + (STRENGTH[1] - STRENGTH[0]) * share
-            images = (augment(self.pictures[index], self.mono[index], self.random, strength) - MEAN) / STD
-            tokens = self.tokenizer(texts)
-            tokens = tokens[:, : int((tokens != 0).sum(1).max())]
-            kept = None
-            if share < WHOLE_FROM:
-                kept = torch.rand(len(images), PATCHES, generator=self.random).argsort(1)[:, :KEPT]
-            yield share, images, kept, tokens, true, self.targets[index]
+    steps: int = 3000
+    concepts: int = 192
+    lr: float = 1.5e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.03
+    teaching: float = 2.0
+    alike: float = 0.0
+    strength: tuple[float, ...] = (0.05, 0.7)
+    whole_from: float = 7 / 8
+
+    def plan(self) -> Iterator[tuple[float, bool]]:
+        """Strength of augmentation and whether all patches are kept, for every step."""
+        first, last = self.strength
+        for share in (step / self.steps for step in range(self.steps)):
+            yield first + (last - first) * share, share >= self.whole_from
+
+    def lr_at(self, share: float) -> float:
+        return self.lr * min(share / self.warmup, 0.5 + 0.5 * math.cos(math.pi * share))
 
 
 class Student(nn.Module):
@@ -76,21 +69,25 @@ class Student(nn.Module):
         self.pupil = nn.Linear(config["vision_cfg"]["width"], taught)
         self._image = torch.compile(encode_image, dynamic=False)
 
-    def losses(
-        self, images: Tensor, kept: Tensor | None, tokens: Tensor, true: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Contrastive loss, and mean cosine to the teacher's view of the pictures that it has seen."""
-        with torch.autocast("cpu", torch.bfloat16):
-            features, text = self._image(self.clip.visual, images, kept), encode_text(self.clip, tokens)
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """CLIP's loss, that between two drawings, and mean cosine to the teacher's view of what it has seen."""
+        with torch.autocast(batch.images.device.type, torch.bfloat16):
+            features, text = (
+                self._image(self.clip.visual, batch.images, batch.kept),
+                encode_text(self.clip, batch.tokens),
+            )
             image, guess = features @ self.clip.visual.proj, self.pupil(features)
-        agreement = (F.normalize(guess.float(), dim=1) * seen).sum() / seen.norm(dim=1).sum()
-        return contrastive(image.float(), text.float(), true.float(), self.clip.logit_scale.exp()), agreement
+        agreement = (F.normalize(guess.float(), dim=1) * batch.seen).sum() / batch.seen.norm(dim=1).sum()
+        scale, true = self.clip.logit_scale.exp(), batch.true.float()
+        one, other = image.float().chunk(2)
+        alike = contrastive(one, other, torch.eye(len(one), device=one.device), scale)
+        return contrastive(image.float(), text.float(), true, scale), alike, agreement
 
-    def groups(self) -> list[dict]:
+    def groups(self, weight_decay: float) -> list[dict]:
         """Biases and norms are not decayed."""
         matrices = [p for p in self.parameters() if p.ndim > 1]
         rest = [p for p in self.parameters() if p.ndim <= 1]
-        return [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+        return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
 def contrastive(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -> Tensor:
@@ -101,9 +98,9 @@ def contrastive(image: Tensor, text: Tensor, true: Tensor, scale: Tensor) -> Ten
     return (of_image + of_text) / 2
 
 
-def update(student: Student, optimiser: torch.optim.Optimizer, share: float, loss: Tensor) -> None:
+def update(student: Student, optimiser: torch.optim.Optimizer, lr: float, loss: Tensor) -> None:
     for group in optimiser.param_groups:
-        group["lr"] = LR * min(share / WARMUP, 0.5 + 0.5 * math.cos(math.pi * share))
+        group["lr"] = lr
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -112,23 +109,26 @@ def update(student: Student, optimiser: torch.optim.Optimizer, share: float, los
         student.clip.logit_scale.clamp_(max=math.log(100))
 
 
-def main(corpus: Corpus, out: Path, steps: int) -> None:
-    student = Student(corpus.targets.shape[1])
-    optimiser = torch.optim.AdamW(student.groups(), lr=LR, betas=(0.9, 0.98), fused=True)
-    begin, pictures, recent = time.perf_counter(), 0, []
+def main(corpus: Corpus, out: Path, recipe: Recipe, start: Path | None) -> None:
+    device = corpus.pictures.device
+    student = Student(corpus.targets.shape[1]).to(device)
+    if start:
+        student.clip.load_state_dict(torch.load(start, map_location=device, weights_only=True))
+    optimiser = torch.optim.AdamW(student.groups(recipe.weight_decay), betas=(0.9, 0.98), fused=True)
+    begin, recent = time.perf_counter(), []
     with (out / "log.csv").open("w", newline="", buffering=1) as file:
         log = csv.writer(file)
-        log.writerow(["step", "pictures", "seconds", "loss", "agreement", "scale"])
-        for step, (share, images, *batch) in enumerate(corpus.batches(steps)):
-            loss, agreement = student.losses(images, *batch)
-            update(student, optimiser, share, loss + TEACHING * (1 - agreement))
-            pictures += len(images)
-            recent.append((loss.item(), agreement.item()))
-            if step % EVERY == 0 or step == steps - 1:
-                means = [round(sum(column) / len(recent), 4) for column in zip(*recent, strict=True)]
+        log.writerow(["step", "pictures", "seconds", "loss", "alike", "agreement", "scale"])
+        for step, batch in enumerate(ahead(corpus.batches(recipe.concepts, recipe.plan()))):
+            loss, alike, agreement = student.losses(batch)
+            total = loss + recipe.alike * alike + recipe.teaching * (1 - agreement)
+            update(student, optimiser, recipe.lr_at(step / recipe.steps), total)
+            recent.append(torch.stack([loss, alike, agreement]).detach())
+            if step % EVERY == 0 or step == recipe.steps - 1:
+                means = [round(mean, 4) for mean in torch.stack(recent).mean(0).tolist()]
                 scale = round(student.clip.logit_scale.exp().item(), 2)
-                log.writerow([step, pictures, round(time.perf_counter() - begin), *means, scale])
-                print(step, pictures, *means, scale, flush=True)
+                log.writerow([step, (step + 1) * len(batch.images), round(time.perf_counter() - begin), *means, scale])
+                print(step, (step + 1) * len(batch.images), *means, scale, flush=True)
                 torch.save(student.clip.state_dict(), out / "model.pt")
                 recent = []
 
@@ -137,9 +137,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--start", type=Path, help="a model.pt to go on from, with a new schedule")
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
-    main(Corpus(args.corpus, args.seed), args.out, args.steps)
+    for field in fields(Recipe):
+        many = "+" if isinstance(field.default, tuple) else None
+        kind = float if many else type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, nargs=many, default=field.default)
+    args = vars(parser.parse_args())
+    corpus, out, start, seed = (args.pop(name) for name in ("corpus", "out", "start", "seed"))
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    main(Corpus(corpus, device, seed), out, Recipe(**args), start)

@@ -84,8 +84,8 @@ class Adapter(nn.Module, ABC):
         """Whether the update is multiplied with that many tokens by itself (`chain`), not added to the weight first."""
         return False
 
-    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
-        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out), in place, differentiably."""
+    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out); what `rebuild` is given as kept."""
         raise NotImplementedError(f"{type(self).__name__} has an update that is added to the weight")
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
@@ -96,7 +96,7 @@ class Adapter(nn.Module, ABC):
         """As `chains`, for the gradient of the input."""
         return False
 
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> Pull:
+    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
         """The first half of a backward pass: `add_to` where ``out`` is given. What it returns is the second half."""
         leaves = self.leaves()
         with torch.enable_grad():

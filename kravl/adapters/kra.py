@@ -56,9 +56,9 @@ class KRAdapter(Adapter):
             u, v = self.u.T.contiguous().T, self.v.T.contiguous().T
             _add_khatri_rao(weight.T, u, v, self.scale, out.T)
 
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> Pull:
+    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
         if mask is not None:
-            return super().rebuild(weight, mask, out)
+            return super().rebuild(weight, mask, out, kept)
         if out is not None:
             self.add_to(weight, mask, out)
 

@@ -1,6 +1,7 @@
 """LoRA: a rank-r update (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,21 @@ class LoRA(LowRank):
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
         self.input_dropout = nn.Dropout(dropout)  # whoever asks what in a model is random finds a module
-        self.inner, self.trained = rank, (True, True)
+        self.inner = rank
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.b, self.a
+
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        return self.b.requires_grad, self.a.requires_grad
+
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards_b = None if towards_up is None else towards_up.T
+        return [towards for towards in (towards_down, towards_b) if towards is not None]
 
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
         if x is None or not self.input_dropout.training or self.dropout == 0.0:

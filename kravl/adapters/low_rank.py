@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,16 +11,33 @@ from torch import Tensor
 from kravl.adapters.base import Adapter, Pull
 from kravl.adapters.scratch import scratch
 
+Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `Pull`
+
+
+class Plan(NamedTuple):
+    """The order of products.
+
+    ``chain``: the factors act on the tokens one after the other, else ΔW is added to the weight; ``chain_back``: so for
+    the gradient of the input; ``dense``: the factors' gradients come from that of the whole weight, else from tokens.
+    """
+
+    chain: bool
+    chain_back: bool
+    dense: bool
+
 
 class LowRank(Adapter):
-    """ΔW = up @ down, of shapes (out, k) and (k, in): with few tokens the factors act on them one after the other.
+    """ΔW = up @ down, of shapes (out, k) and (k, in), multiplied in the order that the shapes make the shortest.
 
-    With many, ΔW is added to the weight first. The factors' gradients come from products with the tokens too, or, where
-    k is large, from that of the whole weight. The shapes decide, by counting multiplications.
+    A chain keeps its (tokens, k) in the middle for the backward pass.
     """
 
     inner: int  # k
-    trained: tuple[bool, bool]  # whether trainable parameters enter up, and down
+
+    @property
+    @abstractmethod
+    def trained(self) -> tuple[bool, bool]:
+        """Whether parameters that train enter up, and down."""
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -28,86 +47,92 @@ class LowRank(Adapter):
         up, down = self.factors()
         return up @ down
 
-    def chains(self, tokens: int, mask: Tensor | None) -> bool:
-        outer, size = self.out_features + self.in_features, self.out_features * self.in_features
-        return _of_entries(mask) or tokens * outer < size
+    def plan(self, tokens: int, mask: Tensor | None) -> Plan:
+        """The choices that take the fewest multiplications; entries of the input can only be dropped in a chain."""
+        if _of_entries(mask):
+            return Plan(chain=True, chain_back=True, dense=False)
+        choices = [Plan(*choice) for choice in product((False, True), repeat=3)]
+        return min(choices, key=lambda plan: self.operations(tokens, plan))
 
-    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+    def operations(self, tokens: int, plan: Plan) -> int:
+        """Multiplications of the update, forward and backward, beside those of the frozen layer."""
+        k, rows, columns = self.inner, self.out_features, self.in_features
+        up, down = self.trained
+        merge, hidden_in, hidden_out = k * rows * columns, tokens * k * columns, tokens * k * rows
+        total = (hidden_in + hidden_out if plan.chain else merge) + (hidden_in if plan.chain_back else merge)
+        if plan.dense:
+            return total + tokens * rows * columns + hidden_out * plan.chain_back + merge * (up + down)
+        total += hidden_out * (plan.chain_back or down) + hidden_in * down
+        return total + up * (hidden_out + hidden_in * (not plan.chain))
+
+    def chains(self, tokens: int, mask: Tensor | None) -> bool:
+        return self.plan(tokens, mask).chain
+
+    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
         up, down = self._masked(mask)
         hidden = self._dropped(x, mask) @ down.to(x.dtype).T
         y.addmm_(hidden, up.to(x.dtype).T, alpha=self.scale)
+        return None if self.plan(len(x), mask).dense or not self.trained[0] else hidden
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
         up, down = self._masked(mask)
         torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
     def chains_back(self, tokens: int, mask: Tensor | None) -> bool:
-        both = (True, False)
-        fewest = {chain: min(self.operations(tokens, chain, dense) for dense in both) for chain in both}
-        return _of_entries(mask) or fewest[True] < fewest[False]
+        return self.plan(tokens, mask).chain_back
 
-    def operations(self, tokens: int, chain: bool, dense: bool) -> int:
-        """Multiplications of the update's backward pass beside those of the frozen layer.
-
-        ``chain``: the gradient of the input goes back through the factors, not through the rebuilt adapted weight;
-        ``dense``: the factors' gradients come from that of the weight.
-        """
-        k, rows, columns = self.inner, self.out_features, self.in_features
-        up, down = self.trained
-        total = tokens * k * columns if chain else k * rows * columns
-        if dense:
-            return total + tokens * rows * (columns + k * chain) + k * rows * columns * (up + down)
-        return total + tokens * k * ((rows + columns) * up + columns * down + rows * (chain or down))
-
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> Pull:
-        leaves = self.leaves()
-        with torch.enable_grad():
-            factors = self.bound(leaves)._masked(mask)
+    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+        up, down = self._masked(mask)
         if out is not None:
-            up, down = (factor.detach() for factor in factors)
             torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
         def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
-            towards = self._pull(factors, gradient, x, towards_x, mask)
-            trained = [factor for factor in factors if factor.requires_grad]
-            known = {id(factor): tensor for factor, tensor in zip(trained, towards, strict=True)}
-            if known.keys() == {
-                id(leaf) for leaf in leaves.values()
-            }:  # the factors are parameters: no need of autograd
-                return [known[id(leaf)] for leaf in leaves.values()]
-            return torch.autograd.grad(trained, list(leaves.values()), towards, allow_unused=True) if trained else ()
+            cast = up.to(x.dtype), down.to(x.dtype)
+            towards_up, towards_down = self._pull(cast, mask, kept, (gradient, x, towards_x))
+            if towards_down is not None and mask is not None and not _of_entries(mask):
+                towards_down *= mask
+            return self.pull_back(towards_up, towards_down) if any(self.trained) else ()
 
         return pull
 
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        """Gradients of the trainable parameters from those (k, out), (k, in) of the factors where they are `trained`.
+
+        They may be overwritten.
+        """
+        leaves = self.leaves()
+        with torch.enable_grad():
+            up, down = self.bound(leaves).factors()
+            pairs = [(factor, towards) for factor, towards in ((up.T, towards_up), (down, towards_down))]
+        factors, towards = zip(*[pair for pair in pairs if pair[1] is not None], strict=True)
+        return torch.autograd.grad(factors, list(leaves.values()), towards, allow_unused=True)
+
     def _pull(
-        self,
-        factors: tuple[Tensor, Tensor],
-        gradient: Tensor,
-        x: Tensor,
-        towards_x: Tensor | None,
-        mask: Tensor | None,
-    ) -> list[Tensor]:
-        """The gradients of those ``factors`` that need one; the rest as in `Pull`."""
-        chain, entries, dtype = towards_x is not None, _of_entries(mask), factors[0].dtype
-        up, down = (factor.detach().to(x.dtype) for factor in factors)
-        counts = [self.operations(len(x), chain, dense) for dense in (True, False)]
-        dense = not entries and counts[0] < counts[1]
-        needs_hidden = chain or (factors[1].requires_grad and not dense)
+        self, factors: tuple[Tensor, Tensor], mask: Tensor | None, kept: Tensor | None, ends: Ends
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of up, transposed, and of down, where they are trained; the rest as in `Pull`."""
+        (up, down), (gradient, x, towards_x), (trains_up, trains_down) = factors, ends, self.trained
+        dense = self.plan(len(x), mask).dense
+        needs_hidden = towards_x is not None or (trains_down and not dense)
         hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
-        if towards_x is not None and not entries:
+        if towards_x is not None and not _of_entries(mask):
             towards_x.addmm_(hidden, down, alpha=self.scale)
         elif towards_x is not None:
             towards_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
+        towards_up = towards_down = None
         if dense:
             weight = torch.mm(gradient.T, x, out=scratch("matrix", (up.shape[0], down.shape[1]), x, x.dtype))
+            towards_up = down @ weight.T if trains_up else None
+            towards_down = up.T @ weight if trains_down else None
         else:
-            x = self._dropped(x, mask)
-        towards = []
-        if factors[0].requires_grad:
-            towards.append(weight @ down.T if dense else gradient.T @ (x @ down.T))
-        if factors[1].requires_grad:
-            towards.append(up.T @ weight if dense else hidden.T @ x)
-        return [tensor.to(dtype).mul_(self.scale) for tensor in towards]
+            if trains_up:
+                towards_up = (x @ down.T if kept is None else kept).T @ gradient
+            if trains_down:
+                towards_down = hidden.T @ self._dropped(x, mask)
+        return self._scaled(towards_up), self._scaled(towards_down)
+
+    def _scaled(self, towards: Tensor | None) -> Tensor | None:
+        return None if towards is None else towards.to(self.dtype).mul_(self.scale)
 
     def _masked(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         up, down = self.factors()

@@ -1,4 +1,4 @@
-"""The product with an adapted weight, y = x @ (W + ΔW)^T + b, that keeps nothing beyond x and the factors of ΔW."""
+"""The product with an adapted weight, y = x @ (W + ΔW)^T + b, that keeps no ΔW for the backward pass."""
 
 from collections.abc import Sequence
 
@@ -17,15 +17,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Blo
     if not blocks:
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return _multiply(x, weight, bias, blocks, dtype)
+        return _multiply(x, weight, bias, blocks, dtype)[0]
     factors = [parameter for block in blocks for parameter in block.adapter.trainable().values()]
     return _Product.apply(blocks, dtype, x, weight, bias, *[block.mask for block in blocks], *factors)
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype) -> Tensor:
+def _multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype
+) -> tuple[Tensor, list[Tensor | None]]:
+    """y, and what the backward pass needs of each block's own product."""
     tokens = x.reshape(-1, x.shape[-1])
-    chained = [block for block in blocks if block.adapter.chains(len(tokens), block.mask)]
-    merged = [block for block in blocks if not block.adapter.chains(len(tokens), block.mask)]
+    chains = [block.adapter.chains(len(tokens), block.mask) for block in blocks]
+    merged = [block for block, chained in zip(blocks, chains, strict=True) if not chained]
     with without_autocast(x.device.type):
         if torch.compiler.is_compiling():  # it differentiates by itself, and rebuilds what is cheap
             adapted = adapted_weight(weight, merged).to(dtype)
@@ -35,31 +38,37 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[B
                 block.adapter.add_to(weight[block.rows], block.mask, out[block.rows])
             adapted = cast(out, dtype)
         y = F.linear(x, adapted, bias)
-        if chained:
-            y = y.contiguous()
-        for block in chained:
-            block.adapter.chain(tokens, y.view(-1, y.shape[-1])[:, block.rows], block.mask)
-    return y
+        if len(merged) == len(blocks):
+            return y, [None] * len(blocks)
+        y = y.contiguous()
+        flat = y.view(-1, y.shape[-1])
+        kept = [
+            block.adapter.chain(tokens, flat[:, block.rows], block.mask) if chained else None
+            for block, chained in zip(blocks, chains, strict=True)
+        ]
+    return y, kept
 
 
 class _Product(torch.autograd.Function):
-    """Saves x, dropout masks and references to W and the factors; the backward pass rebuilds the adapted weight."""
+    """Saves x and references to W and the factors, dropout masks, and what lies between the factors of a chain."""
 
     @staticmethod
     def forward(ctx, blocks, dtype, x, weight, bias, *rest):  # type: ignore[no-untyped-def]
         ctx.blocks = blocks
-        ctx.save_for_backward(x, weight, *rest)
-        return _multiply(x, weight, bias, blocks, dtype)
+        y, kept = _multiply(x, weight, bias, blocks, dtype)
+        ctx.save_for_backward(x, weight, *kept, *rest)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, weight, *rest = ctx.saved_tensors
+        x, weight, *rest = ctx.saved_tensors  # once: gradient checkpointing gives them a single time
+        kept, rest = rest[: len(ctx.blocks)], rest[len(ctx.blocks) :]
         blocks = _with_saved(ctx.blocks, rest)
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
         with without_autocast(weight.device.type):
-            towards_x, grads = _pull(tokens, flat, weight, blocks, ctx.needs_input_grad[2])
+            towards_x, grads = _pull((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
         grad_x = None if towards_x is None else towards_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
 
@@ -72,15 +81,16 @@ def _with_saved(blocks: Sequence[Block], saved: Sequence[Tensor]) -> list[Block]
 
 
 def _pull(
-    x: Tensor, gradient: Tensor, weight: Tensor, blocks: Sequence[Block], wants_x: bool
+    ends: tuple[Tensor, Tensor], weight: Tensor, blocks: Sequence[Block], kept: Sequence[Tensor | None], wants_x: bool
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Gradients of x (tokens, in), where it is wanted, and of all factors, from that of the output (tokens, out)."""
+    """Gradients of x (tokens, in), where it is wanted, and of all factors; ``ends`` are x and that of the output."""
+    x, gradient = ends
     chained = [wants_x and block.adapter.chains_back(len(x), block.mask) for block in blocks]
     merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
     out = _room(weight, merged) if wants_x else weight
     pulls = [
-        adapter.rebuild(weight[rows], mask, out[rows] if wants_x and not chains else None)
-        for (adapter, rows, mask), chains in zip(blocks, chained, strict=True)
+        adapter.rebuild(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
+        for (adapter, rows, mask), chains, hidden in zip(blocks, chained, kept, strict=True)
     ]
     towards_x = gradient @ cast(out, gradient.dtype) if wants_x else None
     grads: list[Tensor | None] = []

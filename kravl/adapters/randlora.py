@@ -1,6 +1,7 @@
 """RandLoRA: trained scalings of frozen random bases (Albert et al., ICLR 2025, https://arxiv.org/abs/2502.00987)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,21 @@ class RandLoRA(LowRank):
         self.lam = nn.Parameter(torch.zeros(num, rank))
         self.gamma = nn.Parameter(torch.full((num, short), 1 / long))
 
-        self.inner, self.trained = num * rank, (out_features <= in_features, out_features > in_features)
+        self.inner = num * rank
+
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        trains, tall = self.lam.requires_grad or self.gamma.requires_grad, self.out_features > self.in_features
+        return trains and not tall, trains and tall
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        scaled = (self.lam.unsqueeze(2) * self.gamma.unsqueeze(1) * self.bases_a).flatten(0, 1)  # (num * r, m)
+        scaled = torch.mul(self.gamma.unsqueeze(1), self.bases_a).mul_(self.lam.unsqueeze(2)).flatten(0, 1)
         return (self.bases_b, scaled) if self.out_features > self.in_features else (scaled.T, self.bases_b.T)
+
+    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards = towards_up if towards_down is None else towards_down
+        assert towards is not None
+        scaled = towards.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
+        towards_lam, towards_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
+        pairs = ((self.lam, towards_lam.squeeze(2)), (self.gamma, towards_gamma.squeeze(1)))
+        return [gradient for own, gradient in pairs if own.requires_grad]

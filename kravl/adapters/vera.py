@@ -34,7 +34,11 @@ class VeRA(LowRank):
         self.d = nn.Parameter(torch.full((rank,), d_initial))
         self.b = nn.Parameter(torch.zeros(out_features))
 
-        self.inner, self.trained = rank, (True, False)
+        self.inner = rank
+
+    @property
+    def trained(self) -> tuple[bool, bool]:
+        return self.b.requires_grad or self.d.requires_grad, False
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.b.unsqueeze(1) * self.base_b * self.d, self.base_a

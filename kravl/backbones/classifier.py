@@ -89,6 +89,17 @@ class Classifier(nn.Module, ABC):
             f"trained ({', '.join(class_names[:3])}, ...); choose a CLIP backbone or an evaluation of trained classes"
         )
 
+    def checkpoint_blocks(self) -> None:
+        """Keep only the input of each block for the backward pass, which then computes the block again.
+
+        Raises:
+            InputError: the architecture has no blocks that can be computed again.
+        """
+        try:
+            self.encoder().set_grad_checkpointing(True)  # type: ignore[operator]
+        except AssertionError as error:  # timm's answer
+            raise InputError(f"checkpointing=true: {error} in {self.provenance()['model']}") from error
+
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """What a reader must know to rebuild the untrained classifier, as JSON values."""

@@ -58,10 +58,11 @@ class PartialFile:
         self.digests, self.facts = Digests(), facts
 
     def append(self, chunks: Iterator[bytes]) -> Iterator[int]:
-        """Write each chunk to the file system at once; yields the size so far."""
-        with self.path.open("ab", buffering=0) as file:
+        """Give each chunk to the file system at once; yields the size so far."""
+        with self.path.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
+                file.flush()  # whole: an unbuffered write may stop halfway on a disk that is full for a moment
                 self.digests.add(chunk)
                 yield self.size
 

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from file_server import Shelf
+from file_server import CONTENT, SHA256, Shelf
+from full_disk import full_disk
 from PIL import Image
 
 from kravl.assemble import assemble
@@ -107,20 +112,62 @@ def test_show_writes_a_picture_of_the_set_or_of_a_corruption(own: list[str], tmp
         assert classes.width < severities.width
 
 
-def test_download_brings_a_set_by_its_card(
-    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+@pytest.fixture
+def birds(shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command that downloads a set of one file, `birds`, whose card is made here."""
+    shelf.files["a.bin"] = CONTENT
     (tmp_path / "datasets/birds").mkdir(parents=True)
     (tmp_path / "datasets/birds/card.yaml").write_text(
-        f'homepage: https://example.org\nneeds: [a.bin]\nfiles: [{{name: a.bin, urls: ["{shelf.url}/a.bin"]}}]\n'
+        "homepage: https://example.org\nneeds: [a.bin]\n"
+        f'files: [{{name: a.bin, urls: ["{shelf.url}/a.bin"], sha256: {SHA256}}}]\n'
     )
     monkeypatch.setattr("kravl.data.catalog.folder", lambda: tmp_path / "datasets")
-    shelf.files["a.bin"] = b"content"
+    return ["download", "birds", "--data-root", str(tmp_path / "data")]
 
-    assert main(["download", "birds", "--data-root", str(tmp_path / "data")]) == 0
 
-    assert (tmp_path / "data/birds/a.bin").read_bytes() == b"content"
+def test_download_brings_a_set_by_its_card(birds: list[str], tmp_path: Path, capsys: Capture) -> None:
+    assert main(birds) == 0
+
+    assert (tmp_path / "data/birds/a.bin").read_bytes() == CONTENT
     assert capsys.readouterr().out.endswith(f"birds is in {tmp_path}/data/birds\n")
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    birds: list[str], shelf: Shelf, tmp_path: Path, capsys: Capture
+) -> None:
+    with full_disk(room=100_000):
+        assert main(birds) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "cannot be written" in line
+
+    assert main(birds) == 0
+
+    assert (tmp_path / "data/birds/a.bin").read_bytes() == CONTENT
+    assert shelf.asked[1][1] == "bytes=100000-"
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
+    birds: list[str], shelf: Shelf, tmp_path: Path, capsys: Capture
+) -> None:
+    shelf.cuts["a.bin"] = [100_000]
+    shelf.stalls.clear()
+    part = tmp_path / "data/birds/a.bin.part"
+
+    def press() -> None:
+        while not (part.is_file() and part.stat().st_size == 100_000):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    assert main(birds) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+    shelf.stalls.set()
+
+    assert main(birds) == 0
+
+    assert (tmp_path / "data/birds/a.bin").read_bytes() == CONTENT
+    assert shelf.asked[1][1] == "bytes=100000-"
 
 
 OWN = ["folder", "--set", "data.root=${data_root}/glyphs/train", "data.test=../test"]
