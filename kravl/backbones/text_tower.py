@@ -15,6 +15,7 @@ import torch
 from open_clip import CLIP, CustomTextCLIP
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from kravl.backbones.prompt_tree import PromptTree
 from kravl.backbones.token_attention import attend, is_stepwise, project
@@ -47,9 +48,9 @@ class CausalTextTower:
         """Features (n, d) of the tree's prompts."""
         *blocks, last = self._transformer.resblocks
         x = self._embed(tree.tokens, tree.positions)
+        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
         for block in blocks:
-            x = x + block.ls_1(block.attn.out_proj(_among_paths(block, x, tree)))
-            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+            x = checkpoint(_block, block, x, tree, use_reentrant=False) if again else _block(block, x, tree)
         pooled = x[torch.cat([paths[:, -1] for paths in tree.paths])]
         x = pooled + last.ls_1(last.attn.out_proj(_of_leaves(last, x, tree)))
         x = x + last.ls_2(last.mlp(last.ln_2(x)))
@@ -100,6 +101,11 @@ def _is_plain(block: Any) -> bool:
 
 def _is_causal(mask: Tensor | None) -> bool:
     return mask is not None and torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
+
+
+def _block(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    x = x + block.ls_1(block.attn.out_proj(_among_paths(block, x, tree)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _among_paths(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
