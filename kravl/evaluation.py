@@ -12,10 +12,11 @@ from rich.table import Table
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_stat_scores
 
 from kravl.errors import InputError
-from kravl.predictions import Classes, Classifier, Loaders, Predictions, predict
+from kravl.predictions import Classes, Classifier, Kept, Loaders, Predictions, predict
 
 IN_DOMAIN = "test"  # the name of the set that the training data's own test split goes by
 CALIBRATION_BINS = 15
+MAX_KEPT = 1_000_000  # images whose features, a few kilobytes each, are kept in memory between alphas
 COLUMNS = {"accuracy": "top-1", "per_class_recall": "recall", "macro_f1": "macro-F1", "ece": "ECE"}
 
 Results = dict[str, dict[str, float]]  # set -> metric -> value
@@ -60,6 +61,8 @@ def wise_ft(
 ) -> dict[float, dict[str, Predictions]]:
     """Each set's predictions for weights between pretrained (alpha 0) and adapted (1), without training.
 
+    Where alpha changes no image feature, as in a linear probe, the image tower runs once for all of them.
+
     Raises:
         InputError: an alpha lies outside [0, 1], or what `predict` raises; the weights are as they were.
     """
@@ -68,10 +71,13 @@ def wise_ft(
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
     curve: dict[float, dict[str, Predictions]] = {}
+    num_images = sum(len(loader.dataset) for loader in loaders.values())  # type: ignore[arg-type, misc]
+    again = len(chosen) > 1 and num_images <= MAX_KEPT and classifier.features_are_fixed()
+    kept: Kept | None = {} if again else None
     for alpha in chosen:
         adapters.merge(alpha)
         try:
-            curve[alpha] = predict(trainer, classifier, loaders, classes)
+            curve[alpha] = predict(trainer, classifier, loaders, classes, kept)
         finally:
             adapters.unmerge()
     return curve

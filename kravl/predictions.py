@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from kravl.errors import InputError
+from kravl.features import Batches
 
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
 # positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
@@ -20,10 +21,18 @@ Classes = Mapping[str, Columns]
 
 
 class Classifier(Protocol):
-    """Images (b, 3, h, w) -> logits (b, classes); `prepare` recomputes what is kept between batches."""
+    """Image features (b, d) of images (b, 3, h, w), and logits (b, classes) of image features.
+
+    `prepare` recomputes what is kept between batches.
+    """
 
     def prepare(self) -> None: ...
-    def __call__(self, images: Tensor, /) -> Tensor: ...
+    def image_features(self, images: Tensor) -> Tensor: ...
+    def logits(self, features: Tensor) -> Tensor: ...
+    def features_are_fixed(self) -> bool: ...
+
+
+Kept = dict[str, Batches]  # set -> its batches, image features in place of the images
 
 
 class Predictions(NamedTuple):
@@ -65,10 +74,11 @@ class _Rows(Metric):
 
 
 class _Pass(LightningModule):
-    def __init__(self, classifier: Classifier, classes: Classes) -> None:
+    def __init__(self, classifier: Classifier, classes: Classes, kept: Kept | None) -> None:
         super().__init__()
         self.classifier = classifier
         self.classes = classes
+        self.takes = kept if kept == {} else None
         self.rows = cast(Sequence[_Rows], nn.ModuleList(_Rows() for _ in classes))
         self.predictions: dict[str, Predictions] = {}
 
@@ -80,7 +90,10 @@ class _Pass(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels, indices = batch
         name, columns = list(self.classes.items())[dataloader_idx]
-        logits = _select(self.classifier(images), columns)
+        features = images if images.dim() == 2 else self.classifier.image_features(images)
+        if self.takes is not None:
+            self.takes.setdefault(name, Batches()).add(features, labels, indices)
+        logits = _select(self.classifier.logits(features), columns)
         outside = (labels < 0) | (labels >= logits.shape[1])
         if outside.any():
             image, label, last = indices[outside][0].item(), labels[outside][0].item(), logits.shape[1] - 1
@@ -108,10 +121,13 @@ def _select(logits: Tensor, columns: Columns) -> Tensor:
     return logits[:, [group + group[:1] * (width - len(group)) for group in groups]].amax(dim=2)
 
 
-def predict(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes) -> dict[str, Predictions]:
+def predict(
+    trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes, kept: Kept | None = None
+) -> dict[str, Predictions]:
     """Each set's predictions with the classifier's present weights, its logits restricted to the set's classes.
 
-    Prepares the classifier first. Under several processes every one returns all rows.
+    Prepares the classifier first. Under several processes every one returns all rows. ``kept`` takes the image
+    features of all sets when it is empty, and when it is not, stands for the images: the same bits without a tower.
 
     Raises:
         InputError: a set is empty, or a label lies outside the set's classes.
@@ -120,6 +136,6 @@ def predict(trainer: Trainer, classifier: Classifier, loaders: Loaders, classes:
     for name, loader in loaders.items():
         if len(loader) == 0:
             raise InputError(f"evaluation set {name!r} has no images")
-    evaluation = _Pass(classifier, {name: classes[name] for name in loaders})
-    trainer.test(evaluation, dataloaders=list(loaders.values()), verbose=False)
+    evaluation = _Pass(classifier, {name: classes[name] for name in loaders}, kept)
+    trainer.test(evaluation, dataloaders=[(kept or loaders)[name] for name in loaders], verbose=False)
     return evaluation.predictions

@@ -1,6 +1,5 @@
 """What a run's metrics.json and cost.json hold."""
 
-import resource
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from kravl.assemble import Parts, amount
 from kravl.config import Config
 from kravl.evaluation import Results, summary
+from kravl.phases import Phases
 from kravl.record import RunFolder, provenance
 
 
@@ -46,21 +46,20 @@ def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
     return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
 
 
-def cost(
-    train_seconds: float, evaluation_seconds: float, spectrum_seconds: float, device: torch.device
-) -> dict[str, Any]:
+def cost(phases: Phases, spectrum_seconds: float, device: torch.device) -> dict[str, Any]:
     """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process.
 
-    What spectra took is a part of training.
+    ``phases`` has both for each phase of the run; ``train_seconds`` are with the features that training needs, and with
+    what spectra took.
     """
     on_gpu = device.type == "cuda"
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "train_seconds": train_seconds,
-        "evaluation_seconds": evaluation_seconds,
+        "train_seconds": phases.seconds("features", "train"),
+        "evaluation_seconds": phases.seconds("evaluate"),
         "spectrum_seconds": spectrum_seconds,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else kibibytes * 1024,
+        "peak_memory_bytes": phases.peak("peak_gpu_bytes" if on_gpu else "peak_memory_bytes"),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "phases": phases.costs,
     }
 
 

@@ -3,8 +3,6 @@
 import logging
 import shutil
 import sys
-import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +19,9 @@ from kravl.config import Config, EvaluateConfig
 from kravl.diagnostics import SpectrumMonitor
 from kravl.errors import InputError
 from kravl.evaluation import Results, comparison_table, curve_points, curve_table, score, wise_ft
+from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
+from kravl.phases import Phases
 from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
 from kravl.restore import restore, saved_config
@@ -58,8 +58,11 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     check_settings(cfg.trainer)
     curve_points(cfg.alphas, zero_shot=True)  # a mistake in it is said before the weights are loaded
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
-    parts = assemble(cfg)
-    parts.data.check()
+    phases = Phases()
+    with phases.phase("assemble"):
+        parts = assemble(cfg)
+    with phases.phase("images"):
+        parts.data.check()
     write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
     who = Identity(cfg.backbone.name, cfg.method, cfg.data.name, cfg.shots, cfg.seed)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
@@ -69,15 +72,13 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     callbacks = [Checkpoints(folder.checkpoints, cfg.checkpoint_every), monitor]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
-    begin = time.perf_counter()
-    fit(trainer, cfg, parts, folder)
-    trained = time.perf_counter()
-    curve, predictions = evaluate(trainer, parts, curve_points(cfg.alphas, parts.classifier.zero_shot))
+    fit(trainer, cfg, parts, folder, phases)
+    with phases.phase("evaluate"):
+        curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=cfg.optim.epochs != 0)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
-    seconds = trained - begin, time.perf_counter() - trained, monitor.seconds
-    folder.write("cost", cost(*seconds, trainer.strategy.root_device))
+    folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
     _track(logger, parts, metrics, predictions, folder)
     folder.write("metrics", metrics)
@@ -86,7 +87,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     return metrics
 
 
-def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder) -> None:
+def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder, phases: Phases) -> None:
     """Train from the newest whole checkpoint of the run, or from the start."""
     if cfg.optim.epochs == 0:
         return
@@ -95,10 +96,14 @@ def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder) -> None:
     learner = Learner(parts.classifier, settings, cfg.seed)
     if not learner.trainable():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
+    if parts.classifier.features_are_fixed() and (images := parts.data.repeated_images()) is not None:
+        with phases.phase("features"):
+            parts.data.train_on(image_features(trainer, parts.classifier, images))
     if resumed := latest(folder.checkpoints):
         log.info("going on from %s", resumed)
     try:
-        trainer.fit(learner, parts.data, ckpt_path=resumed)
+        with phases.phase("train"):
+            trainer.fit(learner, parts.data, ckpt_path=resumed)
     except SIGTERMException:
         log.warning("stopped by SIGTERM; the same command goes on from step %d", trainer.global_step)
         sys.exit(EXIT_RESUMABLE)
@@ -106,15 +111,20 @@ def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder) -> None:
         sys.exit(f"error: {error}; the states before that are in {folder.checkpoints}")
 
 
-def evaluate(trainer: Trainer, parts: Parts, alphas: Sequence[float]) -> tuple[dict[float, Results], Predictions]:
-    """Metrics of every set with merged weights, for each alpha from the pretrained (0) to the adapted model (1).
+def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Predictions]:
+    """Metrics of every set with merged weights, at ``points`` from the pretrained (0) to the adapted model (1).
+
+    Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
 
     Returns:
         alpha -> set -> metric -> value, and what the adapted model predicts on ``test``.
     """
     loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
-    curve = wise_ft(trainer, parts.classifier, parts.adapters, loaders, classes, alphas)
-    scored = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
+    alphas = curve_points(points, parts.classifier.zero_shot)
+    distinct = alphas if trained else [1.0]
+    curve = wise_ft(trainer, parts.classifier, parts.adapters, loaders, classes, distinct)
+    results = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
+    scored = {alpha: results[alpha if trained else 1.0] for alpha in alphas}
     if trainer.is_global_zero:
         Console().print(comparison_table(scored.get(0.0), scored[1.0]))
         if len(scored) > 2:
@@ -133,7 +143,7 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     parts = restore(saved, folder)
     parts.data.check()
     trainer = make_trainer(saved.trainer, {}, folder.path, logger=False)
-    curve, _ = evaluate(trainer, parts, curve_points(cfg.alphas, parts.classifier.zero_shot))
+    curve, _ = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)

@@ -12,8 +12,8 @@ EVERYBODY = {"errors"}
 # a part may import these other parts; whatever is not named here imports nobody but kravl.errors
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
-    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "learner", "predictions",
-            "record", "restore", "result", "trace", "tracking", "trainer"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "features", "learner",
+            "phases", "predictions", "record", "restore", "result", "trace", "tracking", "trainer"},
     "diagnostics": {"trace"},
     "approximate": {"adapters", "approximation", "build", "cli", "config", "record"},
     "approximation": {"adapters", "figures", "page", "tables"},
@@ -26,10 +26,11 @@ ALLOWED = {
     "quickstart_report": {"aggregate", "consistency", "data", "figures", "page", "record", "restore", "spectra",
                           "spectra_report", "tables"},
     "page": {"tables"},
-    "result": {"assemble", "config", "evaluation", "record"},
+    "result": {"assemble", "config", "evaluation", "phases", "record"},
     "cli": {"config"},
     "trainer": {"checkpoint"},
     "evaluation": {"predictions"},
+    "predictions": {"features"},
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
     "consistency": {"aggregate"},

@@ -16,14 +16,20 @@ class TinyClassifier(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num_classes, 12))
         self.dropout = nn.Dropout(0.5)
+        self.fixed = False
         self.prepare()
 
     def prepare(self) -> None:
         self.features = F.normalize(self.weight, dim=-1).detach()
 
-    def forward(self, images: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(images, 2).flatten(1)
-        return 5 * F.normalize(self.dropout(pooled), dim=-1) @ self.features.T
+    def image_features(self, images: Tensor) -> Tensor:
+        return F.normalize(self.dropout(F.adaptive_avg_pool2d(images, 2).flatten(1)), dim=-1)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return 5 * features @ self.features.T
+
+    def features_are_fixed(self) -> bool:
+        return self.fixed
 
 
 def logits_of(classifier: TinyClassifier, data: DataLoader) -> Tensor:

@@ -54,6 +54,19 @@ class AdaptedAttention(nn.MultiheadAttention):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout, is_causal)
         return self.out_proj(y.permute((0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3)).reshape(x.shape))
 
+    def project(self, x: Tensor) -> Tensor:
+        """q, k and v side by side (..., 3 * d) of tokens (..., d)."""
+        weight = self._parameters["in_proj_weight"]
+        assert weight is not None
+        return adapted_linear(x, weight, self.in_proj_bias, blocks_of(self).of("in_proj_weight"))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+        """Attention of q (n, heads, l, head_dim) to k and v (n, heads, m, head_dim), without dropout."""
+        if not is_short(q):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+        mask = torch.full((q.shape[-2], k.shape[-2]), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+        return short_attention(q, k, v, mask if is_causal else None)
+
     def _project(self, x: Tensor) -> Tensor:
         """q, k and v of each token side by side, (..., 3 * d), rounded as nn.MultiheadAttention rounds them.
 

@@ -31,6 +31,7 @@ class LoRA(LowRank):
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
         self.inner = rank
+        self.input_dropout = nn.Dropout(dropout)  # whoever asks what in a model is random finds a module
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
@@ -47,7 +48,7 @@ class LoRA(LowRank):
         return [towards for towards in (towards_down, towards_b) if towards is not None]
 
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
-        if x is None or not self.training or self.dropout == 0.0:
+        if x is None or not self.input_dropout.training or self.dropout == 0.0:
             return super().draw_mask(x)
         keep = torch.empty((x[..., 0].numel(), self.in_features), dtype=torch.bool, device=x.device)
         return keep.bernoulli_(1.0 - self.dropout)

@@ -62,7 +62,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        (x, weight), rest = ctx.saved_tensors[:2], ctx.saved_tensors[2:]
+        x, weight, *rest = ctx.saved_tensors  # once: gradient checkpointing gives them a single time
         kept, rest = rest[: len(ctx.blocks)], rest[len(ctx.blocks) :]
         blocks = _with_saved(ctx.blocks, rest)
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])

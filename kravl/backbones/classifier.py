@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import open_clip
+import timm
 from torch import Tensor, nn
 
 from kravl.errors import InputError
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+RANDOM = (timm.layers.DropPath, timm.layers.PatchDropout, open_clip.transformer.PatchDropout)
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,30 @@ class Classifier(nn.Module, ABC):
         """The pretrained module whose weights are adapted; site and parameter names are relative to it."""
 
     @abstractmethod
+    def image_features(self, images: Tensor) -> Tensor:
+        """What the head reads (b, d) of images (b, 3, image_size, image_size)."""
+
+    @abstractmethod
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (b, classes) in float32 for image features (b, d)."""
+
+    @abstractmethod
+    def image_tower(self) -> nn.Module:
+        """The module that `image_features` runs; it may hold the head too."""
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) in float32 for images (b, 3, image_size, image_size)."""
+        """Logits (b, classes) in float32 for images (b, 3, image_size, image_size), or for their features (b, d)."""
+        return self.logits(images if images.dim() == 2 else self.image_features(images))
+
+    def features_are_fixed(self) -> bool:
+        """Whether an image has the same features in every step: nothing before the head is trained or random."""
+        head = {id(p) for p in self.head_parameters()}
+        tower = self.image_tower()
+        trains = any(p.requires_grad for p in tower.parameters() if id(p) not in head)
+        return not trains and not any(_varies(module) for module in tower.modules())
 
     def prepare(self) -> None:
-        """Recompute what evaluation reuses between batches; call it whenever weights have changed."""
+        """Recompute what evaluation reuses between batches; call it whenever trained weights have changed."""
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters that start from nothing and may need a learning rate of their own; empty if there are none."""
@@ -84,6 +108,13 @@ class Classifier(nn.Module, ABC):
         """Training mode for the parts that train; a module whose parameters are all frozen stays in eval mode."""
         _set_mode(self, mode)
         return self
+
+
+def _varies(module: nn.Module) -> bool:
+    """Whether the module treats an image differently each time in training, as it will be; see `Classifier.train`."""
+    if isinstance(module, BATCH_NORMS):
+        return not list(module.parameters())  # with frozen parameters it stays in eval mode
+    return isinstance(module, RANDOM) or (isinstance(module, nn.Dropout) and module.p > 0)
 
 
 def _set_mode(module: nn.Module, mode: bool) -> None:

@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kravl.backbones.class_prompts import ClassPrompts
 from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.clip_weights import load_clip
+from kravl.backbones.first_token import clip_first_token, clip_pools_first_token
+from kravl.backbones.text_tower import causal_text_tower
 from kravl.errors import InputError, unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
-TEXT_CHUNK = 512  # prompts a forward pass, so that 1,000 classes x 80 templates fit in memory
+# rows of the text tower at a time, see `ClassPrompts`: those of a prompt for each class of ImageNet are 4,008
+TEXT_ROWS = 4096
 
 
 class ClipClassifier(Classifier):
@@ -36,7 +40,6 @@ class ClipClassifier(Classifier):
     """
 
     zero_shot = True
-    _tokens: Tensor
     _text_features: Tensor | None
     _further_features: Tensor | None
 
@@ -55,13 +58,14 @@ class ClipClassifier(Classifier):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
         self.model: Any
         self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu)
+        self._first_token = clip_pools_first_token(self.model.visual)
         self.preprocess = _preprocess(self.model)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self.templates = tuple(templates)
-        self.register_buffer("_tokens", self._tokenize(self.class_names, self.templates), persistent=False)
+        self._prompts = self._read(self.class_names, self.templates)
+        self._further = nn.ModuleList()
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
-        self._num_further: list[tuple[int, int]] = []  # classes, templates
 
     def encoder(self) -> nn.Module:
         return self.model
@@ -83,45 +87,53 @@ class ClipClassifier(Classifier):
         )
 
     def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        tokens = self._tokenize(class_names, templates).to(self._tokens.device)
-        self.register_buffer(f"_further_tokens_{len(self._num_further)}", tokens, persistent=False)
-        self._num_further.append((len(class_names), len(templates)))
+        self._further.append(self._read(class_names, templates))
+        self._text_features = None
 
     def encode_text(self) -> Tensor:
         """Unit text features of the classes, shape (C, d)."""
-        return self._encode(self._tokens, (len(self.class_names), len(self.templates)))
+        return self._prompts.features()
 
     @torch.no_grad()
     def prepare(self) -> None:
-        self._text_features = self.encode_text()
-        further = [self._encode(getattr(self, f"_further_tokens_{i}"), n) for i, n in enumerate(self._num_further)]
+        if self._text_features is not None and not self.text_trains():
+            return
+        # outside of autocast: what serves many batches is computed in full precision once
+        with torch.autocast(self._prompts.tokens.device.type, enabled=False):
+            self._text_features = self.encode_text()
+            further = [prompts.features() for prompts in self._further]  # type: ignore[operator]
         self._further_features = torch.cat(further) if further else None
 
-    def _tokenize(self, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def _read(self, class_names: Sequence[str], templates: Sequence[str]) -> ClassPrompts:
         prompts = [template.format(class_name) for class_name in class_names for template in templates]
-        return _tokenizer(self._name)(prompts)
-
-    def _encode(self, tokens: Tensor, shape: tuple[int, int]) -> Tensor:
-        chunks = [F.normalize(self.model.encode_text(c), dim=-1) for c in tokens.split(TEXT_CHUNK)]
-        return F.normalize(torch.cat(chunks).unflatten(0, shape).mean(dim=1), dim=-1)
+        tokens = _tokenizer(self._name)(prompts).to(self.model.logit_scale.device)
+        tower = causal_text_tower(self.model)
+        return ClassPrompts(tokens, len(class_names), self.model.encode_text, tower, TEXT_ROWS)
 
     def _class_features(self) -> Tensor:
         if head := self.head_parameters():
             return F.normalize(head[0], dim=-1)
         if self.training and self.text_trains():
-            return self.encode_text()
+            return self._prompts.shared_features()
         if self._text_features is None:
             self.prepare()
         assert self._text_features is not None
         return self._text_features
 
-    def forward(self, images: Tensor) -> Tensor:
+    def image_tower(self) -> nn.Module:
+        return self.model.visual
+
+    def image_features(self, images: Tensor) -> Tensor:
+        visual = self.model.visual
+        features = clip_first_token(visual, images) if self._first_token else self.model.encode_image(images)
+        return F.normalize(features, dim=-1)
+
+    def logits(self, features: Tensor) -> Tensor:
         text = self._class_features()
         if self._further_features is not None and not self.training:
             text = torch.cat([text, self._further_features])
-        image = F.normalize(self.model.encode_image(images), dim=-1)
         scale = self.model.logit_scale.exp() if self._learned_scale else 100.0
-        return scale * (image.float() @ text.float().T)
+        return scale * (features.float() @ text.float().T)
 
     def provenance(self) -> dict[str, Any]:
         return {"model": self._name, "pretrained": self._pretrained, "quick_gelu": self._quick_gelu}

@@ -8,6 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from kravl.backbones.classifier import Classifier, Preprocess
+from kravl.backbones.first_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, require_hub_file
 from kravl.errors import InputError, first_line, unknown
 
@@ -48,6 +49,7 @@ class VitClassifier(Classifier):
             raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
         if isinstance(pretrained, str):
             _check_covers(Path(pretrained), self.model)
+        self._first_token = timm_pools_first_token(self.model)
         self._name, self._pretrained = name, pretrained
         self.preprocess = _preprocess(self.model, image_size)
         for parameter in self.head_parameters():
@@ -59,8 +61,16 @@ class VitClassifier(Classifier):
     def head_parameters(self) -> list[nn.Parameter]:
         return list(self.model.get_classifier().parameters())
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images).float()
+    def image_tower(self) -> nn.Module:
+        return self.model
+
+    def image_features(self, images: Tensor) -> Tensor:
+        if self._first_token:
+            return timm_first_token(self.model, images)
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.model.get_classifier()(features).float()
 
     def provenance(self) -> dict[str, Any]:
         weights = Path(self._pretrained).name if isinstance(self._pretrained, str) else self._pretrained

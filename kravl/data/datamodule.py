@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kravl.data.dataset import Batch
@@ -60,6 +61,7 @@ class FewShotDataModule(LightningDataModule):
         if evaluation and IN_DOMAIN in evaluation:
             raise InputError(f"an evaluation set cannot be named {IN_DOMAIN!r}: that is the training set's own")
         self.preprocess: Preprocess | None = None
+        self._features: Tensor | None = None
         self.source = source
         self.loading = loading
         self.train_samples, self.val_samples = _draw(source, plan)
@@ -85,7 +87,16 @@ class FewShotDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented batches of the drawn images, at least ``min_batches`` an epoch."""
-        return self._loaders.training()
+        return self._loaders.training(self._features)
+
+    def repeated_images(self) -> DataLoader[Batch] | None:
+        """The drawn images in their order, if every epoch shows the same pixels: without augmentation."""
+        return self._loaders.repeated()
+
+    def train_on(self, features: Tensor) -> None:
+        """From now on `train_dataloader` hands out ``features`` (n, d) of the drawn images in place of the images."""
+        assert len(features) == len(self.train_samples)
+        self._features = features
 
     def on_after_batch_transfer(self, batch: Batch | Crops, dataloader_idx: int) -> Batch:
         """What is left to do of a batch that is on the model's device."""

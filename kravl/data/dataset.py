@@ -17,7 +17,10 @@ Augment = Callable[[Pixels, int], Pixels]  # pixels (h, w, 3) and a seed to pixe
 
 
 class Batch(NamedTuple):
-    """Images (b, 3, h, w) float32, labels (b,) and indices (b,) int64: positions in the loader's samples."""
+    """Images (b, 3, h, w) float32, labels (b,) and indices (b,) int64: positions in the loader's samples.
+
+    Where a classifier's image tower is frozen, its features (b, d) may stand for the images.
+    """
 
     images: Tensor
     labels: Tensor
@@ -39,6 +42,21 @@ class TrainingImages(Dataset[Batch]):
         views = [self._augment(self.cache[draw.position], draw.seed) for draw in draws]
         positions = [draw.position for draw in draws]
         return Batch(self._normalize(views), *_labelled(self.cache.samples, positions))
+
+
+class TrainingFeatures(Dataset[Batch]):
+    """Rows of image features (n, d) in place of the images of ``samples``, asked for by `Draw`."""
+
+    def __init__(self, samples: Samples, features: Tensor) -> None:
+        self.samples = samples
+        self._features = features
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        positions = [draw.position for draw in draws]
+        return Batch(self._features[positions], *_labelled(self.samples, positions))
 
 
 class EvaluationImages(Dataset[Batch]):

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kravl.data.augmentation import CropFlip, unchanged
 from kravl.data.cache import Cache
 from kravl.data.check import check_images
-from kravl.data.dataset import Batch, EvaluationImages, TrainingImages
+from kravl.data.dataset import Batch, EvaluationImages, TrainingFeatures, TrainingImages
 from kravl.data.evaluation_cache import pixel_file, writing
-from kravl.data.loading import Loading, ResumableLoader, evaluation_loader, processes
+from kravl.data.loading import Loading, ResumableLoader, evaluation_loader, ordered_loader, processes
 from kravl.data.on_device import CroppedImages, Crops, Finish
-from kravl.data.sampling import EpochSampler
+from kravl.data.sampling import Draw, EpochSampler
 from kravl.data.source import Samples
 from kravl.data.transforms import CentreCrop, Normalization, Preprocess
 
@@ -39,22 +40,34 @@ class Loaders:
         with writing(self._loading.cache_root, self._evaluated, self._crop) as checked:
             check_images({"train": self._cache, **checked})
 
-    def training(self) -> ResumableLoader:
-        """Shuffled batches, at least ``min_batches`` an epoch; `Crops` where a GPU is to finish them, see `finish`."""
-        loading, workers = self._loading, self._loading.workers()
+    def training(self, features: Tensor | None = None) -> ResumableLoader:
+        """Shuffled batches, at least ``min_batches`` an epoch; `Crops` where a GPU is to finish them, see `finish`.
+
+        ``features`` (n, d) stand for the images where they are given.
+        """
+        loading, workers = self._loading, self._loading.workers() if features is None else 0
         if workers:
             self._cache.fill()  # workers that are forked share it
         num_processes, rank = processes()
         draws = loading.min_batches * loading.batch_size * num_processes
         sampler = EpochSampler(len(self._cache), draws, loading.seed, num_processes, rank)
-        images: TrainingImages | CroppedImages
-        if loading.augmentation == "none":
-            images = TrainingImages(self._cache, unchanged, self._normalize)
-        elif loading.transforms == "tensor" and torch.cuda.is_available():
-            images = CroppedImages(self._cache, self._augment)
-        else:
-            images = TrainingImages(self._cache, self._augment, self._normalize)
-        return ResumableLoader(images, sampler, loading.batch_size, workers)
+        return ResumableLoader(self._training_set(features), sampler, loading.batch_size, workers)
+
+    def repeated(self) -> DataLoader[Batch] | None:
+        """The training images in their order, if every epoch shows the same pixels of them."""
+        if self._loading.augmentation != "none":
+            return None
+        images = TrainingImages(self._cache, unchanged, self._normalize)
+        return ordered_loader(images, [Draw(i, seed=0) for i in range(len(self._cache))], self._loading)
+
+    def _training_set(self, features: Tensor | None) -> TrainingImages | CroppedImages | TrainingFeatures:
+        if features is not None:
+            return TrainingFeatures(self._cache.samples, features)
+        if self._loading.augmentation == "none":
+            return TrainingImages(self._cache, unchanged, self._normalize)
+        if self._loading.transforms == "tensor" and torch.cuda.is_available():
+            return CroppedImages(self._cache, self._augment)
+        return TrainingImages(self._cache, self._augment, self._normalize)
 
     def evaluation(self) -> dict[str, DataLoader[Batch]]:
         """Every image of each set once, in order."""

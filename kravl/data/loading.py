@@ -1,17 +1,17 @@
 """Batches for training and evaluation; a training loader resumes in mid-epoch with the very next batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kravl.data.augmentation import AUGMENTATIONS, ENGINES
-from kravl.data.dataset import Batch, EvaluationImages, TrainingImages
+from kravl.data.dataset import Batch, EvaluationImages, TrainingFeatures, TrainingImages
 from kravl.data.on_device import CroppedImages, Crops
-from kravl.data.sampling import EpochSampler, Shard
+from kravl.data.sampling import Draw, EpochSampler, InOrder, Shard
 from kravl.errors import InputError, unknown
 
 MAX_WORKERS = 8
@@ -69,7 +69,11 @@ class ResumableLoader(DataLoader[Batch | Crops]):
     """
 
     def __init__(
-        self, dataset: TrainingImages | CroppedImages, sampler: EpochSampler, batch_size: int, num_workers: int
+        self,
+        dataset: TrainingImages | CroppedImages | TrainingFeatures,
+        sampler: EpochSampler,
+        batch_size: int,
+        num_workers: int,
     ) -> None:
         super().__init__(**_options(dataset, sampler, batch_size, num_workers), persistent_workers=num_workers > 0)
         self._order = sampler
@@ -106,6 +110,12 @@ def evaluation_loader(dataset: EvaluationImages, loading: Loading) -> DataLoader
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
+def ordered_loader(dataset: TrainingImages, draws: Sequence[Draw], loading: Loading) -> DataLoader[Batch]:
+    """The images that are drawn, in that order and in batches of evaluation; all of them in every process."""
+    sampler = InOrder(draws)
+    return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
+
+
 def processes() -> tuple[int, int]:
     """How many processes train together, and the number of this one."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -113,7 +123,7 @@ def processes() -> tuple[int, int]:
     return torch.distributed.get_world_size(), torch.distributed.get_rank()
 
 
-def _options(dataset: Dataset[Any], sampler: EpochSampler | Shard, batch_size: int, workers: int) -> dict[str, Any]:
+def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, workers: int) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "sampler": sampler,

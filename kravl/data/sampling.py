@@ -1,6 +1,6 @@
 """The order of images: for training a pure function of (seed, epoch), for evaluation the order of the set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -59,6 +59,20 @@ class Shard(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._mine)
+
+
+class InOrder(DistributedSampler[Draw]):
+    """These draws, one after another, in every process."""
+
+    def __init__(self, draws: Sequence[Draw]) -> None:
+        super().__init__(_sized(len(draws)), num_replicas=1, rank=0, shuffle=False)
+        self._draws = draws
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return iter(self._draws)
 
 
 def _sized(size: int) -> Dataset[int]:

@@ -1,0 +1,94 @@
+"""Text features of classes, the normalised mean over their templates, computed in pieces that fit in memory."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from kravl.backbones.prompt_tree import PromptTree, split
+from kravl.backbones.shared_rows import gather_rows, num_processes, own_share
+from kravl.backbones.text_tower import CausalTextTower
+
+Encode = Callable[[Tensor], Tensor]
+
+
+class ClassPrompts(nn.Module):
+    """The tokens of C classes x T templates, class by class.
+
+    Args:
+        tokens: (C * T, length).
+        encode: from tokens (n, length) to features (n, d), for a tower that is not known well enough to do less.
+        tower: one that is.
+        max_rows: how many rows of the text tower's linear layers, tokens or what prompts begin with, are computed at a
+            time. Of a text tower that trains, more of them are computed again in the backward pass, so that the
+            activations of one piece are all that is kept.
+    """
+
+    tokens: Tensor
+
+    def __init__(
+        self, tokens: Tensor, num_classes: int, encode: Encode, tower: CausalTextTower | None, max_rows: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.num_classes, self._encode, self._tower, self._max_rows = num_classes, encode, tower, max_rows
+        self._trees = nn.ModuleList()
+        self._places: list[int] = []  # of each prompt in the features that the trees yield, one after another
+        self._share: list[ClassPrompts] = []  # none yet, or one; no child: processes would find each other's different
+
+    def features(self) -> Tensor:
+        """Unit features (C, d), by the weights as they are."""
+        pieces = list(self._pieces())
+        again = len(pieces) > 1 and torch.is_grad_enabled()
+        encoded = [checkpoint(piece, use_reentrant=False) if again else piece() for piece in pieces]
+        features = F.normalize(torch.cat(encoded), dim=-1)
+        if self._places:
+            features = features[torch.tensor(self._places, device=features.device)]
+        return F.normalize(features.unflatten(0, (self.num_classes, -1)).mean(dim=1), dim=-1)
+
+    def shared_features(self) -> Tensor:
+        """The same where several processes train together, each of which encodes its share of the classes."""
+        if num_processes() == 1 or self.num_classes < num_processes():
+            return self.features()
+        share, sizes = own_share(self.num_classes)
+        if not self._share:
+            tokens = self.tokens.unflatten(0, (self.num_classes, -1))[share]
+            own = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
+            self._share.append(own)
+        return gather_rows(self._share[0].features(), sizes)
+
+    def _pieces(self) -> Iterator[Callable[[], Tensor]]:
+        tower = self._tower
+        if tower is not None and tower.shares():
+            self._plant(tower)
+            yield from (_bound(tower.encode_tree, tree) for tree in self._trees)
+            return
+        ends = None if tower is None else tower.ends(self.tokens)
+        length = self.tokens.shape[1] if ends is None else int(ends.max()) + 1
+        count = max(1, self._max_rows // length)
+        for i in range(0, len(self.tokens), count):
+            rows = slice(i, i + count)
+            if tower is None:
+                yield _bound(self._encode, self.tokens[rows])
+            else:
+                assert ends is not None
+                yield _bound(tower.encode_cut, self.tokens[rows], ends[rows])
+
+    def _plant(self, tower: CausalTextTower) -> None:
+        if len(self._trees):
+            return
+        prompts = [
+            tuple(tokens[: end + 1])
+            for tokens, end in zip(self.tokens.tolist(), tower.ends(self.tokens).tolist(), strict=True)
+        ]
+        chunks = split(prompts, self._max_rows)
+        self._trees.extend(PromptTree([prompts[i] for i in chunk]) for chunk in chunks)
+        self._trees.to(self.tokens.device)
+        order = [i for chunk in chunks for i in chunk]
+        self._places = sorted(range(len(order)), key=order.__getitem__)
+
+
+def _bound(encode: Callable[..., Tensor], *arguments: object) -> Callable[[], Tensor]:
+    return lambda: encode(*arguments)

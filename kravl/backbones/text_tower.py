@@ -1,0 +1,130 @@
+"""The text tower of an open_clip model, without the work that cannot change a prompt's feature.
+
+Inspection decides. Under a causal mask nothing after the pooled token is computed, and what prompts begin with in
+common is computed once (`PromptTree`), the last block for the pooled token alone. Random numbers for each entry,
+as in LoRA's dropout, would then be shared by prompts that ought to draw their own: while a tower drops, prompts are cut
+to the longest of them and nothing else. Any other tower is left as it is.
+
+On a GPU the order in which the gradients of shared rows are added varies from pass to pass, unless PyTorch's
+deterministic algorithms are on, as kravl's trainer has them by default (``trainer.deterministic``).
+"""
+
+from typing import Any
+
+import torch
+from open_clip import CLIP, CustomTextCLIP
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Transformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from kravl.backbones.prompt_tree import PromptTree
+from kravl.backbones.token_attention import attend, is_stepwise, project
+
+
+class CausalTextTower:
+    """Encodes prompts by what the tower is made of; see `causal_text_tower`, which looks at it first.
+
+    Args:
+        owner: the module that holds the parts: of CLIP the model itself.
+    """
+
+    def __init__(self, owner: CLIP | TextTransformer) -> None:
+        self._owner = owner
+        self._transformer: Transformer = owner.transformer
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Position (n,) of the token of each of n prompts whose state is pooled."""
+        pool_type, eos = _pooling(self._owner)
+        return (tokens if pool_type == "argmax" else (tokens == eos).int()).argmax(dim=-1)
+
+    def shares(self) -> bool:
+        """Whether a state that prompts have in common may be computed once: as nothing in the tower is random."""
+        parts = self._transformer.modules()
+        return all(is_stepwise(block.attn) for block in self._transformer.resblocks) and not any(
+            isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in parts
+        )
+
+    def encode_tree(self, tree: PromptTree) -> Tensor:
+        """Features (n, d) of the tree's prompts."""
+        *blocks, last = self._transformer.resblocks
+        x = self._embed(tree.tokens, tree.positions)
+        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
+        for block in blocks:
+            x = checkpoint(_next_states, block, x, tree, use_reentrant=False) if again else _next_states(block, x, tree)
+        pooled = x[torch.cat([paths[:, -1] for paths in tree.paths])]
+        x = pooled + last.ls_1(last.attn.out_proj(_of_leaves(last, x, tree)))
+        x = x + last.ls_2(last.mlp(last.ln_2(x)))
+        return self._finish(x)[tree.leaves]
+
+    def encode_cut(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """Features (n, d) of prompts (n, length), of which nothing after the last of ``ends`` is computed."""
+        length = int(ends.max()) + 1
+        x = self._embed(tokens[:, :length], torch.arange(length, device=tokens.device))
+        x = self._transformer(x, attn_mask=self._owner.attn_mask[:length, :length])
+        return self._finish(x[torch.arange(len(x), device=x.device), ends])
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        return self._owner.token_embedding(tokens) + self._owner.positional_embedding[positions]
+
+    def _finish(self, x: Tensor) -> Tensor:
+        x = self._owner.ln_final(x)
+        projection = self._owner.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
+    """The tower of ``model``; None where a prompt's feature may depend on more than the tokens up to one of them."""
+    if isinstance(model, CLIP) and type(model).encode_text is CLIP.encode_text:
+        owner: CLIP | TextTransformer = model
+    elif isinstance(model, CustomTextCLIP) and isinstance(text := model.text, TextTransformer):
+        if text.cls_emb is not None or text.use_pad_mask or text.output_tokens:
+            return None
+        owner = text
+    else:
+        return None
+    known = type(owner.transformer) is Transformer and all(map(_is_plain, owner.transformer.resblocks))
+    return CausalTextTower(owner) if known and _is_causal(owner.attn_mask) and _pooling(owner)[0] else None
+
+
+def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:
+    """``argmax`` or ``eos`` with the token that ends a text; None for any other pooling."""
+    is_clip = isinstance(owner, CLIP)
+    kind, eos = (owner.text_pool_type, owner.text_eos_id) if is_clip else (owner.pool_type, owner.eos_id)
+    return (kind if kind in ("argmax", "eos") else None), eos
+
+
+def _is_plain(block: Any) -> bool:
+    return type(block) is ResidualAttentionBlock and is_stepwise(block.attn)
+
+
+def _is_causal(mask: Tensor | None) -> bool:
+    return mask is not None and torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
+
+
+def _next_states(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    x = x + block.ls_1(block.attn.out_proj(_among_paths(block, x, tree)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _among_paths(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    """Each row's attention (r, d) to the rows that lead to it."""
+    rows = project(block.attn, block.ln_1(x))
+    outputs = []
+    for paths in tree.paths:
+        q, k, v = rows.index_select(0, paths.flatten()).view(*paths.shape, -1).chunk(3, dim=-1)
+        outputs.append(attend(block.attn, q, k, v, is_causal=True).flatten(0, 1))
+    return torch.cat(outputs).index_select(0, tree.found)
+
+
+def _of_leaves(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    """Attention (p, d) of the end of each distinct prompt to all of it."""
+    rows = project(block.attn, block.ln_1(x))
+    width = rows.shape[-1] // 3
+    q, kv = rows[:, :width], rows[:, width:]
+    outputs = []
+    for paths in tree.paths:
+        k, v = kv.index_select(0, paths.flatten()).view(*paths.shape, -1).chunk(2, dim=-1)
+        outputs.append(attend(block.attn, q[paths[:, -1:]], k, v).flatten(0, 1))
+    return torch.cat(outputs)

@@ -1,0 +1,47 @@
+"""Seconds and memory of the phases of a run."""
+
+import time
+
+import pytest
+import torch
+
+from kravl import phases
+from kravl.phases import Phases
+
+MEBIBYTE = 2**20
+
+
+def test_a_phase_has_its_seconds_and_its_own_peak():
+    run = Phases()
+
+    with run.phase("small"):
+        time.sleep(0.02)
+    with run.phase("large"):
+        torch.ones(64 * MEBIBYTE)  # 256 MiB
+    with run.phase("small again"):
+        pass
+
+    small, large, again = (run.costs[name] for name in ("small", "large", "small again"))
+    assert run.seconds("small") >= 0.02
+    assert run.seconds("small", "never begun") == run.seconds("small")
+    assert large["peak_memory_bytes"] > small["peak_memory_bytes"] + 200 * MEBIBYTE
+    assert run.peak("peak_memory_bytes") == large["peak_memory_bytes"]
+    if phases.CLEAR.exists():
+        assert again["peak_memory_bytes"] < large["peak_memory_bytes"]
+
+
+def test_a_phase_that_fails_leaves_no_entry():
+    run = Phases()
+    with pytest.raises(ValueError, match="ended"), run.phase("train"):
+        raise ValueError("ended")
+    assert run.costs == {}
+    assert run.peak("peak_memory_bytes") == 0
+
+
+def test_a_system_without_proc_has_the_peak_of_the_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(phases, "STATUS", tmp_path / "absent")
+    monkeypatch.setattr(phases, "CLEAR", tmp_path / "absent/too")
+    run = Phases()
+    with run.phase("train"):
+        pass
+    assert run.costs["train"]["peak_memory_bytes"] > MEBIBYTE
