@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, check_rank
 from kravl.adapters.kra import inner_size
-from kravl.adapters.lora import LoRA
 from kravl.errors import InputError
 
 
@@ -50,10 +49,12 @@ class KRALoRA(Adapter):
             saved = short * (own + math.ceil(long / own)) - self.u.numel() - self.v.numel()
             rank = max(1, saved // (short + long))
         check_rank(rank)
-        self.lora = LoRA(out_features, in_features, rank, alpha=rank)
+        self.a = nn.Parameter(torch.empty(rank, in_features))
+        self.b = nn.Parameter(torch.zeros(out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def delta_weight(self) -> Tensor:
         short, long = self.u.shape[0], max(self.out_features, self.in_features)
         v = self.v.repeat_interleave(self.share, dim=0)[:short]
         product = (v.unsqueeze(2) * self.u.unsqueeze(1)).flatten(1)[:, :long]
-        return (product if self.out_features <= self.in_features else product.T) + self.lora.delta_weight()
+        return (product if self.out_features <= self.in_features else product.T) + self.b @ self.a
