@@ -56,15 +56,17 @@ def train_all(planned: Sequence[tuple[Any, Path]], jobs: int | None, log: Path) 
 
 
 def _begin(log: Path) -> None:
-    """Of a process: one thread, and all that it says at the end of ``log``."""
+    """Of a process that trains, the only kind that loads torch: one thread, and what it says at the end of ``log``."""
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _train(cfg: Any) -> None:
-    from kravl.run import train  # takes seconds: loaded by the processes that train only
+    from kravl.run import train
 
     train(cfg)
