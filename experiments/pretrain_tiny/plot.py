@@ -1,4 +1,7 @@
-"""The training's log as a picture: python experiments/pretrain_tiny/plot.py LOG.csv PICTURE.png"""
+"""Logs of training, one going on from the other, as a picture.
+
+    python experiments/pretrain_tiny/plot.py PICTURE.png LOG.csv [LOG.csv ...]
+"""
 
 import csv
 import sys
@@ -7,19 +10,22 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 
-def main(log: Path, picture: Path) -> None:
-    rows = list(csv.DictReader(log.open(newline="")))
-    seen = [int(row["pictures"]) / 1e6 for row in rows]
+def main(picture: Path, logs: list[Path]) -> None:
     figure = Figure(figsize=(8, 3), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, name, title in zip(
-        panels, ("loss", "agreement"), ("contrastive loss", "cosine to the teacher"), strict=True
-    ):
-        axes.plot(seen, [float(row[name]) for row in rows], color="#0072B2")
+    before = 0.0
+    for log in logs:
+        rows = list(csv.DictReader(log.open(newline="")))
+        seen = [before + int(row["pictures"]) / 1e6 for row in rows]
+        for axes, name in zip(panels, ("loss", "agreement"), strict=True):
+            axes.plot(seen, [float(row[name]) for row in rows], label=log.stem)
+        before = seen[-1]
+    for axes, title in zip(panels, ("contrastive loss", "cosine to the teacher"), strict=True):
         axes.set(xlabel="million pictures seen", title=title)
         axes.grid(alpha=0.3)
+    panels[0].legend()
     figure.savefig(picture, dpi=120)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), [Path(log) for log in sys.argv[2:]])

@@ -119,6 +119,23 @@ def test_pieces_that_train_keep_no_more_than_one_of_them():
     assert kept(max_rows=60) < kept(max_rows=8192) / 4
 
 
+def test_blocks_that_are_computed_again_keep_less_and_have_the_same_bits():
+    model = clip()
+    parameters = adapted(model).parameters()
+
+    def kept_and_gradients(checkpointing: bool):
+        model.set_grad_checkpointing(checkpointing)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            features = class_prompts(model).features()
+        return sum(sizes), gradients(features, parameters)
+
+    (whole, plainly), (less, again) = kept_and_gradients(False), kept_and_gradients(True)
+
+    assert less < whole / 2
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(plainly, again, strict=True))
+
+
 OTHERS = {
     "no causal mask": {"text": {"no_causal_mask": True, "pool_type": "last"}, "custom": True},
     "pooled at the last position": {"text": {"pool_type": "last"}},
