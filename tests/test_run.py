@@ -64,7 +64,7 @@ def test_a_run_leaves_its_record_and_its_adapter_and_nothing_else(tiny_run, tmp_
     folder = run_folder(tmp_path)
 
     left = sorted(p.name for p in folder.iterdir())
-    assert left == [".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json"]
+    assert left == [".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", "spectra.safetensors"]
     assert metrics["adapter_bytes"] == (folder / "adapter.safetensors").stat().st_size
     stored = sum(t.numel() for t in load_file(folder / "adapter.safetensors").values())
     assert stored == metrics["trainable_parameters"]

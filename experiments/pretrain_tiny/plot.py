@@ -1,6 +1,6 @@
 """Logs of training, one going on from the other, as a picture.
 
-    python experiments/pretrain_tiny/plot.py PICTURE.png LOG.csv [LOG.csv ...]
+python experiments/pretrain_tiny/plot.py PICTURE.png LOG.csv [LOG.csv ...]
 """
 
 import csv

@@ -53,7 +53,8 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line a row: mean and standard deviation of each metric in two columns, blank where there is none."""
-    names = list(dict.fromkeys(name for row in rows for name in row.mean))
+    present = {name for row in rows for name in row.mean}
+    names = sorted(present, key=lambda name: (name not in (ERROR, OPTIMUM), name))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         pairs = [column for name in names for column in (name, f"{name}_std")]
