@@ -7,9 +7,6 @@ All pipelines run on the same files, in turn, several rounds; reported are media
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -17,12 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import PIL
-import torch
-import torchvision
 from data_pipelines import Pipelines, differences, draw_pictures
-from rich.console import Console
-from rich.table import Table
+from record import publish, record
 
 
 def images_per_second(make: Callable[[], Iterable[Any]], count: int) -> float:
@@ -44,8 +37,8 @@ def measure(pipelines: Pipelines, rounds: int) -> dict[str, dict[str, dict[str, 
         base = next(iter(speeds.values()))
         results[task] = {
             name: {
-                "images_per_second": statistics.median(values),
-                "ratio": statistics.median(v / b for v, b in zip(values, base, strict=True)),
+                "images/s": statistics.median(values),
+                "x": statistics.median(v / b for v, b in zip(values, base, strict=True)),
             }
             for name, values in speeds.items()
         }
@@ -58,6 +51,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="how many of them, spread evenly")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, default=0, help="processes of every DataLoader")
+    parser.add_argument("--json", type=Path, help="a file for the record")
     parser.add_argument("--quick", action="store_true", help="64 drawn pictures, one round")
     options = parser.parse_args()
     if not options.quick and options.folder is None:
@@ -70,16 +64,9 @@ def main() -> None:
         results = measure(pipelines, 1 if options.quick else options.rounds)
         pixels = differences(pipelines)
     assert pixels["evaluation_max"] == 0, "evaluation must have the bits of PIL's transforms"
-    table = Table("", "images/s", "ratio", title=f"{len(pipelines.samples)} images, medians")
-    for task, speeds in results.items():
-        for name, row in speeds.items():
-            table.add_row(f"{task}: {name}", f"{row['images_per_second']:.0f}", f"{row['ratio']:.2f}")
-    Console().print(table)
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "processor": platform.processor()}
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "Pillow": PIL.__version__}
+    rows = [{"task": task, "pipeline": name, **row} for task, found in results.items() for name, row in found.items()]
     settings = {"images": len(pipelines.samples), "rounds": options.rounds, "workers": options.workers}
-    record = {"results": results, "pixels": pixels, "settings": settings, "machine": machine, "versions": versions}
-    print(json.dumps(record))
+    publish(record("Reading images", rows, settings=settings, pixels=pixels), options.json)
 
 
 if __name__ == "__main__":

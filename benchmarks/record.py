@@ -31,7 +31,7 @@ def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[
 
 def publish(result: Mapping[str, Any], file: Path | None = None) -> None:
     """Print the rows of a `record` as a table, then the whole as one line of JSON; keep it in ``file`` too."""
-    lines = [list(result["rows"][0]), *([_text(value) for value in row.values()] for row in result["rows"])]
+    lines = [list(result["rows"][0]), *([text(value) for value in row.values()] for row in result["rows"])]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(result["title"])
     for line in lines:
@@ -41,7 +41,8 @@ def publish(result: Mapping[str, Any], file: Path | None = None) -> None:
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """As a table shows it: numbers by three digits."""
     return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 

@@ -1,6 +1,10 @@
 """Fixtures: the real images and weights, unpacked once a session."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in as many processes as there are cores: one thread each
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded, here and in processes that a test starts
+
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

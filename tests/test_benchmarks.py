@@ -64,3 +64,25 @@ def test_a_job_is_taken_apart_into_its_phases(run):
 
     assert {row["phase"] for row in rows} >= {"assemble", "images", "features", "train", "evaluate", "all"}
     assert sum(row["share %"] for row in rows if row["phase"] != "all") == pytest.approx(100)
+
+
+def test_images_are_read_with_the_bits_of_pils_transforms(run):
+    record = run("data.py")
+
+    assert record["pixels"]["evaluation_max"] == 0
+    assert {row["task"] for row in record["rows"]} == {"train", "evaluate"}
+
+
+def test_spectra_are_timed_fast_and_exact(run):
+    assert {row["record"] for row in run("spectra.py")["rows"]} >= {"statistics", "fast, later", "exact"}
+
+
+def test_the_readme_has_every_record_that_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    section = runpy.run_path(str(BENCHMARKS / "report.py"))["section"]
+    records = [json.loads(path.read_text()) for path in sorted((BENCHMARKS / "results").glob("*.json"))]
+
+    text = (BENCHMARKS / "README.md").read_text()
+
+    assert records
+    assert text.endswith("\n".join(section(record) for record in records))

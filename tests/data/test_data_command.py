@@ -159,8 +159,12 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     threading.Thread(target=press, daemon=True).start()
-    assert main(birds) == 130
+    try:
+        assert main(birds) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "stopped; the same command goes on\n"
     shelf.stalls.set()
 

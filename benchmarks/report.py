@@ -1,0 +1,45 @@
+"""Writes the measured part of benchmarks/README.md from the records in benchmarks/results.
+
+python benchmarks/report.py     what stands above the mark in README.md is left as it is
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from record import text
+
+HERE = Path(__file__).parent
+MARK = "<!-- what follows is written by benchmarks/report.py -->"
+
+
+def section(found: dict[str, Any]) -> str:
+    """A record as Markdown: title, command, where it ran, table."""
+    machine, versions = found["machine"], found["versions"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    where = f"{machine['processor']}{gpu}, {machine['threads']} of {machine['cores']} cores"
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    facts = {key: value for key, value in found.items() if isinstance(value, dict)} | {"machine": {}, "versions": {}}
+    settings = "; ".join(f"{key} {text(value)}" for group in facts.values() for key, value in group.items())
+    names = list(found["rows"][0])
+    numbers = {name: all(not isinstance(row[name], str) for row in found["rows"]) for name in names}
+    lines = [
+        f"## {found['title']}\n",
+        f"`{found['command']}`\n",
+        f"Commit {found['commit']}; {where}; {packages}. {settings}.\n",
+        f"| {' | '.join(names)} |",
+        f"|{'|'.join('---:' if numbers[name] else '---' for name in names)}|",
+        *(f"| {' | '.join(text(value) for value in row.values())} |" for row in found["rows"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    readme = HERE / "README.md"
+    above = readme.read_text(encoding="utf-8").split(MARK)[0]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((HERE / "results").glob("*.json"))]
+    readme.write_text("\n".join([above + MARK + "\n", *map(section, records)]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
