@@ -24,9 +24,18 @@ def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[
     versions = {name: metadata.version(name) for name in VERSIONS if name.lower() in installed}
     versions["python"] = platform.python_version()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_told(sys.argv[1:])])
     about = {"title": title, "command": command, "commit": head.stdout.strip() or None}
     return {**about, **facts, "machine": machine, "versions": versions, "rows": list(rows)}
+
+
+def _told(arguments: Sequence[str]) -> list[str]:
+    """The arguments without where the record goes, and without this machine's folders."""
+    rest = list(arguments)
+    if "--json" in rest:
+        at = rest.index("--json")
+        del rest[at : at + 2]
+    return [Path(argument).name if Path(argument).is_absolute() else argument for argument in rest]
 
 
 def publish(result: Mapping[str, Any], file: Path | None = None) -> None:

@@ -59,7 +59,7 @@ def _panels(rows: Sequence[Row], fill: Callable[[Axes, Sequence[Row], list[str]]
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 * min(columns, 2))
     return figure
 
 
