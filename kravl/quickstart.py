@@ -7,9 +7,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -97,10 +98,10 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
 
 def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console) -> list[Path]:
     """Every run, what it prints in the file ``log``; the folders of the runs."""
-    console.print("loading torch ...")
-    from kravl.assemble import plain
-
-    folders = [folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False)) for cfg in planned]
+    folders = []
+    for cfg in planned:
+        config = cast(dict[str, Any], OmegaConf.to_container(cfg))
+        folders.append(folder_of(cfg.runs, cfg.name, cfg.seed, config))
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))

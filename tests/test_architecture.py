@@ -21,7 +21,7 @@ ALLOWED = {
     "restore": {"adapters", "assemble", "config", "record"},
     "spectra": {"adapters", "cli", "record", "restore", "spectra_report", "trace"},
     "spectra_report": {"figures", "page", "site_place", "tables", "trace"},
-    "quickstart": {"assemble", "cli", "config", "local_runs", "quickstart_report", "record"},
+    "quickstart": {"cli", "config", "local_runs", "quickstart_report", "record"},
     "local_runs": {"record", "run"},
     "quickstart_report": {"aggregate", "consistency", "data", "figures", "page", "record", "restore", "spectra",
                           "spectra_report", "tables"},
