@@ -12,13 +12,12 @@ of its inputs and outputs over the measured bandwidth of a copy. PEFT's rows nee
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from layers import FULL, RANDLORA, SAME, make_layers
 from measure import copy_bandwidth, interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
-from record import publish, record
+from record import add_options, publish, record
 from torch import Tensor, nn
 
 from kravl.adapters.scratch import release
@@ -105,14 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="OUTxIN")
     parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS, help="rows of the input; 32 x 197 is 6304")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the products (autocast)"
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--json", type=Path, help="a file for the record")
-    parser.add_argument("--quick", action="store_true", help="tiny layers, one round, equality in float64")
+    add_options(parser, 9, "tiny layers, one round, equality in float64")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """What a benchmark prints and keeps: a table, and a JSON record with all that it takes to measure it again."""
 
+import argparse
 import json
 import os
 import platform
@@ -14,6 +15,16 @@ from typing import Any
 import torch
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "peft")
+
+
+def add_options(parser: argparse.ArgumentParser, rounds: int, quick: str) -> None:
+    """What every timed benchmark can be told; ``rounds`` is the default, ``quick`` says what a check of itself does."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is autocast")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--json", type=Path, help="a file for the record")
+    parser.add_argument("--quick", action="store_true", help=quick)
 
 
 def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[str, Any]:

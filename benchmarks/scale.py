@@ -13,12 +13,11 @@ import argparse
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from measure import interleaved, operations, product_rate, saved_bytes
-from record import publish, record
+from record import add_options, publish, record
 from steps import PROBE, Setting, Steps, clip_of_width
 
 MIB = 2**20
@@ -106,12 +105,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[8, 32, 64])
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--blocks", type=int, default=4, help="of each tower")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is autocast")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--json", type=Path, help="a file for the record")
-    parser.add_argument("--quick", action="store_true", help="the smallest sizes, one round")
+    add_options(parser, 3, "the smallest sizes, one round")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.quick:

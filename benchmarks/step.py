@@ -14,12 +14,11 @@ a step with the image tower to one on kept features.
 import argparse
 import statistics
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 from measure import interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
-from record import publish, record
+from record import add_options, publish, record
 from steps import METHODS, PROBE, Setting, Steps, clip_of_width
 
 MIB = 2**20
@@ -64,12 +63,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, default=[10, 100], help="of ImageNet's 1,000")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--blocks", type=int, help="of each tower; all of them by default")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="bfloat16 is autocast")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--json", type=Path, help="a file for the record")
-    parser.add_argument("--quick", action="store_true", help="a small model, one round, equality in float64")
+    add_options(parser, 3, "a small model, one round, equality in float64")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.quick:
