@@ -8,6 +8,7 @@ from typing import Any
 from kravl.cli import main
 from kravl.config import CONFIGS
 from kravl.errors import InputError, unknown
+from kravl.foreign_text import read_yaml
 
 EXIT_INTERRUPTED = 130  # as a shell reports it
 RESULTS = "results.jsonl"
@@ -119,7 +120,7 @@ def _node(group: str, name: str, variants: Any) -> dict[str, Any]:
         raise unknown(group, base, [*files, *variants] if base == name else files)
     if group == "adapter":
         changes.pop("scale", None)
-    return {**OmegaConf.to_container(OmegaConf.load(files[base])), **changes}  # type: ignore[dict-item]
+    return {**OmegaConf.to_container(read_yaml(files[base])), **changes}  # type: ignore[dict-item]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.inject import inject
@@ -17,7 +18,7 @@ from kravl.data.class_half import chosen_classes
 from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Source
-from kravl.errors import InputError, unknown
+from kravl.errors import InputError, first_line, unknown
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +101,17 @@ def amount(cfg: Config) -> int | float | None:
 
 
 def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
-    """A config node as a dictionary, its interpolations resolved or as they are written."""
-    values = OmegaConf.to_container(node, resolve=resolve)
-    assert isinstance(values, dict)
+    """A config node as a dictionary, its interpolations resolved or as they are written.
+
+    Raises:
+        InputError: an interpolation of what there is not, or no dictionary.
+    """
+    try:
+        values = OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{str(values)[:80]!r} stands where a config has settings by name")
     return {str(key): value for key, value in values.items()}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kravl.errors import unknown
+from kravl.foreign_text import read_yaml
 
 PLAIN = "a photo of a {}."
 TEMPLATE_SETS = ("single", "plain", "imagenet7", "openai80")
@@ -53,7 +54,7 @@ def card(name: str) -> dict[str, Any]:
     path = folder() / name / "card.yaml"
     if not path.is_file():
         return {}
-    content = OmegaConf.to_container(OmegaConf.load(path))
+    content = OmegaConf.to_container(read_yaml(path))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
