@@ -11,8 +11,10 @@ import kravl
 from kravl.adapters.digest import sha256
 from kravl.adapters.set import AdapterSet
 from kravl.errors import InputError
+from kravl.foreign_text import json_object
 
 METADATA_KEY = "kravl"
+SHOWN = 300  # characters of a foreign description in an error
 
 
 def save_adapters(adapters: AdapterSet, path: Path) -> None:
@@ -45,15 +47,17 @@ def load_adapters(adapters: AdapterSet, path: Path) -> None:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
     for key, ours in _identity(adapters).items():
         if (theirs := record.get(key)) != ours:
             raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, theirs, ours)}")
     if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
+    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are no numbers")
     adapters.load_state_dict(tensors)
 
 
@@ -66,7 +70,7 @@ def _identity(adapters: AdapterSet) -> dict[str, object]:
 
 def _difference(key: str, theirs: object, ours: object) -> str:
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return f"its {key} is {theirs}, the model's {ours}"
+        return f"its {key} is {str(theirs)[:SHOWN]}, the model's {str(ours)[:SHOWN]}"
     names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     values = [{name: part.get(name) for name in names[:3]} for part in (theirs, ours)]
-    return f"its {key} differ in {len(names)}: {values[0]}, the model's {values[1]}"
+    return f"its {key} differ in {len(names)}: {str(values[0])[:SHOWN]}, the model's {str(values[1])[:SHOWN]}"
