@@ -1,6 +1,5 @@
 """Which updates can an adapter express, and which does AdamW find? ``python -m kravl.approximate --help``"""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,19 +38,19 @@ def approximate(cfg: Any) -> None:
         print(f"stopped; the finished fits are in {out / RESULTS}, the same command goes on", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        os.close(lock)
+        lock.release()
     found = [ledger.records[trial.key] for trial, _ in trials if trial.key in ledger.records]
     report(found, [*notes, *failures], out)
     if failures:
         sys.exit(f"error: {len(failures)} of {len(trials)} fits diverged: {failures[0]}")
 
 
-def _open(out: Path) -> int:
-    from kravl.record import own
+def _open(out: Path) -> Any:
+    from kravl.lock import Lock
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return own(out)
+        return Lock(out)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
 

@@ -36,7 +36,7 @@ def require_name(kind: str, name: object) -> str:
         InputError: it is empty, holds anything but letters, digits, '_', '.', '+', '-', or has a path or an escape in it.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,199}", name):
-        raise InputError(f"{kind} {str(name)[:80]!r} is no plain name: letters, digits, '_', '.', '+' and '-' only")
+        raise InputError(f"{kind} {str(name)[:80]!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
     return name
 
 

@@ -1,7 +1,6 @@
 """The compact file of a run's spectra: every quantity by step and site, and the singular values at the end."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from kravl.errors import InputError
 from kravl.foreign_text import json_object
+from kravl.whole_file import write_whole
 
 SPECTRA_FILE = "spectra.safetensors"
 VALUES = "singular_values."
@@ -56,9 +56,7 @@ class Trace:
         tensors |= {VALUES + site: values.float().contiguous() for site, values in self.singular_values.items()}
         # one entry, because safetensors writes several in random order
         content = save(tensors, {"kravl": json.dumps({"sites": sites, "quantities": names})})
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        partial.write_bytes(content)
-        partial.replace(self.path)
+        write_whole(self.path, content)
 
 
 def read_trace(path: Path) -> Trace:

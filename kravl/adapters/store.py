@@ -1,7 +1,6 @@
 """Adapters as one safetensors file: what trained, how it was made, and on which weights."""
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,6 +11,7 @@ from kravl.adapters.digest import sha256
 from kravl.adapters.set import AdapterSet
 from kravl.errors import InputError
 from kravl.foreign_text import json_object
+from kravl.whole_file import write_whole
 
 METADATA_KEY = "kravl"
 SHOWN = 300  # characters of a foreign description in an error
@@ -26,15 +26,7 @@ def save_adapters(adapters: AdapterSet, path: Path) -> None:
     record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def load_adapters(adapters: AdapterSet, path: Path) -> None:
