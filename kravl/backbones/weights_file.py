@@ -5,6 +5,7 @@ the environment (TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD) then lets a file run code. Wh
 """
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from kravl.foreign_text import read_json
 
 NUMPY = (".npz", ".npy")
 TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder may say of its tokenizer
-LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.npz", "*.npy", "*.pt")
+LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # where open_clip looks in a folder
 
 
 class _HostileError(Exception):
@@ -36,15 +37,8 @@ def check_weights(path: Path) -> None:
         InputError: anything else, damaged, or with members that unpack to more than the file.
     """
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-            if not names:
-                raise _HostileError("it holds no tensor")
-        elif path.suffix in NUMPY:
-            _check_numpy(path)
-        else:
-            _check_pickled(path)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused, or loaded once more
+            _check(path)
     except UnpicklingError as error:  # whose own text says how to run it all the same
         reason = "it is damaged, or a pickle of more than tensors, which may run code"
         raise InputError(f"{path} is refused: {reason}; pass a .safetensors file") from error
@@ -52,17 +46,32 @@ def check_weights(path: Path) -> None:
         raise InputError(f"{path} is refused, it is no plain file of weights: {first_line(error)}") from error
 
 
+def _check(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+        if not names:
+            raise _HostileError("it holds no tensor")
+    elif path.suffix in NUMPY:
+        _check_numpy(path)
+    else:
+        _check_pickled(path)
+
+
 def check_folder(folder: Path) -> None:
     """Check ``open_clip_config.json`` and every file of weights in ``folder``, as open_clip saves a model.
 
     Raises:
-        InputError: the config names another model source or code of a tokenizer, or a file as in `check_weights`.
+        InputError: the config names another model source or code of a tokenizer, a file as in `check_weights`, or no
+            file of weights, for which open_clip would put random numbers.
     """
     path = folder / "open_clip_config.json"
     check_model_config(read_json(path), str(path))
-    for pattern in LOCAL_WEIGHTS:
-        for file in sorted(folder.glob(pattern)):
-            check_weights(file)
+    files = [file for pattern in LOCAL_WEIGHTS for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise InputError(f"no weights in {folder}; open_clip looks for {', '.join(LOCAL_WEIGHTS)}")
+    for file in files:
+        check_weights(file)
 
 
 def check_model_config(config: Any, what: str) -> None:
