@@ -1,5 +1,6 @@
 """From a config to the parts of a run: source, classifier, adapters, data."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,14 @@ class Parts:
     classifier: Classifier
     adapters: AdapterSet
     data: FewShotDataModule
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
+        known = self.classifier.provenance()
+        model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
+        classes = "\n".join(self.source.class_ids).encode("utf-8", "surrogateescape")
+        return model | {"classes": f"{len(self.source.class_ids)}, sha256 {hashlib.sha256(classes).hexdigest()[:16]}"}
 
 
 def assemble(cfg: Config) -> Parts:

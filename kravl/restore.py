@@ -38,5 +38,5 @@ def restore(cfg: Config, folder: RunFolder) -> Parts:
         InputError: as `assemble` and `load_adapters`.
     """
     parts = assemble(cfg)
-    load_adapters(parts.adapters, folder.adapter)
+    load_adapters(parts.adapters, folder.adapter, parts.facts)
     return parts

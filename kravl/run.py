@@ -108,7 +108,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
         curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=cfg.optim.epochs != 0)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
-    save_adapters(parts.adapters, folder.adapter)
+    save_adapters(parts.adapters, folder.adapter, parts.facts)
     folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
     _track(logger, parts, metrics, predictions, folder)

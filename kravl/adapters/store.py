@@ -1,6 +1,7 @@
 """Adapters as one safetensors file: what trained, how it was made, and on which weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,24 +18,27 @@ METADATA_KEY = "kravl"
 SHOWN = 300  # characters of a foreign description in an error
 
 
-def save_adapters(adapters: AdapterSet, path: Path) -> None:
+def save_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as JSON in its metadata.
+
+    ``facts`` are what else a model must have in common with this one, such as the classes in their order.
 
     The file appears whole or not at all: it is written beside ``path`` and moved there. Equal sets make equal files.
     """
     tensors = {name: tensor.contiguous() for name, tensor in adapters.state_dict().items()}
     record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
+    record |= {"facts": dict(facts or {})}
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
     write_whole(path, content)
 
 
-def load_adapters(adapters: AdapterSet, path: Path) -> None:
+def load_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
     """Load what `save_adapters` wrote into equal adapters on equal base weights.
 
     Raises:
-        InputError: no such file, not whole, or of another method, other sites, hyper-parameters or base weights;
-            nothing has changed.
+        InputError: no such file, not whole, or of another method, other sites, hyper-parameters, base weights or
+            ``facts`` (of an older file that has none they are not asked); nothing has changed.
         RuntimeError: the adapters are merged.
     """
     try:
@@ -46,6 +50,8 @@ def load_adapters(adapters: AdapterSet, path: Path) -> None:
     for key, ours in _identity(adapters).items():
         if (theirs := record.get(key)) != ours:
             raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, theirs, ours)}")
+    if (theirs := record.get("facts")) and facts and theirs != facts:
+        raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', theirs, dict(facts))}")
     if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
     if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
