@@ -1,4 +1,4 @@
-"""Going on is exact: after the end of an epoch, within one, beside accumulated gradients; with workers and processes."""
+"""Going on is exact: at the end of an epoch, within one, among summed gradients, with workers and processes."""
 
 import signal
 import socket
