@@ -84,7 +84,7 @@ class Checkpoints(Polling):
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = trainer.global_step
-        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt")
+        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
         if trainer.is_global_zero:
             for old in newest_first(self.folder)[KEPT:]:
                 trainer.strategy.remove_checkpoint(old)
