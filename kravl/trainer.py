@@ -62,7 +62,7 @@ class Checkpoints(Polling):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         listen()
-        self._saved = self._last = trainer.global_step if trainer.ckpt_path else -1
+        self._saved = self._last = trainer.global_step
         if not trainer.ckpt_path:
             self._save(trainer)
 
@@ -73,6 +73,7 @@ class Checkpoints(Polling):
             return
         asked = requested() if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(requested(), False)
         if asked or step % self.every == 0:
+            _count_epochs(trainer)
             self._save(trainer)
         if asked:
             raise Interrupted(f"step {step}")
@@ -83,10 +84,20 @@ class Checkpoints(Polling):
 
     def _save(self, trainer: Trainer) -> None:
         self._saved = trainer.global_step
-        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt")
+        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
         if trainer.is_global_zero:
             for old in newest_first(self.folder)[KEPT:]:
                 trainer.strategy.remove_checkpoint(old)
+
+
+def _count_epochs(trainer: Trainer) -> None:
+    """Of a run that went on from the end of an epoch, Lightning 2.6 counts the next one as not begun.
+
+    A state saved within it would then begin the epoch once more.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.current, progress.total):
+        count.ready = count.started = trainer.current_epoch + 1  # type: ignore[attr-defined]
 
 
 def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, shots: int | None) -> dict[str, int]:

@@ -23,8 +23,8 @@ class Outcome:
 class Row:
     """A fault that kravl must survive.
 
-    A module ``tests/faults/test_*.py`` has one as ``ROW``, and a test that runs it a few times. Several modules may
-    share the ``number`` of a row of the specification.
+    A module ``tests/faults/row_*.py`` or ``test_*.py`` has one as ``ROW``, and a test runs it a few times. Several
+    modules may share the ``number`` of a row of the specification.
 
     Args:
         gate: what must hold, in numbers.
@@ -42,7 +42,7 @@ class Row:
 
 def rows(only: Sequence[int] = ()) -> dict[str, Row]:
     """Module name -> its row, by number; those of ``only`` where it names any."""
-    modules = sorted(path.stem for path in FOLDER.glob("test_*.py"))
+    modules = sorted(path.stem for pattern in ("row_*.py", "test_*.py") for path in FOLDER.glob(pattern))
     found = {name: vars(importlib.import_module(f"faults.{name}")).get("ROW") for name in modules}
     listed = {name: row for name, row in found.items() if isinstance(row, Row) and (not only or row.number in only)}
     return dict(sorted(listed.items(), key=lambda item: (item[1].number, item[0])))

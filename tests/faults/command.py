@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", type=int, default=[], metavar="ROW", help="these rows, by number")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at once (%(default)s)")
     parser.add_argument("--out", type=Path, help="folder of table.md and results.json (experiments/faults)")
+    parser.add_argument("--work", type=Path, help="empty folder for the runs, kept (default: a temporary one)")
     parser.add_argument("--log", type=Path, help="file that takes what the runs print (default: nowhere)")
     options = parser.parse_args()
     if not rows(options.only):
@@ -59,16 +60,17 @@ def _campaign(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
     planned = rows(options.only)
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(options.jobs, spawn, _begin, (options.log or Path(os.devnull),), max_tasks_per_child=1)
-    with tempfile.TemporaryDirectory() as place, Progress() as progress, pool:
+    with tempfile.TemporaryDirectory() as temporary, Progress() as progress, pool:
         bar = progress.add_task("rows", total=len(planned))
         running: dict[Future[tuple[Outcome, float]], str] = {}
         for name, row in planned.items():
-            folder = Path(place) / name
-            folder.mkdir()
+            folder = (options.work or Path(temporary)).resolve() / name
+            folder.mkdir(parents=True)
             running[pool.submit(_timed, name, row.quick_count if options.quick else row.full_count, folder)] = name
         for done in as_completed(running):
             name = running[done]
-            outcome, seconds = done.result()
+            error = done.exception()
+            outcome, seconds = (Outcome(0, "it raised", [repr(error)]), 0.0) if error else done.result()
             progress.update(bar, advance=1, description=f"row {planned[name].number} done")
             yield name, record(planned[name], outcome, seconds)
 
