@@ -18,6 +18,7 @@ from kravl.cli import NO_ROOM, check
 from kravl.config import CONFIGS, register
 from kravl.errors import InputError
 from kravl.local_runs import train_all
+from kravl.local_worker import LOG
 from kravl.record import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
         planned = plan(options.seeds, [f"runs={options.out}", *options.set])
         _make(options.out)
-        folders = _train(planned, options.jobs, options.out / "log.txt", console)
+        folders = _train(planned, options.jobs, console)
         from kravl.quickstart_report import report
 
         report(folders, options.out, INTRODUCTION, NEXT)
@@ -96,8 +97,8 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     return configs
 
 
-def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console) -> list[Path]:
-    """Every run, what it prints in the file ``log``; the folders of the runs."""
+def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[Path]:
+    """Every run, what it prints in a file of its folder; the folders of the runs."""
     folders = []
     for cfg in planned:
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
@@ -105,9 +106,13 @@ def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
-        for position in train_all(list(zip(planned, folders, strict=True)), jobs, log):
+        runs = [(folder, cfg.copy) for folder, cfg in zip(folders, planned, strict=True)]
+        for position, status, reason in train_all(runs, jobs):
             cfg = planned[position]
-            progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
+            if status in ("failed", "stopped"):
+                raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folders[position] / LOG})")
+            if status == "done":
+                progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
     return folders
 
 

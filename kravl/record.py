@@ -19,7 +19,18 @@ from kravl.errors import InputError, nearest
 
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
-WHERE = ("runs", "overwrite", "tracking", "data_root", "cache_root")  # where a run happens, not what it computes
+WHERE = (
+    "runs",
+    "study",
+    "overwrite",
+    "tracking",
+    "data_root",
+    "cache_root",
+)  # where a run happens, not what it computes
+
+
+class InUseError(InputError):
+    """Another process owns the folder."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwri
 def own(path: Path) -> int:
     """The lock of a folder with one owner, to be closed; the kernel frees it when its process ends, however it ends.
 
-    Raises InputError where another process has it.
+    Raises InUseError where another process has it.
     """
     descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -102,10 +113,22 @@ def own(path: Path) -> int:
     except BlockingIOError:
         os.close(descriptor)
         owner = (path / ".lock").read_text() or "unknown"
-        raise InputError(f"the run folder {path} is in use by process {owner}; wait for it or change name=") from None
+        raise InUseError(f"the run folder {path} is in use by process {owner}; wait for it or change name=") from None
     os.truncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process owns the folder."""
+    try:
+        with (path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def find_run(run: str) -> RunFolder:

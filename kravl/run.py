@@ -64,7 +64,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     with phases.phase("images"):
         parts.data.check()
     write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
-    who = Identity(cfg.backbone.name, cfg.method, cfg.data.name, cfg.shots, cfg.seed)
+    who = Identity(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
     trace = Trace(folder.path / SPECTRA_FILE)

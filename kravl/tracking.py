@@ -29,6 +29,7 @@ class Identity:
     dataset: str
     shots: int | None
     seed: int
+    study: str | None = None
 
     @property
     def amount(self) -> str:
@@ -39,6 +40,11 @@ class Identity:
     def setting(self) -> str:
         """What methods are compared within."""
         return f"{self.backbone} {self.dataset} {self.amount}"
+
+    @property
+    def group(self) -> str:
+        """What W&B shows together: a study's runs, else the methods and seeds of one setting."""
+        return self.study or self.setting
 
     @property
     def tags(self) -> list[str]:
@@ -53,8 +59,8 @@ TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
 def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str, Any]) -> TrainerLogger:
     """A logger that writes to ``folder``/wandb or ``folder``/csv, ``config`` with it.
 
-    W&B groups runs by backbone, dataset and shots and, within, by method (its job type), so that a group's mean is the
-    mean over seeds. Where W&B cannot even start offline, CSV takes its place.
+    W&B groups runs by study, else by backbone, dataset and shots and, within, by method (its job type), so that there
+    the mean is that over seeds. Where W&B cannot even start offline, CSV takes its place.
 
     Raises:
         InputError: ``kind`` is none of none, wandb, csv.
@@ -65,7 +71,7 @@ def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str
         return False
     if kind == "wandb":
         name = f"{identity.setting} {identity.method} seed{identity.seed}"
-        logger = start_wandb(folder, config, name, identity.setting, identity.method, identity.tags)
+        logger = start_wandb(folder, config, name, identity.group, identity.method, identity.tags)
         if logger is not None:
             return logger
     files = CSVLogger(folder, name="csv")

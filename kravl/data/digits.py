@@ -1,0 +1,61 @@
+"""Handwritten digits (UCI optdigits, its test set of 13 writers) from the Python package scikit-learn."""
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kravl.data import catalog
+from kravl.data.source import Samples, Source
+from kravl.errors import InputError
+
+PACKAGE = "sklearn"
+FILE = "datasets/data/digits.csv.gz"  # an image a line: 64 pixels, row by row, and the digit
+FULL = 16  # the value of a pixel that is all ink
+TRAIN = 898  # images of the first half, which others wrote than the second
+
+
+@dataclass(frozen=True)
+class DigitOpener:
+    """The images from row ``start`` on, white on black, 8 x 8 pixels, as RGB."""
+
+    start: int
+
+    def __call__(self, position: int) -> Image.Image:
+        ink = _rows()[self.start + position, :-1].reshape(8, 8)
+        return Image.fromarray(np.round(ink * (255 / FULL)).astype(np.uint8)).convert("RGB")
+
+    def check(self, position: int) -> None:
+        self(position)
+
+
+class Digits(Source):
+    """Ten classes; the first half is trained on, as in scikit-learn's example of recognising digits.
+
+    Raises:
+        InputError: the package scikit-learn is missing.
+    """
+
+    def __init__(self, templates: str = "single") -> None:
+        _rows()
+        classes = catalog.class_names("digits")
+        assert classes is not None
+        super().__init__("digits", classes, ("train", "test"), (), templates=templates)
+
+    def samples(self, split: str) -> Samples:
+        """The images in the order of the file, named by its row."""
+        start, end = (0, TRAIN) if split == "train" else (TRAIN, len(_rows()))
+        names = tuple(f"digits/{row:04d}" for row in range(start, end))
+        return Samples(names, tuple(int(label) for label in _rows()[start:end, -1]), DigitOpener(start))
+
+
+@cache
+def _rows() -> NDArray[np.uint8]:
+    package = importlib.util.find_spec(PACKAGE)  # its import would take a second and is of no use
+    if package is None or package.origin is None:
+        raise InputError("data=digits needs the package scikit-learn: pip install 'kravl[quickstart]'")
+    return np.loadtxt(Path(package.origin).parent / FILE, delimiter=",", dtype=np.uint8)
