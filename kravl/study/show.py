@@ -1,5 +1,6 @@
 """A study on the terminal: its plan, its progress, and what failed."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,13 +21,11 @@ def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: 
     console.print(Text(f"{study.name}: {study.question}" if study.question else study.name))
     table = Table(box=SIMPLE, pad_edge=False)
     several = len(study.backbones) > 1
-    columns = [(backbone, data) for backbone in study.backbones for data in study.datasets]
-    table.add_column("done of all")
-    for backbone, data in columns:
-        table.add_column(Text(f"{backbone}\n{data}" if several else data), justify="right")
-    for method in study.methods:
-        cells = [_cell(runs, states, (*column, method)) for column in columns]
-        table.add_row(Text(method), *map(Text, cells))
+    for title in ("done of all", *study.methods):
+        table.add_column(Text(title), justify="left" if title == "done of all" else "right")
+    for backbone, data in itertools.product(study.backbones, study.datasets):
+        cells = [_cell(runs, states, (backbone, data, method)) for method in study.methods]
+        table.add_row(Text(f"{backbone}, {data}" if several else data), *map(Text, cells))
     console.print(table)
     counts = Counter(states)
     named = [f"{counts[state]} {state}" for state in STATES if counts[state] or state in ("done", "missing")]
