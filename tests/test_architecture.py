@@ -12,9 +12,11 @@ EVERYBODY = {"errors"}
 # a part may import these other parts; whatever is not named here imports nobody but kravl.errors
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
-    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "features", "learner",
-            "phases", "predictions", "record", "restore", "result", "trace", "tracking", "trainer"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "features",
+            "learner", "learning_curve", "phases", "predictions", "record", "restore", "result", "trace", "tracking", "trainer"},
     "diagnostics": {"trace"},
+    "details": {"evaluation", "predictions", "record"},
+    "learning_curve": {"record"},
     "approximate": {"adapters", "approximation", "build", "cli", "config", "record"},
     "approximation": {"adapters", "figures", "page", "tables"},
     "config": {"analysis_config"},
