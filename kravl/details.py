@@ -34,10 +34,13 @@ def reliability(predictions: Predictions) -> list[list[float]]:
     return [[int(images), round(mean, DIGITS), round(hit, DIGITS)] for images, mean, hit in rows]
 
 
-def write_details(folder: Path, curve: Mapping[float, Mapping[str, Predictions]], class_names: Sequence[str]) -> None:
+def write_details(
+    folder: Path, evaluation: str, curve: Mapping[float, Mapping[str, Predictions]], class_names: Sequence[str]
+) -> None:
     """Write details.json and predictions.csv to ``folder``.
 
     Args:
+        evaluation: the name that its sets go by together.
         curve: alpha -> set -> predictions, of which the adapted model's (1) and, if it is there, zero-shot's (0) count.
         class_names: of the set ``test``.
     """
@@ -46,6 +49,7 @@ def write_details(folder: Path, curve: Mapping[float, Mapping[str, Predictions]]
     labels = tests["adapted"].labels
     details: dict[str, Any] = {
         "schema": 1,
+        "evaluation": evaluation,
         "class_names": list(class_names),
         "images": _count(labels, len(class_names)),
         "hits": {model: _count(labels[rows.predicted == labels], len(class_names)) for model, rows in tests.items()},

@@ -81,7 +81,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
-    write_details(folder.path, predictions, parts.source.class_names)
+    write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
     folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
     _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
@@ -152,7 +152,8 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{cfg.evaluation.name}", results)
-        write_details(folder.path / "evaluations" / cfg.evaluation.name, predictions, parts.source.class_names)
+        name = cfg.evaluation.name
+        write_details(folder.path / "evaluations" / name, name, predictions, parts.source.class_names)
     return results
 
 

@@ -36,13 +36,15 @@ ALLOWED = {
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
     "consistency": {"aggregate"},
-    "figures": {"aggregate", "panels"},
-    "panels": {"aggregate"},
+    "figures": {"aggregate", "panels", "robustness"},
+    "panels": {"aggregate", "robustness"},
+    "robustness": {"aggregate"},
+    "comparison": {"aggregate", "assemble", "record", "restore", "robustness", "tables"},
     "tables": {"aggregate"},
     "named_source": {"assemble", "build", "cli", "config", "data"},
     "data_commands": {"assemble", "config", "data", "named_source"},
     "data/__main__": {"cli", "data_commands"},
-    "report": {"aggregate", "consistency", "figures", "tables"},
+    "report": {"aggregate", "comparison", "consistency", "figures", "tables"},
 }  # fmt: skip
 
 
