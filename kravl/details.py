@@ -36,8 +36,8 @@ def reliability(predictions: Predictions) -> list[list[float]]:
 
 def write_details(
     folder: Path, evaluation: str, curve: Mapping[float, Mapping[str, Predictions]], class_names: Sequence[str]
-) -> None:
-    """Write details.json and predictions.csv to ``folder``.
+) -> dict[str, Any]:
+    """Write details.json and predictions.csv to ``folder``; returns what is in details.json.
 
     Args:
         evaluation: the name that its sets go by together.
@@ -58,6 +58,7 @@ def write_details(
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / DETAILS, json.dumps(details, sort_keys=True) + "\n")
     write_whole(folder / IMAGES, _images(tests))
+    return details
 
 
 def _count(labels: torch.Tensor, classes: int) -> list[int]:

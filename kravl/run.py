@@ -40,6 +40,7 @@ from kravl.tracking import (
     make_logger,
 )
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
+from kravl.wandb_results import log_result
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
@@ -81,9 +82,11 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
-    write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
-    folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
+    details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
+    measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
+    folder.write("cost", measured)
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
+    log_result(logger, metrics, measured, details)
     _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
     folder.write("metrics", metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)

@@ -13,7 +13,8 @@ EVERYBODY = {"errors"}
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
     "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "features",
-            "learner", "learning_curve", "phases", "predictions", "record", "restore", "result", "trace", "tracking", "trainer"},
+            "learner", "learning_curve", "phases", "predictions", "record", "restore", "result", "trace",
+            "tracking", "trainer", "wandb_results"},
     "diagnostics": {"trace"},
     "details": {"evaluation", "predictions", "record"},
     "learning_curve": {"record"},
@@ -35,6 +36,8 @@ ALLOWED = {
     "predictions": {"features"},
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
+    "wandb_results": {"tracking", "wandb_logger"},
+    "aggregate": {"wandb_files"},
     "consistency": {"aggregate"},
     "figures": {"aggregate", "panels", "robustness"},
     "panels": {"aggregate", "robustness"},

@@ -1,4 +1,4 @@
-"""What runs keep beside their metrics, meaned over the runs of a group: reliability, recall by class, learning curve."""
+"""What runs keep beside their metrics, meaned over a group: reliability, recall by class, learning curve."""
 
 import json
 from collections import defaultdict

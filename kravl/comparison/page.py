@@ -18,7 +18,7 @@ from kravl.comparison.rows import rows
 from kravl.tables import HEADING, by_setting
 
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "table.js", "parts.js", "charts.js", "detail.js", "page.js")
-LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3")
+LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3", "vendor/LICENSE.bundled")
 MOST_SETTINGS = 12  # that have pictures
 
 
