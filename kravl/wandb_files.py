@@ -8,12 +8,9 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kravl.errors import InputError
-
-if TYPE_CHECKING:  # W&B takes a second to import; most reports need none of it
-    from wandb.proto.wandb_internal_pb2 import Record
 
 MAGIC = b":W&B"
 HEADER, BLOCK = 7, 32768  # bytes: of the file and of each chunk (crc, length, kind); no chunk crosses a block's end
@@ -24,8 +21,8 @@ def read_offline(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Every run that W&B keeps on disk below ``folder``, and a line for each file that cannot be used or is cut short.
 
     A run is ``record`` (as metrics.json), ``cost`` (as cost.json) and the ``folder`` of W&B's file; one whose
-    metrics.json stands beside W&B's folder is left out. One that was resumed has several files, of which the last with a
-    record counts.
+    metrics.json stands beside W&B's folder is left out. One that was resumed has several files, of which the last with
+    a record counts.
     """
     found: dict[str, dict[str, Any]] = {}
     without: dict[str, str] = {}
@@ -78,14 +75,14 @@ def _ours(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "_wandb"}
 
 
-def records(path: Path) -> "Iterator[Record]":
-    """The records of a .wandb file, in order. Raises InputError at a place where it is cut short or damaged."""
-    from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
+def records(path: Path) -> Iterator[Any]:
+    """The protocol-buffer ``Record``s of a .wandb file, in order. Raises InputError where it is cut short or damaged."""
+    from google.protobuf.message import DecodeError  # W&B takes a second to import; most reports need none of it
+    from wandb.proto import wandb_internal_pb2
 
     for number, data in enumerate(_chunks(path.read_bytes())):
         try:
-            yield Record.FromString(data)
+            yield wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
         except DecodeError as error:
             raise InputError(f"record {number} is no record of W&B: {error}") from error
 

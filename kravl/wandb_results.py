@@ -25,7 +25,8 @@ def log_result(
     if not isinstance(logger, SafeWandbLogger):
         return
     numbers = {name: value for name, value in cost.items() if isinstance(value, int | float)}
-    numbers |= {"effective_rank": rank for rank in [record["effective_rank"].get("mean")] if rank is not None}
+    if (rank := record["effective_rank"].get("mean")) is not None:
+        numbers["effective_rank"] = rank
     whole = {key: value for key, value in record.items() if key != "config"}
     logger.attempt(lambda: logger.experiment.summary.update({**numbers, "record": whole, "cost": dict(cost)}))
     ends = [{"alpha": 0.0, **record["zero_shot"]}] if record["zero_shot"] else []

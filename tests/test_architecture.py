@@ -38,6 +38,7 @@ ALLOWED = {
     "wandb_logger": {"wandb_mode"},
     "wandb_results": {"tracking", "wandb_logger"},
     "aggregate": {"wandb_files"},
+    "dashboard": {"dashboard_panels", "wandb_mode"},
     "consistency": {"aggregate"},
     "figures": {"aggregate", "panels", "robustness"},
     "panels": {"aggregate", "robustness"},

@@ -91,6 +91,6 @@ def _mean_row(groups: Sequence[Group]) -> dict[str, Any]:
         values = [fmean(each[name] for each in run) for run in runs if all(name in each for each in run)]
         if values:
             stats[name] = _stat(Stat(fmean(values), stdev(values) if len(values) > 1 else None, len(values)))
-    rest = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
+    rest: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
     head = {"method": first.method, "shots": first.amount, "order": first.shots, "n": len(common)}
     return {**head, "stats": stats, **rest}
