@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from kravl.errors import InputError
+from kravl.wandb_files import read_offline
 
 SCHEMA = 1
 ZERO_SHOT = "zero-shot"
@@ -98,7 +99,8 @@ class Group:
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
-    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one.
+    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one. A run of
+    which only W&B's folder is there is read from that.
     """
     runs: list[Run] = []
     problems: list[str] = []
@@ -111,7 +113,17 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
         found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
         runs.extend({each["evaluation"]: Run(path.parent, each, cost) for each in found}.values())
-    return runs, problems
+    offline, unread = read_offline(folder)
+    known = [run.record for run in runs]
+    for each in offline:
+        place, record = each["folder"], each["record"]
+        if record in known:  # a copy of W&B's folder, away from its run
+            continue
+        if line := _unfit(record, RUN_FIELDS):
+            unread.append(f"skipped {place}: {line}")
+        else:
+            runs.append(Run(place, record, each["cost"]))
+    return runs, [*problems, *unread]
 
 
 def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | None:
@@ -119,14 +131,20 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
         record = json.loads(path.read_text())
         if not isinstance(record, dict):
             raise InputError("no JSON object")
-        if (schema := record.get("schema", SCHEMA)) != SCHEMA:
-            raise InputError(f"schema {schema}, not {SCHEMA}")
-        if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
-            raise InputError(f"without a proper {', '.join(wrong)}")
+        if line := _unfit(record, fields):
+            raise InputError(line)
     except (OSError, ValueError) as error:
         problems.append(f"skipped {path}: {error}")
         return None
     return record
+
+
+def _unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
+    """Why this is no record with the ``fields``, or None."""
+    if (schema := record.get("schema", SCHEMA)) != SCHEMA:
+        return f"schema {schema}, not {SCHEMA}"
+    wrong = [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
+    return f"without a proper {', '.join(wrong)}" if wrong else None
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> str:

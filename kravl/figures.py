@@ -9,7 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from kravl.aggregate import Group
-from kravl.panels import COLOURS, MARKERS, OOD, against_in_domain, against_shots, by_set
+from kravl.panels import COLOURS, MARKERS, against_in_domain, against_shots, by_set
+from kravl.robustness import OOD
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",

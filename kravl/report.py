@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kravl.aggregate import Group, Setting, group_runs, read_runs
+from kravl.comparison.page import write_comparison
 from kravl.consistency import differences
 from kravl.tables import HEADING, by_setting, markdown, table, write_csv
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_csv(groups, out / "report.csv")
         figures = _draw(groups, out)
         (out / "report.md").write_text(markdown(groups, notes, figures))
+        write_comparison(runs, groups, notes, out / "index.html")
     except OSError as error:
         print(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER", file=sys.stderr)
         return 2

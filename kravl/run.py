@@ -16,11 +16,13 @@ from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.checkpoint import CheckpointError, latest
 from kravl.config import Config, EvaluateConfig
+from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
 from kravl.errors import InputError
-from kravl.evaluation import Results, comparison_table, curve_points, curve_table, score, wise_ft
+from kravl.evaluation import IN_DOMAIN, Results, comparison_table, curve_points, curve_table, score, wise_ft
 from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
+from kravl.learning_curve import LearningCurve
 from kravl.phases import Phases
 from kravl.predictions import Predictions
 from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
@@ -38,9 +40,11 @@ from kravl.tracking import (
     make_logger,
 )
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
+from kravl.wandb_results import log_result
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
+Curve = dict[float, dict[str, Predictions]]
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
 
 
@@ -69,7 +73,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
     trace = Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(diagnosis, cfg.spectrum_every, trace, partial(log_histograms, logger))
-    callbacks = [Checkpoints(folder.checkpoints, cfg.checkpoint_every), monitor]
+    callbacks = [Checkpoints(folder.checkpoints, cfg.checkpoint_every), monitor, LearningCurve(folder.path)]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
     fit(trainer, cfg, parts, folder, phases)
@@ -78,9 +82,12 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter)
-    folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
+    details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
+    measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
+    folder.write("cost", measured)
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
-    _track(logger, parts, metrics, predictions, folder)
+    log_result(logger, metrics, measured, details)
+    _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
     folder.write("metrics", metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info("%s", folder.path / "metrics.json")
@@ -111,13 +118,13 @@ def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder, phases: 
         sys.exit(f"error: {error}; the states before that are in {folder.checkpoints}")
 
 
-def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Predictions]:
+def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Curve]:
     """Metrics of every set with merged weights, at ``points`` from the pretrained (0) to the adapted model (1).
 
     Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
 
     Returns:
-        alpha -> set -> metric -> value, and what the adapted model predicts on ``test``.
+        alpha -> set -> metric -> value, and alpha -> set -> predictions.
     """
     loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
     alphas = curve_points(points, parts.classifier.zero_shot)
@@ -129,7 +136,7 @@ def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tupl
         Console().print(comparison_table(scored.get(0.0), scored[1.0]))
         if len(scored) > 2:
             Console().print(curve_table(scored))
-    return scored, curve[1.0]["test"]
+    return scored, curve
 
 
 def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
@@ -143,11 +150,13 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     parts = restore(saved, folder)
     parts.data.check()
     trainer = make_trainer(saved.trainer, {}, folder.path, logger=False)
-    curve, _ = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
+    curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{cfg.evaluation.name}", results)
+        name = cfg.evaluation.name
+        write_details(folder.path / "evaluations" / name, name, predictions, parts.source.class_names)
     return results
 
 

@@ -12,9 +12,12 @@ EVERYBODY = {"errors"}
 # a part may import these other parts; whatever is not named here imports nobody but kravl.errors
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
-    "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "features", "learner",
-            "phases", "predictions", "record", "restore", "result", "trace", "tracking", "trainer"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "features",
+            "learner", "learning_curve", "phases", "predictions", "record", "restore", "result", "trace",
+            "tracking", "trainer", "wandb_results"},
     "diagnostics": {"trace"},
+    "details": {"evaluation", "predictions", "record"},
+    "learning_curve": {"record"},
     "approximate": {"adapters", "approximation", "build", "cli", "config", "record"},
     "approximation": {"adapters", "figures", "page", "tables"},
     "config": {"analysis_config"},
@@ -37,14 +40,19 @@ ALLOWED = {
     "predictions": {"features"},
     "tracking": {"wandb_logger"},
     "wandb_logger": {"wandb_mode"},
+    "wandb_results": {"tracking", "wandb_logger"},
+    "aggregate": {"wandb_files"},
+    "dashboard": {"dashboard_panels", "wandb_mode"},
     "consistency": {"aggregate"},
-    "figures": {"aggregate", "panels"},
-    "panels": {"aggregate"},
+    "figures": {"aggregate", "panels", "robustness"},
+    "panels": {"aggregate", "robustness"},
+    "robustness": {"aggregate"},
+    "comparison": {"aggregate", "assemble", "record", "restore", "robustness", "tables"},
     "tables": {"aggregate"},
     "named_source": {"assemble", "build", "cli", "config", "data"},
     "data_commands": {"assemble", "config", "data", "named_source"},
     "data/__main__": {"cli", "data_commands"},
-    "report": {"aggregate", "consistency", "figures", "tables"},
+    "report": {"aggregate", "comparison", "consistency", "figures", "tables"},
 }  # fmt: skip
 
 

@@ -27,7 +27,13 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
     assert "zero-shot 0 1 30.0 25.0 27.3 0" in lines
     assert lines[-1] == str(out / "report.md")
     stem = "clip_vitb16-dtd-in_domain"
-    assert sorted(file.name for file in out.iterdir()) == [f"{stem}.png", f"{stem}.svg", "report.csv", "report.md"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        f"{stem}.png",
+        f"{stem}.svg",
+        "index.html",
+        "report.csv",
+        "report.md",
+    ]
     text = (out / "report.md").read_text()
     assert "| lora | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text
     assert f"({stem}.png)" in text
