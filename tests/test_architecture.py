@@ -43,7 +43,7 @@ ALLOWED = {
     "wandb_results": {"tracking", "wandb_logger"},
     "aggregate": {"wandb_files"},
     "dashboard": {"dashboard_panels", "wandb_mode"},
-    "consistency": {"aggregate"},
+    "consistency": {"aggregate", "selection"},
     "figures": {"aggregate", "panels", "robustness"},
     "panels": {"aggregate", "robustness"},
     "robustness": {"aggregate"},
@@ -52,7 +52,13 @@ ALLOWED = {
     "named_source": {"assemble", "build", "cli", "config", "data"},
     "data_commands": {"assemble", "config", "data", "named_source"},
     "data/__main__": {"cli", "data_commands"},
-    "report": {"aggregate", "comparison", "consistency", "figures", "tables"},
+    "overview": {"aggregate", "tables"},
+    "significance": {"aggregate", "tables"},
+    "selection": {"aggregate"},
+    "latex": {"overview", "significance", "tables"},
+    "report_files": {"aggregate", "latex", "overview", "record", "significance", "tables"},
+    "report": {"aggregate", "comparison", "consistency", "figures", "overview", "record", "report_files", "selection",
+               "significance", "study", "tables"},
 }  # fmt: skip
 
 

@@ -32,7 +32,9 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
         f"{stem}.svg",
         "index.html",
         "report.csv",
+        "report.json",
         "report.md",
+        "report.tex",
     ]
     text = (out / "report.md").read_text()
     assert "| lora | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text

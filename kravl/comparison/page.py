@@ -15,7 +15,7 @@ from kravl.comparison.kept import Files
 from kravl.comparison.payload import payload
 from kravl.comparison.pictures import disagreements
 from kravl.comparison.rows import rows
-from kravl.tables import HEADING, by_setting
+from kravl.tables import by_setting, heading
 
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "table.js", "parts.js", "charts.js", "detail.js", "page.js")
 LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3", "vendor/LICENSE.bundled")
@@ -34,7 +34,7 @@ def write_comparison(runs: Sequence[Run], groups: Sequence[Group], notes: Sequen
     lines = [*notes, *kept.problems, *lines]
     columns, table_rows, caption = rows(groups)
     scripts = [_resource(name) for name in SCRIPTS]
-    text = {"heading": HEADING, "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
+    text = {"heading": heading(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_resource("page.html")).render(
         **text,

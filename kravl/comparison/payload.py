@@ -1,10 +1,10 @@
 """What the page's charts are drawn from: groups of runs as plain numbers, so that thousands of runs stay small."""
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from kravl.aggregate import ZERO_SHOT, Group, Setting, Stat
+from kravl.aggregate import ZERO_SHOT, Group, Setting, Stat, statistic
 from kravl.comparison.kept import Files
 from kravl.robustness import BASELINES, baseline, effective_robustness, weight_line
 from kravl.tables import by_setting
@@ -89,8 +89,8 @@ def _mean_row(groups: Sequence[Group]) -> dict[str, Any]:
     stats = {}
     for name in ("test/accuracy", *STATS):
         values = [fmean(each[name] for each in run) for run in runs if all(name in each for each in run)]
-        if values:
-            stats[name] = _stat(Stat(fmean(values), stdev(values) if len(values) > 1 else None, len(values)))
+        if stat := statistic(values, first.population):
+            stats[name] = _stat(stat)
     rest: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
     head = {"method": first.method, "shots": first.amount, "order": first.shots, "n": len(common)}
     return {**head, "stats": stats, **rest}
