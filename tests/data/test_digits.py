@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kravl.data import catalog, digits
 from kravl.data.digits import Digits
@@ -32,6 +33,20 @@ def test_every_digit_can_be_drawn_from_and_tested_on_and_has_a_name() -> None:
     assert source.class_names[:3] == ("zero", "one", "two")
     for split, least in (("train", 86), ("test", 86)):
         assert min(Counter(source.split(split).labels).values()) >= least
+
+
+def test_styles_are_the_same_digits_in_another_look() -> None:
+    ink, inverted, rotated = (Digits(style).split("test") for style in ("ink", "inverted", "rotated"))
+
+    assert ink.labels == inverted.labels == rotated.labels
+    pixels = np.asarray(ink.image(3)).astype(int)
+    np.testing.assert_array_equal(np.asarray(inverted.image(3)), 255 - pixels)
+    back = np.asarray(rotated.image(3).rotate(-20, Image.Resampling.BICUBIC).resize((8, 8), Image.Resampling.BOX))
+    assert np.corrcoef(back.ravel(), pixels.ravel())[0, 1] > 0.9
+    assert np.corrcoef(np.asarray(rotated.image(3).resize((8, 8))).ravel(), pixels.ravel())[0, 1] < 0.9
+    assert not Digits().overlaps(Digits("inverted"))
+    with pytest.raises(InputError, match="unknown style of digits 'inkk': did you mean 'ink'"):
+        Digits("inkk")
 
 
 def test_samples_can_be_sent_to_a_worker() -> None:
