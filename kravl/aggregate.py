@@ -2,13 +2,15 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, pstdev, stdev
 from typing import Any, NamedTuple
 
 from kravl.errors import InputError
+from kravl.wandb_files import read_offline
 
 SCHEMA = 1
 ZERO_SHOT = "zero-shot"
@@ -43,7 +45,7 @@ class Run:
     record: Mapping[str, Any]
     cost: Mapping[str, Any]
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """Every number of the run by name; metrics are fractions."""
         numbers = {**self.record["metrics"], **self.cost}
@@ -61,7 +63,7 @@ class Setting(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """Mean, sample standard deviation (ddof = 1; None of a single value) and number of values."""
+    """Mean, standard deviation (None of a single value) and number of values."""
 
     mean: float
     std: float | None
@@ -70,12 +72,16 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of a method that differ by seed; ``shots`` None is all images, 0 is zero-shot."""
+    """The runs of a method that differ by seed; ``shots`` None is all images, 0 is zero-shot.
+
+    Deviations are those of a sample (ddof = 1) or, with ``population``, of all there is (ddof = 0, as CoOp's).
+    """
 
     setting: Setting
     method: str
     shots: int | float | None
     runs: tuple[Run, ...]
+    population: bool = False
 
     @property
     def amount(self) -> str:
@@ -89,16 +95,22 @@ class Group:
 
     def stat(self, name: str) -> Stat | None:
         """Over the runs that have a number for ``name``; None if none has."""
-        found = [run.values[name] for run in self.runs if name in run.values]
-        if not found:
-            return None
-        return Stat(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
+        return statistic([run.values[name] for run in self.runs if name in run.values], self.population)
+
+
+def statistic(values: Sequence[float], population: bool = False) -> Stat | None:
+    """None of no ``values``."""
+    if not values:
+        return None
+    deviation = pstdev if population else stdev
+    return Stat(fmean(values), deviation(values) if len(values) > 1 else None, len(values))
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
-    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one.
+    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one. A run of
+    which only W&B's folder is there is read from that.
     """
     runs: list[Run] = []
     problems: list[str] = []
@@ -111,7 +123,17 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
         found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
         runs.extend({each["evaluation"]: Run(path.parent, each, cost) for each in found}.values())
-    return runs, problems
+    offline, unread = read_offline(folder)
+    known = [run.record for run in runs]
+    for each in offline:
+        place, record = each["folder"], each["record"]
+        if record in known:  # a copy of W&B's folder, away from its run
+            continue
+        if line := _unfit(record, RUN_FIELDS):
+            unread.append(f"skipped {place}: {line}")
+        else:
+            runs.append(Run(place, record, each["cost"]))
+    return runs, [*problems, *unread]
 
 
 def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | None:
@@ -119,14 +141,20 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
         record = json.loads(path.read_text())
         if not isinstance(record, dict):
             raise InputError("no JSON object")
-        if (schema := record.get("schema", SCHEMA)) != SCHEMA:
-            raise InputError(f"schema {schema}, not {SCHEMA}")
-        if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
-            raise InputError(f"without a proper {', '.join(wrong)}")
+        if line := _unfit(record, fields):
+            raise InputError(line)
     except (OSError, ValueError) as error:
         problems.append(f"skipped {path}: {error}")
         return None
     return record
+
+
+def _unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
+    """Why this is no record with the ``fields``, or None."""
+    if (schema := record.get("schema", SCHEMA)) != SCHEMA:
+        return f"schema {schema}, not {SCHEMA}"
+    wrong = [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
+    return f"without a proper {', '.join(wrong)}" if wrong else None
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> str:
@@ -134,7 +162,7 @@ def _rounded(metrics: Mapping[str, float | None]) -> str:
     return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
 
 
-def group_runs(runs: Iterable[Run]) -> list[Group]:
+def group_runs(runs: Iterable[Run], population: bool = False) -> list[Group]:
     """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
     members: dict[tuple[Setting, str, int | None], list[Run]] = defaultdict(list)
     zero_shot: dict[Setting, dict[str, Run]] = defaultdict(dict)
@@ -147,5 +175,5 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
             zero_shot[setting].setdefault(_rounded(metrics), Run(run.folder, untrained, {}))
     for setting, distinct in zero_shot.items():
         members[setting, ZERO_SHOT, 0] = list(distinct.values())
-    groups = [Group(*key, tuple(found)) for key, found in members.items()]
+    groups = [Group(*key, tuple(found), population) for key, found in members.items()]
     return sorted(groups, key=lambda g: (g.setting, g.method != ZERO_SHOT, g.method, g.shots is None, g.shots or 0))

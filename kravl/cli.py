@@ -30,7 +30,7 @@ NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--she
 
 def main(config_name: str, task: Callable[[Any], object]) -> None:
     """Run ``task`` on the config ``config_name`` as the command line changes it; a user's mistake exits with 2."""
-    sys.argv[1:] = [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in _as_methods(sys.argv[1:])]
+    sys.argv[1:] = as_keys(_as_methods(sys.argv[1:]))
     arguments = get_args_parser().parse_args()
     register(name for a in arguments.overrides if a.startswith("experiment=") for name in a[11:].split(","))
     try:
@@ -50,6 +50,11 @@ def main(config_name: str, task: Callable[[Any], object]) -> None:
             sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
 
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
+
+
+def as_keys(arguments: Sequence[str]) -> list[str]:
+    """Settings as Hydra takes them: an argument of a class may be given whether the YAML lists it or not."""
+    return [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in arguments]
 
 
 def _as_methods(arguments: Sequence[str]) -> list[str]:
@@ -78,21 +83,27 @@ def check(arguments: Sequence[str], config_name: str, multirun: bool = False) ->
         InputError: an unknown key or choice (the nearest one named), a value of the wrong type, or a missing value.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        try:
-            overrides = OverridesParser.create().parse_overrides(list(arguments))
-            for argument in arguments:
-                refuse_foreign({"an argument": argument}, "the command line")
-            check_files(overrides, CONFIGS)
-            if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
-                raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
-            for further in _further_choices(overrides):
-                check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
-            config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
-            check_composed(config, {o.key_or_group for o in overrides})
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
+        compose_checked(arguments, config_name, multirun)
+
+
+def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool = False) -> Any:
+    """The config, within Hydra's ``initialize_config_dir``; raises as `check` does."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(arguments))
+        for argument in arguments:
+            refuse_foreign({"an argument": argument}, "the command line")
+        check_files(overrides, CONFIGS)
+        if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
+            raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
+        for further in _further_choices(overrides):
+            check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
+        config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
+        check_composed(config, {o.key_or_group for o in overrides})
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
+    return config
 
 
 def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:

@@ -73,7 +73,8 @@ class Loading:
 @dataclass
 class Config:
     backbone: Backbone = MISSING
-    method: str = MISSING  # the name in tables; a file of configs/method
+    method: str = MISSING  # a file of configs/method
+    label: str = II("method")  # the method's name in tables and folders, for a method with settings of its own
     adapter: dict[str, Any] = field(default_factory=dict)  # a kravl.adapters.base.Adapter
     data: Data = MISSING
     evaluation: Evaluation = MISSING
@@ -97,6 +98,7 @@ class Config:
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
+    study: str | None = None  # the group of the run in W&B; null: its backbone, data set and shots
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     overwrite: bool = False  # redo a finished run
@@ -146,7 +148,7 @@ def register(wanted: Iterable[str] = ()) -> None:
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
                 # follows what the command line changes
-                label = "${backbone.name}_${method}_${images:${shots},${fraction}}"
+                label = "${backbone.name}_${label}_${images:${shots},${fraction}}"
                 node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
 

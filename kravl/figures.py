@@ -1,5 +1,7 @@
 """What methods reach and what it costs out of distribution, one figure per setting; the spectrum of an update."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from kravl.aggregate import Group
-from kravl.panels import COLOURS, MARKERS, OOD, against_in_domain, against_shots, by_set
+from kravl.panels import COLOURS, MARKERS, against_in_domain, against_shots, by_set
+from kravl.robustness import OOD
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",
@@ -27,7 +30,7 @@ def draw(groups: Sequence[Group], folder: Path) -> str:
     Left: accuracy against images a class, or that on each set where there is one number of images. Right: the other
     sets against in-domain, where there are others.
     """
-    stem = re.sub(r"[^\w.-]+", "_", "-".join(groups[0].setting))
+    stem = _file_name(groups[0].setting)
     has_ood = any(group.stat(OOD) for group in groups)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5 if has_ood else 5, 4), layout="constrained")
@@ -41,6 +44,14 @@ def draw(groups: Sequence[Group], folder: Path) -> str:
         figure.suptitle(", ".join(groups[0].setting))
         save(figure, folder / f"{stem}.png")
     return f"{stem}.png"
+
+
+def _file_name(setting: Sequence[str]) -> str:
+    """The parts of a setting as a file's name; where that says less than they do, with a hash."""
+    name = re.sub(r"[^\w.-]+", "_", "-".join(setting))
+    if all(re.fullmatch(r"[\w.]+", part) for part in setting):
+        return name
+    return f"{name}-{hashlib.sha256(json.dumps(list(setting)).encode()).hexdigest()[:8]}"
 
 
 def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:

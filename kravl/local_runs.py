@@ -1,72 +1,86 @@
-"""Several runs side by side on this machine: as many processes as cores, one thread each.
+"""Several runs side by side on this machine: one a GPU, else one a core with one thread each.
 
-A short run gains little from a second thread, and one thread everywhere gives the same numbers on any number of cores.
+A short run gains little from a second thread on a CPU, processes with more threads than cores slow each other down many
+times, and one thread everywhere gives the same numbers on any number of cores.
 """
 
-import logging
-import multiprocessing
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from kravl.errors import InputError
+from kravl.local_crew import Crew
+from kravl.local_worker import LOG, Status, Told
+from kravl.lock import in_use
 from kravl.record import RunFolder
+from kravl.whole_file import write_whole
 
-MOST = 4  # processes unless told otherwise: each holds torch and a model of its own
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+FAILED = "failed.json"  # in a run's folder: why it failed
+POLL = 0.5  # seconds between looks at `stop` and at the runs of other processes
+Planned = tuple[Path, Callable[[], Any]]  # a run's folder, and what composes its config
 
 
-def train_all(planned: Sequence[tuple[Any, Path]], jobs: int | None, log: Path) -> Iterator[int]:
-    """Train what is not finished, ``jobs`` at once (None: one a core, at most four).
+class Outcome(NamedTuple):
+    """What is new of the run at ``position``; the reason, where it failed."""
+
+    position: int
+    status: Status | Literal["started"]
+    reason: str = ""
+
+
+def train_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] = bool) -> Iterator[Outcome]:
+    """Train what is not finished, ``jobs`` at once; a run that fails does not stop the others.
+
+    What another process is training is waited for, and trained here if it is left unfinished.
 
     Args:
-        planned: the config of each run, and its folder.
-        log: file at whose end goes all that the runs print.
-
-    Yields:
-        Position in ``planned`` of each run when it is finished, those that were finished before first.
+        jobs: None: one a GPU, without one one a core, at most four.
+        stop: asked again and again; once it says True, runs are asked to save their state, and this ends.
 
     Raises:
-        InputError, SystemExit: what ended a run; runs that have not begun are not begun.
+        InputError: a run folder cannot be made.
     """
-    missing = []
-    for position, (_, folder) in enumerate(planned):
-        if RunFolder(folder).finished:
-            yield position
-        else:
-            missing.append(position)
-    if not missing:
-        return
-    workers = min(jobs or min(cores(), MOST), len(missing))
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(workers, spawn, _begin, (log,)) as pool:
-        running: dict[Future[None], int] = {pool.submit(_train, planned[i][0]): i for i in missing}
-        try:
-            for done in as_completed(running):
-                done.result()
-                yield running[done]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    crew = Crew(jobs)
+    waiting, elsewhere = deque(range(len(planned))), deque[int]()
+    try:
+        while (waiting or elsewhere or crew.num_training) and not stop():
+            if waiting and crew.num_training < crew.size:
+                position = waiting.popleft()
+                status = _begin(crew, position, planned[position])
+                if status == "elsewhere":
+                    elsewhere.append(position)
+                else:
+                    yield Outcome(position, status)
+            elif crew.num_training:
+                for position, told in crew.news(POLL):
+                    yield _outcome(position, planned[position][0], told)
+                    elsewhere += [position] if told.status == "elsewhere" else []
+            else:
+                time.sleep(POLL)
+                waiting, elsewhere = elsewhere, deque()
+    finally:
+        crew.end()
 
 
-def _begin(log: Path) -> None:
-    """Of a process that trains, the only kind that loads torch: one thread, and what it says at the end of ``log``."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    import torch
+def _begin(crew: Crew, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
+    folder, make_config = planned
+    if RunFolder(folder).finished:
+        return "done"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the run folder {folder} cannot be written: {error.strerror}; pass runs=/a/folder") from error
+    if in_use(folder):
+        return "elsewhere"
+    (folder / FAILED).unlink(missing_ok=True)
+    crew.begin(position, folder, make_config())
+    return "started"
 
-    torch.set_num_threads(1)
 
-
-def _train(cfg: Any) -> None:
-    from kravl.run import train
-
-    train(cfg)
+def _outcome(position: int, folder: Path, told: Told) -> Outcome:
+    if told.status == "failed":
+        write_whole(folder / FAILED, json.dumps({"reason": told.reason, "log": LOG}) + "\n")
+    return Outcome(position, told.status, told.reason)

@@ -7,6 +7,7 @@ is taken for dead when the file has not been touched for a while. Nobody has to 
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -16,16 +17,21 @@ from typing import Any
 
 from kravl.errors import InputError
 
+log = logging.getLogger(__name__)
 SIGN_EVERY = 30.0  # seconds between two signs of life
 SILENT = 300.0  # seconds without one after which an owner on another host is dead
 PROC = Path("/proc")
+
+
+class InUseError(InputError):
+    """Another process owns the folder."""
 
 
 class Lock:
     """This process owns ``folder`` until `release`, or until it ends, however it ends.
 
     Raises:
-        InputError: another process owns it; its id, host and age.
+        InUseError: another process owns it; its id, host and age.
         OSError: the folder cannot be written.
     """
 
@@ -92,6 +98,21 @@ class Lock:
                 return
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process owns the folder."""
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        log.debug("%s knows no locks: the owner's file alone decides", folder)
+    owner = _read(folder / ".owner")
+    return owner is not None and _lives(owner, _age(folder, folder / ".owner"))
+
+
 def _this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "space": _space(), "started": _started(os.getpid())}
 
@@ -154,11 +175,11 @@ def _read(file: Path) -> str | None:
         return None
 
 
-def _in_use(folder: Path, owner: str | None) -> InputError:
+def _in_use(folder: Path, owner: str | None) -> InUseError:
     try:
         told = json.loads(owner or "")
         who = f"process {told['pid']} on {told['host']} since {told['since']}"
     except (ValueError, KeyError, TypeError):
         who = "another process"
     wait = f"one on another host that is gone is noticed after {SILENT:.0f} s"
-    return InputError(f"the run folder {folder} is in use by {who}; wait for it or change name= ({wait})")
+    return InUseError(f"the run folder {folder} is in use by {who}; wait for it or change name= ({wait})")

@@ -7,11 +7,11 @@ from statistics import fmean
 from matplotlib.axes import Axes
 
 from kravl.aggregate import ZERO_SHOT, Group
+from kravl.robustness import ID, OOD, weight_line
 
 # Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), its yellow left out
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"  # a second cue beside the colour
-ID, OOD = "test/accuracy", "ood_mean"
 SPREAD = 0.6  # of a row's height, over which the methods' marks are spread
 
 
@@ -92,21 +92,8 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
         axes.errorbar(*point, *spread, ls="", color=colour, marker=marker, capsize=2)
         if group.method != ZERO_SHOT and not one_amount:
             axes.annotate(group.amount, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        if path := _weight_line(group):
-            axes.plot(*zip(*path, strict=True), color=colour, lw=1, alpha=0.6)
+        if line := weight_line(group):
+            x_line, y_line = [100 * x for _, x, _ in line], [100 * y for _, _, y in line]
+            axes.plot(x_line, y_line, color=colour, lw=1, alpha=0.6)
     title = "in and out of domain" if one_amount else "in and out of domain, by images a class"
     axes.set(xlabel="in domain, top-1 %", ylabel="mean of the other sets, top-1 %", title=title)
-
-
-def _weight_line(group: Group) -> list[tuple[float, float]]:
-    """Percent (in domain, out of it) along WiSE-FT's alpha, meaned over the runs; empty without such points."""
-    points: dict[float, list[tuple[float, float]]] = defaultdict(list)
-    for run in group.runs:
-        record = run.record
-        if not record["wise_ft"] or group.method == ZERO_SHOT:
-            continue
-        ends = [{"alpha": 0.0, **(record["zero_shot"] or {})}, {"alpha": 1.0, **record["metrics"]}]
-        for point in (*ends, *record["wise_ft"]):
-            if ID in point and point.get(OOD) is not None:
-                points[point["alpha"]].append((100 * point[ID], 100 * point[OOD]))
-    return [(fmean(x for x, _ in points[alpha]), fmean(y for _, y in points[alpha])) for alpha in sorted(points)]

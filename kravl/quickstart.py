@@ -7,7 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -19,6 +21,7 @@ from kravl.cli import NO_ROOM, check
 from kravl.config import CONFIGS, register
 from kravl.errors import InputError
 from kravl.local_runs import train_all
+from kravl.local_worker import LOG
 from kravl.record import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
         planned = plan(options.seeds, [f"runs={options.out}", *options.set])
         _make(options.out)
-        folders = _train(planned, options.jobs, options.out / "log.txt", console)
+        folders = _train(planned, options.jobs, console)
         from kravl.quickstart_report import report
 
         report(folders, options.out, INTRODUCTION, NEXT)
@@ -99,8 +102,8 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     return configs
 
 
-def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console) -> list[Path]:
-    """Every run, what it prints in the file ``log``; the folders of the runs."""
+def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[Path]:
+    """Every run, what it prints in a file of its folder; the folders of the runs."""
     folders = []
     for cfg in planned:
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
@@ -108,11 +111,14 @@ def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
-        for position in train_all(list(zip(planned, folders, strict=True)), jobs, log):
-            import kravl.quickstart_report  # noqa: F401  # while the other runs train
-
+        runs = [(folder, cfg.copy) for folder, cfg in zip(folders, planned, strict=True)]
+        for position, status, reason in train_all(runs, jobs):
             cfg = planned[position]
-            progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
+            if status in ("failed", "stopped"):
+                raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folders[position] / LOG})")
+            if status == "done":
+                Thread(target=import_module, args=["kravl.quickstart_report"], daemon=True).start()  # while others train
+                progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
     return folders
 
 

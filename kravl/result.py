@@ -21,7 +21,7 @@ def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
         "schema": 1,
         "name": cfg.name,
         "backbone": cfg.backbone.name,
-        "method": cfg.method,
+        "method": cfg.label,
         "adapter": adapters.description()["method"],
         "dataset": cfg.data.name,
         "evaluation": cfg.evaluation.name,

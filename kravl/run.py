@@ -18,12 +18,14 @@ from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.checkpoint import CheckpointError
 from kravl.config import Config, EvaluateConfig
+from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
 from kravl.errors import require_name
-from kravl.evaluation import Results, comparison_table, curve_points, curve_table, score, wise_ft
+from kravl.evaluation import IN_DOMAIN, Results, comparison_table, curve_points, curve_table, score, wise_ft
 from kravl.fitting import fit
 from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening
 from kravl.learner import DivergedError
+from kravl.learning_curve import LearningCurve
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
@@ -43,10 +45,12 @@ from kravl.tracking import (
     make_logger,
 )
 from kravl.trainer import Checkpoints, Polling, check_settings, limits, make_trainer
+from kravl.wandb_results import log_result
 from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
+Curve = dict[float, dict[str, Predictions]]
 
 
 def train(cfg: Config) -> dict[str, Any]:
@@ -95,12 +99,13 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     with phases.phase("images"):
         parts.data.check()
     write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
-    who = Identity(cfg.backbone.name, cfg.method, cfg.data.name, cfg.shots, cfg.seed)
+    who = Identity(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
     trace = Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(diagnosis, cfg.spectrum_every, trace, partial(log_histograms, logger))
-    callbacks = [monitor, Checkpoints(folder.checkpoints, cfg.checkpoint_every)]  # a state has its spectra
+    # a state has its spectra and its curve
+    callbacks = [monitor, LearningCurve(folder.path), Checkpoints(folder.checkpoints, cfg.checkpoint_every)]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
     fit(trainer, cfg, parts, folder.checkpoints, phases)
@@ -109,22 +114,25 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     save_adapters(parts.adapters, folder.adapter, parts.facts)
-    folder.write("cost", cost(phases, monitor.seconds, trainer.strategy.root_device))
+    details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
+    measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
+    folder.write("cost", measured)
     metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
-    _track(logger, parts, metrics, predictions, folder)
+    log_result(logger, metrics, measured, details)
+    _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
     folder.write("metrics", metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info("%s", folder.path / "metrics.json")
     return metrics
 
 
-def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Predictions]:
+def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Curve]:
     """Metrics of every set with merged weights, at ``points`` from the pretrained (0) to the adapted model (1).
 
     Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
 
     Returns:
-        alpha -> set -> metric -> value, and what the adapted model predicts on ``test``.
+        alpha -> set -> metric -> value, and alpha -> set -> predictions.
     """
     loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
     alphas = curve_points(points, parts.classifier.zero_shot)
@@ -136,7 +144,7 @@ def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tupl
         Console().print(comparison_table(scored.get(0.0), scored[1.0]))
         if len(scored) > 2:
             Console().print(curve_table(scored))
-    return scored, curve[1.0]["test"]
+    return scored, curve
 
 
 def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
@@ -152,11 +160,13 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     parts.data.check()
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with ending_well():
-        curve, _ = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
+        curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{cfg.evaluation.name}", results)
+        name = cfg.evaluation.name
+        write_details(folder.path / "evaluations" / name, name, predictions, parts.source.class_names)
     return results
 
 

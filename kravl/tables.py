@@ -7,11 +7,16 @@ from pathlib import Path
 
 from kravl.aggregate import Group, Setting
 
-HEADING = (
-    "mean ± sample standard deviation (ddof = 1) over n seeds, none of a single seed; accuracies (top-1) in percent"
-)
 TOP1 = "/accuracy"
 Table = list[list[str]]  # the first row is the header
+
+
+def heading(groups: Sequence[Group]) -> str:
+    """What the numbers of a table of ``groups`` are."""
+    kind = (
+        "population standard deviation (ddof = 0)" if groups[0].population else "sample standard deviation (ddof = 1)"
+    )
+    return f"mean ± {kind} over n seeds, none of a single seed; accuracies (top-1) in percent"
 
 
 def by_setting(groups: Iterable[Group]) -> Iterable[tuple[Setting, Iterable[Group]]]:
@@ -55,25 +60,17 @@ def _cell(group: Group, name: str, show: Callable[[float], str]) -> str:
     return show(stat.mean) + spread + (f" (n={stat.n})" if stat.n != len(group.runs) else "")
 
 
-def markdown(groups: Sequence[Group], notes: Sequence[str], figures: dict[Setting, str]) -> str:
-    """The whole report; ``figures`` are file names beside it."""
-    lines = ["# Runs", "", f"{HEADING}.", ""]
-    if notes:
-        lines += ["**Mind before comparing:**", "", *(f"- {_escape(note)}" for note in notes), ""]
-    for setting, members in by_setting(groups):
-        lines += [f"## {_escape(', '.join(setting))}", "", *markdown_rows(table(list(members)))]
-        lines += ["", f"![{_escape(', '.join(setting))}]({figures[setting]})", ""]
-    return "\n".join(lines)
-
-
 def markdown_rows(rows: Table) -> list[str]:
     """The lines of a table in Markdown, its first column to the left and the others to the right."""
-    header, *others = [f"| {' | '.join(_escape(cell) for cell in row)} |" for row in rows]
+    header, *others = [f"| {' | '.join(escape_markdown(cell) for cell in row)} |" for row in rows]
     return [header, "|---|" + "---:|" * (len(rows[0]) - 1), *others]
 
 
-def _escape(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").splitlines())
+def escape_markdown(text: str) -> str:
+    """``text`` on one line, in which nothing begins a cell, a tag, a link or code; ``*`` is left, for bold cells."""
+    for special, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\["), ("`", "\\`")):
+        text = text.replace(special, instead)
+    return " ".join(text.splitlines())
 
 
 def write_csv(groups: Sequence[Group], path: Path) -> None:

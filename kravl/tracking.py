@@ -29,6 +29,7 @@ class Identity:
     dataset: str
     shots: int | None
     seed: int
+    study: str | None = None
 
     @property
     def amount(self) -> str:
@@ -53,8 +54,8 @@ TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
 def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str, Any]) -> TrainerLogger:
     """A logger that writes to ``folder``/wandb or ``folder``/csv, ``config`` with it.
 
-    W&B groups runs by backbone, dataset and shots and, within, by method (its job type), so that a group's mean is the
-    mean over seeds. Where W&B cannot even start offline, CSV takes its place.
+    W&B groups runs by study, else by $WANDB_RUN_GROUP, else by backbone, dataset and shots and, within, by method (its
+    job type), so that there the mean is that over seeds. Where W&B cannot even start offline, CSV takes its place.
 
     Raises:
         InputError: ``kind`` is none of none, wandb, csv.
@@ -65,7 +66,8 @@ def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str
         return False
     if kind == "wandb":
         name = f"{identity.setting} {identity.method} seed{identity.seed}"
-        logger = start_wandb(folder, config, name, identity.setting, identity.method, identity.tags)
+        group = identity.study or os.environ.get("WANDB_RUN_GROUP") or identity.setting
+        logger = start_wandb(folder, config, name, group, identity.method, identity.tags)
         if logger is not None:
             return logger
     files = CSVLogger(folder, name="csv")

@@ -1,5 +1,6 @@
 """Runs that a reader would compare and should not are named."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from run_records import accuracies, record, write_run
 
 from kravl.aggregate import group_runs, read_runs
 from kravl.consistency import differences
+from kravl.selection import select
 
 
 def notes(folder: Path) -> list[str]:
@@ -29,7 +31,8 @@ def test_other_images_under_one_split_seed_are_named(tmp_path: Path, method: str
     write_run(tmp_path / "a", split_sha256="aa" * 32)
     write_run(tmp_path / "b", split_sha256="bb" * 32, method=method, seed=2)
 
-    expected = "runs were trained on different images (sha256 aaaaaaaaaaaa, bbbbbbbbbbbb)"
+    kinds = "aaaaaaaaaaaa, bbbbbbbbbbbb"
+    expected = f"runs were trained on different images (--where split_sha256=... takes one of {kinds})"
     assert notes(tmp_path) == [f"dtd, shots 16, coop split_seed 1: {expected}"]
 
 
@@ -52,6 +55,10 @@ def test_other_images_under_one_split_seed_are_named(tmp_path: Path, method: str
             {"config": {"optim": {"lr": 0.1, "epochs": 10}}},
             "clip_vitb16 dtd in_domain: kra, shots 16: runs differ in optim.lr: 0.001 / 0.1",
         ),
+        (
+            {"git_commit": "def"},
+            'clip_vitb16 dtd in_domain: runs differ in git_commit: "abc" / "def"',
+        ),
         ({"seed": 1}, "clip_vitb16 dtd in_domain: kra, shots 16: 2 runs have seed 1"),
     ],
 )
@@ -59,7 +66,8 @@ def test_what_else_keeps_runs_from_being_compared_is_named(tmp_path: Path, chang
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", **{"seed": 2, **changes})
 
-    assert notes(tmp_path) == [note]
+    [found] = notes(tmp_path)
+    assert found.removesuffix(" takes one)").split(" (--where ")[0] == note
 
 
 def test_zero_shot_results_that_differ_are_named(tmp_path: Path) -> None:
@@ -67,3 +75,19 @@ def test_zero_shot_results_that_differ_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "b", seed=2, zero_shot=accuracies(0.3))
 
     assert notes(tmp_path) == ["clip_vitb16 dtd in_domain: 2 zero-shot results that are not the same"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"git_commit": "d" * 40}, {"split_protocol": "official"}, {"templates": ["{}, or"]}]
+)
+def test_what_a_note_says_selects_runs_that_need_no_note(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", **{"seed": 2, **changes})
+    [note] = notes(tmp_path)
+
+    [key, *_] = note.split("(--where ")[1].split("=...")
+    value = changes[key] if isinstance(changes[key], str) else json.dumps(changes[key])
+    [run] = select(read_runs(tmp_path)[0], [f"{key}={value}"])
+
+    assert run.record["seed"] == 2
+    assert differences(group_runs([run])) == []

@@ -1,14 +1,22 @@
 """The report's command: files, terminal, and one line where there is nothing to do."""
 
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from run_records import accuracies, write_run
 
+from kravl.aggregate import Run
+from kravl.record import identity
 from kravl.report import main
+from kravl.study.grid import plan
+from kravl.study.schema import read_study
 
 
 def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Path) -> None:
@@ -27,7 +35,15 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
     assert "zero-shot 0 1 30.0 25.0 27.3 0" in lines
     assert lines[-1] == str(out / "report.md")
     stem = "clip_vitb16-dtd-in_domain"
-    assert sorted(file.name for file in out.iterdir()) == [f"{stem}.png", f"{stem}.svg", "report.csv", "report.md"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        f"{stem}.png",
+        f"{stem}.svg",
+        "index.html",
+        "report.csv",
+        "report.json",
+        "report.md",
+        "report.tex",
+    ]
     text = (out / "report.md").read_text()
     assert "| lora | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text
     assert f"({stem}.png)" in text
@@ -91,3 +107,126 @@ def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(
 
     assert code == 2
     assert capsys.readouterr().err.startswith(f"the report cannot be written to {tmp_path / 'file/report'}: ")
+
+
+NASTY = """a/b_'c'"d"<script>alert(1)</script>&amp;$x^2${y}%#~|\\input{z}`e`[f](g)"""
+
+
+def test_names_with_special_characters_break_no_file(tmp_path: Path) -> None:
+    for method, dataset in itertools.product((NASTY, "lora"), (NASTY, NASTY.replace("/", "_"))):
+        for seed in (1, 2):
+            folder = tmp_path / f"runs/{len(method)}-{dataset[:2].replace('/', '-')}-{seed}"
+            write_run(folder, method=method, dataset=dataset, backbone=NASTY, seed=seed, metrics=accuracies(0.5, 0.25))
+
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert len([name for name in names if name.endswith(".png")]) == 2
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.-") for name in map(str.lower, names))
+    text = (tmp_path / "out/report.md").read_text()
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert "<script" not in text
+    assert all(line.replace("\\|", "").count("|") >= 6 for line in tables)
+    assert r"\input" not in (tmp_path / "out/report.tex").read_text()
+    assert NASTY in {group["method"] for group in json.loads((tmp_path / "out/report.json").read_text())["groups"]}
+    assert "<script>alert(1)</script>" not in (tmp_path / "out/index.html").read_text()
+
+
+def test_two_thousand_runs_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets, shots, seeds = [f"set{i}" for i in range(10)], (1, 2, 4, 8), range(1, 11)
+    for method, dataset, k, seed in itertools.product(
+        ("kra", "lora", "full", "linear_probe", "vera"), sets, shots, seeds
+    ):
+        metrics = accuracies(0.5 + 0.01 * seed + (0.001 * seed if method == "kra" else 0), 0.25)
+        write_run(tmp_path / f"runs/{method}/{dataset}/{k}/{seed}", method=method, dataset=dataset, shots=k, seed=seed,
+                  split_seed=seed, metrics=metrics)  # fmt: skip
+    reads: list[int] = []
+    monkeypatch.setattr(Run, "values", cached_property(counted(Run.values.func, reads)))
+    Run.values.__set_name__(Run, "values")
+
+    assert main([str(tmp_path / "runs"), "--no-figures", "--out", str(tmp_path / "out")]) == 0
+
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert sum(len(group["seeds"]) for group in report["groups"]) == 2000
+    [kra] = [c for c in report["comparisons"] if (c["method"], c["metric"], c["amount"]) ==
+             ("kra", "test/accuracy", "all shots")]  # fmt: skip
+    assert (kra["won"], kra["lost"]) == (400, 0)
+    assert report["notes"] == []
+    assert len(reads) == 2000  # the numbers of a run are gathered once, however many tables ask for them
+
+
+def counted(function: Callable[[Run], dict[str, float]], reads: list[int]) -> Callable[[Run], dict[str, float]]:
+    def values(run: Run) -> dict[str, float]:
+        reads.append(1)
+        return function(run)
+
+    return values
+
+
+def test_a_condition_takes_runs_and_a_mistake_in_it_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, commit in ((1, "a" * 40), (2, "b" * 40)):
+        write_run(tmp_path / f"runs/{seed}", seed=seed, git_commit=commit)
+    command = [str(tmp_path / "runs"), "--no-figures"]
+
+    assert main([*command, "--where", "git_commit=aaaaaaa", "config.optim.lr=0.001"]) == 0
+    [group] = json.loads((tmp_path / "runs/report/report.json").read_text())["groups"]
+    assert group["seeds"] == [1]
+
+    for condition, said in {
+        "git_comit=a": "unknown key of --where 'git_comit': did you mean 'git_commit'?",
+        "shots=4": "unknown value of shots '4': did you mean '16'?",
+        "shots": "--where shots is no key=value",
+    }.items():
+        capsys.readouterr()
+        assert main([*command, "--where", condition]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = {"name": "s", "question": "which?", "backbones": ["vit_s14"], "datasets": ["dtd", "eurosat"],
+             "methods": ["kra", "lora", "vera"], "shots": [4], "seeds": [1, 2], "baseline": "kra"}  # fmt: skip
+    (tmp_path / "s.yaml").write_text(json.dumps(study))
+    for run in plan(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
+        if run.cell.method != "vera" and run.cell.dataset == "dtd":
+            config = identity(OmegaConf.to_container(run.config()))  # type: ignore[arg-type]
+            write_run(tmp_path / f"moved/{run.cell.method}{run.seed}", name=run.config().name, method=run.cell.method,
+                      backbone="vit_s14", shots=4, seed=run.seed, config=config)  # fmt: skip
+    write_run(tmp_path / "moved/other", method="full")
+
+    assert main([str(tmp_path / "moved"), "--no-figures", "--study", str(tmp_path / "s.yaml")]) == 0
+
+    text = (tmp_path / "moved/report/report.md").read_text()
+    assert text.startswith("# s: which?")
+    assert "- 8 of the 12 runs of s are not finished" in text
+    assert "| kra | **50.0 ± 0.0** | – | – |" in text
+    assert "| vera | – | – | – |" in text
+    assert "full" not in text
+    assert "## Against kra" in text
+
+
+def test_a_baseline_that_is_not_there_is_a_note_or_a_mistake(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for method in ("kra", "full"):
+        write_run(tmp_path / f"runs/{method}", method=method)
+
+    assert main([str(tmp_path / "runs"), "--no-figures"]) == 0
+    assert any("no run has the baseline 'lora'; pass --baseline METHOD" in message for message in caplog.messages)
+    assert main([str(tmp_path / "runs"), "--no-figures", "--baseline", "krra"]) == 2
+    assert "unknown baseline 'krra': did you mean 'kra'" in capsys.readouterr().err
+
+
+def test_the_kind_of_deviation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, accuracy in ((1, 0.5), (2, 0.6)):
+        write_run(tmp_path / f"runs/{seed}", seed=seed, metrics=accuracies(accuracy))
+
+    assert main([str(tmp_path / "runs"), "--no-figures", "--std", "population"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "55.0 ± 5.0" in shown
+    assert "population standard deviation (ddof = 0)" in shown
+    assert "population standard deviation (ddof = 0)" in (tmp_path / "runs/report/index.html").read_text()

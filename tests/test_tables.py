@@ -6,7 +6,7 @@ from pathlib import Path
 from run_records import accuracies, write_run
 
 from kravl.aggregate import Group, group_runs, read_runs
-from kravl.tables import markdown, table, write_csv
+from kravl.tables import escape_markdown, markdown_rows, table, write_csv
 
 
 def groups_in(folder: Path) -> list[Group]:
@@ -53,16 +53,12 @@ def test_the_short_table_has_the_test_set_and_the_means_only(tmp_path: Path) -> 
 
 def test_markdown_escapes_what_would_break_a_table(tmp_path: Path) -> None:
     write_run(tmp_path / "a", method="kra|r=4\nx", dataset="<b>d|t")
-    groups = groups_in(tmp_path)
 
-    text = markdown(groups, ["a note | with a bar"], {groups[0].setting: "figure.png"})
+    lines = markdown_rows(table(groups_in(tmp_path)))
 
-    assert "| kra\\|r=4 x | 16 | 1 | 50.0 |" in text
-    assert "## clip_vitb16, &lt;b>d\\|t, in_domain" in text
-    assert "- a note \\| with a bar" in text
-    tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.replace("\\|", "").count("|") for line in tables}) == 1
-    assert "mean ± sample standard deviation (ddof = 1) over n seeds" in text
+    assert lines[2].startswith("| kra\\|r=4 x | 16 | 1 | 50.0 |")
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert escape_markdown("<b>d|t [a](b) `c` \\") == "&lt;b>d\\|t \\[a](b) \\`c\\` \\\\"
 
 
 def test_csv_holds_every_number_as_a_fraction(tmp_path: Path) -> None:

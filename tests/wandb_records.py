@@ -8,7 +8,7 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from kravl import wandb_mode
+from kravl import wandb_files, wandb_mode
 from kravl.tracking import Identity
 
 IDENTITY = Identity("clip_vitb16", "kra", "dtd", shots=16, seed=2)
@@ -25,21 +25,9 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def records(folder: Path) -> list[Record]:
-    """The records of an offline run: LevelDB's log format, 7 bytes before each chunk of a 32 KiB block."""
+    """The records of the offline run below ``folder``."""
     wandb.teardown()  # finish() returns a little before its process has written the file
-    data = next(folder.glob("wandb/offline-run-*/run-*.wandb")).read_bytes()
-    found, partial, position = [], b"", 7
-    while position + 7 <= len(data):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        partial += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, last
-            found.append(Record.FromString(partial))
-            partial = b""
-    return found
+    return list(wandb_files.records(next(folder.glob("wandb/offline-run-*/run-*.wandb"))))
 
 
 def history(folder: Path) -> list[dict[str, object]]:

@@ -62,11 +62,14 @@ def main(out: Path, experiments: Sequence[str]) -> None:
                 run = [f"experiment={experiment}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                     cfg = compose("train", overrides=[*run, "data=table", *data])
-                planned.append((cfg, folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False))))
+                folder = folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False))
+                planned.append((folder, cfg.copy))
                 keys.append((experiment, rate))
-    for _ in track(train_all(planned, None, out / "log.txt"), "runs", total=len(planned)):
-        pass
-    found = [RunFolder(folder).metrics()["metrics"]["test/accuracy"] for _, folder in planned]
+    ended = (outcome for outcome in train_all(planned, None) if outcome.status != "started")
+    for position, status, reason in track(ended, "runs", total=len(planned)):
+        if status != "done":
+            sys.exit(f"{planned[position][0]}: {status} {reason}")
+    found = [RunFolder(folder).metrics()["metrics"]["test/accuracy"] for folder, _ in planned]
     with (out / "learning_rates.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["experiment", "learning_rate", "mean", "std", "n"])

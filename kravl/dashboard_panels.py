@@ -1,0 +1,96 @@
+"""The sections of the W&B workspace: which numbers that a run logs are drawn how, a mean over seeds for each method."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import wandb_workspaces.reports.v2 as panels
+import wandb_workspaces.workspaces as workspaces
+
+METHOD = panels.Config("method")
+MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+MOST = 100  # runs a chart
+COLUMNS = (
+    "run:displayName", "config:method.value", "config:shots.value", "config:seed.value", "summary:test/accuracy",
+    "summary:ood_mean", "summary:harmonic_mean", "summary:test/ece", "summary:trainable_parameters",
+    "summary:effective_rank", "summary:train_seconds",
+)  # fmt: skip
+
+
+def workspace(entity: str, project: str, study: str | None, sets: Sequence[str]) -> workspaces.Workspace:
+    """The workspace, not saved yet: runs of the ``study`` (None: all) by study and method, finished ones only."""
+    finished = [workspaces.Metric("State") == "finished"]
+    chosen = [workspaces.Metric("Group") == study] if study else []
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=f"kravl: {study}" if study else "kravl: comparison of methods",
+        sections=[
+            workspaces.Section(name=name, panels=_placed(found), is_open=True)
+            for name, found in _sections(sets).items()
+        ],
+        settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MOST),
+        runset_settings=workspaces.RunsetSettings(
+            filters=workspaces.And(*finished, *chosen),
+            groupby=[workspaces.Metric("Group"), workspaces.Config("method")],
+            pinned_columns=list(COLUMNS),
+        ),
+    )
+
+
+def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {
+        "In and out of distribution": [
+            _scatter("Out of distribution against in distribution", "test/accuracy", "ood_mean"),
+            _line("WiSE-FT, from the pretrained to the adapted weights", "wise_ft/test/accuracy", "wise_ft/ood_mean"),
+            *(_bar(*each) for each in (("Test", "test/accuracy"), ("Mean of the other sets", "ood_mean"))),
+            _bar("Harmonic mean of the two", "harmonic_mean"),
+            _bar("Zero-shot, mean of the other sets", "zero_shot/ood_mean"),
+        ],
+        "Images a class": [
+            _scatter("Test accuracy against images a class", panels.Config("shots"), "test/accuracy", log_x=True),
+            _scatter("Other sets against images a class", panels.Config("shots"), "ood_mean", log_x=True),
+        ],
+        "Cost": [
+            _scatter("Test accuracy against trainable parameters", "trainable_parameters", "test/accuracy", log_x=True),
+            _scatter("Test accuracy against effective rank of the update", "effective_rank", "test/accuracy"),
+            _bar("Training, s", "train_seconds"),
+            _bar("Peak memory, bytes", "peak_memory_bytes"),
+        ],
+        "Calibration": [
+            _line("Reliability on the test set", "calibration/confidence", "calibration/accuracy"),
+            _bar("Expected calibration error, test", "test/ece"),
+        ],
+        "Training": [
+            _line("Training loss", "trainer/global_step", "train/loss"),
+            _line("Training accuracy", "trainer/global_step", "train/accuracy"),
+            _line("Effective rank of the update", "trainer/global_step", "delta/effective_rank"),
+            _line("Norm of the update", "trainer/global_step", "delta/norm"),
+        ],
+        "Classes and pictures": [
+            panels.WeavePanelSummaryTable(table_name="classes/test"),
+            panels.WeavePanelSummaryTable(table_name="samples/test"),
+        ],
+    }
+    if sets:
+        found["Each set"] = [_bar(name.replace("_", " "), f"{name}/accuracy") for name in sets]
+    return found
+
+
+def _scatter(title: str, x: Any, y: str, log_x: bool = False) -> Any:
+    horizontal = panels.SummaryMetric(x) if isinstance(x, str) else x
+    return panels.ScatterPlot(title=title, x=horizontal, y=panels.SummaryMetric(y), log_x=log_x)
+
+
+def _line(title: str, x: str, y: str) -> Any:
+    return panels.LinePlot(title=title, x=x, y=[y], max_runs_to_show=MOST, **MEAN)
+
+
+def _bar(title: str, metric: str) -> Any:
+    return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MOST, **MEAN)
+
+
+def _placed(found: Sequence[Any]) -> list[Any]:
+    """Three in a row of 24 columns."""
+    for i, panel in enumerate(found):
+        panel.layout = panels.Layout(x=8 * (i % 3), y=6 * (i // 3), w=8, h=6)
+    return list(found)

@@ -1,0 +1,116 @@
+"""A study's runs: the settings of each, composed as train.py composes them, and its folder."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from kravl.cli import as_keys, compose_checked
+from kravl.config import CONFIGS, register
+from kravl.errors import InputError
+from kravl.record import folder_of
+from kravl.study.schema import Study
+
+CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
+NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables
+
+
+class Cell(NamedTuple):
+    """The runs of a method on a backbone and a data set, which differ in shots and seed alone."""
+
+    backbone: str
+    dataset: str
+    method: str
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of the grid; ``shots`` None is all images."""
+
+    cell: Cell
+    shots: int | None
+    seed: int
+    folder: Path
+    base: Any
+
+    def config(self) -> Any:
+        """What train.py composes for it."""
+        cfg = self.base.copy()
+        cfg.shots, cfg.seed = self.shots, self.seed
+        return cfg
+
+    @property
+    def title(self) -> str:
+        """What tells it from the others, for a person."""
+        amount = "all images" if self.shots is None else f"{self.shots}-shot"
+        return f"{self.cell.method} on {self.cell.dataset} ({self.cell.backbone}), {amount}, seed {self.seed}"
+
+
+def settings_of(axis: str, name: str, settings: Sequence[str]) -> list[str]:
+    """The command line's settings for one ``name`` of an ``axis``: the file it stands for, and what it changes."""
+    choice = CHOICE[axis]
+    if any(setting.startswith(f"{choice}=") for setting in settings):
+        return [*settings, f"{NAME[axis]}={name}"]
+    return [f"{choice}={name}", *settings]
+
+
+def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
+    """What a cell sets, as on the command line; what comes later wins, ``changes`` last."""
+    axes = zip(("backbones", "datasets", "methods"), cell, strict=True)
+    own = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
+    return [*study.settings, *own, f"study={study.name}", f"runs={study.folder}", *changes]
+
+
+def plan(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
+    """The runs of the grid, the whole grid with one seed before the next: what is stopped early can be compared.
+
+    Args:
+        changes: settings of every run, as on train.py's command line, over those of the study.
+
+    Raises:
+        InputError: an unknown method, data set, backbone or setting (the nearest is named), a change of what the study
+            decides, or two runs that a table could not tell apart.
+    """
+    _register(study, changes)
+    cells = [Cell(*names) for names in itertools.product(study.backbones, study.datasets, study.methods)]
+    composed = []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for cell in cells:
+            try:
+                composed.append(compose_checked(as_keys(overrides(study, cell, changes)), "train"))
+            except InputError as error:
+                raise InputError(f"{cell.method} on {cell.dataset} ({cell.backbone}): {error}") from error
+    runs = [run for cell, cfg in zip(cells, composed, strict=True) for run in _runs(study, cell, cfg)]
+    _refuse_collisions(runs)
+    return sorted(runs, key=lambda run: (study.seeds.index(run.seed), study.shots.index(run.shots)))
+
+
+def _register(study: Study, changes: Sequence[str]) -> None:
+    every = [*study.settings, *changes, *itertools.chain(*study.methods.values(), *study.datasets.values())]
+    register(setting.removeprefix("experiment=") for setting in every if setting.startswith("experiment="))
+
+
+def _runs(study: Study, cell: Cell, cfg: Any) -> Iterator[StudyRun]:
+    for shots in study.shots:
+        cfg.shots = shots  # the name follows it
+        config = cast(dict[str, Any], OmegaConf.to_container(cfg))
+        for seed in study.seeds:
+            folder = folder_of(cfg.runs, cfg.name, seed, {**config, "seed": seed})
+            yield StudyRun(cell, shots, seed, folder, cfg)
+
+
+def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
+    taken: dict[tuple[object, ...], StudyRun] = {}
+    for run in runs:
+        names = (run.base.backbone.name, run.base.data.name, run.base.evaluation.name, run.base.label)
+        for key in ((*names, run.shots, run.seed), (run.folder,)):
+            if other := taken.get(key):
+                raise InputError(
+                    f"two runs have one name in tables and folders: {other.title}, and {run.title}; "
+                    "give one of them another name in the study, or another setting"
+                )
+            taken[key] = run

@@ -1,0 +1,115 @@
+"""What a study's file says: methods, backbones, data sets, shots and seeds, and what is set for each."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kravl.aggregate import ZERO_SHOT
+from kravl.errors import InputError, first_line, unknown
+
+Settings = dict[str, list[str]]  # a name in tables -> what is set for it, as on train.py's command line
+AXES = ("backbones", "datasets", "methods")
+
+
+@dataclass
+class Study:
+    """Every method on every backbone and data set, at every number of shots, with every seed.
+
+    A name that is no file of ``configs`` needs a setting that chooses one: ``lora_r4: [method=lora, adapter.rank=4]``.
+    """
+
+    name: str = MISSING  # the group in W&B
+    question: str = ""  # heads the report
+    backbones: Settings = field(default_factory=dict)
+    datasets: Settings = field(default_factory=dict)
+    methods: Settings = field(default_factory=dict)
+    shots: list[int | None] = field(default_factory=lambda: [1, 2, 4, 8, 16])  # images a class; null: all
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    settings: list[str] = field(default_factory=list)  # of every run
+    runs: str | None = None  # the folder of its runs; null: runs/<name>
+    baseline: str | None = None  # the method that the report compares the others with
+
+    @property
+    def folder(self) -> str:
+        """Where its runs are, unless the command line says otherwise."""
+        return self.runs or f"runs/{self.name}"
+
+
+def read_study(file: Path) -> Study:
+    """The study in ``file``; where an axis is a plain list, nothing is set for its names.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
+            a value of the wrong type.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except FileNotFoundError:
+        others = sorted(str(path) for path in file.parent.glob("*.yaml"))
+        raise unknown("study", file, others) if others else InputError(f"no study {str(file)!r}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is no mapping of a study's keys")
+    legal = [each.name for each in fields(Study)]
+    for key in content:
+        if key not in legal:
+            raise unknown(f"key in {file}", key, legal)
+    try:
+        given = {key: _entries(file, key, value) for key, value in content.items()}
+        # interpolations in settings are those of a run's config
+        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Study), given), resolve=False)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{file}: {first_line(error)}") from error
+    assert isinstance(merged, dict)
+    study = Study(**{str(key): value for key, value in merged.items()})
+    _check(file, study)
+    return study
+
+
+def _entries(file: Path, key: Any, value: Any) -> Any:
+    if key not in AXES:
+        return value
+    if isinstance(value, list):
+        if double := sorted({str(name) for name in value if value.count(name) > 1}):
+            raise InputError(f"{file}: {key} names {double[0]!r} twice")
+        return {name: [] for name in value}
+    return {name: settings or [] for name, settings in value.items()} if isinstance(value, Mapping) else value
+
+
+def _check(file: Path, study: Study) -> None:
+    for axis in (*AXES, "shots", "seeds"):
+        if not getattr(study, axis):
+            raise InputError(f"{file}: {axis} is empty, so that there is nothing to run")
+    if study.name == MISSING:
+        raise InputError(f"{file} has no name")
+    _check_name(file, "name", study.name)
+    for axis in AXES:
+        for name, settings in getattr(study, axis).items():
+            _check_name(file, axis, name)
+            _check_settings(f"{file}: {name!r} of {axis}", settings)
+    _check_settings(str(file), study.settings)
+    if ZERO_SHOT in study.methods:
+        raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
+    if study.baseline is not None and study.baseline not in study.methods:
+        raise unknown(f"baseline in {file}", study.baseline, study.methods)
+
+
+def _check_name(file: Path, key: str, name: str) -> None:
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise InputError(f"{file}: {key}: {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
+
+
+def _check_settings(where: str, settings: list[str]) -> None:
+    for setting in settings:
+        key = setting.partition("=")[0].lstrip("+~")
+        if "=" not in setting:
+            raise InputError(f"{where} sets {setting!r}, which is no key=value")
+        if key in ("shots", "seed", "runs", "study", "label"):
+            raise InputError(f"{where} sets {key}, which the study itself decides")

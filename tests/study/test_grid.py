@@ -1,0 +1,117 @@
+"""A grid is what train.py would run, and its runs can be told apart."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from kravl.cli import as_keys
+from kravl.config import CONFIGS
+from kravl.errors import InputError
+from kravl.record import folder_of
+from kravl.study.commands import commands
+from kravl.study.grid import plan
+from kravl.study.schema import Study, read_study
+
+STUDIES = Path(__file__).parents[2] / "experiments/studies"
+
+
+def study(**changes: object) -> Study:
+    base = {
+        "name": "s",
+        "backbones": {"vit_s14": []},
+        "datasets": {"dtd": ["optim.epochs=3"], "pets": ["data=oxford_pets"]},
+        "methods": {"kra": [], "lora_r4": ["method=lora", "adapter.rank=4"]},
+        "shots": [4, None],
+        "seeds": [1, 2],
+        "settings": ["tracking=none"],
+        "runs": "runs/s",
+    }
+    return Study(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def swept(command: str) -> list[list[str]]:
+    """The settings of each run that Hydra's basic sweeper makes of a ``python train.py -m`` line."""
+    runs: list[list[str]] = [[]]
+    for override in OverridesParser.create().parse_overrides(as_keys(shlex.split(command)[3:])):
+        key = override.get_key_element()
+        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [None]
+        settings = [str(override.input_line) if value is None else f"{key}={value}" for value in values]
+        runs = [[*run, setting] for run in runs for setting in settings]
+    return runs
+
+
+def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
+    folders = set()
+    lines = commands(study(), ["data_root=/data"])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for settings in [settings for line in lines for settings in swept(line)]:
+            cfg = compose("train", overrides=settings)
+            folders.add(folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
+
+    runs = plan(study(), ["data_root=/data"])
+
+    assert all(line.startswith("python train.py -m ") for line in lines)
+    assert len(runs) == 16
+    assert {run.folder for run in runs} == folders
+    assert all(run.config().data_root == "/data" for run in runs)
+
+
+def test_a_run_has_the_names_and_settings_of_its_cell() -> None:
+    runs = {(run.cell.method, run.cell.dataset, run.shots, run.seed): run for run in plan(study())}
+
+    cfg = runs["lora_r4", "pets", None, 2].config()
+
+    assert (cfg.label, cfg.method, cfg.adapter.rank, cfg.data.name) == ("lora_r4", "lora", 4, "pets")
+    assert (cfg.shots, cfg.seed, cfg.split_seed, cfg.study, cfg.optim.epochs) == (None, 2, 2, "s", 30)
+    assert cfg.name == "vit_s14_lora_r4_all_pets"
+    assert runs["kra", "dtd", 4, 1].config().optim.epochs == 3
+    assert runs["kra", "dtd", 4, 1].title == "kra on dtd (vit_s14), 4-shot, seed 1"
+
+
+def test_names_without_settings_share_a_command() -> None:
+    grid = study(datasets={"dtd": [], "eurosat": []}, methods={"kra": [], "lora": [], "full": ["optim.lr=1e-5"]})
+
+    lines = commands(grid, [])
+
+    assert len(lines) == 2
+    assert "backbone=vit_s14 data=dtd,eurosat method=kra,lora study=s runs=runs/s shots=4,null seed=1,2" in lines[0]
+
+
+def test_a_change_comes_last_and_wins() -> None:
+    [first, *_] = plan(study(settings=["optim.lr=1", "tracking=none"]), ["optim.lr=2", "runs=/x"])
+
+    assert first.base.optim.lr == 2
+    assert first.folder.parent.parent == Path("/x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methods": {"krra": []}}, r"krra on dtd \(vit_s14\): unknown method 'krra': did you mean 'kra'"),
+        ({"datasets": {"dtt": []}}, "unknown data 'dtt': did you mean 'dtd'"),
+        ({"settings": ["optim.lrr=1"]}, "unknown key 'optim.lrr': did you mean 'optim.lr'"),
+        ({"methods": {"kra": ["adapter.scale=1,2"]}}, "means several runs"),
+        ({"seeds": [1, 1]}, "two runs have one name"),
+        ({"datasets": {"dtd": [], "eurosat": ["data.name=dtd"]}}, "one name .*: kra on dtd .*, and kra on eurosat"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        plan(study(**changes))
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_study_composes(path: Path) -> None:
+    found = read_study(path)
+    [cell] = [{axis: dict([max(getattr(found, axis).items(), key=lambda item: len(item[1]))]) for axis in
+               ("backbones", "datasets", "methods")}]  # fmt: skip
+
+    runs = plan(Study(**{**vars(found), **cell}))
+
+    assert len(runs) == len(found.shots) * len(found.seeds)

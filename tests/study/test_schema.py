@@ -1,0 +1,74 @@
+"""A study's file is read whole, or refused in one line that names the nearest."""
+
+from pathlib import Path
+
+import pytest
+
+from kravl.errors import InputError
+from kravl.study.schema import read_study
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments/studies").glob("*.yaml"))
+WHOLE = "name: s\nbackbones: [vit_s14]\ndatasets: [dtd]\nmethods: [kra, lora]\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "s.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
+    text = WHOLE.replace("[kra, lora]", '{kra: null, lora_r4: [method=lora, "adapter.rank=${backbone.lora.rank}"]}')
+
+    study = read_study(written(tmp_path, text + "shots: [4, null]\n"))
+
+    assert study.methods == {"kra": [], "lora_r4": ["method=lora", "adapter.rank=${backbone.lora.rank}"]}
+    assert (study.datasets, study.shots, study.seeds, study.folder) == ({"dtd": []}, [4, None], [1, 2, 3], "runs/s")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("methods", "mehtods"), "unknown key in FILE 'mehtods': did you mean 'methods'?"),
+        (("[kra, lora]", "[kra, lora, kra]"), "FILE: methods names 'kra' twice"),
+        (("[kra, lora]", "{kra: [], kra: [optim.lr=1]}"), "cannot read FILE: .*found duplicate key kra"),
+        (("[kra, lora]", "[]"), "FILE: methods is empty"),
+        (("[kra, lora]", "{a/b: [method=kra]}"), "FILE: methods: 'a/b' is no folder name"),
+        (("[kra, lora]", "{<b>&: [method=kra]}"), "FILE: methods: '<b>&' is no folder name"),
+        (("[kra, lora]", "{zero-shot: [method=kra]}"), "methods: 'zero-shot' is what tables call"),
+        (("[kra, lora]", "{kra: [optim.lr]}"), "'kra' of methods sets 'optim.lr', which is no key=value"),
+        (("[kra, lora]", "{kra: [seed=4]}"), "'kra' of methods sets seed, which the study itself decides"),
+        (("[kra, lora]", "{kra: optim.lr=1}"), "FILE: .*optim.lr=1"),
+        (("name: s", "name: ../s"), "FILE: name: '../s' is no folder name"),
+        (("name: s", "shots: [four]"), "FILE: .*four"),
+        (("name: s", "baseline: lroa\nname: s"), "unknown baseline in FILE 'lroa': did you mean 'lora'?"),
+        (("name: s\n", ""), "FILE has no name"),
+        ((WHOLE, "- a\n"), "FILE is no mapping"),
+        ((WHOLE, "a: [b\n"), "cannot read FILE: "),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    path = written(tmp_path, WHOLE.replace(*change))
+
+    with pytest.raises(InputError, match=said.replace("FILE", str(path)).replace("[", r"\[")) as caught:
+        read_study(path)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    written(tmp_path, WHOLE)
+
+    with pytest.raises(InputError, match=r"unknown study '.*z\.yaml': did you mean '.*s\.yaml'"):
+        read_study(tmp_path / "z.yaml")
+    with pytest.raises(InputError, match="no study"):
+        read_study(tmp_path / "nowhere/s.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_study_is_named_like_its_file_and_says_what_it_asks(path: Path) -> None:
+    study = read_study(path)
+
+    assert study.name == path.stem
+    assert study.question
+    assert study.baseline is not None

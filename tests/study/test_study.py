@@ -1,0 +1,111 @@
+"""The command: plan, stop, go on, failures listed, and the same numbers as a run by itself."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import TINY, VIT
+
+from kravl.run import train
+from kravl.study.__main__ import main
+
+LONG = ["optim.epochs=12"]  # long enough to be stopped in
+
+
+@pytest.fixture
+def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
+    """Of a study with a run that finishes and one that diverges."""
+    backbone, *size = VIT
+    study = {
+        "name": "letters",
+        "question": "does it go on?",
+        "backbones": {backbone.removeprefix("backbone="): size},
+        "datasets": ["folder"],
+        "methods": {"kra": LONG, "wild": ["method=kra", "optim.lr=1e30", "trainer.gradient_clip_val=null"]},
+        "shots": [6],
+        "seeds": [1],
+        "settings": [s.removeprefix("++") for s in TINY if not s.startswith(("data=", "shots="))],
+        "runs": str(tmp_path / "runs"),
+    }
+    (tmp_path / "letters.yaml").write_text(json.dumps(study))
+    return [str(tmp_path / "letters.yaml"), "--jobs", "1", "--set", f"data_root={glyphs}"]
+
+
+def stop_at(checkpoint: str, runs: Path) -> threading.Thread:
+    """Ask this process to end once there is the ``checkpoint``."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while not list(runs.glob(f"*_kra_*/*/checkpoints/{checkpoint}")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
+    arguments: list[str], tiny_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--plan"]) == 0
+    planned = capsys.readouterr().err
+    assert "letters: does it go on?" in planned
+    assert "2 runs: 0 done, 2 missing" in planned
+    assert "2 to run, 1 at once: no run is finished to judge the time by" in planned
+    assert not (tmp_path / "runs").exists()
+
+    thread = stop_at("step=5.ckpt", tmp_path / "runs")
+    assert main(arguments) == 75
+    thread.join()
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+
+    assert main(arguments) == 1
+    second = capsys.readouterr().err
+    assert "2 runs: 0 done, 1 interrupted, 1 missing" in second
+    [failed] = {line for line in second.splitlines() if line.startswith("failed: wild on folder") and "log.txt" in line}
+    assert "the loss is" in failed
+    [metrics] = (tmp_path / "runs").glob("*_kra_*/*/metrics.json")
+    assert "going on from" in metrics.with_name("log.txt").read_text()
+    unbroken = train(tiny_run(f"runs={tmp_path}/unbroken", *LONG, "name=vit_tiny_random_kra_6shot_folder"))
+    assert json.loads(metrics.read_text())["metrics"] == unbroken["metrics"]
+
+    assert main(arguments) == 1
+    third = capsys.readouterr().err
+    assert "2 runs: 1 done, 1 failed, 0 missing" in third
+    assert "nothing to run" in third
+    assert main([*arguments, "--plan", "--retry-failed"]) == 0
+    assert "1 to run, 1 at once: about" in capsys.readouterr().err
+
+
+def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--print-commands"]) == 0
+
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [line.split(" -m ")[0] for line in printed.out.splitlines()] == ["python train.py"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--set", "shotz=2"], "shotz"),
+        (["--jobs", "0"], "--jobs is 0"),
+        (["--set", "data_root=/nowhere", "method=krra"], "did you mean 'kra'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([arguments[0], *given]) == 2
+
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1

@@ -1,0 +1,78 @@
+"""Runs side by side: one that fails, is killed or is another process's does not keep the others from their end."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from kravl.errors import InputError
+from kravl.local_crew import Crew, gpus
+from kravl.local_runs import FAILED, Outcome, train_all
+from kravl.record import RunFolder, folder_of, own
+
+
+@pytest.fixture
+def planned(tiny_run: Callable[..., Any], glyphs: Path) -> Callable[[str], tuple[Path, Callable[[], Any]]]:
+    def make(*overrides: str) -> tuple[Path, Callable[[], Any]]:
+        cfg = tiny_run(*overrides)
+        return folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)), cfg.copy  # type: ignore[arg-type]
+
+    return make
+
+
+def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
+    names = ("killed", "mistaken", "owned", "good")
+    runs = [planned(f"name={name}", *(["targets=[nothing]"] if name == "mistaken" else [])) for name in names]
+    folder = {name: path for name, (path, _) in zip(names, runs, strict=True)}
+    folder["owned"].mkdir(parents=True)
+    lock = own(folder["owned"])
+    told: dict[str, list[Outcome]] = {name: [] for name in names}
+
+    for outcome in train_all(runs, jobs=1):
+        told[names[outcome.position]].append(outcome)
+        if outcome.status == "started" and names[outcome.position] == "killed":
+            [process] = multiprocessing.active_children()
+            process.kill()
+        if outcome.status == "done" and names[outcome.position] == "good":
+            assert not told["owned"]
+            os.close(lock)
+
+    ends = {name: outcomes[-1] for name, outcomes in told.items()}
+    assert [ends[name].status for name in names] == ["failed", "failed", "done", "done"]
+    assert "its process ended by signal 9" in ends["killed"].reason
+    assert "'nothing' matches no" in ends["mistaken"].reason
+    failure = json.loads((folder["mistaken"] / FAILED).read_text())
+    assert failure["reason"] == ends["mistaken"].reason
+    assert failure["reason"] in (folder["mistaken"] / failure["log"]).read_text()
+    assert "metrics.json" in (folder["good"] / "log.txt").read_text()
+    assert RunFolder(folder["owned"]).finished
+    assert multiprocessing.active_children() == []
+
+
+def test_finished_runs_need_no_process(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("{}")
+
+    assert list(train_all([(tmp_path, dict)], jobs=None)) == [Outcome(0, "done")]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputError, match=r"the run folder .*/file/a cannot be written: .*; pass runs="):
+        list(train_all([(tmp_path / "file/a", dict)], jobs=1))
+
+
+def test_runs_share_the_gpus_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert gpus() == ["0", "3"]
+    assert Crew(None).size == 2
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpus() == []
+    assert Crew(3).size == 3
