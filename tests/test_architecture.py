@@ -12,9 +12,9 @@ EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 # a part may import these other parts; whatever is not named here imports nobody but EVERYBODY
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data"},
-    "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "fitting", "learner",
-            "learning_curve", "phases", "pieces", "predictions", "record", "restore", "result", "resumption", "trace",
-            "tracking", "trainer", "wandb_results"},
+    "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "fitting",
+            "learner", "learning_curve", "phases", "pieces", "predictions", "record", "restore", "result",
+            "resumption", "trace", "tracking", "trainer", "wandb_results"},
     "fitting": {"assemble", "checkpoint", "config", "features", "learner", "phases", "pieces"},
     "learner": {"pieces"},
     "features": {"pieces"},
