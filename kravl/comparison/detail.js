@@ -17,7 +17,7 @@
     const small = found.map((g) => {
       const rows = g.reliability[set];
       const { colour, symbol, dash } = look(g.method);
-      const name = `${g.method}: ECE ${withSpread(g.stats[`${set}/ece`] ?? [error(rows)])} %`;
+      const name = `${g.method}\nECE ${withSpread(g.stats[`${set}/ece`] ?? [error(rows)])} %`;
       const chart = plot({
         height: 200, marginLeft: 36, marginBottom: 34, grid: false, x: { domain: [0, 100], label: "Confidence, % →", ticks: 5 },
         y: { domain: [0, 100], label: "↑ Right, %", ticks: 5 }, r: { domain: [0, most], range: [1.5, 9] },
@@ -28,7 +28,7 @@
         ],
       }, 230);
       chart.setAttribute("role", "img");
-      chart.setAttribute("aria-label", `Reliability of ${name}`);
+      chart.setAttribute("aria-label", `Reliability of ${name.replace("\n", ", ")}`);
       return element("div", {}, element("h4", {}, name), chart);
     });
     return figure("calibration", {
