@@ -64,7 +64,8 @@ def test_a_run_leaves_its_record_and_its_adapter_and_nothing_else(tiny_run, tmp_
     folder = run_folder(tmp_path)
 
     left = sorted(p.name for p in folder.iterdir())
-    assert left == [".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", "spectra.safetensors"]
+    kept = ["curve.json", "details.json", "predictions.csv", "spectra.safetensors"]
+    assert left == sorted([".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", *kept])
     assert metrics["adapter_bytes"] == (folder / "adapter.safetensors").stat().st_size
     stored = sum(t.numel() for t in load_file(folder / "adapter.safetensors").values())
     assert stored == metrics["trainable_parameters"]
@@ -115,6 +116,8 @@ def test_a_run_that_was_killed_goes_on_and_ends_like_one_that_was_not(glyphs, ti
     assert f"checkpoint {newest} is damaged" in again.stdout
     assert "going on from" in again.stdout
     assert (run_folder(tmp_path, "broken") / "metrics.json").read_bytes() == unbroken
+    ours, theirs = (run_folder(tmp_path, runs) / "curve.json" for runs in ("broken", "unbroken"))
+    assert ours.read_bytes() == theirs.read_bytes()
     for name in ("adapter.safetensors",):
         ours, theirs = (load_file(run_folder(tmp_path, runs) / name) for runs in ("broken", "unbroken"))
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
@@ -176,6 +179,9 @@ def test_a_finished_run_is_evaluated_later_to_the_same_numbers(tiny_run, tmp_pat
     assert [point["alpha"] for point in later["wise_ft"]] == [0.5]
     assert "serif/accuracy" in later["metrics"]
     assert json.loads((run_folder(tmp_path) / "evaluations/in_domain.json").read_text()) == later
+    kept = json.loads((run_folder(tmp_path) / "evaluations/in_domain/details.json").read_text())
+    assert sum(kept["hits"]["adapted"]) / sum(kept["images"]) == later["metrics"]["test/accuracy"]
+    assert set(kept["reliability"]["zero_shot"]) == {"test", "serif"}
 
 
 def test_an_adapter_of_other_weights_is_refused(tiny_run, tmp_path):
