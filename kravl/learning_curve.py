@@ -1,4 +1,4 @@
-"""The learning curve of a run: loss and learning rate by optimiser step, training accuracy by epoch, in curve.json."""
+"""The learning curve of a run: loss and learning rate by optimiser step, in curve.json."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ class LearningCurve(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CURVE
-        self.points: dict[str, list[float]] = {name: [] for name in ("step", "loss", "lr", "epoch_end", "accuracy")}
+        self.points: dict[str, list[float]] = {name: [] for name in ("step", "loss", "lr")}
         self._sum: Tensor | None = None  # stays on the device: reading it would hold up every step
         self._count = 0
 
@@ -40,10 +40,6 @@ class LearningCurve(Callback):
         every = max(1, -(-int(trainer.estimated_stepping_batches) // POINTS))
         if trainer.global_step % every == 0 and trainer.global_step > max(self.points["step"], default=0):
             self._add(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.points["epoch_end"].append(trainer.global_step)
-        self.points["accuracy"].append(trainer.callback_metrics["train/accuracy"].item())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._count:

@@ -76,7 +76,7 @@ def _ours(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The protocol-buffer ``Record``s of a .wandb file, in order. Raises InputError where it is cut short or damaged."""
+    """The ``Record``s (protocol buffers) of a .wandb file. Raises InputError where it is cut short or damaged."""
     from google.protobuf.message import DecodeError  # W&B takes a second to import; most reports need none of it
     from wandb.proto import wandb_internal_pb2
 

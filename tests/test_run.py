@@ -60,7 +60,8 @@ def test_a_run_leaves_its_record_and_its_adapter_and_nothing_else(tiny_run, tmp_
     folder = run_folder(tmp_path)
 
     left = sorted(p.name for p in folder.iterdir())
-    assert left == [".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", "spectra.safetensors"]
+    kept = ["curve.json", "details.json", "predictions.csv", "spectra.safetensors"]
+    assert left == sorted([".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", *kept])
     assert metrics["adapter_bytes"] == (folder / "adapter.safetensors").stat().st_size
     stored = sum(t.numel() for t in load_file(folder / "adapter.safetensors").values())
     assert stored == metrics["trainable_parameters"]
@@ -126,6 +127,9 @@ def test_a_finished_run_is_evaluated_later_to_the_same_numbers(tiny_run, tmp_pat
     assert [point["alpha"] for point in later["wise_ft"]] == [0.5]
     assert "serif/accuracy" in later["metrics"]
     assert json.loads((run_folder(tmp_path) / "evaluations/in_domain.json").read_text()) == later
+    kept = json.loads((run_folder(tmp_path) / "evaluations/in_domain/details.json").read_text())
+    assert sum(kept["hits"]["adapted"]) / sum(kept["images"]) == later["metrics"]["test/accuracy"]
+    assert set(kept["reliability"]["zero_shot"]) == {"test", "serif"}
 
 
 def test_an_adapter_of_other_weights_is_refused(tiny_run, tmp_path):

@@ -18,8 +18,9 @@ Kept = Mapping[str, Any]
 
 def details_folder(run: Run) -> Path:
     """Where details.json and predictions.csv of the run's evaluation are, if it has any."""
-    later = run.folder / "evaluations" / run.record["evaluation"].replace("/", "_")
-    return later if later.is_dir() else run.folder
+    name = Path(run.record["evaluation"]).name  # a record may come from anywhere: no path in it is followed
+    later = run.folder / "evaluations" / name
+    return later if name and later.is_dir() else run.folder
 
 
 def model(group: Group, names: Mapping[str, Any]) -> str | None:

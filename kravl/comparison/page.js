@@ -25,21 +25,39 @@
   const ofShots = () => shown().filter((group) => group.method === ZERO || group.shots === state.shots);
 
   function fill(select, values, chosen) {
-    select.replaceChildren(...values.map(([value, text]) => new Option(text, value, false, String(value) === String(chosen))));
+    select.replaceChildren(
+      ...values.map(([value, text]) => new Option(text, value, false, String(value) === String(chosen))),
+    );
   }
 
   function choose() {
-    const amounts = [...new Map(setting().groups.filter((g) => g.method !== ZERO).map((g) => [g.shots, g.order ?? Infinity]))];
+    const amounts = [
+      ...new Map(
+        setting()
+          .groups.filter((g) => g.method !== ZERO)
+          .map((g) => [g.shots, g.order ?? Infinity]),
+      ),
+    ];
     const ordered = amounts.sort((a, b) => b[1] - a[1]).map(([amount]) => amount);
     if (!ordered.includes(state.shots)) state.shots = ordered[0] ?? "0";
-    fill(byId("shots"), ordered.map((amount) => [amount, amount]), state.shots);
+    fill(
+      byId("shots"),
+      ordered.map((amount) => [amount, amount]),
+      state.shots,
+    );
     const here = [...new Set(setting().groups.map((g) => g.method))];
     const best = setting().groups.filter((g) => g.shots === state.shots && g.method !== ZERO && g.stats[kravl.ID]);
     best.sort((a, b) => b.stats[kravl.ID][0] - a.stats[kravl.ID][0]);
     const first = [...new Set([...best.map((g) => g.method), ...here])];
     if (!here.includes(state.one)) state.one = first[0];
-    if (!here.includes(state.other) || state.other === state.one) state.other = first.find((m) => m !== state.one) ?? first[0];
-    for (const side of ["one", "other"]) fill(byId(side), here.map((m) => [m, m]), state[side]);
+    if (!here.includes(state.other) || state.other === state.one)
+      state.other = first.find((m) => m !== state.one) ?? first[0];
+    for (const side of ["one", "other"])
+      fill(
+        byId(side),
+        here.map((m) => [m, m]),
+        state[side],
+      );
     for (const label of byId("methods").children) label.hidden = !here.includes(label.dataset.method);
   }
 
@@ -73,16 +91,30 @@
     const now = root.dataset.theme ?? "system";
     theme(THEMES[(THEMES.indexOf(now) + 1) % THEMES.length]);
   });
-  fill(byId("setting"), data.settings.map((each, i) => [i, each.name.join(" · ")]), 0);
-  byId("setting").addEventListener("change", (event) => { state.setting = Number(event.target.value); choose(); draw(); });
+  fill(
+    byId("setting"),
+    data.settings.map((each, i) => [i, each.name.join(" · ")]),
+    0,
+  );
+  byId("setting").addEventListener("change", (event) => {
+    state.setting = Number(event.target.value);
+    choose();
+    draw();
+  });
   byId("shots").addEventListener("change", (event) => state.change("shots", event.target.value));
-  for (const side of ["one", "other"]) byId(side).addEventListener("change", (event) => state.change(side, event.target.value));
-  byId("methods").append(...[...methods].sort().map((method) => {
-    const box = element("input", { type: "checkbox" });
-    box.checked = true;
-    box.addEventListener("change", () => { state.hidden[box.checked ? "delete" : "add"](method); draw(); });
-    return element("label", { "data-method": method }, box, kravl.sample(method), method);
-  }));
+  for (const side of ["one", "other"])
+    byId(side).addEventListener("change", (event) => state.change(side, event.target.value));
+  byId("methods").append(
+    ...[...methods].sort().map((method) => {
+      const box = element("input", { type: "checkbox" });
+      box.checked = true;
+      box.addEventListener("change", () => {
+        state.hidden[box.checked ? "delete" : "add"](method);
+        draw();
+      });
+      return element("label", { "data-method": method }, box, kravl.sample(method), method);
+    }),
+  );
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
   byId("theme").hidden = byId("charts").hidden = byId("pair").hidden = false;
   choose();
@@ -97,6 +129,12 @@
     clearTimeout(waiting);
     waiting = setTimeout(draw, 120);
   }).observe(byId("figures"));
-  addEventListener("beforeprint", () => { printing = true; draw(); });
-  addEventListener("afterprint", () => { printing = false; draw(); });
+  addEventListener("beforeprint", () => {
+    printing = true;
+    draw();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    draw();
+  });
 })();

@@ -17,7 +17,8 @@ from kravl.comparison.pictures import disagreements
 from kravl.comparison.rows import rows
 from kravl.tables import by_setting, heading
 
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "table.js", "parts.js", "charts.js", "detail.js", "page.js")
+LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
+OWN = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # scripts, in order
 LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3", "vendor/LICENSE.bundled")
 MOST_SETTINGS = 12  # that have pictures
 
@@ -33,7 +34,7 @@ def write_comparison(runs: Sequence[Run], groups: Sequence[Group], notes: Sequen
     lines = _add_pictures(data, groups)
     lines = [*notes, *kept.problems, *lines]
     columns, table_rows, caption = rows(groups)
-    scripts = [_resource(name) for name in SCRIPTS]
+    scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in OWN))]
     text = {"heading": heading(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_resource("page.html")).render(

@@ -1,6 +1,11 @@
 "use strict";
 // What every chart is made of: elements whose content is text, the look of each method, a figure with its numbers.
-const kravl = { data: JSON.parse(document.getElementById("data").textContent), ZERO: "zero-shot", ID: "test/accuracy", OOD: "ood_mean" };
+const kravl = {
+  data: JSON.parse(document.getElementById("data").textContent),
+  ZERO: "zero-shot",
+  ID: "test/accuracy",
+  OOD: "ood_mean",
+};
 
 kravl.element = (tag, attributes = {}, ...children) => {
   const made = document.createElement(tag);
@@ -31,39 +36,78 @@ kravl.sample = (method) => {
 };
 
 kravl.percent = (value) => (value == null ? "" : (100 * value).toFixed(1));
-kravl.withSpread = (stat, show = kravl.percent) => (stat ? show(stat[0]) + (stat[1] ? ` ± ${show(stat[1])}` : "") : "");
+kravl.withSpread = (stat, show = kravl.percent) => {
+  if (!stat) return "";
+  return show(stat[0]) + (stat[1] ? ` ± ${show(stat[1])}` : "");
+};
 
 kravl.table = (header, rows) => {
   const head = kravl.element("tr", {}, ...header.map((text) => kravl.element("th", { scope: "col" }, text)));
-  const lines = rows.map((row) => kravl.element("tr", {}, ...row.map((text, i) =>
-    kravl.element(i ? "td" : "th", i ? {} : { scope: "row" }, String(text ?? "")))));
+  const lines = rows.map((row) =>
+    kravl.element(
+      "tr",
+      {},
+      ...row.map((text, i) => kravl.element(i ? "td" : "th", i ? {} : { scope: "row" }, String(text ?? ""))),
+    ),
+  );
   return kravl.element("table", {}, kravl.element("thead", {}, head), kravl.element("tbody", {}, ...lines));
 };
 
 // A figure: heading, caption, chart or a line that says why there is none, and the numbers behind it.
 kravl.figure = (id, { title, caption, chart, header, rows, full = false, options = [] }) => {
-  const captionNode = kravl.element("figcaption", {}, kravl.element("h3", {}, title), kravl.element("p", {}, caption), ...options);
+  const captionNode = kravl.element(
+    "figcaption",
+    {},
+    kravl.element("h3", {}, title),
+    kravl.element("p", {}, caption),
+    ...options,
+  );
   const figure = kravl.element("figure", { class: full ? "figure full" : "figure", id }, captionNode, chart);
   if (chart instanceof SVGElement) {
     chart.setAttribute("role", "img");
     chart.setAttribute("aria-label", `${title}. ${caption} The numbers are in the table below.`);
   }
   if (rows?.length) {
-    const region = kravl.element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": `${title}: numbers` }, kravl.table(header, rows));
+    const region = kravl.element(
+      "div",
+      { class: "wide", tabindex: "0", role: "region", "aria-label": `${title}: numbers` },
+      kravl.table(header, rows),
+    );
     figure.append(kravl.element("details", {}, kravl.element("summary", {}, "Numbers"), region));
   }
   return figure;
 };
 
+kravl.OLD = "The runs of this selection kept nothing of it.";
 kravl.none = (text) => kravl.element("p", { class: "none" }, text);
 
 kravl.choice = (label, values, chosen, change) => {
-  const select = kravl.element("select", {}, ...values.map((value) => new Option(value, value, false, value === chosen)));
+  const select = kravl.element(
+    "select",
+    {},
+    ...values.map((value) => new Option(value, value, false, value === chosen)),
+  );
   select.addEventListener("change", () => change(select.value));
   return kravl.element("label", { class: "option screen" }, label, select);
 };
 
-kravl.plot = (options, width) => Plot.plot({
-  width, marginLeft: 48, marginRight: 16, marginBottom: 40, grid: true,
-  style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit" }, ...options,
-});
+kravl.plot = (options, width) =>
+  Plot.plot({
+    width,
+    marginLeft: 48,
+    marginRight: 16,
+    marginBottom: 40,
+    grid: true,
+    style: { background: "none", color: "var(--ink)", fontSize: "12px", fontFamily: "inherit" },
+    ...options,
+  });
+
+// One dot for each group, in the look of its method.
+kravl.marks = (groups, options) =>
+  groups.map((group) => {
+    const { colour, symbol } = kravl.look(group.method);
+    return Plot.dot([group], { symbol, fill: colour, stroke: colour, r: 5, ...options });
+  });
+
+// Mean plus or minus one standard deviation.
+kravl.spread = (stat, sign) => stat[0] + sign * (stat[1] ?? 0);

@@ -31,7 +31,9 @@
     const words = document.getElementById("text").value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     rows.forEach((row, i) => {
-      const fits = chosen.every((select) => row.getAttribute(`data-${select.dataset.filter.replace(" ", "-")}`) === select.value);
+      const fits = chosen.every(
+        (select) => row.getAttribute(`data-${select.dataset.filter.replace(" ", "-")}`) === select.value,
+      );
       row.hidden = !(fits && words.every((word) => texts[i].includes(word)));
       shown += !row.hidden;
     });

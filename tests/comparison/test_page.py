@@ -45,7 +45,7 @@ def test_nothing_is_fetched_and_only_the_pages_own_scripts_may_run(tmp_path: Pat
     policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy") or ""
     assert policy.startswith("default-src 'none'; img-src data:;")
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
-    assert policy.count("'sha256-") == len(scripts) == 7
+    assert policy.count("'sha256-") == len(scripts) == 9
 
 
 def test_names_of_others_are_text_in_the_table_and_in_the_data(tmp_path: Path) -> None:
