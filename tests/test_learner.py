@@ -134,3 +134,28 @@ def test_a_batch_in_pieces_has_the_loss_and_the_gradient_of_the_whole(size):
     torch.testing.assert_close(loss, whole)
     for ours, theirs in zip(torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_five_steps_are_adamw_by_its_formula_to_rounding():
+    """AdamW as in Loshchilov and Hutter (2019), algorithm 2, in float64; torch's fused kernel runs in the learner."""
+    learner = Learner(Small().double(), SETTINGS, seed=1)
+    learner.trainer = type("T", (), {"estimated_stepping_batches": 10**9})()
+    optimizer = learner.configure_optimizers()["optimizer"]
+    expected = {id(p): p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+    first = {key: torch.zeros_like(p) for key, p in expected.items()}
+    second = {key: torch.zeros_like(p) for key, p in expected.items()}
+
+    for step in range(1, 6):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = torch.randn_like(p)
+                m, v, w = first[id(p)], second[id(p)], expected[id(p)]
+                m.mul_(0.9).add_(p.grad, alpha=0.1)
+                v.mul_(0.999).add_(p.grad**2, alpha=0.001)
+                w.mul_(1 - group["lr"] * group["weight_decay"])
+                w.sub_(group["lr"] * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+        optimizer.step()
+
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            torch.testing.assert_close(p.detach(), expected[id(p)], rtol=0, atol=1e-13)
