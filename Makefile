@@ -1,14 +1,18 @@
 # make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
+# make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test faults lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python -m kravl.quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+faults: .venv/installed
+	$(BIN)/python -m tests.faults
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

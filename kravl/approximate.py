@@ -1,6 +1,5 @@
 """Which updates can an adapter express, and which does AdamW find? ``python -m kravl.approximate --help``"""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from kravl.cli import main
 from kravl.config import CONFIGS
 from kravl.errors import InputError, unknown
+from kravl.foreign_text import read_yaml
 
 EXIT_INTERRUPTED = 130  # as a shell reports it
 RESULTS = "results.jsonl"
@@ -38,19 +38,19 @@ def approximate(cfg: Any) -> None:
         print(f"stopped; the finished fits are in {out / RESULTS}, the same command goes on", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        os.close(lock)
+        lock.release()
     found = [ledger.records[trial.key] for trial, _ in trials if trial.key in ledger.records]
     report(found, [*notes, *failures], out)
     if failures:
         sys.exit(f"error: {len(failures)} of {len(trials)} fits diverged: {failures[0]}")
 
 
-def _open(out: Path) -> int:
-    from kravl.record import own
+def _open(out: Path) -> Any:
+    from kravl.lock import Lock
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return own(out)
+        return Lock(out)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
 
@@ -119,7 +119,7 @@ def _node(group: str, name: str, variants: Any) -> dict[str, Any]:
         raise unknown(group, base, [*files, *variants] if base == name else files)
     if group == "adapter":
         changes.pop("scale", None)
-    return {**OmegaConf.to_container(OmegaConf.load(files[base])), **changes}  # type: ignore[dict-item]
+    return {**OmegaConf.to_container(read_yaml(files[base])), **changes}  # type: ignore[dict-item]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """From a config to the parts of a run: source, classifier, adapters, data."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.inject import inject
@@ -17,7 +19,7 @@ from kravl.data.class_half import chosen_classes
 from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Source
-from kravl.errors import InputError, unknown
+from kravl.errors import InputError, first_line, unknown
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,14 @@ class Parts:
     classifier: Classifier
     adapters: AdapterSet
     data: FewShotDataModule
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
+        known = self.classifier.provenance()
+        model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
+        classes = "\n".join(self.source.class_ids).encode("utf-8", "surrogateescape")
+        return model | {"classes": f"{len(self.source.class_ids)}, sha256 {hashlib.sha256(classes).hexdigest()[:16]}"}
 
 
 def assemble(cfg: Config) -> Parts:
@@ -100,9 +110,17 @@ def amount(cfg: Config) -> int | float | None:
 
 
 def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
-    """A config node as a dictionary, its interpolations resolved or as they are written."""
-    values = OmegaConf.to_container(node, resolve=resolve)
-    assert isinstance(values, dict)
+    """A config node as a dictionary, its interpolations resolved or as they are written.
+
+    Raises:
+        InputError: an interpolation of what there is not, or no dictionary.
+    """
+    try:
+        values = OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{str(values)[:80]!r} stands where a config has settings by name")
     return {str(key): value for key, value in values.items()}
 
 

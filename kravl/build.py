@@ -6,12 +6,16 @@ Hydra's own ``instantiate`` runs whatever a config names; a config that someone 
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kravl.errors import InputError, unknown
 
 T = TypeVar("T")
+SHOWN = 80
+MODULE = re.compile(r"\w+(\.\w+)*")
 
 
 def resolve(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = ()) -> type[T]:
@@ -24,10 +28,10 @@ def resolve(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] =
     Raises:
         InputError: no such class, one of another package, or one that does not fulfil the contract.
     """
-    target = str(node.get("_target_", ""))
+    target = str(node.get("_target_", ""))[:SHOWN]
     allowed = ("kravl", *plugins)
     module_name, _, name = target.rpartition(".")
-    if module_name.split(".")[0] not in allowed:
+    if module_name.split(".")[0] not in allowed or not MODULE.fullmatch(module_name):
         raise InputError(f"_target_ {target!r} is outside {allowed}; name its package with plugins=[...] to allow it")
     try:
         module = importlib.import_module(module_name)
@@ -55,12 +59,43 @@ def build(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = (
     ``given`` holds what only the run knows (a training source); what the class does not take is left out.
 
     Raises:
-        InputError: as `resolve`, or a setting that the class does not have.
+        InputError: as `resolve`, a setting that the class does not have, or one of another type; at the call, one that
+            is missing.
     """
     cls = resolve(node, contract, plugins)
     legal = inspect.signature(cls).parameters
+    types = get_type_hints(cls.__init__)
     settings = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    for key in settings:
+    for key, value in settings.items():
         if key not in legal:
             raise unknown(f"setting of {cls.__name__}", key, legal)
-    return functools.partial(cls, **settings, **{key: value for key, value in given.items() if key in legal})
+        if not fits(value, types.get(key, Any)):
+            kind = inspect.formatannotation(types[key])
+            raise InputError(f"{key}={str(value)[:SHOWN]!r} of {cls.__name__} is {type(value).__name__}, not {kind}")
+    return functools.partial(_make, cls, **settings, **{key: value for key, value in given.items() if key in legal})
+
+
+def _make(cls: type[T], /, *arguments: Any, **settings: Any) -> T:
+    try:
+        inspect.signature(cls).bind(*arguments, **settings)
+    except TypeError as error:
+        raise InputError(f"{cls.__name__}: {error}") from error
+    return cls(*arguments, **settings)
+
+
+def fits(value: object, wanted: Any) -> bool:
+    """Whether a value from a config is of the type that an annotation names; where it names no plain type, it is."""
+    origin, parts = get_origin(wanted), get_args(wanted)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is not None and isinstance(origin, type):  # Sequence[str], Mapping[str, Any]
+        if not isinstance(value, origin) or isinstance(value, str):
+            return False
+        if isinstance(value, Mapping):
+            return all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
+        return all(fits(item, parts[0]) for item in value) if isinstance(value, Sequence) else True
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted in (int, str, bool, NoneType):
+        return type(value) is wanted
+    return True

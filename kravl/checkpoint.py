@@ -15,9 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kravl.errors import InputError, first_line
+from kravl.state_tree import decode, encode
+from kravl.whole_file import flush
 
 log = logging.getLogger(__name__)
 FILES = ("tensors.safetensors", "state.json")
+MANIFEST = "manifest.json"
+MOST_JSON = 16 * 2**20  # bytes: a state of some thousand tensors has far less
+ASIDE = ".aside"
 
 
 class CheckpointError(RuntimeError):
@@ -35,55 +40,78 @@ class SafeCheckpointIO(CheckpointIO):
         """
         final = Path(path)
         temporary = final.with_name(f".{final.name}.{os.getpid()}")
+        tensors: dict[str, Tensor] = {}
+        state = json.dumps(encode(checkpoint, tensors))
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            _write(checkpoint, temporary)
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.replace(final)
-            _flush(final.parent)
+            _write(tensors, state, temporary)
+            _place(temporary, final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise CheckpointError(f"cannot write the checkpoint {final}: {first_line(error)}") from error
+            needed = len(state) + sum(tensor.nbytes for tensor in tensors.values())
+            raise CheckpointError(
+                f"cannot write the checkpoint {final} ({needed:,} bytes needed): {first_line(error)}"
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """The saved dictionary, tensors on the CPU. Raises InputError where a file is missing or altered."""
         folder = Path(path)
         if reason := damage(folder):
             raise InputError(f"checkpoint {folder} is damaged: {reason}")
-        tree = json.loads((folder / FILES[1]).read_text())
-        return _decode(tree, load_file(folder / FILES[0]))
+        try:
+            return decode(json.loads((folder / FILES[1]).read_text()), load_file(folder / FILES[0]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise InputError(f"checkpoint {folder} is none of kravl's: {first_line(error)}") from error
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write(checkpoint: Mapping[str, Any], folder: Path) -> None:
-    tensors: dict[str, Tensor] = {}
-    tree = _encode(checkpoint, tensors)
-    save_file(tensors, folder / FILES[0])
-    (folder / FILES[1]).write_text(json.dumps(tree))
-    manifest = {name: _sha256(folder / name) for name in FILES}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def _write(tensors: Mapping[str, Tensor], state: str, folder: Path) -> None:
+    save_file(dict(tensors), folder / FILES[0])
+    (folder / FILES[1]).write_text(state)
+    manifest = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     for file in [*folder.iterdir(), folder]:
-        _flush(file)
+        flush(file)
+
+
+def _place(temporary: Path, final: Path) -> None:
+    """Rename; what has the name already is put aside first, where `latest` finds it if this process is killed now."""
+    aside = final.with_name(f".{final.name}{ASIDE}")
+    if final.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        final.rename(aside)
+    temporary.replace(final)
+    flush(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with the checkpoint ``folder``, or None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        altered = [name for name in FILES if _sha256(folder / name) != manifest[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__} {error}"
-    return f"{altered[0]} is not what was written" if altered else None
+        manifest = _bounded_json(folder / MANIFEST)
+        for name in FILES:
+            size, told = (folder / name).stat().st_size, manifest[name]
+            if size != told["bytes"]:
+                return f"{name} has {size:,} bytes, {told['bytes']:,} were written"
+            if _sha256(folder / name) != told["sha256"]:
+                return f"{name} is not what was written"
+        _bounded_json(folder / FILES[1])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{type(error).__name__} {first_line(error)}"
+    return None
 
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint of ``folder``; damaged ones are passed over with a warning, leftovers swept."""
+    for aside in folder.glob(f".*.ckpt{ASIDE}"):
+        final = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+        shutil.rmtree(aside) if final.exists() else aside.rename(final)
     for leftover in folder.glob(".*.ckpt.*"):
         shutil.rmtree(leftover)
-    for path in sorted(folder.glob("*.ckpt"), key=lambda p: int(p.stem.split("=")[-1]), reverse=True):
+    for path in newest_first(folder):
         if not (reason := damage(path)):
             return path
         log.warning("checkpoint %s is damaged (%s); going back to the one before", path, reason)
@@ -91,43 +119,18 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
-def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON; tensors are put aside under numbers, dictionaries become lists of pairs (keys may be ints)."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().contiguous().clone()
-        return {"tensor": name}
-    if isinstance(value, Mapping):
-        return {"pairs": [[key, _encode(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(item, tensors) for item in value]}
-    if isinstance(value, list):
-        return [_encode(item, tensors) for item in value]
-    assert value is None or isinstance(value, bool | int | float | str), f"cannot save a {type(value).__name__}"
-    return value
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints ``step=<number>.ckpt`` of ``folder``, whole or not."""
+    steps = {path: path.stem.removeprefix("step=") for path in folder.glob("step=*.ckpt")}
+    return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda p: -int(steps[p]))
 
 
-def _decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if isinstance(tree, list):
-        return [_decode(item, tensors) for item in tree]
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, content),) = tree.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "tuple":
-        return tuple(_decode(item, tensors) for item in content)
-    return {key: _decode(item, tensors) for key, item in content}
+def _bounded_json(file: Path) -> Any:
+    if file.stat().st_size > MOST_JSON:
+        raise ValueError(f"{file.name} has more than {MOST_JSON:,} bytes")
+    return json.loads(file.read_text())
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

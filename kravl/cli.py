@@ -16,8 +16,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kravl.chosen_files import check_composed, check_files
 from kravl.config import CONFIGS, experiments, methods, register
-from kravl.errors import InputError, first_line, unknown
+from kravl.errors import InputError, first_line, printable, unknown
+from kravl.interpolations import refuse_foreign
 
 EXIT_INPUT = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -70,7 +72,7 @@ def _as_methods(arguments: Sequence[str]) -> list[str]:
 
 
 def _report(error: InputError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     return EXIT_INPUT
 
 
@@ -88,16 +90,29 @@ def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool =
     """The config, within Hydra's ``initialize_config_dir``; raises as `check` does."""
     try:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
+        for argument in arguments:
+            refuse_foreign({"an argument": argument}, "the command line")
+        check_files(overrides, CONFIGS)
         if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
             raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
+        for further in _further_choices(overrides):
+            check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
         config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
+        check_composed(config, {o.key_or_group for o in overrides})
     except (HydraException, OmegaConfBaseException) as error:
         raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
-    if config.plugins and not any(o.key_or_group == "plugins" for o in overrides):
-        raise InputError(f"a config file allows plugins={config.plugins}; only the command line may")
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
     return config
+
+
+def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Overrides with each but the first of the files that a sweep is over; of all else the first value."""
+    first = [_first_of_sweep(o) for o in overrides]
+    for i, override in enumerate(overrides):
+        if override.is_sweep_override() and (CONFIGS / override.key_or_group).is_dir():
+            for value in list(override.sweep_string_iterator())[1:]:
+                yield [*first[:i], f"{override.get_key_element()}={value}", *first[i + 1 :]]
 
 
 def _first_of_sweep(override: Override) -> str:

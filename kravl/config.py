@@ -102,6 +102,8 @@ class Config:
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     overwrite: bool = False  # redo a finished run
+    resume: str | None = None  # go on in this run's folder, by the settings that it was started with
+    force: bool = False  # with resume: by those of this command
     tracking: str = "wandb"  # none | wandb | csv
     plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
 

@@ -1,5 +1,6 @@
 """What a user wrote is wrong: one line that names the received value and the nearest legal ones."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,3 +27,19 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     """The first line of an exception's message, at most ``limit`` characters, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else type(error).__name__
+
+
+def require_name(kind: str, name: object) -> str:
+    """``name``, which is to be a file or a folder and to stand in tables.
+
+    Raises:
+        InputError: it is empty, holds anything but letters, digits, '_', '.', '+', '-', or has a path or an escape in it.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,199}", name):
+        raise InputError(f"{kind} {str(name)[:80]!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
+    return name
+
+
+def printable(text: object) -> str:
+    """``text`` for a terminal: what a foreign file may have put in it to steer the terminal is spelt out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))

@@ -7,6 +7,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from kravl.pieces import Pieces
+
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
 
 
@@ -38,9 +40,11 @@ class _Pass(LightningModule):
         super().__init__()
         self.classifier = classifier
         self.rows: list[Tensor] = []
+        self._pieces = Pieces()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.rows.append(self.classifier.image_features(batch[0]).cpu())
+        features = self._pieces.encode(self.classifier.image_features, batch[0], "loading.eval_batch_size")
+        self.rows.append(features.cpu())
 
 
 def image_features(trainer: Trainer, classifier: Classifier, loader: Iterable[Batch]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from kravl.errors import InputError
+from kravl.pieces import Pieces
+
 
 class DivergedError(RuntimeError):
-    """The loss is not a number; the last checkpoint was written before that."""
+    """Loss or gradient are not numbers; ``indices`` are the batch's, the last checkpoint was written before that."""
+
+    def __init__(self, message: str, indices: Sequence[int]) -> None:
+        super().__init__(message)
+        self.indices = list(indices)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Learner(LightningModule):
         self.classifier = classifier
         self.optim = optim
         self.seed = seed
+        self.pieces = Pieces()
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -55,10 +63,11 @@ class Learner(LightningModule):
         return {name: p.detach() for name, p in self.trainable().items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
-        """Inverse of `state_dict`. Raises RuntimeError where the checkpoint trains other parameters."""
+        """Inverse of `state_dict`. Raises InputError where the checkpoint trains other parameters."""
         parameters = self.trainable()
-        if difference := sorted(parameters.keys() ^ state_dict.keys()):
-            raise RuntimeError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
+        ours, theirs = ({(name, *t.shape) for name, t in state.items()} for state in (parameters, state_dict))
+        if difference := sorted(ours ^ theirs):
+            raise InputError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state_dict[name])
@@ -67,17 +76,36 @@ class Learner(LightningModule):
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        logits = self.classifier(batch.images)
+        self._indices = batch.indices
+        logits = self.classifier(batch.images) if self.pieces.size is None else self._in_pieces(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
         if not torch.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss.item()} at step {self.global_step}, epoch {self.current_epoch}, batch {batch_idx} "
-                f"(images {batch.indices.tolist()[:8]}, ...); lower optim.lr or raise optim.warmup_steps"
-            )
+            raise self._diverged(f"the loss is {loss.item()}", f"batch {batch_idx}")
         self.accuracy(logits, batch.labels)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/accuracy", self.accuracy, prog_bar=True, on_step=False, on_epoch=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # half precision: its scaler skips such steps and lowers its scale
+        gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
+
+    def _in_pieces(self, images: Tensor) -> Tensor:
+        if images.dim() == 2:  # features in place of images: nothing large is left to compute
+            return self.classifier(images)
+        return self.classifier.logits(self.pieces.encode_again(self.classifier.image_features, images))
+
+    def _diverged(self, what: str, where: str) -> DivergedError:
+        indices = self._indices.tolist()
+        return DivergedError(
+            f"{what} at step {self.global_step}, epoch {self.current_epoch}, {where} "
+            f"(images {indices[:8]}, ...); lower optim.lr or raise optim.warmup_steps",
+            indices,
+        )
 
     def configure_optimizers(self) -> Any:
         head = {id(p) for p in self.classifier.head_parameters()}

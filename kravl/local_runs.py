@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 from kravl.errors import InputError
 from kravl.local_crew import Crew
 from kravl.local_worker import LOG, Status, Told
-from kravl.record import RunFolder, in_use, write_whole
+from kravl.lock import in_use
+from kravl.record import RunFolder
+from kravl.whole_file import write_whole
 
 FAILED = "failed.json"  # in a run's folder: why it failed
 POLL = 0.5  # seconds between looks at `stop` and at the runs of other processes

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 from kravl.config import register
 from kravl.errors import InputError
-from kravl.record import InUseError
+from kravl.interruption import EXIT_RESUMABLE
+from kravl.lock import InUseError
 
 LOG = "log.txt"  # in a run's folder
-EXIT_RESUMABLE = 75  # as in run.py, which would load torch here
 Status = Literal["done", "failed", "stopped", "elsewhere"]
 
 
@@ -43,7 +43,8 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
             connection.send(_train(cfg, threads))
         except SystemExit as ended:
             stopped = ended.code == EXIT_RESUMABLE
-            connection.send(Told("stopped" if stopped else "failed", str(ended.code), last=True))
+            reason = str(ended.code).removeprefix("error: ")
+            connection.send(Told("stopped" if stopped else "failed", reason, last=True))
             raise
 
 

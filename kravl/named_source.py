@@ -14,6 +14,7 @@ from kravl.data import catalog
 from kravl.data.source import Samples, Source
 from kravl.data.split_file import SplitFile
 from kravl.errors import unknown
+from kravl.foreign_text import read_yaml
 
 SPLITS = ("train", "val", "test")
 
@@ -30,7 +31,7 @@ def data_sets() -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = OmegaConf.to_container(OmegaConf.load(path))
+    content = OmegaConf.to_container(read_yaml(path))
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 

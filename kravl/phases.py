@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from kravl.interruption import poll
+
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -24,7 +26,8 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure the block; one that raises leaves no entry."""
+        """Measure the block; one that raises leaves no entry. Raises Interrupted where the process was asked to end."""
+        poll()
         _forget_peaks()
         begin = time.perf_counter()
         yield

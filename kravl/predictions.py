@@ -13,6 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from kravl.errors import InputError
 from kravl.features import Batches
+from kravl.pieces import Pieces
 
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
 # positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
@@ -81,6 +82,7 @@ class _Pass(LightningModule):
         self.takes = kept if kept == {} else None
         self.rows = cast(Sequence[_Rows], nn.ModuleList(_Rows() for _ in classes))
         self.predictions: dict[str, Predictions] = {}
+        self._pieces = Pieces()
 
     def on_test_start(self) -> None:
         # the trainer tests under inference mode, whose tensors could not take part in training afterwards
@@ -90,7 +92,7 @@ class _Pass(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels, indices = batch
         name, columns = list(self.classes.items())[dataloader_idx]
-        features = images if images.dim() == 2 else self.classifier.image_features(images)
+        features = images if images.dim() == 2 else self._encoded(images)
         if self.takes is not None:
             self.takes.setdefault(name, Batches()).add(features, labels, indices)
         logits = _select(self.classifier.logits(features), columns)
@@ -104,6 +106,9 @@ class _Pass(LightningModule):
             raise FloatingPointError(f"evaluation set {name!r}: the logits of image {image} are not finite")
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
         self.rows[dataloader_idx].update(Predictions(indices, labels, predicted, confidence, loss))
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        return self._pieces.encode(self.classifier.image_features, images, "loading.eval_batch_size")
 
     def on_test_epoch_end(self) -> None:
         for name, rows in zip(self.classes, self.rows, strict=True):

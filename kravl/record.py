@@ -1,12 +1,10 @@
 """The folder of a run and what it keeps: config.yaml, metrics.json (repeatable bit for bit), cost.json (measured)."""
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,22 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kravl.errors import InputError, nearest
+from kravl.errors import InputError, nearest, require_name
+from kravl.lock import Lock
+from kravl.whole_file import sweep, write_whole
 
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
-WHERE = (
-    "runs",
-    "study",
-    "overwrite",
-    "tracking",
-    "data_root",
-    "cache_root",
-)  # where a run happens, not what it computes
-
-
-class InUseError(InputError):
-    """Another process owns the folder."""
+LOCKS = {".lock", ".owner"}
+# where and whether a run happens, not what it computes
+WHERE = ("runs", "study", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
 
 
 @dataclass(frozen=True)
@@ -66,69 +57,42 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:
-    """``<runs>/<name>/seed<seed>-<hash of the unresolved config>``."""
+    """``<runs>/<name>/seed<seed>-<hash of the unresolved config>``.
+
+    Raises:
+        InputError: ``name`` is no plain folder name.
+    """
+    require_name("name", name)
     text = json.dumps(identity(config), sort_keys=True)
     return Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @contextmanager
-def open_run(runs: str, name: str, seed: int, config: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
-    """Within the block this process owns ``<runs>/<name>/seed<seed>-<hash of the config>``, made if it is not there.
+def open_run(path: Path, overwrite: bool) -> Iterator[RunFolder]:
+    """Within the block this process owns the run folder ``path``, made if it is not there.
 
     Raises:
-        InputError: a name that is no plain folder name, a folder that cannot be written, or one that another
-            process is writing.
+        InputError: a folder that cannot be written, or one that another process is writing.
     """
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise InputError(f"name {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
-    path = folder_of(runs, name, seed, config)
     if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # Lightning starts this command again for each further device
         yield RunFolder(path)
         return
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = own(path)
+        lock = Lock(path)
+        sweep(path)
         if overwrite:
             for old in path.iterdir():
-                if old.name != ".lock":
+                if old.name not in LOCKS:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
     except OSError as error:
         raise InputError(f"the run folder {path} cannot be written: {error.strerror}; pass runs=/a/folder") from error
     try:
         yield RunFolder(path)
     finally:
-        if [p.name for p in path.iterdir()] == [".lock"]:  # nothing was begun: a user's mistake leaves no folder
+        if {p.name for p in path.iterdir()} <= LOCKS:  # nothing was begun: a user's mistake leaves no folder
             shutil.rmtree(path)
-        os.close(lock)
-
-
-def own(path: Path) -> int:
-    """The lock of a folder with one owner, to be closed; the kernel frees it when its process ends, however it ends.
-
-    Raises InUseError where another process has it.
-    """
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        owner = (path / ".lock").read_text() or "unknown"
-        raise InUseError(f"the run folder {path} is in use by process {owner}; wait for it or change name=") from None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
-
-
-def in_use(path: Path) -> bool:
-    """Whether a process owns the folder."""
-    try:
-        with (path / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        lock.release()
 
 
 def find_run(run: str) -> RunFolder:
@@ -149,16 +113,6 @@ def find_run(run: str) -> RunFolder:
     if not folder.finished:
         raise InputError(f"the run {found[0]} is not finished; give its train command again to go on")
     return folder
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary file beside it, so that a reader sees the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def provenance() -> dict[str, Any]:

@@ -5,25 +5,29 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from kravl.adapters.store import load_adapters
 from kravl.assemble import Parts, assemble
 from kravl.config import Config
 from kravl.errors import InputError, first_line
+from kravl.foreign_text import read_yaml
+from kravl.interpolations import refuse_foreign
 from kravl.record import RunFolder
 
 
 def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
-    """The config that the run was started with, merged with ``changes``.
+    """The config that the run was started with, merged with ``changes``; packages to build from are those of these.
 
     Raises:
-        InputError: it is no longer one, or the changes do not fit it.
+        InputError: it is no longer one, refers to what a config must not, or the changes do not fit it.
     """
+    path = folder.path / "config.yaml"
+    written = read_yaml(path)
+    refuse_foreign(OmegaConf.to_container(written), str(path))
     try:
-        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(folder.path / "config.yaml"), changes)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"{folder.path}/config.yaml does not fit: {first_line(error)}") from error
+        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), written, {"plugins": []}, changes)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"{path} does not fit: {first_line(error)}") from error
     return saved
 
 
@@ -34,5 +38,5 @@ def restore(cfg: Config, folder: RunFolder) -> Parts:
         InputError: as `assemble` and `load_adapters`.
     """
     parts = assemble(cfg)
-    load_adapters(parts.adapters, folder.adapter)
+    load_adapters(parts.adapters, folder.adapter, parts.facts)
     return parts

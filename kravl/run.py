@@ -3,6 +3,8 @@
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,20 +16,23 @@ from rich.console import Console
 from kravl.adapters.diagnosis import Diagnosis
 from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
-from kravl.checkpoint import CheckpointError, latest
+from kravl.checkpoint import CheckpointError
 from kravl.config import Config, EvaluateConfig
 from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
-from kravl.errors import InputError
+from kravl.errors import require_name
 from kravl.evaluation import IN_DOMAIN, Results, comparison_table, curve_points, curve_table, score, wise_ft
-from kravl.features import image_features
-from kravl.learner import DivergedError, Learner, OptimSettings
+from kravl.fitting import fit
+from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening
+from kravl.learner import DivergedError
 from kravl.learning_curve import LearningCurve
 from kravl.phases import Phases
+from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
-from kravl.record import RunFolder, find_run, identity, open_run, provenance, write_whole
+from kravl.record import RunFolder, find_run, folder_of, identity, open_run, provenance
 from kravl.restore import restore, saved_config
 from kravl.result import cost, describe, scores
+from kravl.resumption import mention_unfinished, to_go_on
 from kravl.trace import SPECTRA_FILE, Trace
 from kravl.tracking import (
     Identity,
@@ -39,23 +44,49 @@ from kravl.tracking import (
     log_summary,
     make_logger,
 )
-from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
+from kravl.trainer import Checkpoints, Polling, check_settings, limits, make_trainer
 from kravl.wandb_results import log_result
+from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
 Curve = dict[float, dict[str, Predictions]]
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
 
 
 def train(cfg: Config) -> dict[str, Any]:
-    """Adapt a pretrained classifier to a few-shot set, evaluate it in and out of distribution, record the result."""
+    """Adapt a pretrained classifier to a few-shot set, evaluate it in and out of distribution, record the result.
+
+    Raises:
+        InputError: what is wrong in ``cfg``.
+        SystemExit: 75 where the process was asked to end, else the reason; the same command goes on.
+    """
     config = plain(cfg, resolve=False)
-    with open_run(cfg.runs, cfg.name, cfg.seed, config, cfg.overwrite) as folder:
+    path = folder_of(cfg.runs, cfg.name, cfg.seed, config)
+    if cfg.resume is not None:
+        path = to_go_on(cfg.resume, config, cfg.force)
+    with ending_well(), open_run(path, cfg.overwrite) as folder:
         if folder.finished:
             log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
             return folder.metrics()
+        mention_unfinished(path, config)
         return _train(cfg, config, folder)
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Within the block a request to end is heard, and every known reason to stop is one line and an exit code.
+
+    Raises:
+        SystemExit: see `train`.
+    """
+    with listening():
+        try:
+            yield
+        except (Interrupted, SIGTERMException) as stop:
+            log.warning("stopped as asked (%s); the same command goes on", stop or "SIGTERM")
+            sys.exit(EXIT_RESUMABLE)
+        except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
+            sys.exit(f"error: {error}")
 
 
 def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -73,15 +104,16 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
     trace = Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(diagnosis, cfg.spectrum_every, trace, partial(log_histograms, logger))
-    callbacks = [Checkpoints(folder.checkpoints, cfg.checkpoint_every), monitor, LearningCurve(folder.path)]
+    # a state has its spectra and its part of the curve
+    callbacks = [monitor, LearningCurve(folder.path), Checkpoints(folder.checkpoints, cfg.checkpoint_every)]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
-    fit(trainer, cfg, parts, folder, phases)
+    fit(trainer, cfg, parts, folder.checkpoints, phases)
     with phases.phase("evaluate"):
         curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=cfg.optim.epochs != 0)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
-    save_adapters(parts.adapters, folder.adapter)
+    save_adapters(parts.adapters, folder.adapter, parts.facts)
     details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
     measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
     folder.write("cost", measured)
@@ -92,30 +124,6 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info("%s", folder.path / "metrics.json")
     return metrics
-
-
-def fit(trainer: Trainer, cfg: Config, parts: Parts, folder: RunFolder, phases: Phases) -> None:
-    """Train from the newest whole checkpoint of the run, or from the start."""
-    if cfg.optim.epochs == 0:
-        return
-    optim = cfg.optim
-    settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
-    learner = Learner(parts.classifier, settings, cfg.seed)
-    if not learner.trainable():
-        raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
-    if parts.classifier.features_are_fixed() and (images := parts.data.repeated_images()) is not None:
-        with phases.phase("features"):
-            parts.data.train_on(image_features(trainer, parts.classifier, images))
-    if resumed := latest(folder.checkpoints):
-        log.info("going on from %s", resumed)
-    try:
-        with phases.phase("train"):
-            trainer.fit(learner, parts.data, ckpt_path=resumed)
-    except SIGTERMException:
-        log.warning("stopped by SIGTERM; the same command goes on from step %d", trainer.global_step)
-        sys.exit(EXIT_RESUMABLE)
-    except (DivergedError, CheckpointError) as error:
-        sys.exit(f"error: {error}; the states before that are in {folder.checkpoints}")
 
 
 def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Curve]:
@@ -142,6 +150,7 @@ def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tupl
 def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     """Evaluate a finished run on the sets of ``cfg.evaluation``; writes ``evaluations/<name>.json`` in its folder."""
     curve_points(cfg.alphas, zero_shot=True)
+    require_name("evaluation.name", cfg.evaluation.name)
     folder = find_run(cfg.run)
     saved = saved_config(folder, {key: cfg[key] for key in ("trainer", "loading", "plugins")})  # type: ignore[index]
     saved.evaluation = cfg.evaluation
@@ -149,8 +158,9 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     saved.cache_root = cfg.cache_root
     parts = restore(saved, folder)
     parts.data.check()
-    trainer = make_trainer(saved.trainer, {}, folder.path, logger=False)
-    curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
+    trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
+    with ending_well():
+        curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
     results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)

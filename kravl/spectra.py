@@ -41,7 +41,9 @@ def spectra(cfg: Any) -> None:
     if not wanted:
         raise InputError("run=[] names no run; give run=FOLDER or run=[A,B]")
     folders = [find_run(run) for run in wanted]
-    traces = {name: trace_of(folder, cfg.exact) for name, folder in zip(_names(folders), folders, strict=True)}
+    traces = {
+        name: trace_of(folder, cfg.exact, cfg.plugins) for name, folder in zip(_names(folders), folders, strict=True)
+    }
     out = Path(cfg.out) if cfg.out else folders[0].path / "spectra"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def spectra(cfg: Any) -> None:
     report(traces, out)
 
 
-def trace_of(folder: "RunFolder", exact: bool) -> "Trace":
+def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "Trace":
     """What the run recorded; of an older run, or ``exact``, its end is measured anew from the adapter's file.
 
     Raises:
@@ -63,7 +65,7 @@ def trace_of(folder: "RunFolder", exact: bool) -> "Trace":
     path = folder.path / SPECTRA_FILE
     trace = read_trace(path) if path.exists() else Trace(path)
     if exact or not trace.steps:
-        adapters = restore(saved_config(folder, {}), folder).adapters
+        adapters = restore(saved_config(folder, {"plugins": list(plugins)}), folder).adapters
         if not adapters.adapters:
             raise InputError(f"the run {folder.path} adapts no matrix; its update has no spectrum")
         diagnosis = Diagnosis(adapters, "exact" if exact else "fast")

@@ -1,7 +1,6 @@
 """The compact file of a run's spectra: every quantity by step and site, and the singular values at the end."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kravl.errors import InputError
+from kravl.foreign_text import json_object
+from kravl.whole_file import write_whole
 
 SPECTRA_FILE = "spectra.safetensors"
 VALUES = "singular_values."
@@ -55,25 +56,32 @@ class Trace:
         tensors |= {VALUES + site: values.float().contiguous() for site, values in self.singular_values.items()}
         # one entry, because safetensors writes several in random order
         content = save(tensors, {"kravl": json.dumps({"sites": sites, "quantities": names})})
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        partial.write_bytes(content)
-        partial.replace(self.path)
+        write_whole(self.path, content)
 
 
 def read_trace(path: Path) -> Trace:
     """What `Trace` wrote. Raises InputError for a file that is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            head = json.loads((file.metadata() or {})["kravl"])
+            head = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {str(path)!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as the spectra of a run: {error}") from error
+    sites, names = head.get("sites"), head.get("quantities")
+    at, rows = tensors.get("steps"), tensors.get("quantities")
+    if not (_texts(sites) and _texts(names)) or at is None or rows is None or at.is_floating_point() or at.dim() != 1:
+        raise InputError(f"{str(path)!r} is not the spectra of a run: sites, quantities or steps are missing")
+    assert isinstance(sites, list)
+    assert isinstance(names, list)
+    if rows.shape != (shape := (len(at), len(sites), len(names))) and rows.numel():
+        raise InputError(f"{str(path)!r} is damaged: it has quantities {tuple(rows.shape)}, not {shape}")
     steps: dict[int, Statistics] = {
-        step: {
-            site: dict(zip(head["quantities"], values, strict=True))
-            for site, values in zip(head["sites"], sites, strict=True)
-        }
-        for step, sites in zip(tensors["steps"].tolist(), tensors["quantities"].tolist(), strict=True)
+        step: {site: dict(zip(names, values, strict=True)) for site, values in zip(sites, of_sites, strict=True)}
+        for step, of_sites in zip(at.tolist(), rows.tolist(), strict=bool(rows.numel()))
     }
     values = {name.removeprefix(VALUES): t.double() for name, t in tensors.items() if name.startswith(VALUES)}
     return Trace(path, steps, values)
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from kravl.checkpoint import SafeCheckpointIO
+from kravl.checkpoint import SafeCheckpointIO, newest_first
 from kravl.errors import InputError, first_line, unknown
+from kravl.interruption import Interrupted, listen, poll, requested
 
 # Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
 NOISE = (
@@ -22,6 +23,7 @@ NOISE = (
     r"Precision bf16-mixed is not supported by the model summary",
     r"The number of training batches .* is smaller than the logging interval",
 )
+KEPT = 2  # checkpoints
 OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -33,24 +35,69 @@ OURS = {
 }
 
 
-class Checkpoints(ModelCheckpoint):
-    """The last two states, every so many steps, and once more when a scheduler asks the process to end."""
+class Polling(Callback):
+    """Leaves an evaluation, or a pass that computes features, between two batches when asked to end."""
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        listen()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
+        poll()
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        poll()
+
+
+class Checkpoints(Polling):
+    """The last two states: every so many optimiser steps, at the start, at the end, and when asked to end.
+
+    All are taken after a whole optimiser step, so that no gradient is half summed up.
+
+    Args:
+        folder: gets ``step=<number>.ckpt``.
+        every: optimiser steps between two.
+    """
 
     def __init__(self, folder: Path, every: int) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="{step}",
-            monitor="step",
-            mode="max",
-            save_top_k=2,
-            every_n_train_steps=every,
-            save_on_exception=True,
-        )
+        self.folder, self.every = folder, every
+        self._saved = self._last = -1
 
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        # SIGTERM is raised between batches; any other exception may leave a half-made or not-a-number step
-        if isinstance(exception, SIGTERMException):
-            super().on_exception(trainer, pl_module, exception)
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        listen()
+        self._saved = self._last = trainer.global_step
+        if not trainer.ckpt_path:
+            self._save(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step, before = trainer.global_step, self._last
+        self._last = step
+        if step == before:  # gradients are being accumulated
+            return
+        asked = requested() if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(requested(), False)
+        if asked or step % self.every == 0:
+            _count_epochs(trainer)
+            self._save(trainer)
+        if asked:
+            raise Interrupted(f"step {step}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step != self._saved:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saved = trainer.global_step
+        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
+        if trainer.is_global_zero:
+            for old in newest_first(self.folder)[KEPT:]:
+                trainer.strategy.remove_checkpoint(old)
+
+
+def _count_epochs(trainer: Trainer) -> None:
+    """Of a run that went on from the end of an epoch, Lightning 2.6 counts the next one as not begun.
+
+    A state saved within it would then begin the epoch once more.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.current, progress.total):
+        count.ready = count.started = trainer.current_epoch + 1  # type: ignore[attr-defined]
 
 
 def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, shots: int | None) -> dict[str, int]:
@@ -93,7 +140,6 @@ def make_trainer(
     _quiet()
     check_settings(settings)
     bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
-    keeps = any(isinstance(callback, Checkpoints) for callback in callbacks)
     try:
         return Trainer(
             **settings,
@@ -102,7 +148,7 @@ def make_trainer(
             logger=logger,
             callbacks=[*callbacks, *bar],
             plugins=[SafeCheckpointIO()],
-            enable_checkpointing=keeps,
+            enable_checkpointing=False,  # Lightning's own: kravl's are a callback,
         )
     except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
         raise InputError(f"trainer: {first_line(error)}") from error

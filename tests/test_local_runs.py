@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from omegaconf import OmegaConf
 from kravl.errors import InputError
 from kravl.local_crew import Crew, gpus
 from kravl.local_runs import FAILED, Outcome, train_all
-from kravl.record import RunFolder, folder_of, own
+from kravl.lock import Lock
+from kravl.record import RunFolder, folder_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
     runs = [planned(f"name={name}", *(["targets=[nothing]"] if name == "mistaken" else [])) for name in names]
     folder = {name: path for name, (path, _) in zip(names, runs, strict=True)}
     folder["owned"].mkdir(parents=True)
-    lock = own(folder["owned"])
+    lock = Lock(folder["owned"])
     told: dict[str, list[Outcome]] = {name: [] for name in names}
 
     for outcome in train_all(runs, jobs=1):
@@ -40,7 +40,7 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
             process.kill()
         if outcome.status == "done" and names[outcome.position] == "good":
             assert not told["owned"]
-            os.close(lock)
+            lock.release()
 
     ends = {name: outcomes[-1] for name, outcomes in told.items()}
     assert [ends[name].status for name in names] == ["failed", "failed", "done", "done"]

@@ -7,10 +7,15 @@ import sys
 import pytest
 
 from kravl.errors import InputError
-from kravl.record import find_run, identity, provenance, write_whole
-from kravl.record import open_run as opened
+from kravl.record import find_run, folder_of, identity, provenance
+from kravl.record import open_run as open_path
+from kravl.whole_file import write_whole
 
 CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
+
+
+def opened(runs, name, seed, config, overwrite):
+    return open_path(folder_of(runs, name, seed, config), overwrite)
 
 
 def open_run(*arguments):
@@ -26,8 +31,8 @@ def finish(folder):
 
 def open_in_another_process(runs, config=CONFIG):
     code = (
-        "from kravl.record import open_run\n"
-        f"with open_run({str(runs)!r}, 'name', 1, {config!r}, False) as folder: print(folder.path.name)"
+        "from kravl.record import folder_of, open_run\n"
+        f"with open_run(folder_of({str(runs)!r}, 'name', 1, {config!r}), False) as folder: print(folder.path.name)"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -88,7 +93,7 @@ def test_overwrite_empties_the_folder(tmp_path):
 
     with opened(str(tmp_path), "name", 1, CONFIG, True) as again:
         assert not again.finished
-        assert [p.name for p in again.path.iterdir()] == [".lock"]
+        assert sorted(p.name for p in again.path.iterdir()) == [".lock", ".owner"]
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):

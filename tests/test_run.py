@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import open_clip
@@ -14,7 +10,7 @@ import torch
 from full_disk import full_disk
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
-from tiny_run import CLIP, TINY, VIT
+from tiny_run import CLIP, VIT
 
 from kravl.config import CONFIGS
 from kravl.errors import InputError
@@ -84,52 +80,6 @@ def test_a_finished_run_is_skipped_and_overwrite_does_it_again(tiny_run, tmp_pat
     assert (run_folder(tmp_path) / "metrics.json").stat().st_mtime_ns > written
 
 
-def command(glyphs: Path, runs: Path, *overrides: str) -> list[str]:
-    plain = [override.removeprefix("++") for override in (*TINY, *VIT)]
-    return [sys.executable, "train.py", *plain, f"data_root={glyphs}", f"runs={runs}", "optim.epochs=12", *overrides]
-
-
-def start_and_stop(arguments: list[str], runs: Path, stop: signal.Signals) -> int:
-    """Start a run, wait for its fifth checkpoint, in the middle of its second epoch, and stop it."""
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(runs.glob("*/*/checkpoints/step=5.ckpt")):
-        assert process.poll() is None, "the run ended before it was stopped"
-        assert time.monotonic() < deadline, "no checkpoint"
-        time.sleep(0.005)
-    process.send_signal(stop)
-    return process.wait(timeout=60)
-
-
-def test_a_run_that_was_killed_goes_on_and_ends_like_one_that_was_not(glyphs, tiny_run, tmp_path):
-    unbroken = record(tiny_run(f"runs={tmp_path}/unbroken", "optim.epochs=12"))
-    arguments = command(glyphs, tmp_path / "broken")
-
-    assert start_and_stop(arguments, tmp_path / "broken", signal.SIGKILL) == -signal.SIGKILL
-    newest = max(
-        (run_folder(tmp_path, "broken") / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem.split("=")[1])
-    )
-    (newest / "tensors.safetensors").write_bytes(b"torn")  # as if the disk had lost the last save
-    again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
-
-    assert f"checkpoint {newest} is damaged" in again.stdout
-    assert "going on from" in again.stdout
-    assert (run_folder(tmp_path, "broken") / "metrics.json").read_bytes() == unbroken
-    for name in ("adapter.safetensors",):
-        ours, theirs = (load_file(run_folder(tmp_path, runs) / name) for runs in ("broken", "unbroken"))
-        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
-
-
-def test_a_run_that_is_asked_to_end_saves_and_says_that_it_is_not_finished(glyphs, tmp_path):
-    arguments = command(glyphs, tmp_path / "runs", "checkpoint_every=5", "optim.epochs=40")
-
-    assert start_and_stop(arguments, tmp_path / "runs", signal.SIGTERM) == 75
-
-    folder = run_folder(tmp_path)
-    assert not (folder / "metrics.json").exists()
-    assert list((folder / "checkpoints").glob("step=*.ckpt"))
-
-
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_run, tmp_path):
     train(tiny_run(f"runs={tmp_path}/whole", "optim.epochs=1"))
     halves = ("loading.batch_size=4", "loading.min_batches=6", "++trainer.accumulate_grad_batches=2")
@@ -142,7 +92,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_run, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_keeps_the_states_before(tiny_run, tmp_path):
-    with pytest.raises(SystemExit, match=r"the loss is nan at step \d+, epoch \d, batch \d .*lower optim.lr"):
+    with pytest.raises(SystemExit, match=r"is (nan|inf) at step \d+, epoch \d, .*lower optim.lr.* D/\d.png.*good"):
         train(tiny_run("optim.lr=1e30", "trainer.gradient_clip_val=null"))
 
     folder = run_folder(tmp_path)

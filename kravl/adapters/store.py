@@ -1,7 +1,7 @@
 """Adapters as one safetensors file: what trained, how it was made, and on which weights."""
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,49 +11,51 @@ import kravl
 from kravl.adapters.digest import sha256
 from kravl.adapters.set import AdapterSet
 from kravl.errors import InputError
+from kravl.foreign_text import json_object
+from kravl.whole_file import write_whole
 
 METADATA_KEY = "kravl"
+SHOWN = 300  # characters of a foreign description in an error
 
 
-def save_adapters(adapters: AdapterSet, path: Path) -> None:
+def save_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
     """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as JSON in its metadata.
+
+    ``facts`` are what else a model must have in common with this one, such as the classes in their order.
 
     The file appears whole or not at all: it is written beside ``path`` and moved there. Equal sets make equal files.
     """
     tensors = {name: tensor.contiguous() for name, tensor in adapters.state_dict().items()}
     record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
+    record |= {"facts": dict(facts or {})}
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
-def load_adapters(adapters: AdapterSet, path: Path) -> None:
+def load_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
     """Load what `save_adapters` wrote into equal adapters on equal base weights.
 
     Raises:
-        InputError: no such file, not whole, or of another method, other sites, hyper-parameters or base weights;
-            nothing has changed.
+        InputError: no such file, not whole, or of another method, other sites, hyper-parameters, base weights or
+            ``facts`` (of an older file that has none they are not asked); nothing has changed.
         RuntimeError: the adapters are merged.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
     for key, ours in _identity(adapters).items():
         if (theirs := record.get(key)) != ours:
             raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, theirs, ours)}")
+    if (theirs := record.get("facts")) and facts and theirs != facts:
+        raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', theirs, dict(facts))}")
     if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
+    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are no numbers")
     adapters.load_state_dict(tensors)
 
 
@@ -66,7 +68,7 @@ def _identity(adapters: AdapterSet) -> dict[str, object]:
 
 def _difference(key: str, theirs: object, ours: object) -> str:
     if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return f"its {key} is {theirs}, the model's {ours}"
+        return f"its {key} is {str(theirs)[:SHOWN]}, the model's {str(ours)[:SHOWN]}"
     names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     values = [{name: part.get(name) for name in names[:3]} for part in (theirs, ours)]
-    return f"its {key} differ in {len(names)}: {values[0]}, the model's {values[1]}"
+    return f"its {key} differ in {len(names)}: {str(values[0])[:SHOWN]}, the model's {str(values[1])[:SHOWN]}"

@@ -1,6 +1,5 @@
 """Targets from files: pretrained weights, and what full fine-tuning added to them."""
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from kravl.approximation.target import Shape, Target
 from kravl.errors import InputError, nearest
+from kravl.foreign_text import json_object
 
 SHIPPED = Path(__file__).parents[1] / "backbones/kravl_tiny/weights.safetensors"
 FULL = "kravl.adapters.full.Full"
@@ -51,7 +51,7 @@ class Delta(Target):
 def _read(path: Path, pattern: str, method: str | None = None) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
-            found = json.loads((file.metadata() or {}).get("kravl", "{}")).get("method")
+            found = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {path}").get("method")
             if method and found != method:
                 raise InputError(f"{path} is of {found}; only {method} stores its update as it is")
             matrices = [name for name in sorted(file.keys()) if len(file.get_slice(name).get_shape()) == 2]
@@ -59,7 +59,7 @@ def _read(path: Path, pattern: str, method: str | None = None) -> Tensor:
             if not matching:
                 raise InputError(f"no matrix {pattern!r} in {path}; the nearest are {nearest(pattern, matrices)}")
             return file.get_tensor(matching[0]).double()
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as a safetensors file: {error}") from error
 
 

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from kravl.backbones.prompt_tree import PromptTree, split
 from kravl.backbones.shared_rows import gather_rows, num_processes, own_share
 from kravl.backbones.text_tower import CausalTextTower
+from kravl.interruption import poll
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -42,7 +43,11 @@ class ClassPrompts(nn.Module):
         """Unit features (C, d), by the weights as they are."""
         pieces = list(self._pieces())
         again = len(pieces) > 1 and torch.is_grad_enabled()
-        encoded = [checkpoint(piece, use_reentrant=False) if again else piece() for piece in pieces]
+        encoded = []
+        for piece in pieces:
+            if not torch.is_grad_enabled():  # a step that trains is finished first
+                poll()
+            encoded.append(checkpoint(piece, use_reentrant=False) if again else piece())
         features = F.normalize(torch.cat(encoded), dim=-1)
         if self._places:
             features = features[torch.tensor(self._places, device=features.device)]

@@ -8,6 +8,7 @@ from torch import nn
 
 from kravl.backbones import tiny
 from kravl.backbones.weights import LOAD_ERRORS, require_hub_file
+from kravl.backbones.weights_file import check_folder, check_model_config, check_weights
 from kravl.errors import InputError, first_line, unknown
 
 
@@ -40,10 +41,13 @@ def _check_place(name: str) -> None:
     schema, _, place = name.partition(":")
     if schema == "hf-hub":
         require_hub_file(place, ["open_clip_config.json"], f"model {name!r}")
+        check_model_config({"model_cfg": open_clip.get_model_config(name)}, f"the config of {name!r}")
     elif schema != "local-dir":
         raise unknown("model source", schema, ("hf-hub", "local-dir"))
     elif not (Path(place) / "open_clip_config.json").is_file():
         raise InputError(f"no open_clip_config.json in {place!r}; local-dir: takes a folder that open_clip saved")
+    else:
+        check_folder(Path(place))
 
 
 def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
@@ -60,6 +64,7 @@ def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
     if not Path(pretrained).is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise InputError(f"{unknown(f'pretrained tag of {name}', pretrained, tags)}; nor is it a file")
+    check_weights(Path(pretrained))
     recorded = _recorded_quick_gelu(Path(pretrained)) if stated is None else stated
     if recorded is None and not in_config and f"{name}-quickgelu" in open_clip.list_models():
         raise InputError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.first_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, require_hub_file
+from kravl.backbones.weights_file import check_weights
 from kravl.errors import InputError, first_line, unknown
 
 
@@ -81,6 +82,7 @@ def _weights(name: str, pretrained: bool | str) -> dict[str, Any]:
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise InputError(f"no checkpoint {pretrained!r}; pass the path of a .safetensors or .pth file, or true")
+        check_weights(Path(pretrained))
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": pretrained}}
     if pretrained:
         config = timm.get_pretrained_cfg(name)

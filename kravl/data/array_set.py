@@ -1,5 +1,6 @@
 """Test images and labels in NumPy files: CIFAR-10.1, and the published corruptions CIFAR-10-C and CIFAR-100-C."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
+from kravl.errors import InputError, first_line
 
 SEVERITIES = 5
 
@@ -84,6 +85,9 @@ def _refuse(name: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8], num
 
 def _load(path: Path) -> NDArray[np.uint8]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        content = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}") from error
+    if not isinstance(content, np.ndarray):
+        raise InputError(f"cannot read {path}: an archive, not one array")
+    return content

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kravl.errors import unknown
+from kravl.errors import InputError, unknown
+from kravl.foreign_text import read_yaml
 
 PLAIN = "a photo of a {}."
 TEMPLATE_SETS = ("single", "plain", "imagenet7", "openai80")
@@ -49,12 +50,22 @@ def templates(name: str, choice: str) -> tuple[str, ...]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What ``card.yaml`` says of the set; empty if there is none."""
+    """What ``card.yaml`` says of the set; empty if there is none.
+
+    Raises:
+        InputError: it is not plain data of bounded size, or names a folder that leads out of the data root.
+    """
     path = folder() / name / "card.yaml"
     if not path.is_file():
         return {}
-    content = OmegaConf.to_container(OmegaConf.load(path))
+    content = OmegaConf.to_container(read_yaml(path))
     assert isinstance(content, dict)
+    for key in ("folders", "needs"):
+        places = content.get(key) or []
+        if not isinstance(places, list) or any(
+            Path(str(p)).is_absolute() or ".." in Path(str(p)).parts for p in places
+        ):
+            raise InputError(f"{path}: {key} must be a list of folders below the data root, not {str(places)[:80]!r}")
     return {str(key): value for key, value in content.items()}
 
 

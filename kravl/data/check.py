@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kravl.errors import InputError
+from kravl.interruption import poll
 
 LISTED = 20
 MAX_THREADS = 8
@@ -35,9 +36,13 @@ def check_images(images_by_set: Mapping[str, Checked]) -> None:
         ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool,
         Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
     ):
-        for problem in progress.track(pool.map(_problem, jobs), total=len(jobs), description="checking images"):
-            if problem is not None:
-                bad.append(problem)
+        try:
+            for problem in progress.track(pool.map(_problem, jobs), total=len(jobs), description="checking images"):
+                poll()
+                if problem is not None:
+                    bad.append(problem)
+        finally:
+            pool.shutdown(cancel_futures=True)  # of an interrupted check, the images that are left
     if bad:
         listed = "\n".join(f"  {line}" for line in bad[:LISTED])
         more = f"\n  and {len(bad) - LISTED} more" if len(bad) > LISTED else ""

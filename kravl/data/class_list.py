@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from kravl.data.source import Source, spoken
+from kravl.data.source import Source, refuse_control, spoken
 from kravl.errors import InputError, unknown
 
 
@@ -36,6 +36,7 @@ def read_class_list(path: str) -> dict[str, str]:
         label, name = (field.strip() for field in row)
         if label in names:
             raise InputError(f"{path}, line {number}: the label {label!r} is there already")
+        refuse_control(f"{path}, line {number}", (label, name))
         names[label] = name
     return names
 

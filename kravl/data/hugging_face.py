@@ -13,6 +13,7 @@ from kravl.data.images import decode_rgb, open_rgb
 from kravl.data.source import Samples, Source
 from kravl.errors import InputError, first_line, unknown
 
+SAFE = 4  # the first release that runs no script of a data set
 Rows = Any  # a datasets.Dataset: the library is an extra
 
 
@@ -124,4 +125,6 @@ def _library() -> Any:
     # in a checkout its own folder datasets is found where the library is not installed
     if library is None or library.__file__ is None:
         raise InputError("data=hf needs Hugging Face's library: pip install 'kravl[hf]'")
+    if int(library.__version__.split(".")[0]) < SAFE:
+        raise InputError(f"datasets {library.__version__} runs code that a data set brings: install datasets >= {SAFE}")
     return library

@@ -13,6 +13,7 @@ from kravl.data.dataset import Batch, EvaluationImages, TrainingFeatures, Traini
 from kravl.data.on_device import CroppedImages, Crops
 from kravl.data.sampling import Draw, EpochSampler, InOrder, Shard
 from kravl.errors import InputError, unknown
+from kravl.interruption import pass_over
 
 MAX_WORKERS = 8
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
         "num_workers": workers,
         "collate_fn": as_made,
         "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": pass_over,
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
 

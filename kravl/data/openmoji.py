@@ -14,6 +14,7 @@ from kravl.data.openmoji_font import character, draw, font_file
 from kravl.data.pictogram_styles import STYLES
 from kravl.data.source import Samples, Source
 from kravl.errors import InputError, unknown
+from kravl.foreign_text import read_yaml
 
 SMALLEST = 16  # pixels: of less no drawing is left
 KEPT = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
@@ -73,6 +74,6 @@ class Pictograms(Source):
 
 
 def _codes() -> Mapping[str, Mapping[str, str]]:
-    content = OmegaConf.to_container(OmegaConf.load(catalog.folder() / "openmoji/classes.yaml"))
+    content = OmegaConf.to_container(read_yaml(catalog.folder() / "openmoji/classes.yaml"))
     assert isinstance(content, dict)
     return {str(name): splits for name, splits in content.items()}

@@ -51,7 +51,10 @@ class PixelFile:
         """Map the file into memory; False if it is missing, unfinished or of other images."""
         try:
             with safe_open(self.path, "numpy") as file:  # checks that it is whole
-                if file.metadata() != {"state": self._state}:
+                if file.metadata() != {"state": self._state} or list(file.keys()) != ["pixels"]:
+                    return False
+                pixels = file.get_slice("pixels")
+                if pixels.get_dtype() != "U8" or tuple(pixels.get_shape()) != self.shape:
                     return False
         except (OSError, SafetensorError):
             return False

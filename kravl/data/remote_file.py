@@ -38,8 +38,11 @@ class RemoteFile:
     to: str = "."
 
     def __post_init__(self) -> None:
+        texts = (self.name, self.to, *self.inner, *self.urls)
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError(f"file {self.name!r} of a card: name, to, inner and urls are texts")
         for place in (self.name, self.to, *self.inner):
-            if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+            if leaves(place):
                 raise InputError(f"file {self.name!r} of a card: {place!r} leaves the folder of the set")
         if "/" in self.name:
             raise InputError(f"file {self.name!r} of a card: a name is no path; its folder is given by `to`")
@@ -47,7 +50,7 @@ class RemoteFile:
             raise InputError(f"file {self.name!r} of a card: no urls")
         for kind, length in HEX_DIGITS.items():
             digest = getattr(self, kind)
-            if digest is not None and not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):
+            if digest is not None and not re.fullmatch(f"[0-9a-f]{{{length}}}", str(digest)):
                 raise InputError(f"file {self.name!r} of a card: {kind} {digest!r} is not {length} hex digits")
 
     @property
@@ -59,17 +62,21 @@ class RemoteFile:
         return None
 
 
+def leaves(place: str) -> bool:
+    """Whether a path of a card leads out of the folder that it starts from."""
+    return PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts or "\0" in place
+
+
 def remote_files(card: Mapping[str, Any]) -> list[RemoteFile]:
     """The ``files`` of a card, then its ``split_file`` where that has an address.
 
     Raises:
         InputError: a key that a file does not have, or a wrong value.
     """
-    listed = [dict(entry) for entry in card.get("files", ())]
-    split_file = dict(card.get("split_file", {}))
-    if split_file.get("urls"):
-        listed.append(split_file)
-    return [_remote_file(entry) for entry in listed]
+    listed, split_file = card.get("files") or [], card.get("split_file") or {}
+    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in [*listed, split_file]):
+        raise InputError("files of a card is a list of name, urls and so on, and split_file is one such file")
+    return [_remote_file(dict(entry)) for entry in [*listed, *([split_file] if split_file.get("urls") else [])]]
 
 
 def _remote_file(entry: dict[str, Any]) -> RemoteFile:
@@ -80,5 +87,7 @@ def _remote_file(entry: dict[str, Any]) -> RemoteFile:
     for key in ("name", "urls"):
         if key not in entry:
             raise InputError(f"a file of a card has no {key}: {entry}")
+    if wrong := [key for key in ("urls", "inner") if not isinstance(entry.get(key, []), list)]:
+        raise InputError(f"file {entry['name']!r} of a card: {wrong[0]} is a list")
     lists: dict[str, Any] = {key: tuple(entry[key]) for key in ("urls", "inner") if key in entry}
     return RemoteFile(**{**entry, **lists})

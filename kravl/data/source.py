@@ -14,6 +14,8 @@ from kravl.data import catalog
 from kravl.data.images import FileOpener, Opener
 from kravl.errors import InputError, unknown
 
+CONTROL = ("Cc", "Zl", "Zp")
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -79,7 +81,7 @@ class Source(ABC):
         identity: what makes two sources the same images: class, folder, domain, ...
 
     Raises:
-        InputError: no class, two classes of one name, or an unknown template set.
+        InputError: no class, two classes of one name, a name that would steer a terminal, or an unknown template set.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Source(ABC):
         self.splits = tuple(splits)
         # two wnids may share one English name (ImageNet has two pairs), two folders may not
         refuse_duplicates(name, class_ids)
+        refuse_control(name, [*class_ids, *(class_names or ())])
         self.class_ids = tuple(class_ids)
         self.class_names = tuple(spoken(c) for c in (class_ids if class_names is None else class_names))
         assert len(self.class_names) == len(self.class_ids)
@@ -137,6 +140,13 @@ class Source(ABC):
 def spoken(name: str) -> str:
     """A class name as a person would write it in a sentence: spaces for ``_``, no doubled or outer spaces."""
     return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+
+
+def refuse_control(where: str, names: Iterable[str]) -> None:
+    """Raise InputError for a name with a control character or a line break: it goes to terminals, tables and pages."""
+    for name in names:
+        if any(unicodedata.category(character) in CONTROL for character in name):
+            raise InputError(f"{where}: the name {name[:80]!r} holds a control character; rename it")
 
 
 def refuse_duplicates(where: str, names: Iterable[str]) -> None:

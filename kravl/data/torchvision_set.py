@@ -14,6 +14,7 @@ from kravl.data.source import Samples, Source
 from kravl.errors import InputError, unknown
 
 # torchvision has no common name for them; reading a label through [] would decode its image
+UNPICKLE = ("LSUN", "LSUNClass")  # from a file that no checksum holds
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_samples", "y")
 
 
@@ -60,6 +61,8 @@ class TorchvisionSet(Source):
         legal = [c for c in torchvision.datasets.__all__ if isinstance(getattr(torchvision.datasets, c), type)]
         if dataset not in legal:
             raise unknown("torchvision data set", dataset, legal)
+        if dataset in UNPICKLE:
+            raise InputError(f"{name}: torchvision's {dataset} unpickles a file of its folder, which may run code")
         if not splits:
             raise InputError(f"{name}: splits is empty; it needs train, and test, with their arguments")
         self._make = getattr(torchvision.datasets, dataset)

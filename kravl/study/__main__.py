@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from kravl.errors import InputError
+from kravl.interruption import EXIT_RESUMABLE, listening, requested
 from kravl.local_crew import Crew
 from kravl.local_runs import train_all
 from kravl.study.commands import commands
@@ -17,9 +18,8 @@ from kravl.study.grid import StudyRun, plan
 from kravl.study.schema import read_study
 from kravl.study.show import duration, show_plan
 from kravl.study.state import Durations, failure, state
-from kravl.study.stop import stop_on_signal
 
-EXIT_FAILED, EXIT_INPUT, EXIT_RESUMABLE = 1, 2, 75
+EXIT_FAILED, EXIT_INPUT = 1, 2
 DESCRIPTION = (
     "Run every method, data set, number of shots and seed that a study names. The same command again goes on: finished "
     "runs are skipped, interrupted ones resume, and it may be given twice at once."
@@ -92,9 +92,9 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
     """Whether it was asked to stop."""
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     rest = dict(enumerate(wanted))
-    with stop_on_signal() as stop, Progress(*columns, console=console) as progress:
+    with listening(), Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(wanted))
-        for position, status, reason in train_all([(run.folder, run.config) for run in wanted], jobs, stop):
+        for position, status, reason in train_all([(run.folder, run.config) for run in wanted], jobs, requested):
             run = wanted[position]
             if status == "done":
                 durations.add(run)
@@ -105,7 +105,7 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
             left = durations.expected(list(rest.values()))
             eta = "" if left is None else f"{duration(left / jobs)} left, "
             progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
-        return stop.asked
+        return requested()
 
 
 if __name__ == "__main__":

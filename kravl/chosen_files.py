@@ -1,0 +1,109 @@
+"""The config files that a command line chooses, read as data before Hydra composes them.
+
+Hydra itself copies each YAML alias, resolves environment variables, and takes its own settings (loggers, launchers,
+variables of the environment) from any file. Those may make objects, so they are left to the command line.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from kravl.config import CACHE
+from kravl.errors import InputError, require_name
+from kravl.foreign_text import read_yaml
+from kravl.interpolations import refuse_foreign
+
+OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
+NAMES = ("name", "method", "backbone.name", "data.name", "evaluation.name")
+HEADER = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+
+
+def check_files(overrides: Sequence[Override], folder: Path) -> None:
+    """Read each file below ``folder`` that an override such as ``experiment=NAME`` names, and those that it names.
+
+    Raises:
+        InputError: one that is not plain data of bounded size, refers to what it must not, or sets Hydra up.
+    """
+    wanted = [(key, choice) for o in overrides for key, choice in _choices(o) if (folder / key).is_dir()]
+    seen = set()
+    while wanted:
+        group, choice = wanted.pop()
+        path = folder / group / f"{choice.removesuffix('.yaml')}.yaml"
+        if path in seen or not path.is_file():  # an unknown choice is named, with the nearest, when it is composed
+            continue
+        seen.add(path)
+        tree = OmegaConf.to_container(read_yaml(path))
+        refuse_foreign(tree, str(path))
+        listed = tree.get("defaults") or [] if isinstance(tree, dict) else []
+        _refuse_hydra(path, tree, listed)
+        wanted += list(_listed(path, group, listed))
+
+
+def check_composed(config: Any, typed: Collection[str]) -> None:
+    """Check what the files made of the settings that are not ``typed`` on the command line.
+
+    Raises:
+        InputError: another package is allowed or written to another folder by a file, or a name is no plain one.
+    """
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    if plain.get("plugins") and "plugins" not in typed:
+        raise InputError(f"a config file allows plugins={plain['plugins']}; only the command line may")
+    for key in OUTPUTS:
+        if key not in typed and plain.get(key) not in (None, "???", CACHE):
+            place = str(OmegaConf.select(config, key))
+            if place.startswith(("/", "~")) or ".." in Path(place).parts:
+                raise InputError(
+                    f"a config file sets {key}={place!r}, outside of this folder; give it on the command line"
+                )
+    for key in NAMES:
+        if (name := OmegaConf.select(config, key)) is not None:
+            require_name(key, name)
+    for name in OmegaConf.select(config, "evaluation.sets") or {}:
+        require_name("evaluation set", name)
+
+
+def _choices(override: Override) -> Iterator[tuple[str, str]]:
+    if override.is_sweep_override():
+        values: list[Any] = list(override.sweep_string_iterator())
+    else:
+        value = override.value()
+        values = value if isinstance(value, list) else [value]
+    group = override.key_or_group.lstrip("/")
+    if ".." not in group:
+        yield from ((group, str(value)) for value in values)
+
+
+def _refuse_hydra(path: Path, tree: Any, listed: Any) -> None:
+    package = HEADER.search(path.read_text(encoding="utf-8"))
+    if (package and "hydra" in package[1]) or "hydra" in str(listed) or "hydra" in set(_keys(tree)):
+        raise InputError(f"{path} sets Hydra up, which may run code; only the command line may: hydra.KEY=...")
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield re.split(r"[./@]", str(key))[0]
+            yield from _keys(value)
+
+
+def _listed(path: Path, group: str, listed: Any) -> Iterator[tuple[str, str]]:
+    """Group and choice of each entry of a file's defaults list."""
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: defaults must be a list")
+    for entry in listed:
+        pairs = entry.items() if isinstance(entry, dict) else [(group, entry)]
+        for key, choices in pairs:
+            place = re.sub(r"^((override|optional)\s+)*", "", str(key)).split("@")[0]
+            absolute = place.removeprefix("/") if place.startswith("/") else f"{group}/{place}"
+            for choice in choices if isinstance(choices, list) else [choices]:
+                if not isinstance(entry, dict) and "/" in str(choice):
+                    absolute, _, choice = str(choice).rpartition("/")
+                    absolute = absolute.removeprefix("/") if absolute.startswith("/") else f"{group}/{absolute}"
+                if ".." in f"{absolute}/{choice}" or "${" in f"{absolute}/{choice}":
+                    raise InputError(f"{path}: defaults name {absolute}/{choice}; name a file of configs as it is")
+                yield absolute, str(choice)

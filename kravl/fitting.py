@@ -1,0 +1,64 @@
+"""The training of a run: from its newest whole checkpoint to the end, in pieces where memory is short."""
+
+import logging
+from pathlib import Path
+
+from pytorch_lightning import Trainer
+
+from kravl.assemble import Parts
+from kravl.checkpoint import latest
+from kravl.config import Config
+from kravl.errors import InputError
+from kravl.features import image_features
+from kravl.learner import DivergedError, Learner, OptimSettings
+from kravl.phases import Phases
+from kravl.pieces import OutOfMemory, ran_out
+
+log = logging.getLogger(__name__)
+LISTED = 8
+
+
+def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: Phases) -> None:
+    """Train from the newest whole checkpoint in the folder ``checkpoints``, or from the start.
+
+    Raises:
+        InputError: nothing is to be trained, or the checkpoint is of other parameters.
+        DivergedError: loss or gradient are no numbers; with step, images and the last good checkpoint.
+        OutOfMemory: memory does not suffice for one image.
+    """
+    if cfg.optim.epochs == 0:
+        return
+    optim = cfg.optim
+    settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
+    learner = Learner(parts.classifier, settings, cfg.seed)
+    if not learner.trainable():
+        raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
+    if parts.classifier.features_are_fixed() and (images := parts.data.repeated_images()) is not None:
+        with phases.phase("features"):
+            parts.data.train_on(image_features(trainer, parts.classifier, images))
+    try:
+        with phases.phase("train"):
+            while not _fits(trainer, learner, parts, latest(checkpoints)):
+                learner.pieces.halve(cfg.loading.batch_size, "loading.batch_size")
+    except DivergedError as error:
+        names = [parts.data.train_samples.names[i] for i in error.indices[:LISTED]]
+        before = f"the last good state is {latest(checkpoints)}"
+        raise DivergedError(f"{error}; images {', '.join(names)}; {before}", error.indices) from error
+
+
+def _fits(trainer: Trainer, learner: Learner, parts: Parts, checkpoint: Path | None) -> bool:
+    """Train on from ``checkpoint`` to the end; False where memory runs out before."""
+    if checkpoint:
+        log.info("going on from %s", checkpoint)
+    try:
+        trainer.fit(learner, parts.data, ckpt_path=checkpoint, weights_only=True)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        if trainer.world_size > 1:  # the others wait for this process, whose step cannot be taken back alone
+            raise OutOfMemory(
+                f"out of memory in process {trainer.global_rank} of {trainer.world_size}: halve loading.batch_size and "
+                "double trainer.accumulate_grad_batches; the effective batch stays the same"
+            ) from error
+        return False
+    return True

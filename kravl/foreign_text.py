@@ -1,0 +1,125 @@
+"""YAML and JSON that somebody else may have written: plain data, bounded in size, depth and expansion."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
+
+from kravl.errors import InputError, first_line
+
+MAX_YAML = 2**20  # bytes; the largest that ships has 8 kB
+MAX_NODES = 100_000  # values once every alias is replaced by what it stands for
+MAX_DEPTH = 50
+MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
+PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML was built without libyaml it is slower
+
+
+def read_yaml(path: Path) -> DictConfig:
+    """The mapping in the file ``path``; interpolations are left as they are written.
+
+    Raises:
+        InputError: no such file, no mapping, a tag that would make an object, or one that grows beyond reason.
+    """
+    return parse_yaml(_text(path, MAX_YAML), str(path))
+
+
+def parse_yaml(text: str, what: str) -> DictConfig:
+    """The mapping that is the YAML ``text``; ``what`` is what errors call it. Raises InputError as `read_yaml`."""
+    try:
+        _refuse_growth(text, what)
+        content = OmegaConf.load(StringIO(text)) if text.strip() else OmegaConf.create({})
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
+    if not isinstance(content, DictConfig):
+        raise InputError(f"{what} is a list, not settings by name")
+    return content
+
+
+def _refuse_growth(text: str, what: str) -> None:
+    """Before anything is built: events are read one by one, so that neither depth nor an alias costs anything."""
+    sizes: dict[str, int | None] = {}  # anchor -> values below it; None while it is open
+    open_nodes: list[tuple[str | None, int]] = []  # anchor, values seen before it
+    seen = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        seen += _values(event, sizes, what)
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append((event.anchor, seen))
+            if event.anchor:
+                sizes[event.anchor] = None
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor:
+                sizes[anchor] = seen - before + 1
+        elif isinstance(event, ScalarEvent) and event.anchor:
+            sizes[event.anchor] = 1
+        if seen > MAX_NODES or len(open_nodes) > MAX_DEPTH:
+            raise InputError(f"{what} has more than {MAX_NODES:,} values, or lists within lists beyond {MAX_DEPTH}")
+
+
+def _values(event: Event, sizes: dict[str, int | None], what: str) -> int:
+    """How many values the event adds. Raises InputError for a foreign tag, an endless word, or an alias of itself."""
+    if isinstance(event, AliasEvent):
+        size = sizes.get(event.anchor, 1)  # an unknown one is refused when the file is loaded
+        if size is None:
+            raise InputError(f"{what} contains itself: *{event.anchor}")
+        return size
+    if isinstance(event, ScalarEvent) and len(event.value) > MAX_WORD and len(event.value.split()) == 1:
+        raise InputError(f"{what} has a word of more than {MAX_WORD:,} characters")
+    tag = getattr(event, "tag", None)
+    if isinstance(event, NodeEvent) and tag not in (None, "!", *PLAIN_TAGS):
+        raise InputError(f"{what} asks for an object, {tag!r}; only text, numbers, lists and mappings are read")
+    return int(isinstance(event, NodeEvent))
+
+
+def read_json(path: Path, most: int = 2**30) -> Any:
+    """What the JSON file ``path`` holds.
+
+    Args:
+        most: bytes; a larger file is refused.
+
+    Raises:
+        InputError: no such file, no JSON, or larger or deeper than can be read.
+    """
+    return parse_json(_text(path, most), str(path))
+
+
+def parse_json(text: str, what: str) -> Any:
+    """What the JSON ``text`` says; ``what`` is what errors call it. Raises InputError as `read_json`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number may have too many digits to be one
+        raise InputError(f"{what} is not JSON: {first_line(error)}") from error
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """The object that the JSON ``text`` is. Raises InputError where it is none."""
+    content = parse_json(text, what)
+    if not isinstance(content, dict):
+        raise InputError(f"{what} is no JSON object")
+    return content
+
+
+def _text(path: Path, most: int) -> str:
+    try:
+        if (size := path.stat().st_size) > most:
+            raise InputError(f"{path} has {size:,} bytes; at most {most:,} are read")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The problem and its line, where YAML's own error has them."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return first_line(error)

@@ -1,0 +1,85 @@
+"""Going on in the folder of another command: only with the settings that it was started with, or by force."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from kravl.errors import InputError, first_line
+from kravl.record import RunFolder, identity
+
+log = logging.getLogger(__name__)
+LISTED = 12
+Config = Mapping[str, Any]
+
+
+def to_go_on(run: str, config: Config, force: bool) -> Path:
+    """The folder ``run``, whose settings ``config`` has, or replaces where ``force`` is true.
+
+    Raises:
+        InputError: no run, or one that was started with other settings, each of them named.
+    """
+    path = Path(run)
+    differences = changes(_settings(path), config)
+    if differences and not force:
+        named = "; ".join(differences[:LISTED]) + (
+            f"; and {len(differences) - LISTED} more" * (len(differences) > LISTED)
+        )
+        raise InputError(
+            f"{path} was started with other settings: {named}. Without resume= this is a run of its own; "
+            "force=true goes on with the new settings"
+        )
+    for line in differences:
+        log.warning("going on with %s", line)
+    return path
+
+
+def mention_unfinished(path: Path, config: Config) -> None:
+    """Say which unfinished runs of the same name and seed were started with other settings: a typo, or on purpose."""
+    for other in sorted(path.parent.glob(f"{path.name.partition('-')[0]}-*")):
+        folder = RunFolder(other)
+        if other == path or folder.finished or not any(folder.checkpoints.glob("*.ckpt")):
+            continue
+        try:
+            differences = changes(_settings(other), config)
+        except InputError:
+            continue
+        told = _listed(differences)
+        log.info("%s is unfinished and another run: %s (resume=%s force=true goes on there)", other, told, other)
+
+
+def changes(saved: Config, config: Config) -> list[str]:
+    """``key: old -> new`` of each setting that decides the results and differs."""
+    ours, theirs = dict(_dotted(identity(config))), dict(_dotted(identity(saved)))
+    keys = [key for key in theirs | ours if theirs.get(key, ...) != ours.get(key, ...)]
+    return [f"{key}: {theirs.get(key, 'nothing')} -> {ours.get(key, 'nothing')}" for key in keys]
+
+
+def _listed(differences: Sequence[str]) -> str:
+    more = [f"and {len(differences) - LISTED} more"] if len(differences) > LISTED else []
+    return "; ".join([*differences[:LISTED], *more])
+
+
+def _settings(path: Path) -> Config:
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"resume={path}: there is no run in this folder, {file} is missing")
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{file} holds no settings")
+    return {str(key): value for key, value in settings.items()}
+
+
+def _dotted(node: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,75 @@
+"""A run that is killed at any moment, and started again by the same command, ends like one that was not."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from faults.campaign import Outcome, Row
+from faults.victims import configured, differing_bits, expected_state, leftovers, run, start
+
+MOST_A_RUN = 6  # kills of one run before it is left to end
+
+
+def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, str]] = ()) -> Outcome:
+    """Kill ``count`` times at a random moment of training, saving or evaluating; each time the same command again."""
+    rng, failures, where = random.Random(0), [], Counter[str]()
+    seconds = _unbroken(folder)
+    killed = runs = 0
+    while killed < count:
+        place, log = folder / f"run{runs}", folder / f"run{runs}.log"
+        mine = 0
+        while mine < MOST_A_RUN and killed < count and (phase := _kill_once(place, log, rng, seconds, environment)):
+            mine, killed = mine + 1, killed + 1
+            where[phase] += 1
+        state = expected_state(place)
+        ended = start(configured(place), log, environment=environment)
+        ended.join()
+        if ended.exitcode != 0:
+            failures.append(f"run {runs}: exit code {ended.exitcode}, see {log}")
+        elif differing := differing_bits(place, folder / "unbroken"):
+            failures.append(f"run {runs}: {differing} differ")
+        if state and f"going on from {state}" not in log.read_text():
+            failures.append(f"run {runs}: did not go on from {state}")
+        failures += [f"run {runs}: left {name}" for name in leftovers(place)]
+        runs += 1
+    phases = ", ".join(f"{number} {name}" for name, number in sorted(where.items()))
+    return Outcome(killed, f"{killed} kills of {runs} runs ({phases}), {len(failures)} lost or different", failures)
+
+
+def _unbroken(folder: Path) -> float:
+    """Run to the end twice, the second time for its seconds: the first one waits for what processes are forked from."""
+    run(configured(folder / "first"), folder / "first.log")
+    begin = time.monotonic()
+    assert run(configured(folder / "unbroken"), folder / "unbroken.log") == 0
+    return time.monotonic() - begin
+
+
+def _kill_once(
+    place: Path, log: Path, rng: random.Random, seconds: float, environment: Sequence[tuple[str, str]]
+) -> str | None:
+    """Where the run was when it was killed; None if it ended before."""
+    process = start(configured(place), log, environment=environment)
+    while process.is_alive() and not list(place.glob("*/*/checkpoints")):
+        time.sleep(0.001)
+    process.join(rng.uniform(0, seconds))
+    if process.exitcode is not None:
+        return None
+    process.kill()
+    process.join()
+    if list(place.glob("*/*/metrics.json")) or list(place.glob("*/*/adapter.safetensors")):
+        return "after evaluation"
+    if list(place.glob("*/*/checkpoints/.step*")):
+        return "while saving"
+    return "while evaluating" if list(place.glob("*/*/checkpoints/step=12.ckpt")) else "in training"
+
+
+ROW = Row(
+    1,
+    "SIGKILL at random times of training and saving, then the same command again",
+    "0 lost runs, 0 differing bits",
+    200,
+    3,
+    killed_at_random,
+)

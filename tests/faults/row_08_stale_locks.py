@@ -1,0 +1,114 @@
+"""What dead owners leave behind keeps nobody out, and what a living one holds keeps everybody out."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from faults.campaign import Outcome, Row
+from faults.victims import launch
+
+from kravl.errors import InputError
+from kravl.lock import SILENT, Lock
+
+LONG_AGO = 10 * SILENT
+
+
+def stale(count: int, folder: Path) -> Outcome:
+    """``count`` stale locks of several kinds in turn, each of which is taken over, and living ones, which are not."""
+    failures = []
+    for i in range(count):
+        leave = KINDS[i % len(KINDS)]
+        place = folder / str(i)
+        place.mkdir()
+        leave(place)
+        try:
+            Lock(place).release()
+        except InputError as error:
+            failures.append(f"{leave.__name__}: {error}")
+    for leave in (_other_host_alive, _half_written_now):
+        place = folder / leave.__name__
+        place.mkdir()
+        leave(place)
+        try:
+            Lock(place).release()
+            failures.append(f"{leave.__name__}: taken from the living")
+        except InputError:
+            pass
+    return Outcome(count, f"{count} stale locks, {len(failures)} wrong", failures)
+
+
+def _killed(place: Path) -> None:
+    """Of a process on this host that was killed."""
+    process = launch(_hold, place)
+    while not (place / ".owner").exists():
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _hold(place: Path) -> None:
+    Lock(place)
+    signal.pause()
+
+
+def _number_given_again(place: Path) -> None:
+    """Of a process whose id another process, this one, has now."""
+    _write(place, started="1")
+
+
+def _before_a_restart(place: Path) -> None:
+    """Of this host before it was started again."""
+    mine = _owner(place)["space"]
+    _write(place, space=f"earlier {mine.partition(' ')[2]}")
+
+
+def _other_host(place: Path) -> None:
+    """Of another host that has been silent for long."""
+    _write(place, host="another", age=LONG_AGO)
+
+
+def _half_written(place: Path) -> None:
+    """Of a process that was killed while it wrote."""
+    (place / ".owner").write_text('{"pid": 12')
+    _touch(place, LONG_AGO)
+
+
+def _other_host_alive(place: Path) -> None:
+    _write(place, host="another", age=1.0)
+
+
+def _half_written_now(place: Path) -> None:
+    (place / ".owner").write_text("")
+
+
+def _owner(place: Path) -> dict[str, Any]:
+    lock = Lock(place)
+    told = json.loads((place / ".owner").read_text())
+    lock.release()
+    return told
+
+
+def _write(place: Path, age: float = 0.0, **changes: str) -> None:
+    (place / ".owner").write_text(json.dumps(_owner(place) | {"host": socket.gethostname()} | changes))
+    _touch(place, age)
+
+
+def _touch(place: Path, age: float) -> None:
+    then = time.time() - age
+    os.utime(place / ".owner", (then, then))
+
+
+KINDS: tuple[Callable[[Path], None], ...] = (
+    _number_given_again,
+    _before_a_restart,
+    _other_host,
+    _half_written,
+    _killed,
+)
+ROW = Row(8, "stale locks of dead processes, restarts and other hosts", "20 of 20 heal by themselves", 20, 5, stale)

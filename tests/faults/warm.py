@@ -1,0 +1,11 @@
+"""What a process that is forked for each run has loaded before: everything, so that a start costs next to nothing."""
+
+from pathlib import Path
+
+import open_clip
+
+import kravl.run  # noqa: F401
+from kravl.config import register
+
+open_clip.add_model_config(Path(__file__).parents[1] / "fixtures/tiny-clip.json")
+register()
