@@ -7,7 +7,7 @@ import pytest
 
 from kravl.checkpoint import SafeCheckpointIO
 from kravl.errors import InputError
-from kravl.trainer import Checkpoints, limits, make_trainer
+from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 
 
 def test_steps_come_before_steps_a_shot_and_these_before_epochs():
@@ -48,3 +48,12 @@ def test_no_advertisement_reaches_the_log(tmp_path: Path, caplog):
     caplog.set_level(logging.INFO)
     make_trainer({}, {}, tmp_path, logger=False)
     assert "litlogger" not in caplog.text
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_3"])
+def test_a_strategy_that_splits_matrices_is_refused_in_one_line(strategy: str) -> None:
+    with pytest.raises(InputError, match=f"trainer.strategy={strategy} would split .*; take ddp") as caught:
+        check_settings({"devices": 2, "strategy": strategy})
+
+    assert "\n" not in str(caught.value)
+    check_settings({"devices": 2, "strategy": "ddp"})
