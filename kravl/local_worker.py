@@ -43,7 +43,8 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
             connection.send(_train(cfg, threads))
         except SystemExit as ended:
             stopped = ended.code == EXIT_RESUMABLE
-            connection.send(Told("stopped" if stopped else "failed", str(ended.code), last=True))
+            reason = str(ended.code).removeprefix("error: ")
+            connection.send(Told("stopped" if stopped else "failed", reason, last=True))
             raise
 
 

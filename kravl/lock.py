@@ -99,16 +99,7 @@ class Lock:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process owns the folder."""
-    try:
-        with (folder / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        log.debug("%s knows no locks: the owner's file alone decides", folder)
+    """Whether a process that lives owns ``folder``."""
     owner = _read(folder / ".owner")
     return owner is not None and _lives(owner, _age(folder, folder / ".owner"))
 

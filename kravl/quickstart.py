@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kravl.cli import NO_ROOM, check
 from kravl.config import CONFIGS, register
 from kravl.errors import InputError
+from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening, poll, requested
 from kravl.local_runs import train_all
 from kravl.local_worker import LOG
 from kravl.record import folder_of
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"stopped as asked ({stop}); the same command goes on", file=sys.stderr)
+        return EXIT_RESUMABLE
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -109,16 +113,17 @@ def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[P
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
         folders.append(folder_of(cfg.runs, cfg.name, cfg.seed, config))
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
+    with listening(), Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
         runs = [(folder, cfg.copy) for folder, cfg in zip(folders, planned, strict=True)]
-        for position, status, reason in train_all(runs, jobs):
+        for position, status, reason in train_all(runs, jobs, requested):
             cfg = planned[position]
             if status in ("failed", "stopped"):
                 raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folders[position] / LOG})")
             if status == "done":
                 Thread(target=import_module, args=["kravl.quickstart_report"], daemon=True).start()  # while others train
                 progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
+        poll()
     return folders
 
 

@@ -104,7 +104,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)
     trace = Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(diagnosis, cfg.spectrum_every, trace, partial(log_histograms, logger))
-    # a state has its spectra and its curve
+    # a state has its spectra and its part of the curve
     callbacks = [monitor, LearningCurve(folder.path), Checkpoints(folder.checkpoints, cfg.checkpoint_every)]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 

@@ -25,6 +25,7 @@ NOISE = (
     r"The number of training batches .* is smaller than the logging interval",
 )
 KEPT = 2  # checkpoints
+SHARDED = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")
 OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -117,7 +118,12 @@ def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, sh
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise InputError for an argument that Trainer does not have, or that another setting of kravl holds."""
+    """Raise InputError for an argument that Trainer does not have, or that kravl holds itself or cannot work with."""
+    if str(settings.get("strategy")).startswith(SHARDED):
+        raise InputError(
+            f"trainer.strategy={settings['strategy']} would split each weight matrix over processes, but adapters are "
+            "merged, saved and measured as whole matrices; take ddp, and checkpointing=true where memory is short"
+        )
     legal = inspect.signature(Trainer).parameters
     for key in settings:
         if key in OURS:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from kravl.checkpoint import SafeCheckpointIO
 from kravl.errors import InputError
 from kravl.learner import Learner, OptimSettings
-from kravl.trainer import Checkpoints, limits, make_trainer
+from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 
 
 class Steep(Learner):
@@ -96,3 +96,12 @@ def test_gradients_are_clipped_in_mixed_precision_too(tmp_path: Path):
 def test_memory_is_not_filled_to_find_bugs_of_torch(tmp_path: Path):
     make_trainer({"deterministic": "warn"}, {}, tmp_path, logger=False)
     assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_3"])
+def test_a_strategy_that_splits_matrices_is_refused_in_one_line(strategy: str) -> None:
+    with pytest.raises(InputError, match=f"trainer.strategy={strategy} would split .*; take ddp") as caught:
+        check_settings({"devices": 2, "strategy": strategy})
+
+    assert "\n" not in str(caught.value)
+    check_settings({"devices": 2, "strategy": "ddp"})

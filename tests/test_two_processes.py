@@ -1,0 +1,80 @@
+"""One run on two processes: evaluation is shared out and ends in the numbers of one, and so does training."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+from safetensors.torch import load_file
+from tiny_run import CLIP
+from torch import distributed, multiprocessing
+
+from kravl.config import register
+from kravl.run import train
+
+MODEL = Path(__file__).parent / "fixtures/tiny-clip.json"
+TWO = ("trainer.devices=2", "++trainer.strategy=ddp")
+
+
+def process(rank: int, port: int, cfgs: list[Any]) -> None:
+    """One of two, as a cluster's scheduler would have started it."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    os.environ |= place | {"LOCAL_RANK": str(rank)}
+    register()
+    open_clip.add_model_config(MODEL)
+    for cfg in cfgs:
+        train(cfg)
+
+
+@pytest.fixture
+def on_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[Any]], None]]:
+    """Trains runs one after the other on this process and another one."""
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "0")  # so that it is taken away again
+
+    def run(cfgs: list[Any]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        other = multiprocessing.get_context("spawn").Process(target=process, args=(1, port, cfgs))
+        other.start()
+        process(0, port, cfgs)
+        other.join()
+        assert other.exitcode == 0
+
+    yield run
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def record(runs: Path) -> dict[str, Any]:
+    (path,) = runs.glob("*/*/metrics.json")
+    return json.loads(path.read_text())
+
+
+def test_two_processes_end_in_the_numbers_of_one(
+    tiny_run: Callable[..., Any], on_two: Callable[[list[Any]], None], tmp_path: Path
+) -> None:
+    open_clip.add_model_config(MODEL)
+
+    def composed(name: str, *overrides: str) -> Any:
+        return tiny_run(f"runs={tmp_path}/{name}", "loading.eval_batch_size=5", *overrides, backbone=CLIP)
+
+    train(composed("alone", "optim.epochs=0"))
+    train(composed("alone_trained", "loading.batch_size=8"))
+
+    on_two([composed("both", "optim.epochs=0", *TWO), composed("both_trained", "loading.batch_size=4", *TWO)])
+
+    assert record(tmp_path / "both")["metrics"] == record(tmp_path / "alone")["metrics"]
+    alone, both = record(tmp_path / "alone_trained"), record(tmp_path / "both_trained")
+    known = {name: value for name, value in alone["metrics"].items() if value is not None}
+    assert {name: both["metrics"][name] for name in known} == pytest.approx(known, rel=1e-4)
+    assert alone["metrics"]["test/loss"] != record(tmp_path / "alone")["metrics"]["test/loss"]
+    ours, theirs = (load_file(next((tmp_path / n).glob("*/*/adapter.safetensors"))) for n in
+                    ("both_trained", "alone_trained"))  # fmt: skip
+    assert all(tensor.numpy() == pytest.approx(theirs[name].numpy(), abs=1e-4) for name, tensor in ours.items())
