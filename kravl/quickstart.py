@@ -26,6 +26,7 @@ from kravl.local_worker import LOG
 from kravl.record import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
+REPORT = "kravl.quickstart_report"
 SEEDS = (1, 2, 3)
 CURVE = 3  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
 INTRODUCTION = (
@@ -121,7 +122,7 @@ def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[P
             if status in ("failed", "stopped"):
                 raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folders[position] / LOG})")
             if status == "done":
-                Thread(target=import_module, args=["kravl.quickstart_report"], daemon=True).start()  # while others train
+                Thread(target=import_module, args=[REPORT], daemon=True).start()  # while the others train
                 progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
         poll()
     return folders

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,19 @@ class RunFolder:
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an unresolved config that decides the results; names neither this machine nor its folders."""
-    return {key: value for key, value in config.items() if key not in WHERE}
+    return {key: without_home(value) for key, value in config.items() if key not in WHERE}
+
+
+def without_home(tree: Any) -> Any:
+    """``tree`` with the path of the user's home, which has a name in it, as ``${oc.env:HOME}``."""
+    home = os.environ.get("HOME", "").rstrip("/")
+    if isinstance(tree, Mapping):
+        return {key: without_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_home(value) for value in tree]
+    if not home or not isinstance(tree, str):
+        return tree
+    return re.sub(rf"{re.escape(home)}(?=/|$)", "${oc.env:HOME}", tree)
 
 
 def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:

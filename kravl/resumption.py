@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from kravl.errors import InputError, first_line
+from kravl.errors import InputError
+from kravl.foreign_text import read_yaml
 from kravl.record import RunFolder, identity
 
 log = logging.getLogger(__name__)
@@ -68,12 +67,8 @@ def _settings(path: Path) -> Config:
     file = path / "config.yaml"
     if not file.is_file():
         raise InputError(f"resume={path}: there is no run in this folder, {file} is missing")
-    try:
-        settings = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {first_line(error)}") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{file} holds no settings")
+    settings = OmegaConf.to_container(read_yaml(file), resolve=False)
+    assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 
 

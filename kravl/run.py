@@ -29,7 +29,7 @@ from kravl.learning_curve import LearningCurve
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
-from kravl.record import RunFolder, find_run, folder_of, identity, open_run, provenance
+from kravl.record import RunFolder, find_run, folder_of, identity, open_run, provenance, without_home
 from kravl.restore import restore, saved_config
 from kravl.result import cost, describe, scores
 from kravl.resumption import mention_unfinished, to_go_on
@@ -98,7 +98,7 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
         parts = assemble(cfg)
     with phases.phase("images"):
         parts.data.check()
-    write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_home(config))))
     who = Identity(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)

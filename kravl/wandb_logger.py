@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
+from kravl.errors import first_line
 from kravl.wandb_mode import obstacle
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,  # a remote's URL may hold a token
     "finish_timeout": 60,  # seconds; by default a lost network holds up the end of a run for ever
-    "init_timeout": 20,
+    "init_timeout": 4,  # seconds; after that the run is offline, and a sync brings all of it
     "reinit": "finish_previous",
     "save_code": False,
     "silent": True,
@@ -30,9 +32,18 @@ SETTINGS: dict[str, Any] = {
 
 
 class SafeWandbLogger(WandbLogger):
-    """Lightning's W&B logger; its first failure is one warning, after which it does nothing."""
+    """Lightning's W&B logger; its first failure is one warning, after which metrics go to CSV in the run's folder."""
 
-    lost = False
+    _instead: CSVLogger | None = None
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._rows: list[tuple[dict[str, float], int | None]] = []  # W&B's process may die with what it was given
+
+    @property
+    def lost(self) -> bool:
+        """Whether W&B has failed."""
+        return self._instead is not None
 
     def attempt(self, action: Callable[[], object]) -> None:
         """``action``, unless W&B has failed before."""
@@ -41,12 +52,23 @@ class SafeWandbLogger(WandbLogger):
         try:
             action()
         except FAILURES as error:
-            self.lost = True
-            log.warning("W&B failed (%s: %s); the run goes on without it", type(error).__name__, error)
+            self._instead = CSVLogger(self.save_dir or ".", name="csv")
+            text = first_line(error)
+            log.warning("W&B failed (%s: %s); the run goes on without it, in csv/", type(error).__name__, text)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._rows.append((dict(metrics), step))
         self.attempt(lambda: super(SafeWandbLogger, self).log_metrics(metrics, step))
+        if self._instead is None:
+            return
+        try:
+            for row, at in self._rows:
+                self._instead.log_metrics(row, at)
+            self._instead.save()
+            self._rows = []
+        except OSError as error:
+            log.warning("step %s is not kept: %s", step, error)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -84,6 +106,8 @@ def start_wandb(
 
 
 def _begin(mode: Literal["online", "offline"], folder: Path, labels: Mapping[str, Any]) -> wandb.Run:
+    # what a sync uploads lies with the run, not in the user's home, whose name the record would hold
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").absolute())
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "kravl"),
         dir=folder,
@@ -113,6 +137,6 @@ def _forget() -> None:
 def _run_id(folder: Path) -> str:
     """Made once and kept in the folder: a path would not survive a move and may repeat on another machine."""
     file = folder / "wandb_id"
-    if not file.exists():
-        file.write_text(secrets.token_hex(4))
+    if not (file.exists() and re.fullmatch(r"\w[\w-]{0,63}", file.read_text(errors="replace"))):
+        file.write_text(secrets.token_hex(4))  # the id is part of a path of W&B's
     return file.read_text()

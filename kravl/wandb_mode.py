@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import wandb
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-PROBE_SECONDS = 3.0
+PROBE_SECONDS = 2.0
+QUESTION = b'{"query": "{ __typename }"}'
 
 
 def obstacle() -> str | None:
@@ -38,12 +39,13 @@ def _key_in_netrc(machine: str) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Whether an HTTP server answers below status 500 in time; in a thread, as name resolution knows no timeout."""
+    """Whether W&B's API answers below status 500 in time; in a thread, as name resolution knows no timeout."""
     answers: list[bool] = []
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(url, timeout=PROBE_SECONDS):
+            # of a server whose pages are there and whose API fails, wandb.init would wait for its whole timeout
+            with urllib.request.urlopen(f"{url}/graphql", QUESTION, PROBE_SECONDS):
                 answers.append(True)
         except urllib.error.HTTPError as error:
             answers.append(error.code < http.client.INTERNAL_SERVER_ERROR)

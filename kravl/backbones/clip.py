@@ -1,6 +1,7 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -136,7 +137,9 @@ class ClipClassifier(Classifier):
         return scale * (features.float() @ text.float().T)
 
     def provenance(self) -> dict[str, Any]:
-        return {"model": self._name, "pretrained": self._pretrained, "quick_gelu": self._quick_gelu}
+        # of a file the name alone: its folder says where a user keeps it
+        weights = Path(self._pretrained).name if self._pretrained else None
+        return {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
 
 
 def _tokenizer(name: str) -> Any:
