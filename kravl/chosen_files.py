@@ -57,7 +57,9 @@ def check_composed(config: Any, typed: Collection[str]) -> None:
         if key not in typed and plain.get(key) not in (None, "???", CACHE):
             place = str(OmegaConf.select(config, key))
             if place.startswith(("/", "~")) or ".." in Path(place).parts:
-                raise InputError(f"a config file sets {key}={place!r}, outside of this folder; give it on the command line")
+                raise InputError(
+                    f"a config file sets {key}={place!r}, outside of this folder; give it on the command line"
+                )
     for key in NAMES:
         if (name := OmegaConf.select(config, key)) is not None:
             require_name(key, name)

@@ -10,7 +10,9 @@ from kravl.errors import InputError
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
 IMAGES = re.compile(r"\$\{\s*images\s*:[^${}]*\}")
 # a variable such as SCRATCH_DIR, and never one that may hold a key
-FOLDER = re.compile(r"\$\{\s*oc\.env\s*:\s*(?:\w*_)?(?:HOME|DIR|ROOT|PATH|DATA|SCRATCH|WORK|CACHE|TMP)\s*(?:,[^${}]*)?\}")
+FOLDER = re.compile(
+    r"\$\{\s*oc\.env\s*:\s*(?:\w*_)?(?:HOME|DIR|ROOT|PATH|DATA|SCRATCH|WORK|CACHE|TMP)\s*(?:,[^${}]*)?\}"
+)
 SHOWN = 80
 
 

@@ -41,7 +41,9 @@ def spectra(cfg: Any) -> None:
     if not wanted:
         raise InputError("run=[] names no run; give run=FOLDER or run=[A,B]")
     folders = [find_run(run) for run in wanted]
-    traces = {name: trace_of(folder, cfg.exact, cfg.plugins) for name, folder in zip(_names(folders), folders, strict=True)}
+    traces = {
+        name: trace_of(folder, cfg.exact, cfg.plugins) for name, folder in zip(_names(folders), folders, strict=True)
+    }
     out = Path(cfg.out) if cfg.out else folders[0].path / "spectra"
     try:
         out.mkdir(parents=True, exist_ok=True)

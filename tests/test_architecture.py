@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 # a part may import these other parts; whatever is not named here imports nobody but EVERYBODY
 ALLOWED = {
-    "assemble": {"config", "build", "adapters", "backbones", "data"},
+    "assemble": {"config", "build", "adapters", "backbones", "data", "versions"},
     "run": {"assemble", "adapters", "checkpoint", "config", "diagnostics", "evaluation", "fitting", "learner",
             "phases", "pieces", "predictions", "record", "restore", "result", "resumption", "trace", "tracking",
             "trainer"},
@@ -34,7 +34,7 @@ ALLOWED = {
                           "spectra_report", "tables"},
     "page": {"tables"},
     "result": {"assemble", "config", "evaluation", "phases", "record"},
-    "cli": {"chosen_files", "config", "interpolations"},
+    "cli": {"chosen_files", "config", "interpolations", "versions"},
     "chosen_files": {"config", "interpolations"},
     "trainer": {"checkpoint"},
     "evaluation": {"predictions"},

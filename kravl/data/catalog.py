@@ -62,7 +62,9 @@ def card(name: str) -> dict[str, Any]:
     assert isinstance(content, dict)
     for key in ("folders", "needs"):
         places = content.get(key) or []
-        if not isinstance(places, list) or any(Path(str(p)).is_absolute() or ".." in Path(str(p)).parts for p in places):
+        if not isinstance(places, list) or any(
+            Path(str(p)).is_absolute() or ".." in Path(str(p)).parts for p in places
+        ):
             raise InputError(f"{path}: {key} must be a list of folders below the data root, not {str(places)[:80]!r}")
     return {str(key): value for key, value in content.items()}
 

@@ -14,7 +14,6 @@ from kravl.data import catalog
 from kravl.data.images import FileOpener, Opener
 from kravl.errors import InputError, unknown
 
-
 CONTROL = ("Cc", "Zl", "Zp")
 
 

@@ -35,7 +35,7 @@ TEXTS = {
     "a key in a default": "${oc.env:DATA_ROOT,${oc.env:FAKE_API_KEY}}",
     "decode": "${oc.decode:${oc.env:FAKE_API_KEY}}",
     "create": "${oc.create:'{a: 1}'}",
-    "eval": "${eval:'open(\"MARKER\",\"w\")'}",
+    "eval": '${eval:\'open("MARKER","w")\'}',
     "python": "${python:open('MARKER','w')}",
     "hydra": "${hydra:runtime.cwd}",
     "a resolver by way of a setting": "${${method}:FAKE_API_KEY}",
@@ -101,7 +101,9 @@ def _all() -> dict[str, tuple[str, str]]:
             found[f"{channel}: {target} as {node}"] = (channel, NODES[node].format(target))
     for i, (name, text) in enumerate(TEXTS.items()):
         quoted = "'" + text.replace("'", "''") + "'"
-        node = f"data: {{name: a, templates: {quoted}}}" if i % 2 else f"backbone: {{name: a, build: {{name: {quoted}}}}}"
+        node = (
+            f"data: {{name: a, templates: {quoted}}}" if i % 2 else f"backbone: {{name: a, build: {{name: {quoted}}}}}"
+        )
         found[f"experiment: {name}"] = ("experiment", node)
         found[f"saved: {name}"] = ("saved", node)
     found["command: a key"] = ("command", f"data.templates={TEXTS['a key']}")

@@ -107,11 +107,17 @@ PAYLOADS: dict[str, tuple[str, Callable[[Path], Content]]] = {
     "a file opened for writing": (".pth", lambda m: saved({"w": Touch(m, "open")})),
     "resolve_name": (".pt", hand_written),
     "7z": (".bin", lambda m: b"7z\xbc\xaf\x27\x1c\x00\x04" + hand_written(m)),
-    "7z after a pickle": (".bin", lambda m: pickle.dumps(WHOLE["w"].tolist()) + b"7z\xbc\xaf\x27\x1c" + hand_written(m)),
+    "7z after a pickle": (
+        ".bin",
+        lambda m: pickle.dumps(WHOLE["w"].tolist()) + b"7z\xbc\xaf\x27\x1c" + hand_written(m),
+    ),
     "tar": (".pt", legacy_tar),
     "gzip magic": (".pt", lambda m: b"\x1f\x8b\x08\x00" + hand_written(m)),
     "hyper-parameters": (".ckpt", lambda m: saved({"hyper_parameters": {"_instantiator": "os.system"}, "x": Touch(m)})),
-    "_instantiator alone": (".ckpt", lambda m: saved({"hyper_parameters": {"_instantiator": f"os.system:touch '{m}'"}})),
+    "_instantiator alone": (
+        ".ckpt",
+        lambda m: saved({"hyper_parameters": {"_instantiator": f"os.system:touch '{m}'"}}),
+    ),
     "OmegaConf": (".ckpt", lambda m: saved({"state_dict": WHOLE, "cfg": OmegaConf.create({"a": "${oc.env:HOME}"})})),
     "namespace": (".pt", lambda m: saved({"state_dict": WHOLE, "args": SimpleNamespace(x=Touch(m))})),
     "a module": (".pt", lambda m: saved(torch.nn.Linear(2, 2))),
@@ -124,8 +130,14 @@ PAYLOADS: dict[str, tuple[str, Callable[[Path], Content]]] = {
     "huge header": (".safetensors", lambda m: tensors(b"{}", length=2**62)),
     "deep header": (".safetensors", lambda m: tensors(b'{"a":' + b"[" * 100_000)),
     "overlap": (".safetensors", lambda m: tensors({"a": entry(0, 8), "b": entry(4, 12)}, bytes(12))),
-    "holes": (".safetensors", lambda m: tensors({"a": entry(0, 8), "b": entry(12, 20)}, hand_written(m)[:20].ljust(20))),
+    "holes": (
+        ".safetensors",
+        lambda m: tensors({"a": entry(0, 8), "b": entry(12, 20)}, hand_written(m)[:20].ljust(20)),
+    ),
     "wrong size": (".safetensors", lambda m: tensors({"a": entry(0, 8, shape=(2**40,))}, bytes(8))),
     "wrong dtype": (".safetensors", lambda m: tensors({"a": entry(0, 8, dtype="PYOBJ")}, bytes(8))),
-    "no tensor": (".safetensors", lambda m: save({}, {"kravl": json.dumps({"path": "../../out", "scale": float("nan")})})),
+    "no tensor": (
+        ".safetensors",
+        lambda m: save({}, {"kravl": json.dumps({"path": "../../out", "scale": float("nan")})}),
+    ),
 }

@@ -99,7 +99,10 @@ def attempts(stranger: Stranger, names: list[str]) -> Iterator[tuple[str, float]
         seconds = time.perf_counter() - begin
         left = {p.name for p in set(stranger.folder.iterdir()) - before} - {"their_run", "cards"}
         ran = "their_package" in sys.modules or (stranger.folder / "MARKER").exists()
-        yield (f"{name}: {problem or ('it ran' if ran else f'it left {left}')}" if problem or ran or left else ""), seconds
+        yield (
+            (f"{name}: {problem or ('it ran' if ran else f'it left {left}')}" if problem or ran or left else ""),
+            seconds,
+        )
 
 
 def run(count: int, folder: Path) -> Outcome:

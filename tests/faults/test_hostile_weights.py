@@ -63,13 +63,17 @@ PLACES: dict[str, Place] = {
     "backbone.build.pretrained of CLIP": lambda file: ClipClassifier(
         ["a"], ["{}"], name="ViT-B-32", pretrained=str(file), quick_gelu=False
     ),
-    "backbone.build.pretrained of ViT": lambda file: VitClassifier(["a"], [], name="vit_tiny_patch16_224", pretrained=str(file)),
+    "backbone.build.pretrained of ViT": lambda file: VitClassifier(
+        ["a"], [], name="vit_tiny_patch16_224", pretrained=str(file)
+    ),
     "backbone.build.name=local-dir": _local_dir,
     "the adapter of a run": lambda file: load_adapters(_adapters(), file),
     "a checkpoint to go on from": _checkpoint,
     "recorded spectra": read_trace,
     "target=pretrained": lambda file: Pretrained(str(file), "*").matrix((2, 2), torch.Generator()),
-    "target=delta": lambda file: Delta(str(_beside(file, "adapter.safetensors")), "*").matrix((2, 2), torch.Generator()),
+    "target=delta": lambda file: Delta(str(_beside(file, "adapter.safetensors")), "*").matrix(
+        (2, 2), torch.Generator()
+    ),
     "arrays of a data set": _load,
 }
 

@@ -50,9 +50,24 @@ def _rewritten(path: Path, drop: str = "", dtype: torch.dtype | None = None) -> 
 Kind = tuple[str, Callable[[], AdapterSet], dict[str, object], Callable[[Path], None]]
 KINDS: dict[str, Kind] = {
     "another backbone": ("base_sha256", partial(adapted, seed=1), FACTS, lambda path: None),
-    "another activation": ("'quick_gelu': False.*'quick_gelu': True", adapted, FACTS | {"quick_gelu": True}, lambda p: None),
-    "another rank": ("'rank': 2.*'rank': 1", partial(adapted, make=partial(LoRA, rank=1, alpha=2)), FACTS, lambda p: None),
-    "another scale": ("'alpha': 2.*'alpha': 1", partial(adapted, make=partial(LoRA, rank=2, alpha=1)), FACTS, lambda p: None),
+    "another activation": (
+        "'quick_gelu': False.*'quick_gelu': True",
+        adapted,
+        FACTS | {"quick_gelu": True},
+        lambda p: None,
+    ),
+    "another rank": (
+        "'rank': 2.*'rank': 1",
+        partial(adapted, make=partial(LoRA, rank=1, alpha=2)),
+        FACTS,
+        lambda p: None,
+    ),
+    "another scale": (
+        "'alpha': 2.*'alpha': 1",
+        partial(adapted, make=partial(LoRA, rank=2, alpha=1)),
+        FACTS,
+        lambda p: None,
+    ),
     "another method": ("LoRA.*KRAdapter", partial(adapted, make=KRAdapter), FACTS, lambda path: None),
     "other sites": (r"attn\.q.*attn\.k", partial(adapted, targets=["blocks.*.attn.k"]), FACTS, lambda path: None),
     "missing keys": ("damaged", adapted, FACTS, partial(_rewritten, drop="blocks.0")),
