@@ -36,7 +36,7 @@ def require_name(kind: str, name: object) -> str:
     """``name``, which is to be a file or a folder and to stand in tables.
 
     Raises:
-        InputError: it is empty, holds anything but letters, digits, '_', '.', '+', '-', or has a path or an escape in it.
+        InputError: it is empty, too long, or holds anything but letters, digits, '_', '.', '+' and '-'.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,199}", name):
         raise InputError(f"{kind} {str(name)[:80]!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")

@@ -36,7 +36,10 @@ from kravl.trace import read_trace
 
 EXAMPLES = 40  # of each parser in the default suite
 SPLIT = {"train": [["a.png", 0, "cat"], ["b.png", 1, "dog"]], "val": [], "test": [["c.png", 0, "cat"]]}
-CARD = "title: x\nfiles: [{name: a.zip, urls: [x], unpack: true, md5: null}]\nfolders: [a]\nneeds: [b]\nimages: {train: 2}\n"
+CARD = (
+    "title: x\nfiles: [{name: a.zip, urls: [x], unpack: true, md5: null}]\n"
+    "folders: [a]\nneeds: [b]\nimages: {train: 2}\n"
+)
 
 
 @dataclass(frozen=True)
