@@ -10,10 +10,13 @@ from statistics import fmean, pstdev, stdev
 from typing import Any, NamedTuple
 
 from kravl.errors import InputError
+from kravl.foreign_text import read_json
 from kravl.wandb_files import read_offline
 
 SCHEMA = 1
 ZERO_SHOT = "zero-shot"
+NUMBERS = ("metrics", "zero_shot", "effective_rank")
+MOST = 1e300  # also refuses what is not a number
 Fields = Mapping[str, type | tuple[type, ...]]
 RUN_FIELDS: Fields = {
     "backbone": str,
@@ -138,12 +141,12 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
 
 def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         if not isinstance(record, dict):
             raise InputError("no JSON object")
         if line := _unfit(record, fields):
             raise InputError(line)
-    except (OSError, ValueError) as error:
+    except InputError as error:
         problems.append(f"skipped {path}: {error}")
         return None
     return record
@@ -153,8 +156,17 @@ def _unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
     """Why this is no record with the ``fields``, or None."""
     if (schema := record.get("schema", SCHEMA)) != SCHEMA:
         return f"schema {schema}, not {SCHEMA}"
-    wrong = [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]
-    return f"without a proper {', '.join(wrong)}" if wrong else None
+    if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
+        return f"without a proper {', '.join(wrong)}"
+    wrong = [name for name in NUMBERS if not _numbers(record.get(name) or {})]
+    return f"with other values than numbers in {', '.join(wrong)}" if wrong else None
+
+
+def _numbers(values: Any) -> bool:
+    """Whether every value is a number that tables can show, or None; what is nested has no place in them."""
+    return isinstance(values, dict) and all(
+        value is None or (isinstance(value, int | float) and abs(value) < MOST) for value in values.values()
+    )
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> str:

@@ -20,6 +20,7 @@ from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Source
 from kravl.errors import InputError, first_line, unknown
+from kravl.versions import require_safe_versions
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def assemble(cfg: Config) -> Parts:
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
     """
+    require_safe_versions()
     source = training_source(cfg)
     data = _data(cfg, source)  # before the weights: a class with too few images need not wait for them
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed

@@ -20,6 +20,7 @@ from kravl.chosen_files import check_composed, check_files
 from kravl.config import CONFIGS, experiments, methods, register
 from kravl.errors import InputError, first_line, printable, unknown
 from kravl.interpolations import refuse_foreign
+from kravl.versions import require_safe_versions
 
 EXIT_INPUT = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -82,6 +83,7 @@ def check(arguments: Sequence[str], config_name: str, multirun: bool = False) ->
     Raises:
         InputError: an unknown key or choice (the nearest one named), a value of the wrong type, or a missing value.
     """
+    require_safe_versions()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         compose_checked(arguments, config_name, multirun)
 

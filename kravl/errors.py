@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 200  # characters of a name that is looked up: comparing takes their square
+SHOWN = 2000  # characters of the names to choose from
+
 
 class InputError(ValueError):
     """A wrong value, name, file or folder from the user; the entry points print it as one line and exit with 2."""
@@ -16,11 +19,11 @@ def nearest(value: str, legal: Iterable[str], count: int = 3) -> list[str]:
 
 def unknown(kind: str, value: object, legal: Iterable[str]) -> InputError:
     """The error for a name that is none of the ``legal`` ones, with the nearest first."""
-    names = sorted(set(legal))
+    names, value = sorted(set(legal)), str(value)[:LONGEST]
     if not names:
-        return InputError(f"unknown {kind} {str(value)!r}; there is none to choose from")
+        return InputError(f"unknown {kind} {value!r}; there is none to choose from")
     listed = ", ".join(names) if len(names) <= 20 else f"{len(names)} names"
-    return InputError(f"unknown {kind} {str(value)!r}: did you mean {nearest(str(value), names, 1)[0]!r}? ({listed})")
+    return InputError(f"unknown {kind} {value!r}: did you mean {nearest(value, names, 1)[0]!r}? ({listed[:SHOWN]})")
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
@@ -33,7 +36,7 @@ def require_name(kind: str, name: object) -> str:
     """``name``, which is to be a file or a folder and to stand in tables.
 
     Raises:
-        InputError: it is empty, holds anything but letters, digits, '_', '.', '+', '-', or has a path or an escape in it.
+        InputError: it is empty, too long, or holds anything but letters, digits, '_', '.', '+' and '-'.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,199}", name):
         raise InputError(f"{kind} {str(name)[:80]!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from kravl.errors import first_line
@@ -38,7 +39,9 @@ class SafeWandbLogger(WandbLogger):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._rows: list[tuple[dict[str, float], int | None]] = []  # W&B's process may die with what it was given
+        self._rows: list[
+            tuple[dict[str, Tensor | float], int | None]
+        ] = []  # W&B's process may die with what it was given
 
     @property
     def lost(self) -> bool:

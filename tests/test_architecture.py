@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 # a part may import these other parts; whatever is not named here imports nobody but EVERYBODY
 ALLOWED = {
-    "assemble": {"config", "build", "adapters", "backbones", "data"},
+    "assemble": {"config", "build", "adapters", "backbones", "data", "versions"},
     "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "fitting",
             "learner", "learning_curve", "phases", "pieces", "predictions", "record", "restore", "result", "resumption",
             "trace", "tracking", "trainer", "wandb_results"},
@@ -39,7 +39,7 @@ ALLOWED = {
                           "spectra_report", "tables", "trace"},
     "page": {"tables"},
     "result": {"assemble", "config", "evaluation", "phases", "record"},
-    "cli": {"chosen_files", "config", "interpolations"},
+    "cli": {"chosen_files", "config", "interpolations", "versions"},
     "chosen_files": {"config", "interpolations"},
     "trainer": {"checkpoint"},
     "evaluation": {"predictions"},

@@ -18,13 +18,16 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
-        text = path.read_text() if path.exists() else ""
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is no file of fits: {error.reason} at byte {error.start}") from error
         whole, _, torn = text.rpartition("\n")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 record = json.loads(line)
                 self.records[record["key"]] = record
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number} is no record of a fit; delete that line: {error}") from error
         if torn:  # what an interrupted process had not finished writing
             os.truncate(path, len(whole.encode()) + (1 if whole else 0))

@@ -12,6 +12,7 @@ from kravl.data.archive import unpack
 from kravl.data.download import fetch
 from kravl.data.remote_file import RemoteFile, remote_files
 from kravl.errors import InputError
+from kravl.foreign_text import read_json
 
 RECORD = ".unpacked.json"  # sha256 of each archive that was unpacked here, by name
 
@@ -93,7 +94,10 @@ def _bring(file: RemoteFile, folder: Path, keep_archives: bool, say: Callable[[s
 
 def _record(folder: Path) -> dict[str, str]:
     path = folder / RECORD
-    return json.loads(path.read_text()) if path.is_file() else {}
+    record = read_json(path) if path.is_file() else {}
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is no record of archives; delete it to unpack them again")
+    return record
 
 
 @contextlib.contextmanager

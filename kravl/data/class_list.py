@@ -32,10 +32,10 @@ def read_class_list(path: str) -> dict[str, str]:
         if not row:
             continue
         if len(row) != 2 or not all(field.strip() for field in row):
-            raise InputError(f"{path}, line {number}: {','.join(row)!r} is not label,name")
+            raise InputError(f"{path}, line {number}: {','.join(row)[:200]!r} is not label,name")
         label, name = (field.strip() for field in row)
         if label in names:
-            raise InputError(f"{path}, line {number}: the label {label!r} is there already")
+            raise InputError(f"{path}, line {number}: the label {label[:200]!r} is there already")
         refuse_control(f"{path}, line {number}", (label, name))
         names[label] = name
     return names

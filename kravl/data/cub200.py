@@ -1,10 +1,13 @@
 """CUB-200-2011 as its archive is laid out: lists of image numbers, paths, classes and training flags."""
 
+from pathlib import Path, PurePosixPath
+
+from kravl.data.class_list import read_text
 from kravl.data.images import FileOpener
 from kravl.data.layout import find_folder
 from kravl.data.numbered import without_number
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
+from kravl.errors import InputError, unknown
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 
@@ -23,12 +26,16 @@ class Cub200(Source):
         for file in (*LISTS, "classes.txt"):
             if not (folder / file).is_file():
                 raise InputError(f"{name}: no list {folder / file}")
-            lines = (folder / file).read_text(encoding="utf-8").splitlines()
-            columns.append(dict(line.split(maxsplit=1) for line in lines if line.strip()))
+            columns.append(_numbered(folder / file))
         *(paths, labels, trained), classes = columns
         if not paths.keys() == labels.keys() == trained.keys():
             raise InputError(f"{name}: {', '.join(LISTS)} in {folder} do not number the same images")
         label_of = {number: i for i, number in enumerate(classes)}
+        for number, path in paths.items():
+            if labels[number].strip() not in label_of:
+                raise unknown(f"class of image {number} of {name}:", labels[number].strip(), classes)
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise InputError(f"{name}: {path!r} leaves the image folder")
         self._records = [(paths[i].strip(), label_of[labels[i].strip()], trained[i].strip() == "1") for i in paths]
         ids = [classes[number].strip() for number in classes]
         names = [without_number(c) for c in ids]
@@ -39,3 +46,11 @@ class Cub200(Source):
         records = [(path, label) for path, label, trained in self._records if trained == (split == "train")]
         names = tuple(path for path, _ in records)
         return Samples(names, tuple(label for _, label in records), FileOpener(self._root, names))
+
+
+def _numbered(path: Path) -> dict[str, str]:
+    """Number -> the rest of its line."""
+    rows = [tuple(line.split(maxsplit=1)) for line in read_text(path).splitlines() if line.strip()]
+    if wrong := [row for row in rows if len(row) != 2]:
+        raise InputError(f"{path}: {wrong[0][0][:80]!r} is not a number and what it stands for")
+    return dict(rows)

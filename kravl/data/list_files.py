@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
+from kravl.data.class_list import read_text
 from kravl.data.images import FileOpener
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
@@ -65,7 +66,7 @@ class ListFiles(Source):
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(f"no list {path}; set data_root, or the root of this set")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _refuse(name: str, paths: list[str], strange: set[str]) -> None:

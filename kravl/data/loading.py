@@ -1,6 +1,7 @@
 """Batches for training and evaluation; a training loader resumes in mid-epoch with the very next batch."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -133,6 +134,8 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
         "collate_fn": as_made,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": pass_over,
+        # they share what is decoded, and end with a run that is killed; those of Python 3.14's "forkserver" do neither
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
 

@@ -1,17 +1,18 @@
 """ObjectNet (Barbu et al., NeurIPS 2019, https://objectnet.dev): its 113 classes that ImageNet has too."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from kravl.data.class_list import read_text
 from kravl.data.folder import folder_samples
 from kravl.data.imagenet import wordnet_classes
 from kravl.data.images import Opener
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
 from kravl.errors import InputError
+from kravl.foreign_text import read_json
 
 BORDER = 2  # pixels; a red frame of one is there to tell the images from training data, and resampling smears it
 MAPPINGS = (
@@ -70,16 +71,25 @@ def _mappings(folder: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]
     missing = [name for name in MAPPINGS if not (folder / name).is_file()]
     if missing:
         raise InputError(f"objectnet: {folder} lacks {', '.join(missing)}, which come with the archive")
-    texts = [(folder / name).read_text(encoding="utf-8") for name in MAPPINGS]
-    label_of_folder, comprised, label_of_place = json.loads(texts[0]), json.loads(texts[1]), json.loads(texts[3])
+    lines = read_text(folder / MAPPINGS[2]).splitlines()
+    label_of_folder, comprised, label_of_place = (_texts(folder / MAPPINGS[i]) for i in (0, 1, 3))
     # ImageNet's own numbers (lines of the third file) are not the ranks of the sorted WordNet ids
-    rank_of_number = {int(number): int(rank) for rank, number in label_of_place.items()}
-    rank_of = {line.strip(): rank_of_number.get(i) for i, line in enumerate(texts[2].splitlines())}
     ids, _ = wordnet_classes("imagenet")
+    if strange := [text for pair in label_of_place.items() for text in pair if not text.isdecimal()]:
+        raise InputError(f"objectnet: {folder / MAPPINGS[3]} holds {strange[0][:80]!r}, not the number of a class")
+    rank_of_number = {int(number): int(rank) for rank, number in label_of_place.items()}
+    rank_of = {line.strip(): rank_of_number.get(i) for i, line in enumerate(lines)}
     groups = {}
     for label, text in comprised.items():
         ranks = [rank_of.get(english) for english in text.split("; ")]
-        if None in ranks or label not in label_of_folder.values():
+        if not all(rank is not None and rank < len(ids) for rank in ranks) or label not in label_of_folder.values():
             raise InputError(f"objectnet: the mappings in {folder} do not agree about {label!r}")
         groups[label] = tuple(ids[rank] for rank in ranks if rank is not None)
     return label_of_folder, groups
+
+
+def _texts(path: Path) -> dict[str, str]:
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(value, str | int) for value in content.values()):
+        raise InputError(f"objectnet: {path} is no mapping of text to text")
+    return {key: str(value) for key, value in content.items()}

@@ -3,7 +3,6 @@
 The JSON object ``{"train": [[path, label, class name], ...], "val": [...], "test": [...]}``.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +11,7 @@ from kravl.data.images import FileOpener
 from kravl.data.layout import existing_folder, find_folder, find_split_file
 from kravl.data.source import Samples, Source
 from kravl.errors import InputError
+from kravl.foreign_text import read_json
 
 SPLITS = ("train", "val", "test")
 Record = tuple[str, int, str]
@@ -48,10 +48,7 @@ class SplitFile(Source):
 
 
 def _load(path: Path) -> dict[str, Sequence[Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also what UnicodeDecodeError is
-        raise InputError(f"split file {path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(split), list) for split in SPLITS):
         raise InputError(f"split file {path} must be an object with the lists {', '.join(SPLITS)}")
     return {split: content[split] for split in SPLITS}
@@ -61,7 +58,9 @@ def _records(path: Path, split: str, rows: Sequence[Any]) -> list[Record]:
     records = []
     for i, row in enumerate(rows):
         if not (isinstance(row, list) and [type(field) for field in row] == [str, int, str]):
-            raise InputError(f"split file {path}, {split} record {i}: {row!r} is not [path, label, class name]")
+            raise InputError(
+                f"split file {path}, {split} record {i}: {str(row)[:200]} is not [path, label, class name]"
+            )
         image = PurePosixPath(row[0])
         if image.is_absolute() or ".." in image.parts:
             raise InputError(f"split file {path}, {split} record {i}: {row[0]!r} leaves the image folder")

@@ -1,7 +1,6 @@
 """Your own images, listed in a table: a CSV, TSV or JSONL file with the columns path, label and split."""
 
 import csv
-import json
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from kravl.data.images import FileOpener
 from kravl.data.layout import existing_folder
 from kravl.data.source import Samples, Source
 from kravl.errors import InputError, unknown
+from kravl.foreign_text import parse_json
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")
@@ -75,7 +75,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     reader.fieldnames = found
     for column in COLUMNS[:2]:
         if column not in found:
-            raise InputError(f"{path}: the first line must name the column {column!r}; it names {', '.join(found)!r}")
+            raise InputError(
+                f"{path}: the first line must name the column {column!r}; it names {', '.join(found)[:200]!r}"
+            )
     for record in reader:
         yield reader.line_num, dict(record)
 
@@ -84,10 +86,7 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON: {error}") from error
+        record = parse_json(line, f"{path}, line {number},")
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}: {line[:80]!r} is not an object with path and label")
         yield number, record
@@ -101,7 +100,7 @@ def _checked(path: Path, number: int, record: dict[str, object]) -> tuple[str, s
     if split.lower() not in SPLIT_OF:
         raise unknown(f"split in {where}:", split, SPLIT_OF)
     if Path(image).is_absolute() or ".." in Path(image).parts:
-        raise InputError(f"{where}: {image!r} leaves the image folder; paths are relative to root")
+        raise InputError(f"{where}: {image[:200]!r} leaves the image folder; paths are relative to root")
     return Path(image).as_posix(), label, SPLIT_OF[split.lower()]
 
 
@@ -110,5 +109,5 @@ def _text(where: str, record: dict[str, object], column: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a label may be a number
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: {column} is {value!r}; it must be text")
+        raise InputError(f"{where}: {column} is {str(value)[:200]!r}; it must be text")
     return value.strip()

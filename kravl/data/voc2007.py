@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from kravl.data import catalog
+from kravl.data.class_list import read_text
 from kravl.data.images import open_rgb, verify
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
@@ -59,7 +60,7 @@ class Voc2007(Source):
             raise InputError(f"{self.name}: no list {path}")
         found = [
             (number, i, label, box)
-            for number in path.read_text(encoding="utf-8").split()
+            for number in read_text(path).split()
             for i, (label, box) in enumerate(_objects(self._folder / "Annotations" / f"{number}.xml"))
         ]
         strange = sorted({label for _, _, label, _ in found} - label_of.keys())

@@ -82,7 +82,9 @@ def leaks(folder: Path) -> list[str]:
         for what, secret in SECRETS.items():
             found += [f"{what} in what is printed"] if secret in said.getvalue() else []
             files = [path for path in checkout.rglob("*") if path.is_file()]
-            found += [f"{what} in {path.relative_to(checkout)}" for path in files if secret.encode() in path.read_bytes()]
+            found += [
+                f"{what} in {path.relative_to(checkout)}" for path in files if secret.encode() in path.read_bytes()
+            ]
         assert len(files) > 8
         return found
 

@@ -1,4 +1,4 @@
-"""Row 11: whatever becomes of W&B, training goes on, the local record is whole, and what W&B has can be synced later."""
+"""Row 11: whatever becomes of W&B, training goes on, every step is kept, and what W&B has can be synced later."""
 
 import csv
 import os
@@ -37,7 +37,8 @@ def _server(statuses: Iterator[int]) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(b"{}")
 
-        do_GET = do_POST
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, *_: object) -> None:
             """Not into the output of the tests."""
