@@ -112,6 +112,7 @@ def _train(cfg: Any, out: Path, hook: Hook | None, environment: Sequence[tuple[s
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of data loaders' workers, as in a run on Linux
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import torch
 
