@@ -39,9 +39,8 @@ class SafeWandbLogger(WandbLogger):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._rows: list[
-            tuple[dict[str, Tensor | float], int | None]
-        ] = []  # W&B's process may die with what it was given
+        # W&B's process may die with what it was given
+        self._rows: list[tuple[dict[str, Tensor | float], int | None]] = []
 
     @property
     def lost(self) -> bool:

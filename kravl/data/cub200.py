@@ -50,7 +50,7 @@ class Cub200(Source):
 
 def _numbered(path: Path) -> dict[str, str]:
     """Number -> the rest of its line."""
-    rows = [tuple(line.split(maxsplit=1)) for line in read_text(path).splitlines() if line.strip()]
+    rows = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     if wrong := [row for row in rows if len(row) != 2]:
         raise InputError(f"{path}: {wrong[0][0][:80]!r} is not a number and what it stands for")
-    return dict(rows)
+    return {number: rest for number, rest in rows}  # noqa: C416 (rows are lists)

@@ -109,5 +109,5 @@ def _text(where: str, record: dict[str, object], column: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # a label may be a number
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{where}: {column} is {str(value)[:200]!r}; it must be text")
+        raise InputError(f"{where}: {column} is {repr(value)[:200]}; it must be text")
     return value.strip()

@@ -88,7 +88,7 @@ def test_without_a_column_of_splits_every_image_is_trained_on_and_labels_may_be_
         ("t.csv", "path,label\na.png,x\n./a.png,cat", r"line 3: a.png is in line 2 already"),
         ("t.csv", "path,label\na.png,hot dog\nb.png,Hot_Dog", r"duplicate class names: 'Hot_Dog' and 'hot dog'"),
         ("t.csv", b"path,label\na.png,gr\xf6\xdfe", r"t.csv is not UTF-8: invalid start byte at byte 19"),
-        ("t.jsonl", '{"path": "a.png", "label": "x"}\n{"path"', r"line 2: not JSON"),
+        ("t.jsonl", '{"path": "a.png", "label": "x"}\n{"path"', r"line 2, is not JSON"),
         ("t.jsonl", '["a.png", "x"]', r"line 1: .* is not an object with path and label"),
         ("t.jsonl", '{"path": "a.png", "label": true}', r"line 1: label is True; it must be text"),
         ("t.xlsx", "", r"unknown ending of a table '.xlsx'"),

@@ -1,0 +1,118 @@
+"""Every parser of ours, with an example of what it reads."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from run_records import record
+from safetensors.torch import save
+
+from kravl.aggregate import group_runs, read_runs
+from kravl.approximation.ledger import Ledger
+from kravl.checkpoint import SafeCheckpointIO, _sha256, latest
+from kravl.data import catalog
+from kravl.data.class_list import read_class_list
+from kravl.data.cub200 import Cub200
+from kravl.data.list_files import ListFiles
+from kravl.data.remote_file import remote_files
+from kravl.data.split_file import SplitFile
+from kravl.data.table import Table
+from kravl.data.voc2007 import _objects
+from kravl.record import find_run
+from kravl.restore import saved_config
+from kravl.tables import table
+from kravl.trace import read_trace
+
+SPLIT = {"train": [["a.png", 0, "cat"], ["b.png", 1, "dog"]], "val": [], "test": [["c.png", 0, "cat"]]}
+CARD = (
+    "title: x\nfiles: [{name: a.zip, urls: [x], unpack: true, md5: null}]\n"
+    "folders: [a]\nneeds: [b]\nimages: {train: 2}\n"
+)
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Reads the ``file`` of a folder; ``example`` is what it expects there."""
+
+    file: str
+    example: bytes
+    read: Callable[[Path], object]
+
+
+def _card(folder: Path) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "folder", lambda: folder)
+        return remote_files(catalog.card("a"))
+
+
+def _runs(folder: Path) -> object:
+    groups = group_runs(read_runs(folder)[0])
+    return [[table([group], every_set=True), *map(group.stat, group.names)] for group in groups]
+
+
+def _spectra(name: str) -> bytes:
+    tensors = {"steps": torch.tensor([0, 1]), "quantities": torch.ones(2, 1, 1)}
+    return save(tensors, {"kravl": json.dumps({"sites": ["a"], "quantities": [name]})})
+
+
+def _saved_config(folder: Path) -> object:
+    (folder / "metrics.json").write_text("{}")
+    return saved_config(find_run(str(folder)), {})
+
+
+def _checkpoint(folder: Path) -> object:
+    file, place = folder / "manifest.json", folder / "step=1.ckpt"
+    place.mkdir()
+    file.replace(place / file.name)
+    for name, content in {"tensors.safetensors": save({}), "state.json": b"{}"}.items():
+        (place / name).write_bytes(content)
+    SafeCheckpointIO().load_checkpoint(place)
+    return latest(folder)
+
+
+def _state(folder: Path) -> object:
+    (folder / "tensors.safetensors").write_bytes(save({"0": torch.ones(1)}))
+    names = ("tensors.safetensors", "state.json")
+    told = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return SafeCheckpointIO().load_checkpoint(folder)
+
+
+def _birds(folder: Path) -> object:
+    lists = {"image_class_labels.txt": "1 1", "train_test_split.txt": "1 1", "classes.txt": "1 001.Cat"}
+    for name, content in lists.items():
+        if not (folder / name).exists():
+            (folder / name).write_text(content)
+    (folder / "images").mkdir()
+    return Cub200(str(folder)).split("train")
+
+
+PARSERS = {
+    "split file": Parser("a.json", json.dumps(SPLIT).encode(), lambda d: SplitFile("a", str(d), str(d / "a.json"))),
+    "table": Parser("a.csv", b"path,label,split\na.png,cat,train\n", lambda d: Table(str(d / "a.csv"))),
+    "tab-separated table": Parser("a.tsv", b"path\tlabel\na.png\tcat\n", lambda d: Table(str(d / "a.tsv"))),
+    "table of objects": Parser("a.jsonl", b'{"path": "a.png", "label": 1}\n', lambda d: Table(str(d / "a.jsonl"))),
+    "class list": Parser("a.csv", b"a,cat\nb,dog\n", lambda d: read_class_list(str(d / "a.csv"))),
+    "list of images": Parser(
+        "train.txt", b"cat/1.jpg\ndog/2.jpg\n", lambda d: ListFiles("a", str(d), {"train": "train.txt"}).split("train")
+    ),
+    "list of birds": Parser("images.txt", b"1 001.Cat/a.jpg\n", _birds),
+    "labels of birds": Parser(
+        "image_class_labels.txt", b"1 1\n", lambda d: (d / "images.txt").write_text("1 a") and _birds(d)
+    ),
+    "annotation": Parser(
+        "a.xml",
+        b"<a><object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object></a>",
+        lambda d: _objects(d / "a.xml"),
+    ),
+    "card": Parser("a/card.yaml", CARD.encode(), _card),
+    "config": Parser("config.yaml", b"name: a\nshots: 4\noptim: {lr: 1e-3}\ntargets: [a]\n", _saved_config),
+    "metrics": Parser("metrics.json", json.dumps(record()).encode(), _runs),
+    "spectra": Parser("spectra.safetensors", _spectra("rank"), lambda d: read_trace(d / "spectra.safetensors")),
+    "ledger": Parser("a.jsonl", b'{"key": "a"}\n{"key": "b"}\n', lambda d: Ledger(d / "a.jsonl")),
+    "manifest": Parser("manifest.json", b'{"tensors.safetensors": {"bytes": 1, "sha256": ""}}', _checkpoint),
+    "state": Parser("state.json", b'{"pairs": [["a", {"tensor": "0"}], [1, {"tuple": [1.5]}]]}', _state),
+}
