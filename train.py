@@ -12,9 +12,10 @@ from kravl.cli import main
 
 def train(cfg: Any) -> object:
     """Imports here, so that --help and a typo are answered before torch is loaded."""
+    from kravl.objective import objective
     from kravl.run import train
 
-    return train(cfg)
+    return objective(cfg.objective, train(cfg))
 
 
 if __name__ == "__main__":

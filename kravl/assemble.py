@@ -95,7 +95,7 @@ def _data(cfg: Config, source: Source) -> FewShotDataModule:
 
 def make_plan(cfg: Config) -> Plan:
     """Which images are drawn. Raises InputError where both ``shots`` and ``fraction`` say how many."""
-    return Plan(amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes)
+    return Plan(amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out)
 
 
 def amount(cfg: Config) -> int | float | None:

@@ -26,6 +26,7 @@ EXIT_INPUT = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 # the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
 CHECKED_WHEN_BUILT = ("trainer.", "loading.", "adapter.", "data.source.", "backbone.build.", "variants.")
+EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}  # plugin's file
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
@@ -128,6 +129,8 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     text = str(error)
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if choice in EXTRAS:
+            return InputError(f"{group} needs a plugin of Hydra: pip install 'kravl[{EXTRAS[choice]}]'")
         return unknown(group, choice, experiments() if group == "experiment" else error.options or ())
     place = re.search(r"In '([^']+)'", text)
     where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""

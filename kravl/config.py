@@ -47,6 +47,7 @@ class Evaluation:
     name: str = MISSING
     sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source, or a file of data/
     classes: str = "trained"  # trained | own: each set's own class names, which the text tower scores untrained
+    held_out: bool = False  # no test image is looked at: `test` is the drawn validation images, else those left over
 
 
 @dataclass
@@ -98,6 +99,7 @@ class Config:
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
+    objective: str | None = None  # the metric that train.py returns to a sweeper that searches; needs held_out
     study: str | None = None  # the group of the run in W&B; null: its backbone, data set and shots
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none

@@ -27,11 +27,20 @@ def gpus() -> list[str]:
     return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
 
 
+def _context() -> Any:
+    """Processes are forked from one that has loaded torch and begun no thread: memory and seconds are spent once."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kravl.run"])
+    return context
+
+
 class Worker:
     """One process, its number of threads, and its GPU if there is one; it trains one run at a time."""
 
     def __init__(self, threads: int, gpu: str | None) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        context = _context()
         self._connection, theirs = context.Pipe()
         self.gpu = gpu
         self.process = context.Process(target=work, args=(theirs, threads, gpu))

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
 LOCKS = {".lock", ".owner"}
 # where and whether a run happens, not what it computes
-WHERE = ("runs", "study", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
+WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from kravl.fitting import fit
 from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening
 from kravl.learner import DivergedError
 from kravl.learning_curve import LearningCurve
+from kravl.objective import check_objective
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
@@ -91,6 +92,7 @@ def ending_well() -> Iterator[None]:
 
 def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     check_settings(cfg.trainer)
+    check_objective(cfg.objective, cfg.evaluation.held_out)
     curve_points(cfg.alphas, zero_shot=True)  # a mistake in it is said before the weights are loaded
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     phases = Phases()
@@ -173,7 +175,7 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
 def _track(
     logger: TrainerLogger, parts: Parts, metrics: dict[str, Any], predictions: Predictions, folder: RunFolder
 ) -> None:
-    names, images = parts.source.class_names, parts.source.split("test")
+    names, images = parts.source.class_names, parts.data.test_samples
     rows = predictions.sample(SAMPLE_PREDICTIONS) if logger else []
     log_samples(logger, "test", [(images.image(i), names[label], names[said], p) for i, label, said, p in rows])
     zero_shot = {f"zero_shot/{key}": value for key, value in (metrics["zero_shot"] or {}).items()}

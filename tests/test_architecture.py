@@ -13,8 +13,8 @@ EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data", "versions"},
     "run": {"assemble", "adapters", "checkpoint", "config", "details", "diagnostics", "evaluation", "fitting",
-            "learner", "learning_curve", "phases", "pieces", "predictions", "record", "restore", "result", "resumption",
-            "trace", "tracking", "trainer", "wandb_results"},
+            "learner", "learning_curve", "objective", "phases", "pieces", "predictions", "record", "restore", "result",
+            "resumption", "trace", "tracking", "trainer", "wandb_results"},
     "details": {"evaluation", "predictions"},
     "fitting": {"assemble", "checkpoint", "config", "features", "learner", "phases", "pieces"},
     "learner": {"pieces"},

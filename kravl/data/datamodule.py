@@ -30,6 +30,7 @@ class Plan:
     split_seed: int = 1
     protocol: str = "coop"
     short_classes: str = "error"
+    held_out: bool = False  # what is evaluated is training data that is not trained on
 
 
 class FewShotDataModule(LightningDataModule):
@@ -76,6 +77,8 @@ class FewShotDataModule(LightningDataModule):
             else {name: match_classes(s, source.class_ids) for name, s in self.sources.items()}
         )
         self._evaluated = {name: s.split("test") for name, s in self.sources.items()}
+        if plan.held_out:
+            self._evaluated = {IN_DOMAIN: self._held_out()}
 
     def check(self) -> None:
         """Decode every image that the run will need, and keep what can be kept.
@@ -114,6 +117,23 @@ class FewShotDataModule(LightningDataModule):
         """Class names and templates of the sets that bring classes of their own, in the order of their columns."""
         others = [source for name, source in self.sources.items() if name != IN_DOMAIN]
         return [(source.class_names, source.templates) for source in others] if self._own_classes else []
+
+    @property
+    def test_samples(self) -> Samples:
+        """The images whose metrics are called ``test``."""
+        return self._evaluated[IN_DOMAIN]
+
+    def _held_out(self) -> Samples:
+        """The validation images that were drawn; of a set that has none, the training images that were not."""
+        if len(self.sources) > 1:
+            raise InputError("evaluation.held_out=true looks at no other set: evaluation.sets must be empty")
+        if len(self.val_samples):
+            return self.val_samples
+        whole, drawn = self.source.split("train"), set(self.train_samples.names)
+        left = whole.subset([i for i, name in enumerate(whole.names) if name not in drawn])
+        if not len(left):
+            raise InputError("evaluation.held_out=true needs validation images, or training images that are not drawn")
+        return left
 
     @cached_property
     def _loaders(self) -> Loaders:
