@@ -110,7 +110,8 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> Any:
         head = {id(p) for p in self.classifier.head_parameters()}
         groups = list(_groups(self.trainable().values(), head, self.optim))
-        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr)
+        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, fused=True)  # one pass over memory in place of twelve
+        optimizer._step_supports_amp_scaling = False  # gradients are unscaled before they are clipped
 
         def factor(step: int) -> float:
             # asked for now, it would set up the loader before a checkpoint can tell it where to go on

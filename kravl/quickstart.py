@@ -6,6 +6,7 @@ Nothing is downloaded: the pictograms come with pip, the model with kravl. ``pyt
 import argparse
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,13 +87,15 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     register()
     configs = []
     for method in METHODS:
+        overrides = [f"experiment=quickstart_{method}", *changes]
+        check(overrides, "train")
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            common: Any = compose("train", overrides=overrides)
         for seed in seeds:
-            points = CURVE if seed == seeds[0] else 1
-            overrides = [f"experiment=quickstart_{method}", f"seed={seed}", f"alphas={points}", *changes]
-            if seed == seeds[0]:
-                check(overrides, "train")
-            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                configs.append(compose("train", overrides=overrides))
+            configs.append(deepcopy(common))
+            configs[-1].seed = seed
+            if not any(change.startswith("alphas=") for change in changes):
+                configs[-1].alphas = CURVE if seed == seeds[0] else 1
     return configs
 
 
@@ -106,6 +109,8 @@ def _train(planned: Sequence[Any], jobs: int | None, log: Path, console: Console
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
         for position in train_all(list(zip(planned, folders, strict=True)), jobs, log):
+            import kravl.quickstart_report  # noqa: F401  # while the other runs train
+
             cfg = planned[position]
             progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
     return folders

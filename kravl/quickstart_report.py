@@ -9,17 +9,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kravl.aggregate import ZERO_SHOT, Group, group_runs, read_runs
+from kravl.assemble import evaluation_sources, training_source
 from kravl.consistency import differences
 from kravl.data.contact_sheet import Row
 from kravl.data.contact_sheet import draw as draw_sheet
-from kravl.data.source import Source
 from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
 from kravl.record import RunFolder
-from kravl.restore import restore, saved_config
-from kravl.spectra import singular_values
+from kravl.restore import saved_config
 from kravl.spectra_report import mean_decay
 from kravl.tables import HEADING, Table, markdown_rows, table, write_csv
+from kravl.trace import SPECTRA_FILE, read_trace
 
 SHOWN = 10  # test pictures a style
 TILE = 72  # pixels
@@ -52,8 +52,9 @@ def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], foll
 def _pictures(groups: Sequence[Group], out: Path) -> list[Picture]:
     comparison = draw(groups, out).removesuffix("png") + "svg"
     first = {group.method: RunFolder(group.runs[0].folder) for group in groups if group.method != ZERO_SHOT}
-    decay = {method: mean_decay(singular_values(folder)) for method, folder in first.items()}
-    draw_decay({method: values for method, values in decay.items() if values}, out / "spectrum")
+    recorded = {method: folder.path / SPECTRA_FILE for method, folder in first.items()}
+    decay = {m: mean_decay(read_trace(path).singular_values) for m, path in recorded.items() if path.exists()}
+    draw_decay(decay, out / "spectrum")
     _sheet(next(iter(first.values())), out / "pictures.png")
     return [
         Picture(out / comparison, "Accuracy in domain and, dashed, the mean of the shifts; right: one against the "
@@ -66,9 +67,10 @@ def _pictures(groups: Sequence[Group], out: Path) -> list[Picture]:
 
 def _sheet(folder: RunFolder, path: Path) -> None:
     """One row a set, the same test pictures in each."""
-    data = restore(saved_config(folder, {}), folder).data
-    sets: dict[str, Source] = data.sources
-    step = max(1, len(data.source.split("test")) // SHOWN)
+    cfg = saved_config(folder, {})
+    source = training_source(cfg)
+    sets = {"test": source, **evaluation_sources(cfg.evaluation, source, cfg.plugins)}
+    step = max(1, len(source.split("test")) // SHOWN)
     rows = []
     for name, source in sets.items():
         samples = source.split("test")

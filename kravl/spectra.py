@@ -8,24 +8,8 @@ from kravl.cli import main
 from kravl.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded
-    from torch import Tensor
-
     from kravl.record import RunFolder
     from kravl.trace import Trace
-
-
-def singular_values(folder: "RunFolder") -> "dict[str, Tensor]":
-    """Site -> singular values of its ΔW, largest first, in double precision; empty where no matrix is adapted.
-
-    Raises:
-        InputError: as `restore`.
-    """
-    import torch
-
-    from kravl.restore import restore, saved_config
-
-    parts = restore(saved_config(folder, {}), folder)
-    return {site: torch.linalg.svdvals(delta.double()) for site, delta in parts.adapters.deltas()}
 
 
 def spectra(cfg: Any) -> None:

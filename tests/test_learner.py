@@ -38,6 +38,26 @@ class Small(nn.Module):
         return self.head(self.trained(self.frozen(images)))
 
 
+class Pooled(nn.Module):
+    """An image tower and a head, as a classifier has them apart."""
+
+    class_names = ("a", "b", "c")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = nn.Linear(12, 5)
+        self.head = nn.Linear(5, 3)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return self.tower(images.flatten(1)).tanh()
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.image_features(images))
+
+
 def batch(images: Tensor) -> Batch:
     return Batch(images, torch.zeros(len(images), dtype=torch.long), torch.arange(len(images)))
 
@@ -97,3 +117,45 @@ def test_matrices_decay_vectors_do_not_and_the_head_has_its_own_rate():
 
     found = {(g["initial_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
     assert found == {(1e-2, 0.1): 25, (1e-2, 0.0): 5, (1e-1, 0.1): 15, (1e-1, 0.0): 3}
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_batch_in_pieces_has_the_loss_and_the_gradient_of_the_whole(size):
+    model = Pooled()
+    learner = Learner(model, SETTINGS, seed=1)
+    learner.log = lambda *args, **kwargs: None
+    images = torch.randn(8, 3, 2, 2)
+    whole = learner.training_step(batch(images), 0)
+    expected = torch.autograd.grad(whole, list(model.parameters()))
+
+    learner.pieces.size = size
+    loss = learner.training_step(batch(images), 0)
+
+    torch.testing.assert_close(loss, whole)
+    for ours, theirs in zip(torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_five_steps_are_adamw_by_its_formula_to_rounding():
+    """AdamW as in Loshchilov and Hutter (2019), algorithm 2, in float64; torch's fused kernel runs in the learner."""
+    learner = Learner(Small().double(), SETTINGS, seed=1)
+    learner.trainer = type("T", (), {"estimated_stepping_batches": 10**9})()
+    optimizer = learner.configure_optimizers()["optimizer"]
+    expected = {id(p): p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+    first = {key: torch.zeros_like(p) for key, p in expected.items()}
+    second = {key: torch.zeros_like(p) for key, p in expected.items()}
+
+    for step in range(1, 6):
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = torch.randn_like(p)
+                m, v, w = first[id(p)], second[id(p)], expected[id(p)]
+                m.mul_(0.9).add_(p.grad, alpha=0.1)
+                v.mul_(0.999).add_(p.grad**2, alpha=0.001)
+                w.mul_(1 - group["lr"] * group["weight_decay"])
+                w.sub_(group["lr"] * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+        optimizer.step()
+
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            torch.testing.assert_close(p.detach(), expected[id(p)], rtol=0, atol=1e-13)

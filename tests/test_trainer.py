@@ -4,10 +4,43 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from kravl.checkpoint import SafeCheckpointIO
 from kravl.errors import InputError
+from kravl.learner import Learner, OptimSettings
 from kravl.trainer import Checkpoints, limits, make_trainer
+
+
+class Steep(Learner):
+    """A linear classifier whose gradient is far longer than any bound; ``norm`` is that of the last step."""
+
+    def __init__(self) -> None:
+        super().__init__(Linear(), OptimSettings(1e-3, None, 0.0, 0, 1.0), seed=1)
+        self.norm = 0.0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.classifier(batch[0]), batch[1])
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.norm = float(torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in self.parameters()])))
+
+
+class Linear(nn.Module):
+    class_names = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.head.weight.data = torch.tensor([[0.0] * 3, [1.0] * 3])
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return list(self.head.parameters())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images)
 
 
 def test_steps_come_before_steps_a_shot_and_these_before_epochs():
@@ -48,3 +81,18 @@ def test_no_advertisement_reaches_the_log(tmp_path: Path, caplog):
     caplog.set_level(logging.INFO)
     make_trainer({}, {}, tmp_path, logger=False)
     assert "litlogger" not in caplog.text
+
+
+def test_gradients_are_clipped_in_mixed_precision_too(tmp_path: Path):
+    rows = [(torch.full((1, 3), 1e3), torch.zeros(1, dtype=torch.long))] * 2
+    module = Steep()
+    settings = {"precision": "bf16-mixed", "gradient_clip_val": 0.5, "enable_progress_bar": False}
+
+    make_trainer(settings, {"max_steps": 1, "max_epochs": -1}, tmp_path, False).fit(module, DataLoader(rows, None))
+
+    assert module.norm == pytest.approx(0.5, rel=1e-3)
+
+
+def test_memory_is_not_filled_to_find_bugs_of_torch(tmp_path: Path):
+    make_trainer({"deterministic": "warn"}, {}, tmp_path, logger=False)
+    assert not torch.utils.deterministic.fill_uninitialized_memory

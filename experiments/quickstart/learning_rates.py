@@ -1,12 +1,14 @@
 """Learning rates for the first run without a test picture: 8 shots, accuracy on the training pictures left over.
 
-    python experiments/quickstart/learning_rates.py OUT_FOLDER
+    python experiments/quickstart/learning_rates.py OUT_FOLDER [EXPERIMENT ...]
 
-Each method of the quickstart at a few learning rates, three draws each; prints the means and writes learning_rates.csv.
+Each experiment (default: those of the quickstart) at a few learning rates, three draws each; prints the means and
+writes learning_rates.csv.
 """
 
 import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -22,10 +24,12 @@ from kravl.record import RunFolder, folder_of
 
 SHOTS, SEEDS = 8, (1, 2, 3)
 RATES = {
-    "linear_probe": (3e-3, 1e-2, 3e-2),
-    "lora": (1e-3, 3e-3, 6e-3),
-    "kra": (3e-3, 1e-2, 2e-2),
-    "full": (1e-4, 3e-4, 1e-3),
+    "quickstart_linear_probe": (3e-3, 1e-2, 3e-2),
+    "quickstart_lora": (1e-3, 3e-3, 6e-3),
+    "quickstart_kra": (3e-3, 1e-2, 2e-2),
+    "quickstart_full": (1e-4, 3e-4, 1e-3),
+    "design_kra_lora": (1e-3, 3e-3, 1e-2),
+    "design_kra_scale1": (3e-3, 1e-2, 2e-2),
 }
 
 
@@ -46,26 +50,26 @@ def draw(folder: Path, seed: int) -> Path:
     return table
 
 
-def main(out: Path) -> None:
+def main(out: Path, experiments: Sequence[str]) -> None:
     register()
     out.mkdir(parents=True, exist_ok=True)
     tables = {seed: draw(out, seed) for seed in track(SEEDS, "pictures")}
     planned, keys = [], []
-    for method, rates in RATES.items():
-        for rate in rates:
+    for experiment in experiments:
+        for rate in RATES[experiment]:
             for seed, table in tables.items():
                 data = [f"data.file={table}", "++data.source.name=openmoji", "shots=null", "evaluation=in_domain"]
-                run = [f"experiment=quickstart_{method}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
+                run = [f"experiment={experiment}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                     cfg = compose("train", overrides=[*run, "data=table", *data])
                 planned.append((cfg, folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False))))
-                keys.append((method, rate))
+                keys.append((experiment, rate))
     for _ in track(train_all(planned, None, out / "log.txt"), "runs", total=len(planned)):
         pass
     found = [RunFolder(folder).metrics()["metrics"]["test/accuracy"] for _, folder in planned]
     with (out / "learning_rates.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["method", "learning_rate", "mean", "std", "n"])
+        rows.writerow(["experiment", "learning_rate", "mean", "std", "n"])
         for key in dict.fromkeys(keys):
             values = [100 * value for value, of in zip(found, keys, strict=True) if of == key]
             rows.writerow([*key, f"{mean(values):.1f}", f"{stdev(values):.1f}", len(values)])
@@ -73,4 +77,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] or [name for name in RATES if name.startswith("quickstart")])

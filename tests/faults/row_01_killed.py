@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.campaign import Outcome, Row
-from faults.victims import configured, differing_bits, expected_state, leftovers, run, start
+from faults.victims import configured, differing_bits, expected_state, leftovers, run, start, unbroken
 
 MOST_A_RUN = 6  # kills of one run before it is left to end
 
@@ -15,7 +15,10 @@ MOST_A_RUN = 6  # kills of one run before it is left to end
 def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, str]] = ()) -> Outcome:
     """Kill ``count`` times at a random moment of training, saving or evaluating; each time the same command again."""
     rng, failures, where = random.Random(0), [], Counter[str]()
-    seconds = _unbroken(folder)
+    unbroken()  # what processes are forked from is loaded now
+    begin = time.monotonic()
+    run(configured(folder / "timed"), folder / "timed.log")
+    seconds = time.monotonic() - begin
     killed = runs = 0
     while killed < count:
         place, log = folder / f"run{runs}", folder / f"run{runs}.log"
@@ -28,7 +31,7 @@ def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, 
         ended.join()
         if ended.exitcode != 0:
             failures.append(f"run {runs}: exit code {ended.exitcode}, see {log}")
-        elif differing := differing_bits(place, folder / "unbroken"):
+        elif differing := differing_bits(place, unbroken()):
             failures.append(f"run {runs}: {differing} differ")
         if state and f"going on from {state}" not in log.read_text():
             failures.append(f"run {runs}: did not go on from {state}")
@@ -36,14 +39,6 @@ def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, 
         runs += 1
     phases = ", ".join(f"{number} {name}" for name, number in sorted(where.items()))
     return Outcome(killed, f"{killed} kills of {runs} runs ({phases}), {len(failures)} lost or different", failures)
-
-
-def _unbroken(folder: Path) -> float:
-    """Run to the end twice, the second time for its seconds: the first one waits for what processes are forked from."""
-    run(configured(folder / "first"), folder / "first.log")
-    begin = time.monotonic()
-    assert run(configured(folder / "unbroken"), folder / "unbroken.log") == 0
-    return time.monotonic() - begin
 
 
 def _kill_once(

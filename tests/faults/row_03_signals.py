@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, OwnGroup, Send
-from faults.victims import configured, differing_bits, expected_state, run
+from faults.victims import configured, differing_bits, expected_state, run, unbroken
 
 FROZEN = ("method=linear_probe", "loading.augmentation=none", "loading.eval_batch_size=4")
 STEP = "kravl.learner:Learner.training_step"
@@ -27,15 +27,10 @@ RESUMABLE, MOST_BATCHES = 75, 2
 def asked_to_end(count: int, folder: Path) -> Outcome:
     """``count`` signals over the phases in turn; after each the same command again, and one Ctrl-C pressed twice."""
     cases = [(p, s) for s, p in product(SIGNALS, PHASES)]
-    unbroken: dict[tuple[str, ...], Path] = {}
     failures = []
     for i in range(count):
         phase, number = cases[i % len(cases)]
-        settings = PHASES[phase][2]
-        if settings not in unbroken:
-            unbroken[settings] = folder / f"unbroken{len(unbroken)}"
-            assert run(configured(unbroken[settings], *settings), folder / "unbroken.log") == 0
-        problem = _ask(folder / str(i), phase, number, unbroken[settings])
+        problem = _ask(folder / str(i), phase, number)
         failures += [f"{phase}, {number.name}: {problem}"] if problem else []
     twice = AtCall(STEP, 5, Send((signal.SIGINT, signal.SIGINT)))
     if (code := run(configured(folder / "twice"), folder / "twice.log", twice)) != -signal.SIGINT:
@@ -43,7 +38,7 @@ def asked_to_end(count: int, folder: Path) -> Outcome:
     return Outcome(count, f"{count} signals, {count - len(failures)} saved, ended with 75 and went on", failures)
 
 
-def _ask(place: Path, phase: str, number: signal.Signals, unbroken: Path) -> str | None:
+def _ask(place: Path, phase: str, number: signal.Signals) -> str | None:
     """What went wrong, if anything."""
     call, at, settings = PHASES[phase]
     counted = place.with_suffix(".calls")
@@ -60,7 +55,7 @@ def _ask(place: Path, phase: str, number: signal.Signals, unbroken: Path) -> str
         return f"went on to exit code {code}"
     if state and f"going on from {state}" not in log.read_text():
         return f"did not go on from {state}"
-    return f"{differing} differ" if (differing := differing_bits(place, unbroken)) else None
+    return f"{differing} differ" if (differing := differing_bits(place, unbroken(*settings))) else None
 
 
 ROW = Row(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, Send
-from faults.victims import configured, differing_bits, run
+from faults.victims import configured, differing_bits, run, unbroken
 
 from kravl.checkpoint import SafeCheckpointIO, damage, latest
 from kravl.errors import InputError
@@ -19,7 +19,6 @@ Mutate = Callable[[Path, random.Random], None]
 def damaged(count: int, folder: Path) -> Outcome:
     """``count`` mutations of one file of the newest of two states; after the last of each kind the run is finished."""
     rng, failures = random.Random(0), []
-    assert run(configured(folder / "unbroken"), folder / "unbroken.log") == 0
     killed = AtCall("kravl.checkpoint:_write", 8, Send((signal.SIGKILL,)))
     run(configured(folder / "killed"), folder / "killed.log", killed)
     (states,) = (folder / "killed").glob("*/*/checkpoints")
@@ -55,7 +54,7 @@ def _finished(folder: Path, states: Path, rng: random.Random) -> list[str]:
     _flip(states / "step=6.ckpt/tensors.safetensors", rng)
     code = run(configured(folder / "killed"), folder / "killed.log")
     said = "step=6.ckpt is damaged" in (folder / "killed.log").read_text()
-    equal = code == 0 and not differing_bits(folder / "killed", folder / "unbroken")
+    equal = code == 0 and not differing_bits(folder / "killed", unbroken())
     return [] if said and equal else [f"the run did not go on: exit code {code}, said so: {said}"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from faults.campaign import Outcome, Row
 from faults.triggers import KillAtFileEvent
-from faults.victims import configured, differing_bits, expected_state, leftovers, run
+from faults.victims import configured, differing_bits, expected_state, leftovers, run, unbroken
 
 FIRST_COUNT = 20  # at 1, 2, ... these events in full; a quick campaign takes every few of them
 LAST = 100
@@ -14,7 +14,6 @@ LAST = 100
 def killed_at_each_change(count: int, folder: Path) -> Outcome:
     """Die before file event 1 to 100 in ``checkpoints`` (``count`` of them), then the same command again."""
     failures = []
-    assert run(configured(folder / "unbroken"), folder / "unbroken.log") == 0
     points = range(1, LAST + 1) if count >= LAST else [1 + i * FIRST_COUNT // count for i in range(count)]
     for point in points:
         place, log = folder / str(point), folder / f"{point}.log"
@@ -23,7 +22,7 @@ def killed_at_each_change(count: int, folder: Path) -> Outcome:
         again = run(configured(place), log)
         if code != -signal.SIGKILL:
             failures.append(f"event {point} never came: exit code {code}")
-        elif again != 0 or differing_bits(place, folder / "unbroken"):
+        elif again != 0 or differing_bits(place, unbroken()):
             failures.append(f"event {point}: exit code {again}, or another end")
         elif state and f"going on from {state}" not in log.read_text():
             failures.append(f"event {point}: did not go on from {state}")

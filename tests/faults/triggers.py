@@ -108,7 +108,7 @@ class LimitMemory:
 
     images: int
     call: int
-    each: int = 2**30
+    each: int = 2**27
 
     def __call__(self) -> None:
         import torch

@@ -3,11 +3,15 @@
 A start of the command itself loads PyTorch for five seconds, in which nothing can be lost; forking leaves them out.
 """
 
+import atexit
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -68,6 +72,15 @@ def run(cfg: Any, out: Path, hook: Hook | None = None) -> int:
     return process.exitcode
 
 
+@cache
+def unbroken(*overrides: str) -> Path:
+    """The folder of runs that holds one with these settings that nothing happened to; trained once a process."""
+    place = Path(tempfile.mkdtemp()) / "runs"
+    atexit.register(shutil.rmtree, place.parent)
+    assert run(configured(place, *overrides), place.with_suffix(".log")) == 0
+    return place
+
+
 def results(folder: Path) -> dict[str, bytes]:
     """What must not differ by a bit: adapter, metrics and spectra of the one finished run below ``folder``."""
     (place,) = folder.glob("*/seed*")
@@ -99,6 +112,7 @@ def _train(cfg: Any, out: Path, hook: Hook | None, environment: Sequence[tuple[s
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of data loaders' workers, as in a run on Linux
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import torch
 
