@@ -7,7 +7,6 @@ is taken for dead when the file has not been touched for a while. Nobody has to 
 
 import fcntl
 import json
-import logging
 import os
 import socket
 import threading
@@ -17,7 +16,6 @@ from typing import Any
 
 from kravl.errors import InputError
 
-log = logging.getLogger(__name__)
 SIGN_EVERY = 30.0  # seconds between two signs of life
 SILENT = 300.0  # seconds without one after which an owner on another host is dead
 PROC = Path("/proc")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kravl.aggregate import ZERO_SHOT
 from kravl.errors import InputError, first_line, unknown
+from kravl.foreign_text import read_yaml
 
 Settings = dict[str, list[str]]  # a name in tables -> what is set for it, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")
@@ -48,15 +48,11 @@ def read_study(file: Path) -> Study:
         InputError: no such file, no YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
             a value of the wrong type.
     """
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file))
-    except FileNotFoundError:
+    if not file.exists():
         others = sorted(str(path) for path in file.parent.glob("*.yaml"))
-        raise unknown("study", file, others) if others else InputError(f"no study {str(file)!r}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is no mapping of a study's keys")
+        raise unknown("study", file, others) if others else InputError(f"no study {str(file)!r}")
+    content = OmegaConf.to_container(read_yaml(file))
+    assert isinstance(content, dict)
     legal = [each.name for each in fields(Study)]
     for key in content:
         if key not in legal:

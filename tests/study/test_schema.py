@@ -31,7 +31,7 @@ def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
     [
         (("methods", "mehtods"), "unknown key in FILE 'mehtods': did you mean 'methods'?"),
         (("[kra, lora]", "[kra, lora, kra]"), "FILE: methods names 'kra' twice"),
-        (("[kra, lora]", "{kra: [], kra: [optim.lr=1]}"), "cannot read FILE: .*found duplicate key kra"),
+        (("[kra, lora]", "{kra: [], kra: [optim.lr=1]}"), "FILE is not readable as YAML: .*duplicate key kra"),
         (("[kra, lora]", "[]"), "FILE: methods is empty"),
         (("[kra, lora]", "{a/b: [method=kra]}"), "FILE: methods: 'a/b' is no folder name"),
         (("[kra, lora]", "{<b>&: [method=kra]}"), "FILE: methods: '<b>&' is no folder name"),
@@ -43,8 +43,8 @@ def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
         (("name: s", "shots: [four]"), "FILE: .*four"),
         (("name: s", "baseline: lroa\nname: s"), "unknown baseline in FILE 'lroa': did you mean 'lora'?"),
         (("name: s\n", ""), "FILE has no name"),
-        ((WHOLE, "- a\n"), "FILE is no mapping"),
-        ((WHOLE, "a: [b\n"), "cannot read FILE: "),
+        ((WHOLE, "- a\n"), "FILE is a list"),
+        ((WHOLE, "a: [b\n"), "FILE is not readable as YAML"),
     ],
 )
 def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str, str], said: str) -> None:
