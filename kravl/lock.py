@@ -60,7 +60,7 @@ class Lock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _in_use(folder, _read(self._owner)) from None
+            raise _in_use(folder, self._owner) from None
         except OSError:
             return  # a file system without locks: the owner's file alone decides
 
@@ -72,7 +72,7 @@ class Lock:
                 return
             except FileExistsError:
                 self._take_from_the_dead(folder)
-        raise _in_use(folder, _read(self._owner))
+        raise _in_use(folder, self._owner)
 
     def _take_from_the_dead(self, folder: Path) -> None:
         """Remove the file of a dead owner. Two that find it at once may each remove what the other has written."""
@@ -80,7 +80,7 @@ class Lock:
         if found is None:
             return
         if _lives(found, _age(folder, self._owner)):
-            raise _in_use(folder, found)
+            raise _in_use(folder, self._owner)
         aside = self._owner.with_name(f".owner.{socket.gethostname()}.{os.getpid()}")
         try:
             self._owner.rename(aside)
@@ -177,11 +177,14 @@ def _read(file: Path) -> str | None:
         return None
 
 
-def _in_use(folder: Path, owner: str | None) -> InUseError:
-    try:
-        told = json.loads(owner or "")
-        who = f"process {told['pid']} on {told['host']} since {told['since']}"
-    except (ValueError, KeyError, TypeError):
-        who = "another process"
+def _in_use(folder: Path, owner: Path) -> InUseError:
+    who = "another process"
+    for _ in range(100):  # it may have the lock and not have written yet
+        try:
+            told = json.loads(_read(owner) or "")
+            who = f"process {told['pid']} on {told['host']} since {told['since']}"
+            break
+        except (ValueError, KeyError, TypeError):
+            time.sleep(0.01)
     wait = f"one on another host that is gone is noticed after {SILENT:.0f} s"
     return InUseError(f"the run folder {folder} is in use by {who}; wait for it or change name= ({wait})")
