@@ -179,6 +179,6 @@ ROW = Row(11, "W&B fails", "5 faults, 0 stopped runs, < 5 s more", len(FAULTS), 
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds W&B's process through Linux's /proc")
-@pytest.mark.parametrize("fault", ["a server that fails", "a server that fails later", "its disk is full"])
+@pytest.mark.parametrize("fault", ["a server that fails later", "its disk is full", "its process is killed"])
 def test_a_run_goes_on_and_can_be_synced_later(fault: str, tmp_path: Path) -> None:
     assert run_through(tmp_path / "run", fault)[1] == ""
