@@ -106,7 +106,7 @@ def start_wandb(
                 return SafeWandbLogger(experiment=run, save_dir=folder, project=run.project, name=name, id=run.id)
             log.info("W&B stays offline: %s", reason)
         except FAILURES as error:
-            log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, error)
+            log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, first_line(error))
             _forget()  # else the id counts as in use
     return None
 
