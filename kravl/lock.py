@@ -19,6 +19,7 @@ from kravl.errors import InputError
 SIGN_EVERY = 30.0  # seconds between two signs of life
 SILENT = 300.0  # seconds without one after which an owner on another host is dead
 PROC = Path("/proc")
+_held: set[int] = set()  # descriptors of this process's locks
 
 
 class Lock:
@@ -40,6 +41,7 @@ class Lock:
         except (InputError, OSError):
             os.close(self._descriptor)
             raise
+        _held.add(self._descriptor)
         threading.Thread(target=self._give_signs, daemon=True).start()
 
     def release(self) -> None:
@@ -47,6 +49,7 @@ class Lock:
         self._released.set()
         if _read(self._owner) == self._mine:
             self._owner.unlink(missing_ok=True)
+        _held.discard(self._descriptor)
         os.close(self._descriptor)
 
     def _lock(self, folder: Path) -> None:
@@ -90,6 +93,16 @@ class Lock:
                 os.utime(self._owner)
             except OSError:  # the folder has been moved or removed
                 return
+
+
+def _let_go() -> None:
+    """A data loader's worker that outlives its owner for seconds would hold the lock that it was forked with."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _this_process() -> dict[str, Any]:

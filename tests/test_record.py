@@ -1,12 +1,15 @@
 """The folder of a run: one for each config, one process at a time, written whole."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from kravl.errors import InputError
+from kravl.lock import Lock
 from kravl.record import find_run, folder_of, identity, provenance
 from kravl.record import open_run as open_path
 from kravl.whole_file import write_whole
@@ -69,6 +72,22 @@ def test_a_folder_has_one_owner_at_a_time_and_is_free_when_that_ends(tmp_path):
     assert second.returncode != 0
     assert "is in use by process" in second.stderr
     assert open_in_another_process(tmp_path).returncode == 0
+
+
+def test_a_child_that_outlives_its_owner_holds_no_folder(tmp_path):
+    code = (
+        "import os, signal, sys, time; from pathlib import Path; from kravl.lock import Lock\n"
+        "lock = Lock(Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "if child == 0: os.close(1); time.sleep(60)\n"
+        "print(child, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    owner = subprocess.run([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, check=False)
+    child = int(owner.stdout) if owner.stdout else 0
+    try:
+        Lock(tmp_path).release()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):

@@ -7,23 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.campaign import Outcome, Row
-from faults.victims import configured, differing_bits, expected_state, leftovers, run, start, unbroken
+from faults.victims import configured, differing_bits, expected_state, leftovers, start, unbroken
 
 MOST_A_RUN = 6  # kills of one run before it is left to end
+
+
+class Clock:
+    """How long a run lasts from its first state on, as far as is known: other work on the machine changes it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1.0
+
+    def learn(self, killed: bool) -> None:
+        """A kill that came too late says that a run is shorter, one that came in time that it may be longer."""
+        self.seconds *= 1.1 if killed else 0.8
 
 
 def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, str]] = ()) -> Outcome:
     """Kill ``count`` times at a random moment of training, saving or evaluating; each time the same command again."""
     rng, failures, where = random.Random(0), [], Counter[str]()
     unbroken()  # what processes are forked from is loaded now
-    begin = time.monotonic()
-    run(configured(folder / "timed"), folder / "timed.log")
-    seconds = time.monotonic() - begin
+    clock = Clock()
     killed = runs = 0
     while killed < count:
         place, log = folder / f"run{runs}", folder / f"run{runs}.log"
         mine = 0
-        while mine < MOST_A_RUN and killed < count and (phase := _kill_once(place, log, rng, seconds, environment)):
+        while mine < MOST_A_RUN and killed < count and (phase := _kill_once(place, log, rng, clock, environment)):
             mine, killed = mine + 1, killed + 1
             where[phase] += 1
         state = expected_state(place)
@@ -42,13 +51,14 @@ def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, 
 
 
 def _kill_once(
-    place: Path, log: Path, rng: random.Random, seconds: float, environment: Sequence[tuple[str, str]]
+    place: Path, log: Path, rng: random.Random, clock: Clock, environment: Sequence[tuple[str, str]]
 ) -> str | None:
     """Where the run was when it was killed; None if it ended before."""
     process = start(configured(place), log, environment=environment)
     while process.is_alive() and not list(place.glob("*/*/checkpoints")):
-        time.sleep(0.001)
-    process.join(rng.uniform(0, seconds))
+        time.sleep(0.005)
+    process.join(rng.uniform(0, clock.seconds))
+    clock.learn(killed=process.exitcode is None)
     if process.exitcode is not None:
         return None
     process.kill()
