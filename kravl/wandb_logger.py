@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,  # a remote's URL may hold a token
     "finish_timeout": 60,  # seconds; by default a lost network holds up the end of a run for ever
-    "init_timeout": 4,  # seconds; after that the run is offline, and a sync brings all of it
+    "init_timeout": 3,  # seconds; after that the run is offline, and a sync brings all of it
     "reinit": "finish_previous",
     "save_code": False,
     "silent": True,
@@ -33,19 +33,18 @@ SETTINGS: dict[str, Any] = {
 
 
 class SafeWandbLogger(WandbLogger):
-    """Lightning's W&B logger; its first failure is one warning, after which metrics go to CSV in the run's folder."""
+    """Lightning's W&B logger; its first failure is one warning. The metrics are also in CSV in the run's folder.
 
-    _instead: CSVLogger | None = None
+    They are written when W&B has failed, and at the end of every run: a process of W&B that dies takes with it what it
+    was given last, and may be missed by nobody before the end.
+    """
+
+    lost = False
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        # W&B's process may die with what it was given
-        self._rows: list[tuple[dict[str, Tensor | float], int | None]] = []
-
-    @property
-    def lost(self) -> bool:
-        """Whether W&B has failed."""
-        return self._instead is not None
+        self._files = CSVLogger(self.save_dir or ".", name="csv")
+        self._unwritten: list[tuple[dict[str, Tensor | float], int | None]] = []
 
     def attempt(self, action: Callable[[], object]) -> None:
         """``action``, unless W&B has failed before."""
@@ -54,23 +53,16 @@ class SafeWandbLogger(WandbLogger):
         try:
             action()
         except FAILURES as error:
-            self._instead = CSVLogger(self.save_dir or ".", name="csv")
+            self.lost = True
             text = first_line(error)
             log.warning("W&B failed (%s: %s); the run goes on without it, in csv/", type(error).__name__, text)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self._rows.append((dict(metrics), step))
+        self._unwritten.append((dict(metrics), step))
         self.attempt(lambda: super(SafeWandbLogger, self).log_metrics(metrics, step))
-        if self._instead is None:
-            return
-        try:
-            for row, at in self._rows:
-                self._instead.log_metrics(row, at)
-            self._instead.save()
-            self._rows = []
-        except OSError as error:
-            log.warning("step %s is not kept: %s", step, error)
+        if self.lost:
+            self._write()
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -80,8 +72,20 @@ class SafeWandbLogger(WandbLogger):
     def close(self, failed: bool) -> None:
         """End the run, so that the next one of this process is its own."""
         self.attempt(lambda: self.experiment.finish(exit_code=int(failed)))
+        self._write()
         if self.lost:
             _forget()
+
+    def _write(self) -> None:
+        if not self._unwritten:
+            return
+        try:
+            for row, step in self._unwritten:
+                self._files.log_metrics(row, step)
+            self._files.save()
+            self._unwritten = []
+        except OSError as error:
+            log.warning("the metrics are not kept in %s/csv: %s", self.save_dir, error)
 
 
 @rank_zero_only
@@ -102,7 +106,7 @@ def start_wandb(
                 return SafeWandbLogger(experiment=run, save_dir=folder, project=run.project, name=name, id=run.id)
             log.info("W&B stays offline: %s", reason)
         except FAILURES as error:
-            log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, error)
+            log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, first_line(error))
             _forget()  # else the id counts as in use
     return None
 

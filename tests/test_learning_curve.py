@@ -33,7 +33,7 @@ class Counting(LightningModule):
 
 
 def fit(folder: Path, steps: int, resume: Path | None = None, every: int = 1) -> None:
-    callbacks = [Checkpoints(folder / "checkpoints", every), LearningCurve(folder)]
+    callbacks = [LearningCurve(folder), Checkpoints(folder / "checkpoints", every)]  # a state has its part of the curve
     trainer = make_trainer(QUIET, {"max_steps": steps, "max_epochs": -1}, folder, False, callbacks)
     trainer.fit(Counting(), DataLoader(torch.zeros(10), batch_size=2), ckpt_path=resume)
 
