@@ -179,7 +179,7 @@ def _read(file: Path) -> str | None:
 
 def _in_use(folder: Path, owner: Path) -> InUseError:
     who = "another process"
-    for _ in range(100):  # it may have the lock and not have written yet
+    for _ in range(1000):  # ten seconds: it may have the lock and not have written yet
         try:
             told = json.loads(_read(owner) or "")
             who = f"process {told['pid']} on {told['host']} since {told['since']}"
