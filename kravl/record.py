@@ -91,8 +91,7 @@ def open_run(path: Path, overwrite: bool) -> Iterator[RunFolder]:
         yield RunFolder(path)
         return
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = Lock(path)
+        lock = _own(path)
         sweep(path)
         if overwrite:
             for old in path.iterdir():
@@ -106,6 +105,17 @@ def open_run(path: Path, overwrite: bool) -> Iterator[RunFolder]:
         if {p.name for p in path.iterdir()} <= LOCKS:  # nothing was begun: a user's mistake leaves no folder
             shutil.rmtree(path)
         lock.release()
+
+
+def _own(path: Path) -> Lock:
+    """The lock of ``path``, made if it is not there: another process may remove it, empty, between the two."""
+    for _ in range(100):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            return Lock(path)
+        except FileNotFoundError:
+            continue
+    raise InputError(f"the run folder {path} is removed again and again by another process")
 
 
 def find_run(run: str) -> RunFolder:
