@@ -22,6 +22,7 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("NETRC", str(folder / "netrc"))
     monkeypatch.setattr(wandb_mode, "PROBE_SECONDS", 0.5)
+    wandb.teardown()  # what another test set up in this process would keep its host
 
 
 def records(folder: Path) -> list[Record]:
