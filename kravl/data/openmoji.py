@@ -40,7 +40,11 @@ def _picture(code: str, style_name: str, size: int) -> Image.Image:
     """Shared by all who ask for it, over all runs of a process; nobody may draw on it."""
     style = STYLES[style_name]
     seed = hashlib.sha256(f"{style_name}/{code}".encode()).digest()
-    return style.finish(draw(code, size, style.lines_only), np.random.default_rng(int.from_bytes(seed)))
+    return style.finish(_drawing(code, size, style.lines_only), np.random.default_rng(int.from_bytes(seed)))
+
+
+# a style takes as long as the drawing that it starts from, and evaluation asks for all of one style, then of the next
+_drawing = lru_cache(KEPT // len(STYLES))(draw)
 
 
 class Pictograms(Source):
