@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from faults.campaign import rows
 
-ELSEWHERE = "row_10_sweep"  # a minute of processes that start; tests/study kills and mends a smaller sweep
+ELSEWHERE = "row_10_sweep"  # a minute of processes that start; tests/study stops and mends a smaller one
 OURS = {name: row for name, row in rows().items() if name.startswith("row_") and name != ELSEWHERE}
 
 
