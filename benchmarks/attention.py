@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from measure import interleaved, operations, product_rate, ratio
+from measure import Floor, operations, ratio
 from record import publish, record
 from torch import Tensor, nn
 
@@ -65,17 +65,16 @@ class Block:
         }
 
 
-def measure(block: Block, rounds: int, rate: float) -> list[dict[str, Any]]:
+def measure(block: Block, rounds: int, floor: Floor) -> list[dict[str, Any]]:
     runs = block.runs()
-    times = interleaved(runs, rounds, "cpu")
+    times = floor.beside(runs, rounds)
     rows = []
     for name, run in runs.items():
-        spent = statistics.median(times[name])
         reference = "frozen, torch" if "frozen" in name else "trained, torch's backward"
         rows.append({
-            "tokens": block.x.shape[1], "attention": name, "ms": 1e3 * spent,
+            "tokens": block.x.shape[1], "attention": name, "ms": 1e3 * statistics.median(times[name]),
             "faster": ratio(times[reference], times[name]), "GFLOP": operations(run) / 1e9,
-            "floor %": 100 * operations(run) / rate / spent,
+            "floor %": floor.share(times, name, operations(run)),
         })  # fmt: skip
     return rows
 
@@ -93,15 +92,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.quick:
         options.images, options.width, options.tokens, options.rounds = 2, 64, (5, 130), 1
-    rate = product_rate("cpu", torch.bfloat16, options.rounds)
+    floor = Floor("cpu", torch.bfloat16)
     rows: list[dict[str, Any]] = []
     for tokens in options.tokens:
         block = Block(options.images, tokens, options.width)
         torch.testing.assert_close(block.forward(block.frozen), block.forward(block.plain), rtol=0.02, atol=0.02)
-        rows += measure(block, options.rounds, rate)
+        rows += measure(block, options.rounds, floor)
     settings = {"images": options.images, "width": options.width, "rounds": options.rounds, "dtype": "bfloat16"}
-    floor = {"product_gflop_per_s": rate / 1e9}
-    publish(record("Attention in bf16", rows, settings=settings, floor=floor), options.json)
+    publish(record("Attention in bf16", rows, settings=settings, floor=floor.facts()), options.json)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ python benchmarks/layer.py                             prints a table, then a JS
 python benchmarks/layer.py --device cuda --dtype bfloat16
 python benchmarks/layer.py --quick                     checks itself on tiny layers; its figures mean nothing
 
-Times are medians over rounds; every round has all layers, and ratios are medians of those within rounds. The floor of a
-row is the operations that it does over the measured rate of a large matrix product, or, where that is more, the bytes
-of its inputs and outputs over the measured bandwidth of a copy. PEFT's rows need PEFT (pip install -e ".[bench]").
+Times are medians over rounds; every round has all layers, and ratios are medians of those within rounds. The floor of
+a row is the operations that it does over the rate of a large matrix product in the same round, or, where that is more,
+the bytes of its inputs and outputs over the measured bandwidth of a copy. PEFT's rows need PEFT
+(pip install -e ".[bench]").
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 from layers import FULL, RANDLORA, SAME, make_layers
-from measure import copy_bandwidth, interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
+from measure import Floor, copy_bandwidth, operations, peak_bytes, ratio, saved_bytes
 from record import add_options, publish, record
 from torch import Tensor, nn
 
@@ -72,19 +73,18 @@ def check(shape: str, tokens: int, device: str) -> None:
             torch.testing.assert_close(case.values(ours), case.values(theirs), rtol=1e-12, atol=1e-12)
 
 
-def measure(case: Case, rounds: int, rate: float, bandwidth: float) -> list[dict[str, Any]]:
+def measure(case: Case, rounds: int, floor: Floor, bandwidth: float) -> list[dict[str, Any]]:
     """A row for each layer."""
 
     def step_of(layer: nn.Module) -> Callable[[], None]:
         return lambda: case.step(layer)
 
     runs = {name: step_of(layer) for name, layer in case.layers.items()}
-    times = interleaved(runs, rounds, case.device)
+    times = floor.beside(runs, rounds)
     rows = []
     for name, layer in case.layers.items():
         known = [case.x, *layer.parameters(), *layer.buffers()]
         done = operations(runs[name])
-        floor = max(done / rate, case.least_bytes() / bandwidth)
         spent = statistics.median(times[name])
         same = SAME.get(name)
         release()  # what kravl keeps between calls counts as well
@@ -93,7 +93,7 @@ def measure(case: Case, rounds: int, rate: float, bandwidth: float) -> list[dict
             "shape": f"{case.out}x{case.columns}", "tokens": len(case.x), "layer": name, "ms": 1e3 * spent,
             "/ frozen": ratio(times[name], times["frozen"]), "/ full": ratio(times[name], times[FULL]),
             "faster": ratio(times[same], times[name]) if same in times else None,
-            "GFLOP": done / 1e9, "floor %": 100 * floor / spent,
+            "GFLOP": done / 1e9, "floor %": floor.share(times, name, done, case.least_bytes() / bandwidth),
             "saved MiB": saved_bytes(lambda layer=layer: case.forward(layer), known) / MIB,
             "peak MiB": peak / MIB,
         })  # fmt: skip
@@ -114,17 +114,14 @@ def main() -> None:
             for tokens in options.tokens:
                 check(shape, tokens, options.device)
     dtype = getattr(torch, options.dtype)
-    rate, bandwidth = (
-        product_rate(options.device, dtype, options.rounds),
-        copy_bandwidth(options.device, options.rounds),
-    )
+    floor, bandwidth = Floor(options.device, dtype), copy_bandwidth(options.device, options.rounds)
     rows: list[dict[str, Any]] = []
     for shape in options.shapes:
         for tokens in options.tokens:
-            rows += measure(Case(shape, tokens, options.device, dtype), options.rounds, rate, bandwidth)
+            rows += measure(Case(shape, tokens, options.device, dtype), options.rounds, floor, bandwidth)
     settings = {"device": options.device, "dtype": options.dtype, "rounds": options.rounds}
-    floor = {"product_gflop_per_s": rate / 1e9, "copy_gb_per_s": bandwidth / 1e9}
-    publish(record("One layer, forward and backward", rows, settings=settings, floor=floor), options.json)
+    facts = {**floor.facts(), "copy_gb_per_s": bandwidth / 1e9}
+    publish(record("One layer, forward and backward", rows, settings=settings, floor=facts), options.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Run = Callable[[], object]
 SHORTEST = 0.02  # seconds; a shorter run is repeated within one timing
-RATE_SIZES = {"cpu": (1600, 768, 3072), "cuda": (16384, 4096, 4096)}  # m, k, n of the product that sets the floor
+LONG = 1.0  # seconds; of a longer run what is paid once is no matter
+PRODUCT = {"cpu": (2048, 4096, 2048), "cuda": (16384, 4096, 4096)}  # m, k, n of the product that sets the floor
 COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes, larger than any cache
 # an operation that PyTorch's counter leaves out; of the shapes of its operands
 IN_PLACE = {torch.ops.aten.addmm_: lambda y, a, b, **_: 2 * a[0] * a[1] * b[1]}
@@ -41,8 +42,9 @@ def interleaved(runs: Mapping[str, Run], rounds: int, device: str) -> dict[str, 
     """Seconds of each run in each round; every round has them all, in turn, so that a disturbance meets them all."""
     repeats = {}
     for name, run in runs.items():
-        run()  # what is paid once, such as the choice of a kernel
-        repeats[name] = max(1, math.ceil(SHORTEST / max(seconds(run, device), 1e-9)))
+        first = seconds(run, device)  # with what is paid once, such as the choice of a kernel
+        again = first if first > LONG else seconds(run, device)
+        repeats[name] = max(1, math.ceil(SHORTEST / max(again, 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -95,12 +97,38 @@ def operations(run: Run) -> int:
     return counter.get_total_flops()
 
 
-def product_rate(device: str, dtype: torch.dtype = torch.float32, rounds: int = 9) -> float:
-    """Operations per second of a large matrix product: the floor is a run's operations over this."""
-    m, k, n = RATE_SIZES[device]
-    a, b = torch.randn(m, k, device=device, dtype=dtype), torch.randn(n, k, device=device, dtype=dtype)
-    times = interleaved({"product": lambda: a @ b.T}, rounds, device)["product"]
-    return 2 * m * k * n / statistics.median(times)
+class Floor:
+    """A large matrix product, timed in every round beside the runs: what the machine could do at that moment."""
+
+    NAME = "a large product"
+
+    def __init__(self, device: str, dtype: torch.dtype = torch.float32) -> None:
+        self._device = device
+        m, k, n = PRODUCT[device]
+        self._operations = 2 * m * k * n
+        self._a = torch.randn(m, k, device=device, dtype=dtype)
+        self._b = torch.randn(n, k, device=device, dtype=dtype)
+        self._seconds: list[float] = []
+
+    def beside(self, runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+        """`interleaved` with the product as one more run."""
+        times = interleaved({self.NAME: lambda: self._a @ self._b.T, **runs}, rounds, self._device)
+        self._seconds += times[self.NAME]
+        return times
+
+    def share(self, times: Mapping[str, Sequence[float]], name: str, done: int, least: float = 0.0) -> float:
+        """Percent of the floor that run ``name`` reaches, median over rounds.
+
+        Args:
+            done: operations of the run.
+            least: seconds that moving its bytes takes; the floor where its operations take less.
+        """
+        floors = [max(least, done / self._operations * spent) for spent in times[self.NAME]]
+        return 100 * ratio(floors, times[name])
+
+    def facts(self) -> dict[str, float]:
+        """The rate of the product over all rounds so far, for a record."""
+        return {"product_gflop_per_s": self._operations / statistics.median(self._seconds) / 1e9}
 
 
 def copy_bandwidth(device: str, rounds: int = 9) -> float:

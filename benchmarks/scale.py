@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from measure import interleaved, operations, product_rate, saved_bytes
+from measure import Floor, interleaved, operations, saved_bytes
 from record import add_options, publish, record
 from steps import PROBE, Setting, Steps, clip_of_width
 
@@ -24,15 +24,14 @@ MIB = 2**20
 Row = dict[str, Any]
 
 
-def step_row(axis: str, size: int, steps: Steps, rounds: int, rate: float) -> Row:
+def step_row(axis: str, size: int, steps: Steps, rounds: int, floor: Floor) -> Row:
     """A training step, and what its graph keeps."""
-    setting = steps.setting
-    spent = _median(lambda: steps.step("kravl"), rounds, setting.device)
+    times = floor.beside({"": lambda: steps.step("kravl")}, rounds)
     known = [*steps.classifier.parameters(), *steps.classifier.buffers(), steps.images]
     trained = sum(p.numel() for p in steps.parameters["kravl"])
     return {
-        "axis": axis, "size": size, "ms": 1e3 * spent, "exponent": None,
-        "floor %": 100 * operations(lambda: steps.step("kravl")) / rate / spent,
+        "axis": axis, "size": size, "ms": 1e3 * statistics.median(times[""]), "exponent": None,
+        "floor %": floor.share(times, "", operations(lambda: steps.step("kravl"))),
         "saved MiB": saved_bytes(lambda: steps.loss("kravl"), known) / MIB, "trained": trained,
     }  # fmt: skip
 
@@ -74,7 +73,7 @@ def _median(run: Callable[[], object], rounds: int, device: str) -> float:
     return statistics.median(interleaved({"": run}, rounds, device)[""])
 
 
-def measure(options: argparse.Namespace, setting: Setting, rate: float) -> list[Row]:
+def measure(options: argparse.Namespace, setting: Setting, floor: Floor) -> list[Row]:
     """All rows."""
     base, classes, batch = options.model, options.classes[0], options.batches[0]
 
@@ -87,7 +86,7 @@ def measure(options: argparse.Namespace, setting: Setting, rate: float) -> list[
         "batch": (options.batches, lambda count: steps(base, classes, count)),
     }
     rows = [
-        step_row(axis, size, make(size), options.rounds, rate)
+        step_row(axis, size, make(size), options.rounds, floor)
         for axis, (values, make) in sizes.items()
         for size in values
     ]
@@ -112,11 +111,10 @@ def main() -> None:
         options.widths, options.classes, options.batches, options.shots = [64, 128], [2, 4], [1, 2], [1, 2]
         options.blocks, options.rounds, options.model = 2, 1, clip_of_width(64, 2)
     setting = Setting(options.device, getattr(torch, options.dtype), options.blocks)
-    rate = product_rate(options.device, setting.dtype)
-    rows = measure(options, setting, rate)
+    floor = Floor(options.device, setting.dtype)
+    rows = measure(options, setting, floor)
     settings = {k: getattr(options, k) for k in ("model", "method", "blocks", "device", "dtype", "rounds")}
-    floor = {"product_gflop_per_s": rate / 1e9}
-    publish(record("Growth of kravl's cost", rows, settings=settings, floor=floor), options.json)
+    publish(record("Growth of kravl's cost", rows, settings=settings, floor=floor.facts()), options.json)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ python benchmarks/step.py --device cuda --dtype bfloat16
 python benchmarks/step.py --quick                          checks itself, in float64 too; its figures mean nothing
 
 Times are medians over rounds; every round has both loops, and ratios are medians of those within rounds. The floor is a
-step's operations over the measured rate of a large matrix product. The plain loop of 1,000 classes keeps some 25 GiB in
-fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The rows of the linear probe compare
-a step with the image tower to one on kept features.
+step's operations over the rate of a large matrix product in the same round. The plain loop of 1,000 classes keeps some
+25 GiB in fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The rows of the linear
+probe compare a step with the image tower to one on kept features.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any
 
 import torch
-from measure import interleaved, operations, peak_bytes, product_rate, ratio, saved_bytes
+from measure import Floor, operations, peak_bytes, ratio, saved_bytes
 from record import add_options, publish, record
 from steps import METHODS, PROBE, Setting, Steps, clip_of_width
 
@@ -34,10 +34,10 @@ def check(name: str, method: str, classes: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12 * max(1.0, float(theirs.detach().abs().max())))
 
 
-def measure(steps: Steps, about: dict[str, Any], rounds: int, rate: float) -> list[dict[str, Any]]:
+def measure(steps: Steps, about: dict[str, Any], rounds: int, floor: Floor) -> list[dict[str, Any]]:
     """A row for each loop."""
     device = steps.setting.device
-    times = interleaved({loop: lambda loop=loop: steps.step(loop) for loop in LOOPS}, rounds, device)
+    times = floor.beside({loop: lambda loop=loop: steps.step(loop) for loop in LOOPS}, rounds)
     known = [t for part in (steps.classifier, steps.plain) for t in (*part.parameters(), *part.buffers())]
     saved = {loop: saved_bytes(lambda loop=loop: steps.loss(loop), [*known, steps.images]) for loop in LOOPS}
     trains = steps.classifier.text_trains()
@@ -48,7 +48,7 @@ def measure(steps: Steps, about: dict[str, Any], rounds: int, rate: float) -> li
         done = operations(lambda loop=loop: steps.step(loop))
         rows.append(about | {
             "loop": loop, "ms": 1e3 * spent, "x faster": ratio(times["plain"], times[loop]),
-            "GFLOP": done / 1e9, "floor %": 100 * done / rate / spent,
+            "GFLOP": done / 1e9, "floor %": floor.share(times, loop, done),
             "saved MiB": saved[loop] / MIB, "x less": saved["plain"] / saved[loop] if saved[loop] else None,
             "of it text": text[loop] / MIB, "x less text": text["plain"] / text[loop] if text[loop] else None,
             "peak MiB": peak_bytes(lambda loop=loop: steps.step(loop), device) / MIB,
@@ -71,14 +71,13 @@ def main() -> None:
         for name, method in product(options.models, options.methods):
             check(name, method, classes=5)
     setting = Setting(options.device, getattr(torch, options.dtype), options.blocks)
-    rate = product_rate(options.device, setting.dtype)
+    floor = Floor(options.device, setting.dtype)
     rows: list[dict[str, Any]] = []
     for name, classes, method in product(options.models, options.classes, options.methods):
         about = {"model": name, "classes": classes, "method": method}
-        rows += measure(Steps(name, method, classes, options.batch, setting), about, options.rounds, rate)
+        rows += measure(Steps(name, method, classes, options.batch, setting), about, options.rounds, floor)
     settings = {key: getattr(options, key) for key in ("batch", "blocks", "device", "dtype", "rounds")}
-    floor = {"product_gflop_per_s": rate / 1e9}
-    publish(record("One training step", rows, settings=settings, floor=floor), options.json)
+    publish(record("One training step", rows, settings=settings, floor=floor.facts()), options.json)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,24 @@ def test_images_are_read_with_the_bits_of_pils_transforms(run):
     assert {row["task"] for row in record["rows"]} == {"train", "evaluate"}
 
 
+def test_the_forms_of_adamw_agree(run):
+    rows = run("optimizer.py")["rows"]
+
+    assert [row["AdamW"] for row in rows] == ["loop", "foreach", "fused"] * 3
+    assert rows[0]["numbers"] < rows[-1]["numbers"]
+
+
+def test_a_share_of_the_floor_is_taken_within_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    measure = runpy.run_path(str(BENCHMARKS / "measure.py"))
+    floor = measure["Floor"]("cpu")
+    m, k, n = measure["PRODUCT"]["cpu"]
+    times = {floor.NAME: [1.0, 2.0, 4.0], "run": [2.0, 2.0, 16.0]}
+
+    assert floor.share(times, "run", m * k * n) == 25.0  # half of the product's operations; 25, 50 and 12.5 %
+    assert floor.share(times, "run", m * k * n, least=1.5) == 75.0  # 75, 75 and 12.5 %
+
+
 def test_spectra_are_timed_fast_and_exact(run):
     assert {row["record"] for row in run("spectra.py")["rows"]} >= {"statistics", "fast, later", "exact"}
 
