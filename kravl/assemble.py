@@ -18,7 +18,7 @@ from kravl.config import Config, Evaluation
 from kravl.data.class_half import chosen_classes
 from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
-from kravl.data.source import Source
+from kravl.data.source import Samples, Source
 from kravl.errors import InputError, first_line, unknown
 from kravl.versions import require_safe_versions
 
@@ -51,7 +51,8 @@ def assemble(cfg: Config) -> Parts:
     """
     require_safe_versions()
     source = training_source(cfg)
-    data = _data(cfg, source)  # before the weights: a class with too few images need not wait for them
+    # before the weights: a class with too few images need not wait for them
+    data = _data(cfg, source, evaluation_sources(cfg.evaluation, source, cfg.plugins))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = build(plain(cfg.backbone.build), Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
@@ -87,9 +88,14 @@ def _placement(cfg: Config) -> tuple[Any, list[str]]:
     return build(plain(cfg.adapter), Adapter, cfg.plugins), targets
 
 
-def _data(cfg: Config, source: Source) -> FewShotDataModule:
+def tested_images(cfg: Config) -> Samples:
+    """The images whose metrics are called ``test``, without the other sets. Raises InputError as `assemble`."""
+    source = training_source(cfg)
+    return _data(cfg, source, {}).test_samples if cfg.evaluation.held_out else source.split("test")
+
+
+def _data(cfg: Config, source: Source, sets: dict[str, Source]) -> FewShotDataModule:
     loading = Loading(**plain(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root)
-    sets = evaluation_sources(cfg.evaluation, source, cfg.plugins)
     return FewShotDataModule(source, make_plan(cfg), loading, sets, cfg.evaluation.classes)
 
 

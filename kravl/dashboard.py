@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kravl.errors import InputError, first_line
 from kravl.wandb_mode import KEYS, obstacle
+from kravl.whole_file import write_whole
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.out:
             # the library's only way to its document without a network
             document = board._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
-            options.out.write_text(document + "\n")
+            write_whole(options.out, document + "\n")
             print(options.out)
         else:
             print(_save(board))

@@ -1,6 +1,7 @@
 """What methods reach and what it costs out of distribution, one figure per setting; the spectrum of an update."""
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from kravl.aggregate import Group
 from kravl.panels import COLOURS, MARKERS, against_in_domain, against_shots, by_set
 from kravl.robustness import OOD
+from kravl.whole_file import write_whole
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",
@@ -73,5 +75,8 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write ``figure`` as PNG and as SVG, ``path`` with either ending: the same bytes each time."""
-    figure.savefig(path.with_suffix(".png"), dpi=150)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    formats: dict[str, dict[str, Any]] = {".png": {"dpi": 150}, ".svg": {"metadata": {"Date": None}}}
+    for suffix, options in formats.items():
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=suffix[1:], **options)
+        write_whole(path.with_suffix(suffix), drawn.getvalue())

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from kravl.tables import Table
+from kravl.whole_file import write_whole
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -37,6 +38,5 @@ def write_page(
     """
     template = files("kravl").joinpath("page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    path.write_text(
-        environment.from_string(template).render(title=title, rows=rows, pictures=pictures, **text), encoding="utf-8"
-    )
+    page = environment.from_string(template).render(title=title, rows=rows, pictures=pictures, **text)
+    write_whole(path, page)

@@ -20,6 +20,7 @@ from kravl.restore import saved_config
 from kravl.spectra_report import mean_decay
 from kravl.tables import Table, heading, markdown_rows, table, write_csv
 from kravl.trace import SPECTRA_FILE, read_trace
+from kravl.whole_file import write_whole
 
 SHOWN = 10  # test pictures a style
 TILE = 72  # pixels
@@ -37,7 +38,7 @@ def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], foll
     groups = sorted(group_runs(runs), key=lambda group: order.index(group.method))
     rows = [[cell for i, cell in enumerate(row) if i not in (1, 2)] for row in table(groups)]  # one shots, one n
     write_csv(groups, out / "results.csv")
-    (out / "table.md").write_text("\n".join(markdown_rows(rows)) + "\n")
+    write_whole(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
     notes = [f"{heading(groups)}; n = {len(groups[-1].runs)}. Zero-shot needs no seed.", *differences(groups)]
     write_page(
         out / "index.html",

@@ -22,6 +22,7 @@ from kravl.site_place import place
 from kravl.tables import Table as Rows
 from kravl.tables import markdown_rows
 from kravl.trace import Trace
+from kravl.whole_file import write_whole
 
 COLUMNS = 3  # panels side by side
 DASHES = {"image": "-", "text": "--"}
@@ -45,7 +46,7 @@ Traces = Mapping[str, Trace]
 def report(traces: Traces, out: Path) -> None:
     """Write table.md, the figures and index.html to ``out``, and print the table."""
     rows = _table(traces)
-    (out / "table.md").write_text("\n".join(markdown_rows(rows)) + "\n")
+    write_whole(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
     captions = {"layers": "At the end, by layer: mean over the matrices of a layer; dashed: the text tower."}
     with matplotlib.rc_context(STYLE):
         save(_panels(traces, _by_layer), out / "layers.png")

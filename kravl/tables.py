@@ -1,11 +1,13 @@
 """Groups of runs as rows: a table in percent for readers, every number as fractions in CSV for programs."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from kravl.aggregate import Group, Setting
+from kravl.whole_file import write_whole
 
 TOP1 = "/accuracy"
 Table = list[list[str]]  # the first row is the header
@@ -75,11 +77,17 @@ def escape_markdown(text: str) -> str:
 
 def write_csv(groups: Sequence[Group], path: Path) -> None:
     """One line per group and number: mean, std and n, with metrics as fractions."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*Setting._fields, "method", "shots", "quantity", "mean", "std", "n"])
-        for group in groups:
-            for name in group.names:
-                if stat := group.stat(name):
-                    spread = "" if stat.std is None else stat.std
-                    writer.writerow([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])
+    rows: list[Sequence[object]] = [[*Setting._fields, "method", "shots", "quantity", "mean", "std", "n"]]
+    for group in groups:
+        for name in group.names:
+            if stat := group.stat(name):
+                spread = "" if stat.std is None else stat.std
+                rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])
+    write_whole(path, csv_text(rows))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """The rows as a CSV file has them."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

@@ -109,6 +109,29 @@ def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(
     assert capsys.readouterr().err.startswith(f"the report cannot be written to {tmp_path / 'file/report'}: ")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of a file as Unix does")
+def test_a_disk_that_fills_leaves_the_report_that_was_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import resource
+
+    write_run(tmp_path / "runs/a")
+    assert main([str(tmp_path / "runs")]) == 0
+    report = tmp_path / "runs/report"
+    before = {file: file.read_bytes() for file in report.iterdir()}
+    write_run(tmp_path / "runs/b", seed=2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = len(before[report / "index.html"]) // 2
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        code = main([str(tmp_path / "runs")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert code == 2
+    assert capsys.readouterr().err.startswith(f"the report cannot be written to {report}: File too large (")
+    assert (report / "index.html").read_bytes() == before[report / "index.html"]
+    assert {file.name for file in report.iterdir()} == {file.name for file in before}  # no half file beside it
+
+
 NASTY = """a/b_'c'"d"<script>alert(1)</script>&amp;$x^2${y}%#~|\\input{z}`e`[f](g)"""
 
 

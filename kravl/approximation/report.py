@@ -14,6 +14,7 @@ from kravl.approximation.charts import draw
 from kravl.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
 from kravl.page import Picture, write_page
 from kravl.tables import markdown_rows
+from kravl.whole_file import write_whole
 
 FILE_WIDTH = 160  # columns, where the output is no terminal
 HEADING = (
@@ -35,7 +36,7 @@ def report(records: Sequence[Mapping[str, Any]], notes: Sequence[str], out: Path
         return
     write_csv(rows, out / "results.csv")
     table = error_table(rows)
-    (out / "table.md").write_text("\n".join(markdown_rows(table)) + "\n")
+    write_whole(out / "table.md", "\n".join(markdown_rows(table)) + "\n")
     pictures = [Picture(out / f"{name}.svg", caption) for name, caption in draw(rows, out).items()]
     seconds = sum(record["seconds"] for record in records)
     lines = [*notes, f"{len(records)} fits, {seconds:.0f} s of fitting"]

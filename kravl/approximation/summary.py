@@ -1,12 +1,14 @@
 """Fits over their seeds: one row a target, method and budget, as CSV for programs and as a table for readers."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from kravl.tables import csv_text
+from kravl.whole_file import write_whole
 
 ERROR = "frobenius_error"
 OPTIMUM = "optimum_error"
@@ -55,14 +57,13 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     """One line a row: mean and standard deviation of each metric in two columns, blank where there is none."""
     present = {name for row in rows for name in row.mean}
     names = sorted(present, key=lambda name: (name not in (ERROR, OPTIMUM), name))
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        pairs = [column for name in names for column in (name, f"{name}_std")]
-        writer.writerow(["target", "method", "budget", "parameters", "n", *pairs])
-        for row in rows:
-            numbers = [f"{part[name]:.6g}" if name in part else "" for name in names for part in (row.mean, row.std)]
-            budget = "" if row.budget is None else row.budget
-            writer.writerow([row.target, row.method, budget, row.parameters, row.n, *numbers])
+    pairs = [column for name in names for column in (name, f"{name}_std")]
+    lines: list[Sequence[object]] = [["target", "method", "budget", "parameters", "n", *pairs]]
+    for row in rows:
+        numbers = [f"{part[name]:.6g}" if name in part else "" for name in names for part in (row.mean, row.std)]
+        budget = "" if row.budget is None else row.budget
+        lines.append([row.target, row.method, budget, row.parameters, row.n, *numbers])
+    write_whole(path, csv_text(lines))
 
 
 def at_one_budget(rows: Sequence[Row]) -> list[Row]:

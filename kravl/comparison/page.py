@@ -16,6 +16,7 @@ from kravl.comparison.payload import payload
 from kravl.comparison.pictures import disagreements
 from kravl.comparison.rows import rows
 from kravl.tables import by_setting, heading
+from kravl.whole_file import write_whole
 
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 OWN = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # scripts, in order
@@ -48,7 +49,7 @@ def write_comparison(runs: Sequence[Run], groups: Sequence[Group], notes: Sequen
         policy=_policy(scripts),
         data=_safe_json(data),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def _add_pictures(data: dict[str, Any], groups: Sequence[Group]) -> list[str]:

@@ -101,12 +101,12 @@ def _images(run: Run, indices: Sequence[int]) -> dict[int, str]:
     """Index -> the picture as a data URL. Raises InputError or OSError where the data set is not here."""
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")
-    from kravl.assemble import training_source  # loads torch
+    from kravl.assemble import tested_images  # loads torch
     from kravl.record import RunFolder
     from kravl.restore import saved_config
 
     # a package that a file names is never loaded
-    samples = training_source(saved_config(RunFolder(Path(run.folder)), {"plugins": []})).split("test")
+    samples = tested_images(saved_config(RunFolder(Path(run.folder)), {"plugins": []}))
     if indices and max(indices) >= len(samples):
         raise InputError(f"it has {len(samples)} test images and the run predicted image {max(indices)}")
     return {index: _encoded(samples.image(index)) for index in indices}

@@ -60,6 +60,24 @@ def test_the_pictures_are_those_that_one_gets_right_and_the_other_wrong(tmp_path
         assert image.getpixel((5, 5)) == pytest.approx((0, 90, 0), abs=8)  # cat 1, as a JPEG
 
 
+def test_a_run_that_looked_at_no_test_image_shows_those_that_it_looked_at(tmp_path: Path, animals: str) -> None:
+    for i, label in enumerate(("cat", "dog", "owl")):
+        for j in (1, 2):  # beside the one picture of before
+            Image.new("RGB", (300, 150), (40 * i, 0, 50 * j)).save(tmp_path / "data/train" / label / f"{j}.png")
+    held_out = animals.replace("{name: in_domain}", "{name: validation, held_out: true}")
+    config = held_out + "split_protocol: official\nshots: 1\nsplit_seed: 1\n"
+    problems: list[str] = []
+
+    shown = disagreements(groups(tmp_path / "runs", config, kra=list(LABELS), lora=[0] * 6), problems)
+
+    assert problems == []
+    assert shown is not None
+    assert [image["label"] for image in shown["images"]] == [1, 1, 2, 2]  # of the two that each class has left
+    for image in shown["images"]:
+        with Image.open(io.BytesIO(base64.b64decode(image["source"].split(",")[1]))) as picture:
+            assert picture.getpixel((5, 5))[1] < 10  # test pictures but the first have green in them
+
+
 def test_without_the_data_set_a_line_says_so(tmp_path: Path, animals: str) -> None:
     gone = animals.replace("/data/train", "/elsewhere")
     problems: list[str] = []
