@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import hydra
@@ -102,6 +103,8 @@ def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool =
             check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
         config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
         check_composed(config, {o.key_or_group for o in overrides})
+        if extra := next(_unlisted(config), None):  # + writes any key
+            raise unknown("key", extra, set(_dotted(OmegaConf.to_container(config))) - set(_unlisted(config)))
     except (HydraException, OmegaConfBaseException) as error:
         raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
     if missing := sorted(OmegaConf.missing_keys(config)):
@@ -135,6 +138,8 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     place = re.search(r"In '([^']+)'", text)
     where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
     if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
+        if f"+{wrong[1]}" in (argument.partition("=")[0] for argument in overrides_of):
+            return InputError(f"+{wrong[1]}: the setting is there already; write {wrong[1]}=... without +")
         return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
     if isinstance(error, OverrideParseException):
         return InputError(f"cannot read {error.override!r}: {first_line(error)}")
@@ -152,6 +157,17 @@ def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
     except HydraException:
         config = compose(config_name)
     return groups | set(_dotted(OmegaConf.to_container(config)))
+
+
+def _unlisted(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a composed config that its schema has not."""
+    schema = OmegaConf.get_type(node)
+    listed = {f.name for f in fields(schema)} if is_dataclass(schema) else set(node)
+    for key in node:
+        if key not in listed:
+            yield f"{prefix}{key}"
+        elif OmegaConf.is_dict(child := node._get_node(key)):
+            yield from _unlisted(child, f"{prefix}{key}.")
 
 
 def _dotted(node: Any, prefix: str = "") -> Iterator[str]:

@@ -16,6 +16,12 @@ ROOT = Path(__file__).parents[1]
 TYPOS = {
     "a key": ("optim.lrr=1", "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
     "a key at the top": ("shotz=4", "unknown key 'shotz': did you mean 'shots'?"),
+    "a key that is added": ("+optim.lrr=1", "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
+    "a key at the top that is added": ("+shotz=1", "unknown key 'shotz': did you mean 'shots'?"),
+    "a key that is there and added": (
+        "+trainer.devices=1",
+        "+trainer.devices: the setting is there already; write trainer.devices=... without +",
+    ),
     "a group": ("adaptr=lora", "unknown key 'adaptr': did you mean 'adapter'?"),
     "an adapter": ("adapter=lroa", "unknown adapter 'lroa': did you mean 'lora'?"),
     "a method": ("method=linear_prob", "unknown method 'linear_prob': did you mean 'linear_probe'?"),
