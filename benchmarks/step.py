@@ -12,6 +12,7 @@ probe compare a step with the image tower to one on kept features.
 """
 
 import argparse
+import gc
 import statistics
 from itertools import product
 from typing import Any
@@ -75,6 +76,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, classes, method in product(options.models, options.classes, options.methods):
         about = {"model": name, "classes": classes, "method": method}
+        gc.collect()  # modules refer to each other: those of the row before would take as much memory again
         rows += measure(Steps(name, method, classes, options.batch, setting), about, options.rounds, floor)
     settings = {key: getattr(options, key) for key in ("batch", "blocks", "device", "dtype", "rounds")}
     publish(record("One training step", rows, settings=settings, floor=floor.facts()), options.json)
