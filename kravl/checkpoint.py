@@ -104,19 +104,29 @@ def damage(folder: Path) -> str | None:
     return None
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of ``folder``; damaged ones are passed over with a warning, leftovers swept."""
+def latest(folder: Path, tidy: bool = True) -> Path | None:
+    """The newest whole checkpoint of ``folder``; damaged ones are passed over with a warning.
+
+    Where ``tidy`` is true, damaged ones and leftovers are removed; of several processes one may do so.
+    """
+    if tidy:
+        _sweep(folder)
+    for path in newest_first(folder):
+        if not (reason := damage(path)):
+            return path
+        if tidy:
+            log.warning("checkpoint %s is damaged (%s); going back to the one before", path, reason)
+            shutil.rmtree(path)
+    return None
+
+
+def _sweep(folder: Path) -> None:
+    """Finish or undo what a killed process was at."""
     for aside in folder.glob(f".*.ckpt{ASIDE}"):
         final = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
         shutil.rmtree(aside) if final.exists() else aside.rename(final)
     for leftover in folder.glob(".*.ckpt.*"):
         shutil.rmtree(leftover)
-    for path in newest_first(folder):
-        if not (reason := damage(path)):
-            return path
-        log.warning("checkpoint %s is damaged (%s); going back to the one before", path, reason)
-        shutil.rmtree(path)
-    return None
 
 
 def newest_first(folder: Path) -> list[Path]:

@@ -38,11 +38,11 @@ def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: 
             parts.data.train_on(image_features(trainer, parts.classifier, images))
     try:
         with phases.phase("train"):
-            while not _fits(trainer, learner, parts, latest(checkpoints)):
+            while not _fits(trainer, learner, parts, latest(checkpoints, tidy=trainer.is_global_zero)):
                 learner.pieces.halve(cfg.loading.batch_size, "loading.batch_size")
     except DivergedError as error:
         names = [parts.data.train_samples.names[i] for i in error.indices[:LISTED]]
-        before = f"the last good state is {latest(checkpoints)}"
+        before = f"the last good state is {latest(checkpoints, tidy=trainer.is_global_zero)}"
         raise DivergedError(f"{error}; images {', '.join(names)}; {before}", error.indices) from error
 
 

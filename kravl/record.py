@@ -81,13 +81,15 @@ def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Pat
 
 
 @contextmanager
-def open_run(path: Path, overwrite: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, overwrite: bool, first: bool = True) -> Iterator[RunFolder]:
     """Within the block this process owns the run folder ``path``, made if it is not there.
+
+    Of several processes of one run the ``first`` alone owns the folder, and writes to it.
 
     Raises:
         InputError: a folder that cannot be written, or one that another process is writing.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:  # Lightning starts this command again for each further device
+    if not first:
         yield RunFolder(path)
         return
     try:

@@ -30,6 +30,7 @@ from kravl.objective import check_objective
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
+from kravl.processes import is_first_process
 from kravl.record import RunFolder, find_run, folder_of, identity, open_run, provenance, without_home
 from kravl.restore import restore, saved_config
 from kravl.result import cost, describe, scores
@@ -65,12 +66,14 @@ def train(cfg: Config) -> dict[str, Any]:
     path = folder_of(cfg.runs, cfg.name, cfg.seed, config)
     if cfg.resume is not None:
         path = to_go_on(cfg.resume, config, cfg.force)
-    with ending_well(), open_run(path, cfg.overwrite) as folder:
+    first = is_first_process(plain(cfg.trainer))
+    with ending_well(), open_run(path, cfg.overwrite, first) as folder:
         if folder.finished:
             log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
             return folder.metrics()
-        mention_unfinished(path, config)
-        return _train(cfg, config, folder)
+        if first:
+            mention_unfinished(path, config)
+        return _train(cfg, config, folder, first)
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def ending_well() -> Iterator[None]:
             sys.exit(f"error: {error}")
 
 
-def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) -> dict[str, Any]:
     check_settings(cfg.trainer)
     check_objective(cfg.objective, cfg.evaluation.held_out)
     curve_points(cfg.alphas, zero_shot=True)  # a mistake in it is said before the weights are loaded
@@ -100,7 +103,8 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder) -> dict[str, 
         parts = assemble(cfg)
     with phases.phase("images"):
         parts.data.check()
-    write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_home(config))))
+    if first:
+        write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_home(config))))
     who = Identity(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, who, identity(config))
     diagnosis = Diagnosis(parts.adapters, cfg.spectrum)

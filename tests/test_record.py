@@ -10,6 +10,7 @@ import pytest
 
 from kravl.errors import InputError
 from kravl.lock import Lock
+from kravl.processes import is_first_process
 from kravl.record import find_run, folder_of, identity, provenance
 from kravl.record import open_run as open_path
 from kravl.whole_file import write_whole
@@ -90,12 +91,41 @@ def test_a_child_that_outlives_its_owner_holds_no_folder(tmp_path):
         os.kill(child, signal.SIGKILL)
 
 
-def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
-    with opened(str(tmp_path), "name", 1, CONFIG, False) as first:
-        monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts the same command again for a second device
-        with opened(str(tmp_path), "name", 1, CONFIG, True) as second:
-            assert second.path == first.path
-        assert first.path.is_dir()
+def test_further_processes_of_a_run_share_its_folder_and_make_none(tmp_path):
+    path = tmp_path / "run"
+    with open_path(path, overwrite=True, first=False) as early:
+        assert early.path == path
+        assert not path.exists()  # the first may not be there yet
+    with open_path(path, overwrite=False), open_path(path, overwrite=True, first=False) as second:
+        assert second.path == path
+    assert not path.exists()
+
+
+SEVERAL = {"devices": 8, "num_nodes": 2}
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "expected"),
+    [
+        ({}, {}, True),
+        ({}, SEVERAL, True),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, SEVERAL, False),  # torchrun, on the second machine
+        ({"RANK": "0", "LOCAL_RANK": "0"}, SEVERAL, True),
+        ({"LOCAL_RANK": "1"}, SEVERAL, False),  # Lightning starts the same command again for a second device
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, SEVERAL, False),
+        ({"NODE_RANK": "1"}, SEVERAL, False),
+        ({"SLURM_PROCID": "0"}, SEVERAL, True),
+        ({"SLURM_PROCID": "5"}, SEVERAL, False),
+        ({"SLURM_PROCID": "5"}, {"devices": 1}, True),  # eight runs side by side in one job
+    ],
+)
+def test_one_process_of_a_run_keeps_its_record(monkeypatch, variables, settings, expected):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, number in variables.items():
+        monkeypatch.setenv(name, number)
+
+    assert is_first_process(settings) == expected
 
 
 def test_a_runs_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
