@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from kravl.errors import InputError
+from kravl.sharding import whole_weights
 from kravl.trace import Statistics, Trace
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,14 @@ class SpectrumMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.every and trainer.global_step % self.every == 0:
-            self._record(trainer)
+            with whole_weights(trainer):
+                self._record(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with whole_weights(trainer):
+            self._finish(trainer)
+
+    def _finish(self, trainer: Trainer) -> None:
         self._record(trainer)
         if not trainer.is_global_zero or not self.trace.steps:
             return

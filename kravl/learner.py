@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from kravl.errors import InputError
 from kravl.pieces import Pieces
+from kravl.sharding import whole
 
 
 class DivergedError(RuntimeError):
@@ -90,7 +91,7 @@ class Learner(LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return  # half precision: its scaler skips such steps and lowers its scale
         gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole(nn.utils.get_total_norm(gradients))
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
 

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from kravl.checkpoint import SafeCheckpointIO, newest_first
 from kravl.errors import InputError, first_line, unknown
 from kravl.interruption import Interrupted, listen, poll, requested
+from kravl.sharding import ShardedStrategy
 
 # Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
 NOISE = (
@@ -25,7 +26,8 @@ NOISE = (
     r"The number of training batches .* is smaller than the logging interval",
 )
 KEPT = 2  # checkpoints
-SHARDED = ("fsdp", "deepspeed", "model_parallel", "xla_fsdp")
+SHARDED = ("fsdp_", "deepspeed", "model_parallel", "xla_fsdp")
+FSDP = "fsdp"
 OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -121,8 +123,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise InputError for an argument that Trainer does not have, or that kravl holds itself or cannot work with."""
     if str(settings.get("strategy")).startswith(SHARDED):
         raise InputError(
-            f"trainer.strategy={settings['strategy']} would split each weight matrix over processes, but adapters are "
-            "merged, saved and measured as whole matrices; take ddp, and checkpointing=true where memory is short"
+            f"trainer.strategy={settings['strategy']} splits weights in a way that kravl cannot measure and save; "
+            f"take ddp, or {FSDP} where memory is short"
+        )
+    if settings.get("strategy") == FSDP and str(settings.get("precision")).startswith("16"):
+        raise InputError(
+            f"trainer.strategy={FSDP} with trainer.precision={settings['precision']}: its scaler would see a part of "
+            "the gradient in each process; take bf16-mixed"
         )
     legal = inspect.signature(Trainer).parameters
     for key in settings:
@@ -149,9 +156,10 @@ def make_trainer(
     bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
     # it finds bugs, changes no result, and costs 4 % of a small step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    strategy = {"strategy": ShardedStrategy()} if settings.get("strategy") == FSDP else {}
     try:
         return Trainer(
-            **settings,
+            **{**settings, **strategy},
             **length,
             default_root_dir=folder,
             logger=logger,

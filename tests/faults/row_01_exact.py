@@ -17,18 +17,19 @@ PLACES = {
     "at the start of training": ((0, 3), ()),
     "while accumulating": ((1, 4), ("++trainer.accumulate_grad_batches=2",)),
 }
-WORKERS, PROCESSES = (0, 2), (1, 2)
+WORKERS, STRATEGIES = (0, 2), (None, "ddp", "fsdp")  # None is one process, else two
 DROPOUT = "adapter.dropout=0.2"
 
 
 def goes_on_exactly(count: int, folder: Path) -> Outcome:
-    """The first ``count`` combinations of place, workers and processes: killed twice, then compared bit for bit."""
-    cases = list(product(PROCESSES, WORKERS, PLACES))[:count]
+    """The first ``count`` combinations of strategy, workers and place: killed twice, then compared bit for bit."""
+    cases = list(product(STRATEGIES, WORKERS, PLACES))[:count]
     failures = []
-    for processes, workers, place in cases:
-        (steps, settings), name = PLACES[place], f"{processes}-{workers}-{place.replace(' ', '_')}"
+    for strategy, workers, place in cases:
+        (steps, settings), name = PLACES[place], f"{strategy}-{workers}-{place.replace(' ', '_')}"
         settings = ("method=lora", DROPOUT, f"loading.num_workers={workers}", *settings)
-        settings += (f"++trainer.devices={processes}", "++trainer.strategy=ddp") if processes > 1 else ()
+        settings += ("++trainer.devices=2", f"++trainer.strategy={strategy}") if strategy else ()
+        processes = 2 if strategy else 1
         whole = unbroken(*settings) if processes == 1 else folder / name / "unbroken"
         ended = [_run(whole, settings, processes, None)] if processes > 1 else [0]
         earlier = 0
@@ -71,9 +72,9 @@ def _free_port() -> int:
 
 ROW = Row(
     1,
-    "killed after a given step, twice: 0 and 2 workers, 1 and 2 processes, accumulated gradients, dropout",
+    "killed after a given step, twice: 0 and 2 workers, one process, ddp and fsdp, accumulated gradients, dropout",
     "0 differing bits",
-    len(PLACES) * len(WORKERS) * len(PROCESSES),
+    len(PLACES) * len(WORKERS) * len(STRATEGIES),
     1,
     goes_on_exactly,
 )
