@@ -80,8 +80,8 @@ class Adapter(nn.Module, ABC):
             self.add_to(weight, None, out)
             return out
 
-    def chains(self, tokens: int, mask: Tensor | None) -> bool:
-        """Whether the update is multiplied with that many tokens by itself (`chain`), not added to the weight first."""
+    def chains(self, x: Tensor, mask: Tensor | None) -> bool:
+        """Whether the update is multiplied with ``x`` (tokens, in) by itself (`chain`), not added to the weight."""
         return False
 
     def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -92,7 +92,7 @@ class Adapter(nn.Module, ABC):
         """Write the adapted ``weight`` (out, in) to ``out``, without gradient."""
         torch.add(weight, self(weight, mask), out=out)
 
-    def chains_back(self, tokens: int, mask: Tensor | None) -> bool:
+    def chains_back(self, x: Tensor, mask: Tensor | None) -> bool:
         """As `chains`, for the gradient of the input."""
         return False
 

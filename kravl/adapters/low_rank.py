@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import product
+from itertools import product, starmap
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from kravl.adapters.base import Adapter, Pull
 from kravl.adapters.scratch import scratch
 
+HALF_GAIN = 4  # products of half precision are as many times as fast: measured on a CPU with AMX, more on GPUs
+SHORT = 64  # with fewer between its factors a product waits for memory, and gains nothing
 Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `Pull`
 
 
@@ -47,39 +49,41 @@ class LowRank(Adapter):
         up, down = self.factors()
         return up @ down
 
-    def plan(self, tokens: int, mask: Tensor | None) -> Plan:
-        """The choices that take the fewest multiplications; entries of the input can only be dropped in a chain."""
+    def plan(self, x: Tensor, mask: Tensor | None) -> Plan:
+        """The choices that take the shortest for ``x``; entries of the input can only be dropped in a chain."""
         if _of_entries(mask):
             return Plan(chain=True, chain_back=True, dense=False)
-        choices = [Plan(*choice) for choice in product((False, True), repeat=3)]
-        return min(choices, key=lambda plan: self.operations(tokens, plan))
+        slower = HALF_GAIN if x.dtype.itemsize < self.dtype.itemsize and self.inner >= SHORT else 1
+        plans = starmap(Plan, product((False, True), repeat=3))
+        return min(plans, key=lambda plan: self.operations(len(x), plan, slower))
 
-    def operations(self, tokens: int, plan: Plan) -> int:
-        """Multiplications of the update, forward and backward, beside those of the frozen layer."""
+    def operations(self, tokens: int, plan: Plan, slower: int = 1) -> int:
+        """Multiplications of the update, forward and backward, beside the frozen layer's; merging counts ``slower``."""
         k, rows, columns = self.inner, self.out_features, self.in_features
         up, down = self.trained
         merge, hidden_in, hidden_out = k * rows * columns, tokens * k * columns, tokens * k * rows
-        total = (hidden_in + hidden_out if plan.chain else merge) + (hidden_in if plan.chain_back else merge)
+        own = slower * merge
+        total = (hidden_in + hidden_out if plan.chain else own) + (hidden_in if plan.chain_back else own)
         if plan.dense:
             return total + tokens * rows * columns + hidden_out * plan.chain_back + merge * (up + down)
         total += hidden_out * (plan.chain_back or down) + hidden_in * down
         return total + up * (hidden_out + hidden_in * (not plan.chain))
 
-    def chains(self, tokens: int, mask: Tensor | None) -> bool:
-        return self.plan(tokens, mask).chain
+    def chains(self, x: Tensor, mask: Tensor | None) -> bool:
+        return self.plan(x, mask).chain
 
     def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
         up, down = self._masked(mask)
         hidden = self._dropped(x, mask) @ down.to(x.dtype).T
         y.addmm_(hidden, up.to(x.dtype).T, alpha=self.scale)
-        return None if self.plan(len(x), mask).dense or not self.trained[0] else hidden
+        return None if self.plan(x, mask).dense or not self.trained[0] else hidden
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
         up, down = self._masked(mask)
         torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
-    def chains_back(self, tokens: int, mask: Tensor | None) -> bool:
-        return self.plan(tokens, mask).chain_back
+    def chains_back(self, x: Tensor, mask: Tensor | None) -> bool:
+        return self.plan(x, mask).chain_back
 
     def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
         up, down = self._masked(mask)
@@ -112,7 +116,7 @@ class LowRank(Adapter):
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of up, transposed, and of down, where they are trained; the rest as in `Pull`."""
         (up, down), (gradient, x, towards_x), (trains_up, trains_down) = factors, ends, self.trained
-        dense = self.plan(len(x), mask).dense
+        dense = self.plan(x, mask).dense
         needs_hidden = towards_x is not None or (trains_down and not dense)
         hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
         if towards_x is not None and not _of_entries(mask):

@@ -27,7 +27,7 @@ def _multiply(
 ) -> tuple[Tensor, list[Tensor | None]]:
     """y, and what the backward pass needs of each block's own product."""
     tokens = x.reshape(-1, x.shape[-1])
-    chains = [block.adapter.chains(len(tokens), block.mask) for block in blocks]
+    chains = [block.adapter.chains(tokens, block.mask) for block in blocks]
     merged = [block for block, chained in zip(blocks, chains, strict=True) if not chained]
     with without_autocast(x.device.type):
         if torch.compiler.is_compiling():  # it differentiates by itself, and rebuilds what is cheap
@@ -85,7 +85,7 @@ def _pull(
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """Gradients of x (tokens, in), where it is wanted, and of all factors; ``ends`` are x and that of the output."""
     x, gradient = ends
-    chained = [wants_x and block.adapter.chains_back(len(x), block.mask) for block in blocks]
+    chained = [wants_x and block.adapter.chains_back(x, block.mask) for block in blocks]
     merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
     out = _room(weight, merged) if wants_x else weight
     pulls = [

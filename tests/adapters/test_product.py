@@ -120,10 +120,19 @@ def test_the_shapes_decide_between_chained_and_merged(name):
     few, many = torch.zeros(2), torch.zeros(2)
 
     for tokens, flag in ((8, few), (20_000, many)):
-        flag[0], flag[1] = adapter.chains(tokens, None), adapter.chains_back(tokens, None)
+        x = torch.empty(tokens, 3072, device="meta")
+        flag[0], flag[1] = adapter.chains(x, None), adapter.chains_back(x, None)
 
     assert few.all()
     assert not many.any()
+
+
+def test_more_tokens_are_chained_in_half_precision_where_merging_is_in_full():
+    adapter, x = RandLoRA(768, 3072, rank=10, alpha=1), torch.empty(2000, 3072, device="meta")
+
+    assert not adapter.chains_back(x, None)
+    assert adapter.chains_back(x.bfloat16(), None)
+    assert not adapter.bfloat16().chains_back(x.bfloat16(), None)
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
