@@ -2,39 +2,29 @@
 
 import logging
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-from rich.console import Console
 
 from kravl.adapters.diagnosis import Diagnosis
 from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
-from kravl.checkpoint import CheckpointError
-from kravl.config import Config, EvaluateConfig
+from kravl.config import Config
 from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
-from kravl.errors import require_name
-from kravl.evaluation import IN_DOMAIN, Results, comparison_table, curve_points, curve_table, score, wise_ft
+from kravl.ending import ending_well
+from kravl.evaluation import IN_DOMAIN, curve_points
 from kravl.fitting import fit
-from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening
-from kravl.learner import DivergedError
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
 from kravl.phases import Phases
-from kravl.pieces import OutOfMemory
 from kravl.predictions import Predictions
 from kravl.processes import is_first_process
-from kravl.record import RunFolder, find_run, folder_of, identity, open_run, provenance, without_home
-from kravl.restore import restore, saved_config
+from kravl.record import RunFolder, folder_of, identity, open_run, without_home
 from kravl.result import cost, describe, scores
 from kravl.resumption import mention_unfinished, to_go_on
+from kravl.run_evaluation import evaluate
 from kravl.trace import SPECTRA_FILE, Trace
 from kravl.tracking import (
     Identity,
@@ -46,13 +36,12 @@ from kravl.tracking import (
     log_summary,
     make_logger,
 )
-from kravl.trainer import Checkpoints, Polling, check_settings, limits, make_trainer
+from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 from kravl.wandb_results import log_result
 from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
-Curve = dict[float, dict[str, Predictions]]
 
 
 def train(cfg: Config) -> dict[str, Any]:
@@ -74,23 +63,6 @@ def train(cfg: Config) -> dict[str, Any]:
         if first:
             mention_unfinished(path, config)
         return _train(cfg, config, folder, first)
-
-
-@contextmanager
-def ending_well() -> Iterator[None]:
-    """Within the block a request to end is heard, and every known reason to stop is one line and an exit code.
-
-    Raises:
-        SystemExit: see `train`.
-    """
-    with listening():
-        try:
-            yield
-        except (Interrupted, SIGTERMException) as stop:
-            log.warning("stopped as asked (%s); the same command goes on", stop or "SIGTERM")
-            sys.exit(EXIT_RESUMABLE)
-        except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
-            sys.exit(f"error: {error}")
 
 
 def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) -> dict[str, Any]:
@@ -130,50 +102,6 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) 
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     log.info("%s", folder.path / "metrics.json")
     return metrics
-
-
-def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Curve]:
-    """Metrics of every set with merged weights, at ``points`` from the pretrained (0) to the adapted model (1).
-
-    Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
-
-    Returns:
-        alpha -> set -> metric -> value, and alpha -> set -> predictions.
-    """
-    loaders, classes = parts.data.evaluation_loaders(), parts.data.evaluation_classes()
-    alphas = curve_points(points, parts.classifier.zero_shot)
-    distinct = alphas if trained else [1.0]
-    curve = wise_ft(trainer, parts.classifier, parts.adapters, loaders, classes, distinct)
-    results = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
-    scored = {alpha: results[alpha if trained else 1.0] for alpha in alphas}
-    if trainer.is_global_zero:
-        Console().print(comparison_table(scored.get(0.0), scored[1.0]))
-        if len(scored) > 2:
-            Console().print(curve_table(scored))
-    return scored, curve
-
-
-def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
-    """Evaluate a finished run on the sets of ``cfg.evaluation``; writes ``evaluations/<name>.json`` in its folder."""
-    curve_points(cfg.alphas, zero_shot=True)
-    require_name("evaluation.name", cfg.evaluation.name)
-    folder = find_run(cfg.run)
-    saved = saved_config(folder, {key: cfg[key] for key in ("trainer", "loading", "plugins")})  # type: ignore[index]
-    saved.evaluation = cfg.evaluation
-    saved.data_root = cfg.data_root or saved.data_root
-    saved.cache_root = cfg.cache_root
-    parts = restore(saved, folder)
-    parts.data.check()
-    trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
-    with ending_well():
-        curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
-    results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
-    if trainer.is_global_zero:
-        (folder.path / "evaluations").mkdir(exist_ok=True)
-        folder.write(f"evaluations/{cfg.evaluation.name}", results)
-        name = cfg.evaluation.name
-        write_details(folder.path / "evaluations" / name, name, predictions, parts.source.class_names)
-    return results
 
 
 def _track(

@@ -12,7 +12,8 @@ from kravl.backbones.tiny import WEIGHTS
 from kravl.config import CONFIGS
 from kravl.record import find_run
 from kravl.restore import restore, saved_config
-from kravl.run import evaluate_run, train
+from kravl.run import train
+from kravl.run_evaluation import evaluate_run
 
 MARGIN = 0.15  # far below what experiments/quickstart shows, far above what chance gives (1/30)
 

@@ -35,7 +35,7 @@ def test_a_class_of_another_package_is_refused(target):
         resolve({"_target_": target}, Adapter)
 
 
-@pytest.mark.parametrize("target", ["kravl.record.shutil.rmtree", "kravl.record.os.system", "kravl.run.sys.exit"])
+@pytest.mark.parametrize("target", ["kravl.record.shutil.rmtree", "kravl.record.os.system", "kravl.ending.sys.exit"])
 def test_a_foreign_object_is_not_reached_through_a_module_of_ours(target):
     with pytest.raises(InputError, match="No module named"):
         resolve({"_target_": target}, Adapter)

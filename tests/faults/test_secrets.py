@@ -19,7 +19,8 @@ from wandb_records import isolate
 from kravl.cli import main
 from kravl.config import EvaluateConfig
 from kravl.report import main as report
-from kravl.run import evaluate_run, train
+from kravl.run import train
+from kravl.run_evaluation import evaluate_run
 
 # made up, and unlike any service's
 SECRETS = {
