@@ -64,8 +64,8 @@ def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
 
     def pack(tensor: Tensor) -> Tensor:
         if (address := tensor.untyped_storage().data_ptr()) not in seen:
-            kept[address] = tensor  # held, so that its address is not given to another
-        return tensor
+            kept[address] = tensor.detach()  # held, so that its address is not given to another
+        return tensor.detach()  # itself it would hold the node that holds it, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()
