@@ -119,7 +119,7 @@ def _split(values: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
     def split(tensor: Tensor) -> Tensor:
         if not isinstance(parameter, DTensor):
             return tensor
-        whole = tensor.reshape(parameter.shape).to(parameter.device)
-        return distribute_tensor(whole, parameter.device_mesh, parameter.placements)
+        like = tensor.reshape(parameter.shape).to(parameter.device)
+        return distribute_tensor(like, parameter.device_mesh, parameter.placements)
 
     return {name: value if name == "step" else split(value) for name, value in values.items()}
