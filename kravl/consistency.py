@@ -37,7 +37,7 @@ def _other_images(groups: Iterable[Group]) -> Iterator[str]:
 
 def _within_setting(groups: list[Group]) -> Iterator[str]:
     runs = [run for group in groups for run in group.runs]
-    for field in ("split_protocol", "templates", "git_commit"):
+    for field in ("split_protocol", "templates", "git_commit", "precision"):
         yield from _differing(field, field, (run.record.get(field) for run in runs))
     for package in sorted({name for run in runs for name in run.record["versions"]}):
         versions = (run.record["versions"].get(package) for run in runs)

@@ -12,6 +12,9 @@ from kravl.local_worker import LOG, Told, work
 
 MOST = 4  # processes without a GPU unless told otherwise: each holds torch and a model of its own
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to end
+# glibc's: memory of up to 32 MB, its largest setting, stays with a process; activations of a small model are otherwise
+# given back to the system and faulted in again at every step, page by page
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(2 << 30)}
 
 
 def cores() -> int:
@@ -33,6 +36,8 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kravl.run"])
+    for name, size in MALLOC.items():  # read when that process begins
+        os.environ.setdefault(name, size)
     return context
 
 

@@ -25,7 +25,7 @@ from kravl.local_runs import train_all
 from kravl.local_worker import LOG
 from kravl.record import folder_of
 
-METHODS = ("linear_probe", "lora", "kra", "full")  # each is configs/experiment/quickstart_<method>.yaml
+METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml
 REPORT = "kravl.quickstart_report"
 SEEDS = (1, 2, 3)
 CURVE = 3  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
@@ -108,7 +108,10 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
 
 
 def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[Path]:
-    """Every run, what it prints in a file of its folder; the folders of the runs."""
+    """Every run, what it prints in a file of its folder; the folders of the runs.
+
+    The longest are trained first, so that at the end no core waits long for the last of them.
+    """
     folders = []
     for cfg in planned:
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
@@ -116,11 +119,11 @@ def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[P
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with listening(), Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
-        runs = [(folder, cfg.copy) for folder, cfg in zip(folders, planned, strict=True)]
-        for position, status, reason in train_all(runs, jobs, requested):
-            cfg = planned[position]
+        runs = list(zip(folders, planned, strict=True))[::-1]
+        for position, status, reason in train_all([(folder, cfg.copy) for folder, cfg in runs], jobs, requested):
+            folder, cfg = runs[position]
             if status in ("failed", "stopped"):
-                raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folders[position] / LOG})")
+                raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folder / LOG})")
             if status == "done":
                 Thread(target=import_module, args=[REPORT], daemon=True).start()  # while the others train
                 progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)

@@ -95,7 +95,8 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) 
     details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
     measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
     folder.write("cost", measured)
-    metrics = describe(cfg, parts, folder) | scores(curve) | {"config": identity(config)}
+    computed = {"precision": trainer.precision, "config": identity(config)}
+    metrics = describe(cfg, parts, folder) | scores(curve) | computed
     log_result(logger, metrics, measured, details)
     _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
     folder.write("metrics", metrics)

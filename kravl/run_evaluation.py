@@ -55,7 +55,7 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with ending_well():
         curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)
-    results = scores(curve) | {"evaluation": cfg.evaluation.name, **provenance()}
+    results = scores(curve) | {"evaluation": cfg.evaluation.name, "precision": trainer.precision, **provenance()}
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{cfg.evaluation.name}", results)

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from kravl.checkpoint import SafeCheckpointIO, newest_first
 from kravl.errors import InputError, first_line, unknown
 from kravl.interruption import Interrupted, listen, poll, requested
+from kravl.precision import chosen_precision
 from kravl.sharding import ShardedStrategy
 
 # Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
@@ -148,6 +149,8 @@ def make_trainer(
 ) -> Trainer:
     """A Trainer with the user's ``settings`` (any argument of its own) and its ``length`` from `limits`.
 
+    ``precision`` may also be auto, see `chosen_precision`.
+
     Raises:
         InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
     """
@@ -159,7 +162,7 @@ def make_trainer(
     strategy = {"strategy": ShardedStrategy()} if settings.get("strategy") == FSDP else {}
     try:
         return Trainer(
-            **{**settings, **strategy},
+            **{**settings, **strategy, "precision": chosen_precision(settings)},
             **length,
             default_root_dir=folder,
             logger=logger,

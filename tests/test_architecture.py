@@ -44,7 +44,7 @@ ALLOWED = {
     "result": {"assemble", "config", "evaluation", "phases", "record"},
     "cli": {"chosen_files", "config", "interpolations", "versions"},
     "chosen_files": {"config", "interpolations"},
-    "trainer": {"checkpoint", "sharding"},
+    "trainer": {"checkpoint", "precision", "sharding"},
     "evaluation": {"predictions"},
     "predictions": {"features", "pieces"},
     "tracking": {"wandb_logger"},
