@@ -93,7 +93,7 @@ class Config:
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
     checkpointing: bool = False  # keep the input of each block alone and compute it again: less memory, more time
-    alphas: int = 2  # points of the WiSE-FT curve, from the pretrained (0) to the adapted model (1); 1: adapted only
+    alphas: Any = 2  # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1), or their list
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
     spectrum: str = "fast"  # fast | exact: while training single precision and randomised, or full decompositions
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
@@ -114,7 +114,7 @@ class Config:
 class EvaluateConfig:
     run: str = MISSING  # folder of a finished run, or the beginning of its name
     evaluation: Evaluation = MISSING
-    alphas: int = 2  # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1)
+    alphas: Any = 2  # as in a run
     trainer: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
     loading: dict[str, Any] = field(default_factory=dict)  # changes to the run's own
     data_root: str | None = None  # null: the run's own

@@ -92,7 +92,7 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
         axes.errorbar(*point, *spread, ls="", color=colour, marker=marker, capsize=2)
         if group.method != ZERO_SHOT and not one_amount:
             axes.annotate(group.amount, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        if line := weight_line(group):
+        if line := weight_line(group, groups):
             x_line, y_line = [100 * x for _, x, _ in line], [100 * y for _, _, y in line]
             axes.plot(x_line, y_line, color=colour, lw=1, alpha=0.6)
     title = "in and out of domain" if one_amount else "in and out of domain, by images a class"

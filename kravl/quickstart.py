@@ -28,7 +28,9 @@ from kravl.record import folder_of
 METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml
 REPORT = "kravl.quickstart_report"
 SEEDS = (1, 2, 3)
-CURVE = 3  # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets
+# points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets, of a probe next to nothing
+CURVE = {"linear_probe": 3}
+OTHERS = [0.5, 1.0]
 INTRODUCTION = (
     "16 pictograms a class of OpenMoji 17, 30 classes such as 'bird' and 'tool'; kravl-tiny, a CLIP of 5.7 million "
     "parameters that has never seen OpenMoji's drawings. Four ways to adapt it, three seeds each; then the same test "
@@ -103,7 +105,7 @@ def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
             configs.append(deepcopy(common))
             configs[-1].seed = seed
             if not any(change.startswith("alphas=") for change in changes):
-                configs[-1].alphas = CURVE if seed == seeds[0] else 1
+                configs[-1].alphas = CURVE.get(method, OTHERS) if seed == seeds[0] else 1
     return configs
 
 

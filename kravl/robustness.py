@@ -59,14 +59,19 @@ def effective_robustness(line: Baseline, group: Group) -> float | None:
     return y.mean - line.expected(x.mean) if x and y and 0 < x.mean < 1 else None
 
 
-def weight_line(group: Group) -> list[tuple[float, float, float]]:
-    """(alpha, in domain, out of it) along WiSE-FT's alpha, meaned over the runs; empty without points between."""
+def weight_line(group: Group, others: Iterable[Group]) -> list[tuple[float, float, float]]:
+    """(alpha, in domain, out of it) along WiSE-FT's alpha, meaned over the runs; empty without points between.
+
+    Runs that were not evaluated zero-shot begin where the zero-shot group of their setting among ``others`` stands.
+    """
+    pretrained = next((o for o in others if o.method == ZERO_SHOT and o.setting == group.setting), None)
+    known = {key: stat.mean for key in (ID, OOD) if pretrained and (stat := pretrained.stat(key))}
     points: dict[float, list[tuple[float, float]]] = defaultdict(list)
     for run in group.runs:
         record = run.record
         if not record["wise_ft"] or group.method == ZERO_SHOT:
             continue
-        ends = [{"alpha": 0.0, **(record["zero_shot"] or {})}, {"alpha": 1.0, **record["metrics"]}]
+        ends = [{"alpha": 0.0, **(record["zero_shot"] or known)}, {"alpha": 1.0, **record["metrics"]}]
         for point in (*ends, *record["wise_ft"]):
             if point.get(ID) is not None and point.get(OOD) is not None:
                 points[point["alpha"]].append((point[ID], point[OOD]))

@@ -1,5 +1,6 @@
 """The evaluation of a run: at its end, and of a finished one on other sets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -20,8 +21,10 @@ from kravl.trainer import Polling, make_trainer
 Curve = dict[float, dict[str, Predictions]]
 
 
-def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tuple[dict[float, Results], Curve]:
-    """Metrics of every set with merged weights, at ``points`` from the pretrained (0) to the adapted model (1).
+def evaluate(
+    trainer: Trainer, parts: Parts, points: int | Sequence[float], trained: bool
+) -> tuple[dict[float, Results], Curve]:
+    """Metrics of every set with merged weights, at the ``points`` of `curve_points`.
 
     Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
 
@@ -36,7 +39,7 @@ def evaluate(trainer: Trainer, parts: Parts, points: int, trained: bool) -> tupl
     scored = {alpha: results[alpha if trained else 1.0] for alpha in alphas}
     if trainer.is_global_zero:
         Console().print(comparison_table(scored.get(0.0), scored[1.0]))
-        if len(scored) > 2:
+        if any(0 < alpha < 1 for alpha in scored):
             Console().print(curve_table(scored))
     return scored, curve
 

@@ -1,16 +1,19 @@
 """Metrics equal formulas written out by hand; the WiSE-FT curve runs from the pretrained to the adapted model."""
 
 import io
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 
 from kravl.errors import InputError
-from kravl.evaluation import comparison_table, curve_table, score, summary, wise_ft
+from kravl.evaluation import comparison_table, curve_points, curve_table, score, summary, wise_ft
 from kravl.predictions import Predictions, predict
 
 
@@ -145,6 +148,20 @@ def test_an_alpha_outside_the_line_is_refused_before_any_work(trainer: Trainer, 
 
     with pytest.raises(InputError, match=f"alpha {alpha} of the WiSE-FT curve is outside 0"):
         wise_ft(trainer, classifier, TinyAdapters(classifier), {}, {}, alphas=[0, alpha])
+
+
+def test_points_of_the_curve_are_a_number_or_a_list_of_shares() -> None:
+    assert curve_points(1, zero_shot=True) == [1.0]
+    assert curve_points(3, zero_shot=True) == [0.0, 0.5, 1.0]
+    assert curve_points(3, zero_shot=False) == [0.5, 1.0]
+    assert curve_points([1, 0.3, 0], zero_shot=True) == [0.0, 0.3, 1.0]
+    assert curve_points(OmegaConf.create([0.5, 1.0]), zero_shot=True) == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("points", [0, -1, 2.5, True, "eleven", [0, 0.5], [1, 1.5], [1, "x"], [], None])
+def test_what_is_no_number_or_list_of_shares_is_refused(points: Any) -> None:
+    with pytest.raises(InputError, match=re.escape(f"alphas={points}; 1 evaluates the adapted model only")):
+        curve_points(points, zero_shot=True)
 
 
 def test_weights_are_restored_when_an_evaluation_fails(trainer: Trainer) -> None:

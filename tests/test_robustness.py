@@ -51,7 +51,11 @@ def test_the_weight_line_goes_from_zero_shot_through_the_points_to_the_adapted_m
         ends = {"zero_shot": accuracies(0.3, 0.4), "metrics": accuracies(accuracy, 0.3)}
         write_run(tmp_path / str(seed), seed=seed, wise_ft=points, **ends)
 
-    lines = {group.method: weight_line(group) for group in groups(tmp_path)}
+    write_run(tmp_path / "lora", method="lora", wise_ft=points, zero_shot=None, metrics=accuracies(0.6, 0.5))
+    found = groups(tmp_path)
+
+    lines = {group.method: weight_line(group, found) for group in found}
 
     assert lines["kra"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, pytest.approx(0.7), pytest.approx(0.3))]
+    assert lines["lora"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, 0.6, 0.5)]
     assert lines["zero-shot"] == []

@@ -34,7 +34,7 @@ def _setting(setting: Setting, groups: list[Group], files: Files) -> dict[str, A
             {
                 **_numbers(group),
                 "beyond": line and _short(effective_robustness(line, group)),
-                "wise": [[_short(value) for value in point] for point in weight_line(group)],
+                "wise": [[_short(value) for value in point] for point in weight_line(group, groups)],
                 "reliability": files.reliability(group),
                 "recall": files.recall(group, names),
                 "curve": files.learning_curve(group),
