@@ -104,3 +104,15 @@ def test_the_readme_has_every_record_that_is_kept(monkeypatch):
 
     assert records
     assert text.endswith("\n".join(section(record) for record in records))
+
+
+def test_a_step_and_a_layer_are_taken_apart(run):
+    rows = run("parts.py")["rows"]
+
+    for dtype in ("float32", "bfloat16"):
+        parts = [row for row in rows if (row["what"], row["dtype"]) == ("step, KRAdapter", dtype)]
+        assert parts[0]["part"] == "all"
+        assert sum(row["share %"] for row in parts[1:]) == pytest.approx(100)
+        named = {row["part"]: row for row in parts}
+        assert named["matrix products"]["floor %"] > 0
+        assert {"adding the update to the weight", "copies and casts", "Python and autograd between them"} <= set(named)

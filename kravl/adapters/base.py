@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self, TypeVar
 
 import torch
@@ -114,8 +114,7 @@ class Adapter(nn.Module, ABC):
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that train, by name."""
-        own = self.named_parameters() if self._modules else self._parameters.items()  # the latter ten times faster
-        return {name: parameter for name, parameter in own if parameter is not None and parameter.requires_grad}
+        return {name: parameter for name, parameter in _named(self, "") if parameter.requires_grad}
 
     def leaves(self) -> dict[str, Tensor]:
         """The parameters that train, cut off from whatever else they are part of."""
@@ -133,10 +132,20 @@ class Adapter(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """That of its parameters."""
-        return next(parameter.dtype for parameter in self.parameters())
+        return next(parameter.dtype for _, parameter in _named(self, ""))
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features}, scale={self.scale:g}"
+
+
+def _named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """As named_parameters, which takes ten times as long; a parameter of two names has both."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield prefix + name, parameter
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _named(child, f"{prefix}{name}.")
 
 
 def _bound(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:

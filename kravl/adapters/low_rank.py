@@ -2,30 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import product, starmap
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kravl.adapters.base import Adapter, Pull
+from kravl.adapters.plan import Factors, Plan, known_shortest, shortest
 from kravl.adapters.scratch import scratch
 
 HALF_GAIN = 4  # products of half precision are as many times as fast: measured on a CPU with AMX, more on GPUs
 SHORT = 64  # with fewer between its factors a product waits for memory, and gains nothing
 Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `Pull`
-
-
-class Plan(NamedTuple):
-    """The order of products.
-
-    ``chain``: the factors act on the tokens one after the other, else ΔW is added to the weight; ``chain_back``: so for
-    the gradient of the input; ``dense``: the factors' gradients come from that of the whole weight, else from tokens.
-    """
-
-    chain: bool
-    chain_back: bool
-    dense: bool
 
 
 class LowRank(Adapter):
@@ -54,20 +41,12 @@ class LowRank(Adapter):
         if _of_entries(mask):
             return Plan(chain=True, chain_back=True, dense=False)
         slower = HALF_GAIN if x.dtype.itemsize < self.dtype.itemsize and self.inner >= SHORT else 1
-        plans = starmap(Plan, product((False, True), repeat=3))
-        return min(plans, key=lambda plan: self.operations(len(x), plan, slower))
+        choose = shortest if torch.compiler.is_compiling() else known_shortest
+        return choose(x.shape[0], self.sizes(), slower)
 
-    def operations(self, tokens: int, plan: Plan, slower: int = 1) -> int:
-        """Multiplications of the update, forward and backward, beside the frozen layer's; merging counts ``slower``."""
-        k, rows, columns = self.inner, self.out_features, self.in_features
-        up, down = self.trained
-        merge, hidden_in, hidden_out = k * rows * columns, tokens * k * columns, tokens * k * rows
-        own = slower * merge
-        total = (hidden_in + hidden_out if plan.chain else own) + (hidden_in if plan.chain_back else own)
-        if plan.dense:
-            return total + tokens * rows * columns + hidden_out * plan.chain_back + merge * (up + down)
-        total += hidden_out * (plan.chain_back or down) + hidden_in * down
-        return total + up * (hidden_out + hidden_in * (not plan.chain))
+    def sizes(self) -> Factors:
+        """Those of `factors`, and which of them train."""
+        return Factors(self.inner, self.out_features, self.in_features, *self.trained)
 
     def chains(self, x: Tensor, mask: Tensor | None) -> bool:
         return self.plan(x, mask).chain

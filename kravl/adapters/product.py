@@ -105,6 +105,8 @@ def _room(weight: Tensor, merged: Sequence[Block]) -> Tensor:
         return weight
     dtype = torch.promote_types(weight.dtype, merged[0].adapter.dtype)
     out = scratch("matrix", (weight.shape[0], weight.shape[1]), weight, dtype)
+    if merged[0].rows == slice(0, weight.shape[0]):
+        return out
     rows = sorted((block.rows.start, block.rows.stop) for block in merged)
     starts, stops = zip(*rows, strict=True)
     for start, stop in zip((0, *stops), (*starts, len(weight)), strict=True):

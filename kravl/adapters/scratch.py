@@ -16,11 +16,11 @@ def scratch(purpose: str, shape: tuple[int, int], like: Tensor, dtype: torch.dty
     """An uninitialised matrix on the device of ``like``, valid until the next call for the same ``purpose``."""
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=like.device)
-    name, size = f"{purpose} {dtype}", shape[0] * shape[1]
-    buffer: Tensor | None = _kept.__dict__.get(name)
+    kept, name, size = _kept.__dict__, (purpose, dtype), shape[0] * shape[1]
+    buffer: Tensor | None = kept.get(name)
     if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # what is made in that mode cannot be written outside of it
-            _kept.__dict__[name] = buffer = torch.empty(size, dtype=dtype)
+            kept[name] = buffer = torch.empty(size, dtype=dtype)
     return buffer[:size].view(shape)
 
 
