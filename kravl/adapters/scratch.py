@@ -9,18 +9,24 @@ import threading
 import torch
 from torch import Tensor
 
-_kept = threading.local()
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+_kept = _Kept()
 
 
 def scratch(purpose: str, shape: tuple[int, int], like: Tensor, dtype: torch.dtype) -> Tensor:
     """An uninitialised matrix on the device of ``like``, valid until the next call for the same ``purpose``."""
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=like.device)
-    kept, name, size = _kept.__dict__, (purpose, dtype), shape[0] * shape[1]
-    buffer: Tensor | None = kept.get(name)
+    name, size = (purpose, dtype), shape[0] * shape[1]
+    buffer = _kept.buffers.get(name)
     if buffer is None or buffer.numel() < size:
         with torch.inference_mode(False):  # what is made in that mode cannot be written outside of it
-            kept[name] = buffer = torch.empty(size, dtype=dtype)
+            _kept.buffers[name] = buffer = torch.empty(size, dtype=dtype)
     return buffer[:size].view(shape)
 
 
@@ -33,4 +39,4 @@ def cast(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 def release() -> None:
     """Give back what this thread keeps."""
-    _kept.__dict__.clear()
+    _kept.buffers.clear()
