@@ -1,7 +1,7 @@
 """The loaders that data.py compares: torchvision's ImageFolder with PIL transforms, and kravl's, on the same files."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,11 @@ def differences(pipelines: Pipelines) -> dict[str, float]:
     }
 
 
-def draw_pictures(folder: Path) -> None:
-    """64 smooth pictures of several sizes in two classes."""
+def draw_pictures(folder: Path, classes: Sequence[str] = ("a", "b"), count: int = 64) -> None:
+    """Smooth pictures of several sizes, of one class after the other."""
     rng = np.random.default_rng(0)
-    for i in range(64):
-        path = folder / "ab"[i % 2] / f"{i:02}.jpg"
+    for i in range(count):
+        path = folder / classes[i % len(classes)] / f"{i:02}.jpg"
         path.parent.mkdir(exist_ok=True, parents=True)
         small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        small.resize((200 + i, 150 + 2 * i), Image.Resampling.BICUBIC).save(path)
+        small.resize((200 + i % 64, 150 + 2 * (i % 64)), Image.Resampling.BICUBIC).save(path)

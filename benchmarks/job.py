@@ -2,6 +2,8 @@
 
 python benchmarks/job.py --data-root FOLDER        16 shots of FOLDER/caltech101; a table, then JSON in one line
 python benchmarks/job.py --data-root FOLDER --overrides backbone=vit_s14 optim.steps=100
+python benchmarks/job.py --drawn 1000 --jobs KRAdapter --overrides backbone=clip_vitb16 \\
+    backbone.build.pretrained=null optim.steps=2       memory beside 1,000 classes; a picture of each is drawn
 python benchmarks/job.py --quick                   checks that it runs, on 64 drawn pictures; its figures mean nothing
 
 The jobs run one after another in processes of their own, so that none finds what another has read; each is a command
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines import draw_pictures
+from open_clip import IMAGENET_CLASSNAMES
 from record import publish, record
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +38,9 @@ JOBS = {
     "KRAdapter, bf16": ["method=kra", "trainer=bf16"],
 }
 PHASES = ("assemble", "images", "features", "train", "evaluate")  # in the order of a run
-QUICK = ["data=folder", "data.test=../pictures", "split_protocol=official", "shots=4", "optim.epochs=1"]
+DRAWN = ["data=folder", "data.test=../tested", "split_protocol=official"]
+QUICK, ONE = ["shots=4", "optim.epochs=1"], ["shots=1"]
+DRAWN_PICTURES = 64
 
 
 def run(name: str, overrides: list[str], folder: Path, threads: int) -> list[dict[str, Any]]:
@@ -68,26 +73,39 @@ def run(name: str, overrides: list[str], folder: Path, threads: int) -> list[dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="where caltech101/ is")
+    parser.add_argument("--drawn", type=int, metavar="CLASSES", help="of ImageNet's names, in place of Caltech-101")
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--overrides", nargs="*", default=[], help="of train.py, for every job")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--json", type=Path, help="a file for the record")
     parser.add_argument("--quick", action="store_true", help="drawn pictures, one job, one epoch")
     options = parser.parse_args()
-    if not options.quick and options.data_root is None:
-        parser.error("give --data-root, or --quick")
-    settings = ["backbone=kravl_tiny", "data=caltech101", "evaluation=in_domain", "shots=16", "seed=1"]
+    if options.quick:
+        options.drawn, options.jobs = 2, ["linear probe, kept features"]
+    if options.drawn is None and options.data_root is None:
+        parser.error("give --data-root, --drawn or --quick")
+    settings = ["backbone=kravl_tiny", "evaluation=in_domain", "seed=1"]
+    settings += (
+        ["data=caltech101", "shots=16"] if options.drawn is None else [*DRAWN, *(QUICK if options.quick else ONE)]
+    )
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        data_root = (options.data_root or Path(temporary)).resolve()
-        if options.quick:
-            draw_pictures(Path(temporary) / "pictures")
-            settings += [*QUICK, f"data.root={temporary}/pictures"]
-            options.jobs = ["linear probe, kept features"]
+        place = [f"data_root={(options.data_root or Path(temporary)).resolve()}"]
+        if options.drawn:
+            draw(Path(temporary), options.drawn)
+            place.append(f"data.root={temporary}/pictures")
         for name in options.jobs:
-            overrides = [*JOBS[name], *settings, f"data_root={data_root}", *options.overrides]
+            overrides = [*JOBS[name], *settings, *place, *options.overrides]
             rows += run(name, overrides, Path(temporary), options.threads)
     publish(record("A few-shot job", rows, settings={"overrides": settings + options.overrides}), options.json)
+
+
+def draw(folder: Path, classes: int) -> None:
+    """Pictures to train on and, of the first classes, to test on."""
+    names = [name.replace("/", "or") for name in dict.fromkeys(IMAGENET_CLASSNAMES)]
+    names += [f"other {name}" for name in names]
+    draw_pictures(folder / "pictures", names[:classes], max(classes, DRAWN_PICTURES))
+    draw_pictures(folder / "tested", names[:classes], DRAWN_PICTURES)
 
 
 if __name__ == "__main__":

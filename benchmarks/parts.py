@@ -1,4 +1,4 @@
-"""A training step and a layer taken apart: the time of each kind of operation, and what is left between them.
+"""A training step, a frozen forward and a layer taken apart: the time of each kind of operation, and what is between.
 
 python benchmarks/parts.py                                 kravl's step at four blocks, layers at 256 tokens; fp32, bf16
 python benchmarks/parts.py --dtypes float32 --blocks 12 --tokens
@@ -23,7 +23,7 @@ from layer import Case
 from layers import FULL, KRA, LORA, PEFT_LORA
 from measure import Floor, Run, operations
 from record import publish, record
-from steps import METHODS, Setting, Steps, clip_of_width
+from steps import METHODS, PROBE, Setting, Steps, clip_of_width
 from torch.profiler import ProfilerActivity, profile
 
 PRODUCTS, SMALL = "matrix products", "products of many small matrices"
@@ -87,6 +87,18 @@ def steps(options: argparse.Namespace, dtype: str) -> Iterator[tuple[str, Run]]:
         yield f"step, {method}", partial(made.step, "kravl")
 
 
+def forwards(options: argparse.Namespace, dtype: str) -> Iterator[tuple[str, Run]]:
+    """The image features of a batch, as in evaluation."""
+    setting = Setting("cpu", getattr(torch, dtype), options.blocks)
+    made = Steps(options.model, PROBE, options.classes, options.batch, setting)
+
+    def forward() -> None:
+        with torch.inference_mode(), setting.autocast():
+            made.classifier.image_features(made.images)
+
+    yield "forward, frozen image tower", forward
+
+
 def layers(options: argparse.Namespace, dtype: str) -> Iterator[tuple[str, Run]]:
     """A layer forward and backward, by name."""
     for tokens in options.tokens:
@@ -118,11 +130,11 @@ def main() -> None:
         options.shape, options.tokens = "50x37", [8]
     rows = []
     for dtype in options.dtypes:
-        for name, run in chain(steps(options, dtype), layers(options, dtype)):
+        for name, run in chain(*(part(options, dtype) for part in (steps, forwards, layers))):
             floor = Floor("cpu", getattr(torch, dtype))
             rows += [{"what": name, "dtype": dtype, **row} for row in apart(run, options.rounds, floor)]
     settings = {key: getattr(options, key) for key in ("model", "classes", "batch", "blocks", "shape", "rounds")}
-    publish(record("Where the time of a step and of a layer goes", rows, settings=settings), options.json)
+    publish(record("Where the time of a step, a forward and a layer goes", rows, settings=settings), options.json)
 
 
 if __name__ == "__main__":
