@@ -14,7 +14,6 @@ probe compare a step with the image tower to one on kept features.
 
 import argparse
 import gc
-import resource
 import statistics
 from collections.abc import Sequence
 from itertools import product
@@ -87,8 +86,7 @@ def main() -> None:
             Steps(name, method, classes, options.batch, setting), about, options.loops, options.rounds, floor
         )
     settings = {key: getattr(options, key) for key in ("batch", "blocks", "device", "dtype", "rounds")}
-    facts = floor.facts() | {"process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    publish(record("One training step", rows, settings=settings, floor=facts), options.json)
+    publish(record("One training step", rows, settings=settings, floor=floor.facts()), options.json)
 
 
 if __name__ == "__main__":
