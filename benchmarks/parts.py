@@ -126,7 +126,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.quick:
-        options.model, options.classes, options.batch, options.rounds = clip_of_width(128, 3), 3, 2, 1
+        options.model, options.methods, options.blocks = clip_of_width(64, 1), ["KRAdapter"], 1
+        options.classes, options.batch, options.rounds = 3, 2, 1
         options.shape, options.tokens = "50x37", [8]
     rows = []
     for dtype in options.dtypes:
