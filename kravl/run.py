@@ -11,10 +11,11 @@ from kravl.adapters.diagnosis import Diagnosis
 from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.config import Config
+from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
 from kravl.ending import ending_well
-from kravl.evaluation import IN_DOMAIN, curve_points
+from kravl.evaluation import IN_DOMAIN
 from kravl.fitting import fit
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from kravl.assemble import Parts
 from kravl.config import EvaluateConfig
+from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.ending import ending_well
 from kravl.errors import require_name
-from kravl.evaluation import Results, comparison_table, curve_points, curve_table, score, wise_ft
+from kravl.evaluation import Results, comparison_table, curve_table, score, wise_ft
 from kravl.predictions import Predictions
 from kravl.record import find_run, provenance
 from kravl.restore import restore, saved_config

@@ -12,11 +12,11 @@ EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 # a part may import these other parts; whatever is not named here imports nobody but EVERYBODY
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data", "versions"},
-    "run": {"assemble", "adapters", "config", "details", "diagnostics", "ending", "evaluation", "fitting",
-            "learning_curve", "objective", "phases", "predictions", "processes", "record", "result", "resumption",
+    "run": {"assemble", "adapters", "config", "curve_points", "details", "diagnostics", "ending", "evaluation",
+            "fitting", "learning_curve", "objective", "phases", "predictions", "processes", "record", "result", "resumption",
             "run_evaluation", "trace", "tracking", "trainer", "wandb_results"},
-    "run_evaluation": {"assemble", "config", "details", "ending", "evaluation", "predictions", "record", "restore",
-                       "result", "trainer"},
+    "run_evaluation": {"assemble", "config", "curve_points", "details", "ending", "evaluation", "predictions",
+                       "record", "restore", "result", "trainer"},
     "ending": {"checkpoint", "learner", "pieces"},
     "details": {"evaluation", "predictions"},
     "fitting": {"assemble", "checkpoint", "config", "features", "learner", "phases", "pieces"},

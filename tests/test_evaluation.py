@@ -12,8 +12,9 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 
+from kravl.curve_points import curve_points
 from kravl.errors import InputError
-from kravl.evaluation import comparison_table, curve_points, curve_table, score, summary, wise_ft
+from kravl.evaluation import comparison_table, curve_table, score, summary, wise_ft
 from kravl.predictions import Predictions, predict
 
 

@@ -2,19 +2,19 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from kravl.adapters.parameters import bound, named
 from kravl.adapters.precision import without_autocast
 from kravl.errors import InputError
 
 # from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
 # parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.
 Pull = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
-M = TypeVar("M", bound=nn.Module)
 
 
 def check_rank(rank: int) -> None:
@@ -114,7 +114,7 @@ class Adapter(nn.Module, ABC):
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that train, by name."""
-        return {name: parameter for name, parameter in _named(self, "") if parameter.requires_grad}
+        return {name: parameter for name, parameter in named(self, "") if parameter.requires_grad}
 
     def leaves(self) -> dict[str, Tensor]:
         """The parameters that train, cut off from whatever else they are part of."""
@@ -122,7 +122,7 @@ class Adapter(nn.Module, ABC):
 
     def bound(self, parameters: Mapping[str, Tensor]) -> Self:
         """This adapter with other tensors as the ``parameters`` of these names; all else is shared."""
-        return _bound(self, parameters, "")
+        return bound(self, parameters, "")
 
     def hyperparameters(self) -> dict[str, int | float | str | bool]:
         """The arguments of ``__init__`` after the two sizes."""
@@ -132,26 +132,7 @@ class Adapter(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """That of its parameters."""
-        return next(parameter.dtype for _, parameter in _named(self, ""))
+        return next(parameter.dtype for _, parameter in named(self, ""))
 
     def extra_repr(self) -> str:
         return f"{self.out_features}x{self.in_features}, scale={self.scale:g}"
-
-
-def _named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """As named_parameters, which takes ten times as long; a parameter of two names has both."""
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            yield prefix + name, parameter
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from _named(child, f"{prefix}{name}.")
-
-
-def _bound(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
-    twin = object.__new__(type(module))
-    twin.__dict__.update(module.__dict__)
-    own, children = module._parameters, module._modules
-    twin._parameters = {name: parameters.get(prefix + name, own[name]) for name in own}  # type: ignore[misc]
-    twin._modules = {name: child and _bound(child, parameters, f"{prefix}{name}.") for name, child in children.items()}
-    return twin
