@@ -13,8 +13,8 @@ EVERYBODY = {"errors", "foreign_text", "interruption", "whole_file"}
 ALLOWED = {
     "assemble": {"config", "build", "adapters", "backbones", "data", "versions"},
     "run": {"assemble", "adapters", "config", "curve_points", "details", "diagnostics", "ending", "evaluation",
-            "fitting", "learning_curve", "objective", "phases", "predictions", "processes", "record", "result", "resumption",
-            "run_evaluation", "trace", "tracking", "trainer", "wandb_results"},
+            "fitting", "learning_curve", "objective", "phases", "predictions", "processes", "record", "result",
+            "resumption", "run_evaluation", "trace", "tracking", "trainer", "wandb_results"},
     "run_evaluation": {"assemble", "config", "curve_points", "details", "ending", "evaluation", "predictions",
                        "record", "restore", "result", "trainer"},
     "ending": {"checkpoint", "learner", "pieces"},
