@@ -30,11 +30,12 @@ PRODUCTS, SMALL = "matrix products", "products of many small matrices"
 PARTS = {
     PRODUCTS: ("mm", "addmm", "addmm_", "linear", "mkldnn_convolution", "convolution", "convolution_backward"),
     SMALL: ("bmm", "baddbmm"),
-    "attention in one kernel": ("scaled_dot_product", "flash_attention"),
     "copies and casts": ("copy_", "_to_copy", "clone", "cat", "contiguous"),
     "adding the update to the weight": ("addcmul",),
+}
+FAMILIES = {  # of operations with one of these in their names
+    "attention in one kernel": ("scaled_dot_product",),
     "activations, norms, softmax": ("gelu", "native_layer_norm", "softmax", "sigmoid"),
-    "optimiser": ("_fused_adamw_", "_foreach", "fused_adam", "Optimizer"),
 }
 MULTIPLYING = (PRODUCTS, SMALL)
 OTHERS, BETWEEN = "sums, scalings and other operations", "Python and autograd between them"
@@ -47,13 +48,9 @@ def part_of(name: str) -> str:
     if not name.startswith("aten::"):
         return BETWEEN
     operation = name.removeprefix("aten::")
-    for part, beginnings in PARTS.items():
-        if operation in beginnings:
-            return part
-    for part, pieces in PARTS.items():
-        if part != PRODUCTS and any(piece in operation for piece in pieces):
-            return part
-    return OTHERS
+    named = (part for part, names in PARTS.items() if operation in names)
+    akin = (part for part, pieces in FAMILIES.items() if any(piece in operation for piece in pieces))
+    return next(chain(named, akin), OTHERS)
 
 
 def apart(run: Run, rounds: int, floor: Floor) -> Iterator[dict[str, Any]]:

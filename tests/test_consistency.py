@@ -78,7 +78,8 @@ def test_zero_shot_results_that_differ_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"git_commit": "d" * 40}, {"split_protocol": "official"}, {"templates": ["{}, or"]}]
+    "changes",
+    [{"git_commit": "d" * 40}, {"split_protocol": "official"}, {"templates": ["{}, or"]}, {"precision": "bf16-mixed"}],
 )
 def test_what_a_note_says_selects_runs_that_need_no_note(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_run(tmp_path / "a")

@@ -67,6 +67,7 @@ def test_a_run_leaves_its_record_and_its_adapter_and_nothing_else(tiny_run, tmp_
     stored = sum(t.numel() for t in load_file(folder / "adapter.safetensors").values())
     assert stored == metrics["trainable_parameters"]
     assert json.loads((folder / "cost.json").read_text())["train_seconds"] > 0
+    assert metrics["precision"] == "32-true"
 
 
 def test_a_finished_run_is_skipped_and_overwrite_does_it_again(tiny_run, tmp_path, caplog):
