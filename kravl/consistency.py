@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from kravl.aggregate import ZERO_SHOT, Group
+from kravl.record import deciding
 from kravl.selection import flat
 
 PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
@@ -50,7 +51,7 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
         title = f"{group.method}, shots {group.amount}"
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
-        configs = [flat(run.record["config"]) for run in group.runs]
+        configs = [flat(deciding(run.record["config"])) for run in group.runs]
         for key in sorted({key for config in configs for key in config} - set(PER_RUN)):
             lines = _differing(key, f"config.{key}", (config.get(key) for config in configs))
             yield from (f"{title}: {line}" for line in lines)

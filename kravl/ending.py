@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kravl.checkpoint import CheckpointError
+from kravl.errors import first_line
 from kravl.interruption import EXIT_RESUMABLE, Interrupted, listening
 from kravl.learner import DivergedError
-from kravl.pieces import OutOfMemory
+from kravl.pieces import OutOfMemory, ran_out
 
 log = logging.getLogger(__name__)
+KEPT = "what has been trained is kept: run the same command again"
 
 
 @contextmanager
@@ -30,3 +32,10 @@ def ending_well() -> Iterator[None]:
             sys.exit(EXIT_RESUMABLE)
         except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
             sys.exit(f"error: {error}")
+        except OSError as error:
+            file = f"{error.filename}: " if error.filename else ""
+            sys.exit(f"error: {file}{error.strerror or error}; {KEPT}")
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            sys.exit(f"error: out of memory: {first_line(error)}; {KEPT}")

@@ -9,7 +9,7 @@ from pytorch_lightning import Trainer
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_stat_scores
+from torchmetrics.functional.classification import binary_calibration_error
 
 from kravl.errors import InputError
 from kravl.predictions import Classes, Classifier, Kept, Loaders, Predictions, predict
@@ -36,16 +36,19 @@ def score(predictions: Predictions) -> dict[str, float]:
     sum_b n_b/n |accuracy_b - confidence_b| over 15 bins of equal width (https://arxiv.org/abs/1706.04599).
     """
     _, labels, predicted, confidence, loss = predictions
-    num_classes = max(2, int(torch.maximum(labels, predicted).max()) + 1)  # classes without images change nothing
-    counts = multiclass_stat_scores(predicted, labels, num_classes, average="none").double()
-    hit, wrongly, _, missed, support = counts[counts[:, -1] > 0].unbind(dim=1)
-    correct = (predicted == labels).long()
+    # counted by class: torchmetrics' stat scores are a table of images x classes^2 under deterministic algorithms
+    num_classes = int(torch.maximum(labels, predicted).max()) + 1
+    correct = predicted == labels
+    support, said, hit = (
+        torch.bincount(rows, minlength=num_classes).double() for rows in (labels, predicted, labels[correct])
+    )
+    tested = support > 0  # a class without images has no recall
     inside = confidence.double().clamp(max=1 - 1e-9)  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
     return {
         "accuracy": correct.double().mean().item(),
-        "per_class_recall": (hit / support).mean().item(),
-        "macro_f1": (2 * hit / (2 * hit + wrongly + missed)).mean().item(),
-        "ece": binary_calibration_error(inside, correct, n_bins=CALIBRATION_BINS).item(),
+        "per_class_recall": (hit / support)[tested].mean().item(),
+        "macro_f1": (2 * hit / (said + support))[tested].mean().item(),
+        "ece": binary_calibration_error(inside, correct.long(), n_bins=CALIBRATION_BINS).item(),
         "loss": loss.double().mean().item(),
         "count": len(labels),
     }

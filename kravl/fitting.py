@@ -1,10 +1,16 @@
 """The training of a run: from its newest whole checkpoint to the end, in pieces where memory is short."""
 
+import hashlib
+import json
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Trainer
 
+from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts
 from kravl.checkpoint import latest
 from kravl.config import Config
@@ -13,9 +19,60 @@ from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory, ran_out
+from kravl.record import RunFolder, deciding
+from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 LISTED = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is kept of a training that has ended, so that no failing evaluation can lose it.
+
+    Args:
+        settings_sha256: of the settings that decided it.
+        precision: that it was computed in.
+        phases: what its phases cost, see `Phases`.
+        spectrum_seconds: what spectra took.
+    """
+
+    settings_sha256: str
+    precision: str
+    phases: dict[str, dict[str, float]]
+    spectrum_seconds: float
+
+
+def keep_training(folder: RunFolder, parts: Parts, training: Training) -> None:
+    """Write the adapters of a training that has ended, and then that it has."""
+    save_adapters(parts.adapters, folder.adapter, parts.facts)
+    folder.trained.parent.mkdir(exist_ok=True)
+    write_whole(folder.trained, json.dumps(asdict(training)) + "\n")
+
+
+def ended_training(folder: RunFolder, config: Mapping[str, Any]) -> Training | None:
+    """What `keep_training` wrote with the same deciding settings; None if there is nothing, or not all of it."""
+    try:
+        training = Training(**json.loads(folder.trained.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return training if training.settings_sha256 == settings_sha256(config) and folder.adapter.is_file() else None
+
+
+def load_training(folder: RunFolder, parts: Parts) -> bool:
+    """Put what was trained in place; False where its file is damaged, and the newest checkpoint has to serve."""
+    try:
+        load_adapters(parts.adapters, folder.adapter, parts.facts)
+    except InputError as error:
+        log.warning("%s; going back to the newest checkpoint", error)
+        return False
+    log.info("training has ended before (%s); evaluating", folder.adapter)
+    return True
+
+
+def settings_sha256(config: Mapping[str, Any]) -> str:
+    """Hex digest of what `deciding` leaves of an unresolved config."""
+    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
 
 
 def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: Phases) -> None:

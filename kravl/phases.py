@@ -3,7 +3,7 @@
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from kravl.interruption import poll
 
+Costs = Mapping[str, Mapping[str, float]]  # as those of `Phases`
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -36,13 +37,15 @@ class Phases:
         seconds = time.perf_counter() - begin
         self.costs[name] = {"seconds": seconds, "peak_memory_bytes": _peak(), "peak_gpu_bytes": _gpu_peak()}
 
-    def seconds(self, *names: str) -> float:
-        """Of these phases together, as far as there were any."""
-        return sum(self.costs[name]["seconds"] for name in names if name in self.costs)
 
-    def peak(self, key: str) -> float:
-        """The largest ``key`` of any phase."""
-        return max((cost[key] for cost in self.costs.values()), default=0)
+def seconds(costs: Costs, *names: str) -> float:
+    """Of these phases together, as far as there were any."""
+    return sum(costs[name]["seconds"] for name in names if name in costs)
+
+
+def peak(costs: Costs, key: str) -> float:
+    """The largest ``key`` of any phase."""
+    return max((cost[key] for cost in costs.values()), default=0)
 
 
 def _forget_peaks() -> None:

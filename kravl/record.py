@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from kravl.errors import InputError, nearest, require_name
+from kravl.foreign_text import read_yaml
 from kravl.lock import Lock
 from kravl.whole_file import sweep, write_whole
 
@@ -23,6 +26,27 @@ PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch
 LOCKS = {".lock", ".owner"}
 # where and whether a run happens, not what it computes
 WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
+# how it is computed: on what, how fast, how often saved; nothing of it changes a number beyond the rounding of a device
+HOW = {
+    "checkpointing": None,
+    "checkpoint_every": None,
+    "loading": ("eval_batch_size", "num_workers"),
+    "trainer": (
+        "accelerator",
+        "barebones",
+        "benchmark",
+        "detect_anomaly",
+        "deterministic",
+        "enable_autolog_hparams",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "inference_mode",
+        "log_every_n_steps",
+        "model_registry",
+        "profiler",
+        "strategy",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,11 @@ class RunFolder:
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
 
+    @property
+    def trained(self) -> Path:
+        """What is known of a training that has ended, while its evaluation has not."""
+        return self.checkpoints / "trained.json"
+
     def metrics(self) -> dict[str, Any]:
         """The record of a finished run."""
         return json.loads((self.path / "metrics.json").read_text())
@@ -57,6 +86,30 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: without_home(value) for key, value in config.items() if key not in WHERE}
 
 
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `identity` that numbers depend on: commands that agree in it are one run, whatever computes it.
+
+    Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch.
+    """
+    kept = {key: value for key, value in identity(config).items() if HOW.get(key, ()) is not None}
+    for key, names in HOW.items():
+        if names and isinstance(kept.get(key), Mapping):
+            kept[key] = {name: value for name, value in kept[key].items() if name not in names}
+    if isinstance(trainer := kept.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
+        devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))
+        trainer["devices"] = devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else devices
+    return kept
+
+
+def _count(devices: Any) -> Any:
+    """How many devices Lightning takes: a number, a list of their numbers, or either as text; the rest as it is."""
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    if isinstance(devices, str) and "," in devices:
+        return len([number for number in devices.split(",") if number.strip()])
+    return int(devices) if isinstance(devices, str) and devices.strip().isdecimal() else devices
+
+
 def without_home(tree: Any) -> Any:
     """``tree`` with the path of the user's home, which has a name in it, as ``${oc.env:HOME}``."""
     home = os.environ.get("HOME", "").rstrip("/")
@@ -69,15 +122,47 @@ def without_home(tree: Any) -> Any:
     return re.sub(rf"{re.escape(home)}(?=/|$)", "${oc.env:HOME}", tree)
 
 
-def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:
-    """``<runs>/<name>/seed<seed>-<hash of the unresolved config>``.
+def place_of(name: str, seed: int, config: Mapping[str, Any]) -> Path:
+    """``<name>/seed<seed>-<hash of what decides the results>``, the folder of a run below the folder of runs.
 
     Raises:
         InputError: ``name`` is no plain folder name.
     """
     require_name("name", name)
-    text = json.dumps(identity(config), sort_keys=True)
-    return Path(runs) / name / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = json.dumps(deciding(config), sort_keys=True)
+    return Path(name) / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:
+    """Where the run of an unresolved config is or will be: `place_of` it below ``runs``.
+
+    Kravl 0.1.0 counted in how a run is computed. One that it has begun under another hash keeps its folder.
+
+    Raises:
+        InputError: ``name`` is no plain folder name.
+    """
+    path = Path(runs) / place_of(name, seed, config)
+    if path.exists():
+        return path
+    decides = deciding(config)
+    for other in sorted(path.parent.glob(f"seed{seed}-*/config.yaml")):
+        try:
+            if deciding(settings_in(other.parent)) == decides:
+                return other.parent
+        except InputError:  # not a run's config: its folder is not this run's either
+            continue
+    return path
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """The config that the run in ``folder`` was started with, its interpolations as they are written.
+
+    Raises:
+        InputError: there is none, or it is no mapping.
+    """
+    settings = OmegaConf.to_container(read_yaml(folder / "config.yaml"), resolve=False)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kravl.comparison.page import write_comparison
 from kravl.consistency import differences
 from kravl.errors import InputError
 from kravl.overview import overview_table, overviews
-from kravl.record import folder_of
+from kravl.record import place_of
 from kravl.report_files import Report, write_files
 from kravl.selection import select
 from kravl.significance import TEST, compare, significance_table
@@ -76,7 +76,7 @@ def _read(options: argparse.Namespace) -> tuple[Report, list[Run]]:
     study = read_study(options.study) if options.study else None
     planned = plan(study, options.set) if study else []
     if study and runs:
-        places = {run.folder.parts[-2:] for run in planned}
+        places = {run.place for run in planned}
         runs = [run for run in runs if _place(run) in places]
         if missing := len(places - {_place(run) for run in runs}):
             problems.append(f"{missing} of the {len(places)} runs of {study.name} are not finished")
@@ -96,10 +96,9 @@ def _read(options: argparse.Namespace) -> tuple[Report, list[Run]]:
     return Report(_title(study), groups, notes, overviews(groups, axes), baseline, comparisons), runs
 
 
-def _place(run: Run) -> tuple[str, ...]:
+def _place(run: Run) -> Path:
     """The end of the folder that a run with its record has, wherever the record was read from."""
-    record = run.record
-    return folder_of("", str(record.get("name")), record["seed"], record["config"]).parts[-2:]
+    return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
 
 
 def _title(study: Study | None) -> str:

@@ -8,7 +8,7 @@ import torch
 from kravl.assemble import Parts, amount
 from kravl.config import Config
 from kravl.evaluation import Results, summary
-from kravl.phases import Phases
+from kravl.phases import Costs, peak, seconds
 from kravl.record import RunFolder, provenance
 
 
@@ -46,7 +46,7 @@ def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
     return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
 
 
-def cost(phases: Phases, spectrum_seconds: float, device: torch.device) -> dict[str, Any]:
+def cost(phases: Costs, spectrum_seconds: float, device: torch.device) -> dict[str, Any]:
     """Seconds, and the peak of memory in bytes: of the GPU's allocator where there is one, else of the process.
 
     ``phases`` has both for each phase of the run; ``train_seconds`` are with the features that training needs, and with
@@ -54,13 +54,18 @@ def cost(phases: Phases, spectrum_seconds: float, device: torch.device) -> dict[
     """
     on_gpu = device.type == "cuda"
     return {
-        "train_seconds": phases.seconds("features", "train"),
-        "evaluation_seconds": phases.seconds("evaluate"),
+        "train_seconds": seconds(phases, "features", "train"),
+        "evaluation_seconds": seconds(phases, "evaluate"),
         "spectrum_seconds": spectrum_seconds,
-        "peak_memory_bytes": phases.peak("peak_gpu_bytes" if on_gpu else "peak_memory_bytes"),
+        "peak_memory_bytes": peak(phases, "peak_gpu_bytes" if on_gpu else "peak_memory_bytes"),
         "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
-        "phases": phases.costs,
+        "phases": dict(phases),
     }
+
+
+def precisions(trained: str, evaluated: str) -> str:
+    """What a record says of precision: one, or both where a run was evaluated in another than it was trained in."""
+    return trained if trained == evaluated else f"{trained}, evaluated in {evaluated}"
 
 
 def _flat(results: Results) -> dict[str, float | None]:

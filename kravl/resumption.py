@@ -5,11 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kravl.errors import InputError
-from kravl.foreign_text import read_yaml
-from kravl.record import RunFolder, identity
+from kravl.record import RunFolder, deciding, settings_in
 
 log = logging.getLogger(__name__)
 LISTED = 12
@@ -44,7 +41,7 @@ def mention_unfinished(path: Path, config: Config) -> None:
         if other == path or folder.finished or not any(folder.checkpoints.glob("*.ckpt")):
             continue
         try:
-            differences = changes(_settings(other), config)
+            differences = changes(settings_in(other), config)
         except InputError:
             continue
         told = _listed(differences)
@@ -53,7 +50,7 @@ def mention_unfinished(path: Path, config: Config) -> None:
 
 def changes(saved: Config, config: Config) -> list[str]:
     """``key: old -> new`` of each setting that decides the results and differs."""
-    ours, theirs = dict(_dotted(identity(config))), dict(_dotted(identity(saved)))
+    ours, theirs = dict(_dotted(deciding(config))), dict(_dotted(deciding(saved)))
     keys = [key for key in theirs | ours if theirs.get(key, ...) != ours.get(key, ...)]
     return [f"{key}: {theirs.get(key, 'nothing')} -> {ours.get(key, 'nothing')}" for key in keys]
 
@@ -67,9 +64,7 @@ def _settings(path: Path) -> Config:
     file = path / "config.yaml"
     if not file.is_file():
         raise InputError(f"resume={path}: there is no run in this folder, {file} is missing")
-    settings = OmegaConf.to_container(read_yaml(file), resolve=False)
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
+    return settings_in(path)
 
 
 def _dotted(node: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

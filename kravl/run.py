@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kravl.adapters.diagnosis import Diagnosis
-from kravl.adapters.store import save_adapters
 from kravl.assemble import Parts, assemble, plain
 from kravl.config import Config
 from kravl.curve_points import curve_points
@@ -16,16 +15,16 @@ from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
 from kravl.ending import ending_well
 from kravl.evaluation import IN_DOMAIN
-from kravl.fitting import fit
+from kravl.fitting import Training, ended_training, fit, keep_training, load_training, settings_sha256
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
 from kravl.phases import Phases
 from kravl.predictions import Predictions
 from kravl.processes import is_first_process
 from kravl.record import RunFolder, folder_of, identity, open_run, without_home
-from kravl.result import cost, describe, scores
+from kravl.result import cost, describe, precisions, scores
 from kravl.resumption import mention_unfinished, to_go_on
-from kravl.run_evaluation import evaluate
+from kravl.run_evaluation import Curve, evaluate
 from kravl.trace import SPECTRA_FILE, Trace
 from kravl.tracking import (
     Identity,
@@ -71,11 +70,11 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) 
     check_objective(cfg.objective, cfg.evaluation.held_out)
     curve_points(cfg.alphas, zero_shot=True)  # a mistake in it is said before the weights are loaded
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
-    phases = Phases()
+    phases, earlier = Phases(), ended_training(folder, config)
     with phases.phase("assemble"):
         parts = assemble(cfg)
     with phases.phase("images"):
-        parts.data.check()
+        parts.data.check(training=earlier is None)
     if first:
         write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(without_home(config))))
     who = Identity(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
@@ -87,23 +86,38 @@ def _train(cfg: Config, config: dict[str, Any], folder: RunFolder, first: bool) 
     callbacks = [monitor, LearningCurve(folder.path), Checkpoints(folder.checkpoints, cfg.checkpoint_every)]
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
 
-    fit(trainer, cfg, parts, folder.checkpoints, phases)
+    if earlier is None or not load_training(folder, parts):
+        fit(trainer, cfg, parts, folder.checkpoints, phases)
+        earlier = Training(settings_sha256(config), str(trainer.precision), dict(phases.costs), monitor.seconds)
+        if trainer.is_global_zero:
+            keep_training(folder, parts, earlier)
     with phases.phase("evaluate"):
         curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=cfg.optim.epochs != 0)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
-    save_adapters(parts.adapters, folder.adapter, parts.facts)
-    details = write_details(folder.path, cfg.evaluation.name, predictions, parts.source.class_names)
-    measured = cost(phases, monitor.seconds, trainer.strategy.root_device)
-    folder.write("cost", measured)
-    computed = {"precision": trainer.precision, "config": identity(config)}
+    measured = cost(earlier.phases | phases.costs, earlier.spectrum_seconds, trainer.strategy.root_device)
+    computed = {"precision": precisions(earlier.precision, str(trainer.precision)), "config": identity(config)}
     metrics = describe(cfg, parts, folder) | scores(curve) | computed
+    _record(folder, logger, parts, metrics, measured, predictions)
+    log.info("%s", folder.path / "metrics.json")
+    return metrics
+
+
+def _record(
+    folder: RunFolder,
+    logger: TrainerLogger,
+    parts: Parts,
+    metrics: dict[str, Any],
+    measured: dict[str, Any],
+    predictions: Curve,
+) -> None:
+    """Write and log what came out; metrics.json, which says that the run is finished, at the very end."""
+    details = write_details(folder.path, metrics["evaluation"], predictions, parts.source.class_names)
+    folder.write("cost", measured)
     log_result(logger, metrics, measured, details)
     _track(logger, parts, metrics, predictions[1.0][IN_DOMAIN], folder)
     folder.write("metrics", metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    log.info("%s", folder.path / "metrics.json")
-    return metrics
 
 
 def _track(

@@ -55,7 +55,7 @@ def evaluate_run(cfg: EvaluateConfig) -> dict[str, Any]:
     saved.data_root = cfg.data_root or saved.data_root
     saved.cache_root = cfg.cache_root
     parts = restore(saved, folder)
-    parts.data.check()
+    parts.data.check(training=False)
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with ending_well():
         curve, predictions = evaluate(trainer, parts, cfg.alphas, trained=saved.optim.epochs != 0)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
+from torchmetrics.functional.classification import multiclass_stat_scores
 
 from kravl.curve_points import curve_points
 from kravl.errors import InputError
@@ -51,23 +53,34 @@ def random_predictions(count: int, num_classes: int) -> Predictions:
     return predictions(labels.tolist(), predicted.tolist(), rng.uniform(0.1, 1, size=count).tolist())
 
 
-def test_accuracy_recall_and_f1_equal_their_formulas() -> None:
-    rows = random_predictions(count=200, num_classes=7)
+@pytest.mark.parametrize(("count", "num_classes"), [(1, 3), (2, 3), (200, 7), (300, 250), (2_000, 1_000)])
+def test_accuracy_recall_and_f1_are_those_of_scikit_learn_and_torchmetrics(count: int, num_classes: int) -> None:
+    rows = random_predictions(count, num_classes)
 
     metrics = score(rows)
 
     labels, predicted = rows.labels.numpy(), rows.predicted.numpy()
-    recalls, f1s = [], []
-    for label in range(5):
-        recall = (predicted[labels == label] == label).mean()
-        precision = (labels[predicted == label] == label).mean()
-        recalls.append(recall)
-        f1s.append(2 * precision * recall / (precision + recall))
-    assert metrics["accuracy"] == pytest.approx((labels == predicted).mean())
-    assert metrics["per_class_recall"] == pytest.approx(np.mean(recalls))
-    assert metrics["macro_f1"] == pytest.approx(np.mean(f1s))
+    among = {"labels": np.unique(labels), "average": "macro", "zero_division": 0.0}  # classes that have images
+    assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-15)
+    assert metrics["per_class_recall"] == pytest.approx(sklearn.metrics.recall_score(labels, predicted, **among))
+    assert metrics["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, predicted, **among))
+    scores = multiclass_stat_scores(rows.predicted, rows.labels, num_classes, average="none").double()
+    hit, wrongly, _, missed, support = scores[scores[:, -1] > 0].unbind(dim=1)
+    assert metrics["per_class_recall"] == (hit / support).mean().item()
+    assert metrics["macro_f1"] == (2 * hit / (2 * hit + wrongly + missed)).mean().item()
     assert metrics["loss"] == pytest.approx(rows.loss.numpy().mean())
-    assert metrics["count"] == 200
+    assert metrics["count"] == count
+
+
+def test_a_test_set_as_large_as_imagenets_is_scored_under_deterministic_algorithms() -> None:
+    rows = random_predictions(count=50_000, num_classes=1_000)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as the default trainer.deterministic=warn
+    try:
+        metrics = score(rows)  # a table of images x classes^2 would take 400 GB
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    assert metrics == score(rows)
 
 
 def test_recall_counts_classes_and_accuracy_counts_images() -> None:

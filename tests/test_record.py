@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from kravl.errors import InputError
 from kravl.lock import Lock
 from kravl.processes import is_first_process
-from kravl.record import find_run, folder_of, identity, provenance
+from kravl.record import deciding, find_run, folder_of, identity, provenance
 from kravl.record import open_run as open_path
 from kravl.whole_file import write_whole
 
@@ -53,6 +54,53 @@ def test_the_folder_follows_from_what_decides_the_results(tmp_path):
 
 def test_what_names_this_machine_is_not_part_of_a_runs_identity():
     assert identity(CONFIG | {"data_root": "/somewhere"}) == {"optim": {"lr": 1e-3}, "seed": 1}
+
+
+HOW_IT_IS_COMPUTED = {
+    "trainer": {"devices": [3], "deterministic": False, "accelerator": "gpu", "strategy": "ddp", "num_nodes": "1"},
+    "loading": {"batch_size": 32, "eval_batch_size": 16, "num_workers": 4},
+    "checkpointing": True,
+    "checkpoint_every": 7,
+}
+PLAIN = {
+    "trainer": {"devices": 1, "deterministic": "warn", "accelerator": "auto"},
+    "loading": {"batch_size": 32, "eval_batch_size": 256, "num_workers": None},
+    "checkpointing": False,
+    "checkpoint_every": 100,
+}
+
+
+def test_a_setting_that_changes_no_number_makes_no_other_run(tmp_path):
+    one, other = (folder_of(str(tmp_path), "name", 1, CONFIG | more) for more in (PLAIN, HOW_IT_IS_COMPUTED))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "trainer", [{"devices": 2}, {"devices": "0,1"}, {"devices": "2"}, {"devices": 1, "num_nodes": 2}], ids=str
+)
+def test_processes_that_share_a_step_multiply_its_batch_and_make_another_run(tmp_path, trainer):
+    assert deciding(CONFIG | {"trainer": trainer}) == deciding(CONFIG | {"trainer": {"devices": 2}})
+    assert folder_of(str(tmp_path), "name", 1, CONFIG | {"trainer": trainer}) != folder_of(
+        str(tmp_path), "name", 1, CONFIG | PLAIN
+    )
+
+
+@pytest.mark.parametrize(("section", "key"), [("trainer", "precision"), ("trainer", "max_time"), ("loading", "x")])
+def test_every_other_setting_makes_another_run(tmp_path, section, key):
+    changed = CONFIG | PLAIN | {section: PLAIN[section] | {key: "other"}}
+    assert folder_of(str(tmp_path), "name", 1, changed) != folder_of(str(tmp_path), "name", 1, CONFIG | PLAIN)
+
+
+def test_a_run_that_an_earlier_release_named_by_another_hash_keeps_its_folder(tmp_path):
+    earlier = tmp_path / "name/seed1-0ldha5h0"
+    earlier.mkdir(parents=True)
+    (earlier / "config.yaml").write_text(yaml.safe_dump(CONFIG | HOW_IT_IS_COMPUTED))
+    damaged = tmp_path / "name/seed1-damaged0"
+    damaged.mkdir()
+    (damaged / "config.yaml").write_text("[")
+
+    assert folder_of(str(tmp_path), "name", 1, CONFIG | PLAIN) == earlier
+    assert folder_of(str(tmp_path), "name", 1, CONFIG | PLAIN | {"optim": {"lr": 1e-4}}) != earlier
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])

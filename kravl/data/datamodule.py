@@ -80,13 +80,13 @@ class FewShotDataModule(LightningDataModule):
         if plan.held_out:
             self._evaluated = {IN_DOMAIN: self._held_out()}
 
-    def check(self) -> None:
-        """Decode every image that the run will need, and keep what can be kept.
+    def check(self, training: bool = True) -> None:
+        """Decode every image that the run will need, and keep what can be kept; without ``training`` those evaluated.
 
         Raises:
             InputError: some cannot be read; set, path and reason of up to 20, and how many there are.
         """
-        self._loaders.check()
+        self._loaders.check(training)
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled, augmented batches of the drawn images, at least ``min_batches`` an epoch."""

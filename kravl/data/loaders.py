@@ -35,10 +35,10 @@ class Loaders:
         self._normalize = Normalization(preprocess.mean, preprocess.std)
         self._cache = Cache(train, self._crop) if loading.augmentation == "none" else Cache(train)
 
-    def check(self) -> None:
-        """Decode every image, and keep what is decoded; see `check_images`."""
+    def check(self, training: bool = True) -> None:
+        """Decode every image, or those evaluated only, and keep what is decoded; see `check_images`."""
         with writing(self._loading.cache_root, self._evaluated, self._crop) as checked:
-            check_images({"train": self._cache, **checked})
+            check_images({"train": self._cache, **checked} if training else checked)
 
     def training(self, features: Tensor | None = None) -> ResumableLoader:
         """Shuffled batches, at least ``min_batches`` an epoch; `Crops` where a GPU is to finish them, see `finish`.

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from kravl.cli import as_keys, compose_checked
 from kravl.config import CONFIGS, register
 from kravl.errors import InputError
-from kravl.record import folder_of
+from kravl.record import folder_of, place_of
 from kravl.study.schema import Study
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
@@ -29,11 +29,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of the grid; ``shots`` None is all images."""
+    """One run of the grid; ``shots`` None is all images; ``place`` is its folder below that of the runs."""
 
     cell: Cell
     shots: int | None
     seed: int
+    place: Path
     folder: Path
     base: Any
 
@@ -99,8 +100,8 @@ def _runs(study: Study, cell: Cell, cfg: Any) -> Iterator[StudyRun]:
         cfg.shots = shots  # the name follows it
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
         for seed in study.seeds:
-            folder = folder_of(cfg.runs, cfg.name, seed, {**config, "seed": seed})
-            yield StudyRun(cell, shots, seed, folder, cfg)
+            named = cfg.name, seed, {**config, "seed": seed}
+            yield StudyRun(cell, shots, seed, place_of(*named), folder_of(cfg.runs, *named), cfg)
 
 
 def _refuse_collisions(runs: Sequence[StudyRun]) -> None:

@@ -1,6 +1,7 @@
 """All images that cannot be used are found and listed before training starts."""
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from kravl.data.images import FileOpener
 from kravl.data.source import Samples
 from kravl.data.split_file import SplitFile
 from kravl.errors import InputError
+from kravl.interruption import Interrupted
 
 
 def samples(root: Path) -> Samples:
@@ -59,6 +61,46 @@ def test_a_long_list_is_cut_and_counted(make_tree: Callable[..., Path]) -> None:
     assert len(lines) == 1 + 20 + 1
     assert lines[-1] == "  and 5 more"
     assert not re.search(r"/7\.png", str(error.value))
+
+
+class Counted:
+    """Images of which none is opened while more than a few are waiting for it."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.checked = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def check(self, index: int) -> None:
+        self.checked += 1
+
+
+def test_checking_many_images_keeps_no_job_for_each_of_them() -> None:
+    images = Counted(400_000)
+    tracemalloc.start()
+    try:
+        check_images({"train": images, "test": Counted(1)})
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert images.checked == 400_000
+    assert most < 2 * 2**20  # a future each took 698 MB
+
+
+def test_nothing_is_checked_any_more_once_a_check_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Counted(100_000)
+
+    def interrupt() -> None:
+        if images.checked > 1_000:
+            raise Interrupted
+
+    monkeypatch.setattr("kravl.data.check.poll", interrupt)
+    with pytest.raises(Interrupted):
+        check_images({"train": images})
+
+    assert images.checked < 5_000
 
 
 @pytest.mark.assets
