@@ -1,9 +1,10 @@
 # make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
+# make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test faults lint clean
+.PHONY: quickstart test faults rehearsal lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python -m kravl.quickstart
@@ -13,6 +14,9 @@ test: .venv/installed
 
 faults: .venv/installed
 	$(BIN)/python -m tests.faults
+
+rehearsal: .venv/installed
+	$(BIN)/python -m tests.rehearsal
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

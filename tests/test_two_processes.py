@@ -58,6 +58,11 @@ def record(runs: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def scored(runs: Path) -> dict[str, float]:
+    """The metrics of a run that have a value."""
+    return {name: value for name, value in record(runs)["metrics"].items() if value is not None}
+
+
 # of which a step is made, and all kinds of parameters: matrices, vectors and a scalar
 FULL = (
     "method=full",
@@ -72,8 +77,7 @@ FULL = (
 
 def assert_alike(both: Path, alone: Path) -> None:
     """Metrics and tensors of two runs are equal but for rounding."""
-    expected = {name: value for name, value in record(alone)["metrics"].items() if value is not None}
-    assert {name: record(both)["metrics"][name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert scored(both) == pytest.approx(scored(alone), rel=1e-4)
     for file in ("adapter.safetensors", "spectra.safetensors"):
         ours, theirs = (load_file(next(folder.glob(f"*/*/{file}"))) for folder in (both, alone))
         # a key's bias has no gradient but rounding, which AdamW scales up
@@ -94,7 +98,8 @@ def test_two_processes_end_in_the_numbers_of_one(
 
     on_two([composed("both", "optim.epochs=0", *two), composed("both_trained", "loading.batch_size=4", *two)])
 
-    assert record(tmp_path / "both")["metrics"] == record(tmp_path / "alone")["metrics"]
+    # each of two processes has fewer threads than one alone, and sums of another number of threads round otherwise
+    assert scored(tmp_path / "both") == pytest.approx(scored(tmp_path / "alone"), rel=1e-5)
     assert_alike(tmp_path / "both_trained", tmp_path / "alone_trained")
     trained, untrained = (record(tmp_path / name)["metrics"]["test/loss"] for name in ("alone_trained", "alone"))
     assert trained != untrained
