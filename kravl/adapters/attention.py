@@ -68,9 +68,10 @@ class AdaptedAttention(nn.MultiheadAttention):
         return short_attention(q, k, v, mask if is_causal else None)
 
     def _project(self, x: Tensor) -> Tensor:
-        """q, k and v of each token side by side, (..., 3 * d), rounded as nn.MultiheadAttention rounds them.
+        """q, k and v of each token side by side, (..., 3 * d), by the operations of nn.MultiheadAttention.
 
-        It moves the batch to the second place first; where that leaves ``x`` scattered, torch adds the bias apart.
+        It moves the batch to the second place first; where that leaves ``x`` scattered, torch adds the bias apart. The
+        rows stay in their order here: bits are those of torch where a product's row does not depend on its place.
         """
         weight, blocks = self._parameters["in_proj_weight"], blocks_of(self).of("in_proj_weight")
         assert weight is not None

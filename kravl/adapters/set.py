@@ -77,8 +77,8 @@ class AdapterSet:
     def merge(self, alpha: float = 1.0) -> None:
         """Write W + alpha * ΔW into the weights, and θ0 + alpha * (θ - θ0) into what was unfrozen; see `unmerge`.
 
-        ``alpha`` 1 is the adapted model at no extra cost per forward, 0 the pretrained one bit for bit, and between
-        them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
+        ``alpha`` 1 is the adapted model at no extra cost per forward, 0 the pretrained one with its very weights, and
+        between them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
         """
         self._require(merged=False)
         adapted = ((name, self.adapters[name].adapted(base, alpha)) for name, base in self._weights.base())

@@ -15,14 +15,16 @@ def test_delta_has_the_shape_of_the_weight_and_starts_at_zero(make_adapter, shap
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_injection_starts_at_the_pretrained_model_bit_for_bit(make_adapter, case, train):
-    before = case.run(case.model.train(train))
+def test_injection_starts_at_the_pretrained_model_bit_for_bit(make_adapter, case, unadapted, train):
+    pretrained = case.run(case.model.train(train))
+    before = case.run(unadapted(case.model))
 
     inject(case.model, make_adapter, case.targets)
 
     assert torch.equal(case.run(case.model), before)
     with torch.no_grad():
         assert torch.equal(case.run(case.model), before)
+    torch.testing.assert_close(before, pretrained)
 
 
 @pytest.mark.parametrize("train", [True, False])

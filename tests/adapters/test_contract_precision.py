@@ -6,9 +6,9 @@ import torch
 from kravl.adapters.inject import inject
 
 
-def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, perturb):
+def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, perturb, unadapted):
     model = case.model.bfloat16()
-    before = case.run(model)
+    before = case.run(unadapted(model))
     adapters = inject(model, make_adapter, case.targets)
     at_start = case.run(model)
     perturb(adapters)
@@ -23,9 +23,9 @@ def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, pert
     assert (case.run(model).float() - adapted.float()).norm() < 0.03 * adapted.float().norm()
 
 
-def test_an_fp64_base_is_adapted_in_fp64(make_adapter, case, perturb):
+def test_an_fp64_base_is_adapted_in_fp64(make_adapter, case, perturb, unadapted):
     model = case.model.double()
-    before = case.run(model)
+    before, pretrained = case.run(unadapted(model)), case.run(model)
     adapters = inject(model, make_adapter, case.targets)
     at_start = case.run(model)
     perturb(adapters)
@@ -35,16 +35,21 @@ def test_an_fp64_base_is_adapted_in_fp64(make_adapter, case, perturb):
 
     assert torch.equal(at_start, before)
     assert all(parameter.dtype == torch.float64 for parameter in adapters.parameters())
+    # Sums of up to 192 products in some ten layers, in another order: 192 * 10 * 2.2e-16 of values near 1. A step in
+    # fp32 would be off by 1e-7.
+    torch.testing.assert_close(before, pretrained, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(case.run(model), adapted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_autocast_starts_at_the_pretrained_model_and_gives_fp32_gradients(make_adapter, case, train):
+def test_autocast_starts_at_the_pretrained_model_and_gives_fp32_gradients(make_adapter, case, unadapted, train):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        before = case.run(case.model.train(train))
+        pretrained = case.run(case.model.train(train))
+        before = case.run(unadapted(case.model))
         adapters = inject(case.model, make_adapter, case.targets)
         after = case.run(case.model)
         after.float().square().sum().backward()  # also where the caller forgets to leave autocast
 
     assert torch.equal(after, before)
+    assert (before.float() - pretrained.float()).norm() < 0.03 * pretrained.float().norm()  # a few roundings to 8 bits
     assert all(p.grad.dtype == torch.float32 for p in adapters.parameters() if p.grad is not None)

@@ -30,7 +30,9 @@ def test_the_right_spectrum_in_wrong_directions_is_seen_by_all_but_the_singular_
 def test_zero_is_as_far_as_the_target_is_long():
     found = measure(Decomposed(torch.zeros_like(MATRIX)), Decomposed(MATRIX))
 
-    assert found["frobenius_error"] == found["spectral_error"] == 1.0
+    assert found["frobenius_error"] == 1.0
+    # LAPACK takes other ways to singular values with and without vectors, each with an error of a few eps a row
+    assert found["spectral_error"] == pytest.approx(1.0, rel=4 * 40 * torch.finfo(torch.float64).eps)
     assert found["effective_rank"] == found["nuclear_norm"] == 0.0
 
 
