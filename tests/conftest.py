@@ -5,6 +5,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in as many processes as there are cores: one thread each
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded, here and in processes that a test starts
 
+import fcntl
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from tiny_run import TINY, VIT
 from kravl.config import CONFIGS, register
 
 ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
+LONGEST = ("test_run.py", "test_runs.py", "test_quickstart.py", "test_study.py", "test_adaptation.py")
+LONGEST += ("test_benchmarks.py", "test_two_processes.py", "test_local_runs.py", "test_contract.py", "test_spectra.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +36,11 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a file is run by one process, and one that starts last would be waited for."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with caltech101/, PACS/, cifar10/, coop/ and vit_small_patch14.safetensors."""
@@ -40,13 +48,25 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(os.environ.get("KRAVL_ASSETS", shared))
     if not source.is_dir():
         pytest.skip(f"no folder {source}; set KRAVL_ASSETS to the folder of real images and weights")
-    folder = tmp_path_factory.mktemp("assets")
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one copy for all processes
+    folder = root / "assets"
+    with (root / "assets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unpack(source, folder)
+    return folder
+
+
+def unpack(source: Path, folder: Path) -> None:
+    """Fill a new ``folder`` from the archives of ``source``; it gets its name once it is whole."""
+    partial = folder.with_suffix(".partial")
     for archive in ARCHIVES:
         with tarfile.open(source / f"{archive}.tar.gz") as tar:
-            tar.extractall(folder, filter="data")
+            tar.extractall(partial, filter="data")
     for name in ("coop", "vit_small_patch14.safetensors"):
-        (folder / name).symlink_to(source / name)
-    return folder
+        (partial / name).symlink_to(source / name)
+    partial.rename(folder)
 
 
 @pytest.fixture(scope="session")

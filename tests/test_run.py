@@ -224,7 +224,8 @@ def test_all_unreadable_images_are_named_before_training_starts(tiny_run, glyphs
 
 @pytest.mark.assets
 def test_a_real_vit_learns_real_photographs(assets, tmp_path):
-    small = ("shots=4", "optim.steps=12", "backbone.build.image_size=70", "evaluation=in_domain")
+    small = ["shots=4", "optim.steps=12", "loading.batch_size=16", "backbone.build.image_size=70"]
+    small += ["evaluation=in_domain", "trainer.precision=auto"]  # bfloat16 without instructions for it takes minutes
     where = (f"data_root={assets}", f"runs={tmp_path}", "tracking=none", "++trainer.enable_progress_bar=false")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", ["experiment=vits14_pacs", "method=kra", *small, *where])
