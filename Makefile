@@ -1,16 +1,23 @@
 # make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
+# make test-portable: those that compare the numbers of kernels, with the kernels of a processor without AVX.
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test faults rehearsal lint clean
+.PHONY: quickstart test test-portable faults rehearsal lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python -m kravl.quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+test-portable: .venv/installed
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(BIN)/python -m pytest -n logical --maxprocesses 8 \
+		tests/adapters/test_*attention*.py tests/adapters/test_contract*.py tests/adapters/test_product*.py \
+		tests/backbones/test_first_token.py tests/backbones/test_text_tower.py tests/approximation/test_measure.py \
+		-k "not compiles and not description"
 
 faults: .venv/installed
 	$(BIN)/python -m tests.faults
