@@ -193,4 +193,5 @@ def test_in_bfloat16_features_are_no_further_from_float64_than_those_of_all_toke
         with torch.autocast("cpu"):
             ours, theirs = class_prompts(model).features(), plain(model)
 
-    assert (ours - exact).abs().max() <= 1.5 * (theirs - exact).abs().max()
+    # the norm: rounding of some entry may be larger in either, and which one depends on the kernels
+    assert (ours - exact).norm() <= 1.2 * (theirs - exact).norm()
