@@ -1,4 +1,7 @@
-"""The folder of a run and what it keeps: config.yaml, metrics.json (repeatable bit for bit), cost.json (measured)."""
+"""The folder of a run and what it keeps: config.yaml, metrics.json (repeatable), cost.json (measured).
+
+A run repeats bit for bit on one kind of processor with as many threads.
+"""
 
 import hashlib
 import importlib.metadata
@@ -27,26 +30,25 @@ LOCKS = {".lock", ".owner"}
 # where and whether a run happens, not what it computes
 WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
 # how it is computed: on what, how fast, how often saved; nothing of it changes a number beyond the rounding of a device
-HOW = {
-    "checkpointing": None,
-    "checkpoint_every": None,
-    "loading": ("eval_batch_size", "num_workers"),
-    "trainer": (
-        "accelerator",
-        "barebones",
-        "benchmark",
-        "detect_anomaly",
-        "deterministic",
-        "enable_autolog_hparams",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "inference_mode",
-        "log_every_n_steps",
-        "model_registry",
-        "profiler",
-        "strategy",
-    ),
-}
+HOW = (
+    "checkpointing",
+    "checkpoint_every",
+    "loading.eval_batch_size",
+    "loading.num_workers",
+    "trainer.accelerator",
+    "trainer.barebones",
+    "trainer.benchmark",
+    "trainer.detect_anomaly",
+    "trainer.deterministic",
+    "trainer.enable_autolog_hparams",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.inference_mode",
+    "trainer.log_every_n_steps",
+    "trainer.model_registry",
+    "trainer.profiler",
+    "trainer.strategy",
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,12 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch.
     """
-    kept = {key: value for key, value in identity(config).items() if HOW.get(key, ()) is not None}
-    for key, names in HOW.items():
-        if names and isinstance(kept.get(key), Mapping):
-            kept[key] = {name: value for name, value in kept[key].items() if name not in names}
+    kept = {key: dict(value) if isinstance(value, Mapping) else value for key, value in identity(config).items()}
+    for name in HOW:
+        section, _, key = name.rpartition(".")
+        holder = kept.get(section) if section else kept
+        if isinstance(holder, dict):
+            holder.pop(key, None)
     if isinstance(trainer := kept.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
         devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))
         trainer["devices"] = devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else devices
