@@ -57,13 +57,13 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
         runs = work / f"runs/vits14_{name}"
         settings = [f"experiment=vits14_{name}", *common, *few, *model.VIT, f"runs={runs}", "tracking=csv"]
         yield Step(f"vits14_{name}", [*train, *settings], runs)
+    yield from _growth(data, work, train, [*common, *few, *clip])
+    yield from _corrupted(work, train, [*common, *few])
     for kind in ("cifar10", "cifar100"):
         runs = work / f"runs/{kind}_c"
-        shifts = [f"data.name={kind}", f"evaluation={kind}_c", *_folder(data, kind), "backbone=clip_vitb32"]
+        shifts = [f"data.name={kind}", f"evaluation={kind}_c", "alphas=1", *_folder(data, kind), "backbone=clip_vitb32"]
         yield Step(f"{kind}_c", [*train, *shifts, *common, *few, *clip, f"runs={runs}", "tracking=none"], runs)
-    yield from _evaluations(work / "runs/cifar10_c", "clip_vitb32_kra_16shot_cifar10", common, ("cifar10_shifts",), 2)
-    yield from _corrupted(work, train, [*common, *few])
-    yield from _growth(data, work, train, [*common, *few, *clip])
+    yield from _evaluations(work / "runs/cifar10_c", "clip_vitb32_kra_16shot_cifar10", common, ("cifar10_shifts",), 1)
     for runs in sorted(path for path in (work / "runs").iterdir() if path.name != "growth"):
         yield Step(f"report {runs.name}", [sys.executable, "-m", "kravl.report", str(runs)], None)
     (run,) = own.glob("*/seed1-*")
