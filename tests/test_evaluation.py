@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,17 @@ def random_predictions(count: int, num_classes: int) -> Predictions:
     return predictions(labels.tolist(), predicted.tolist(), rng.uniform(0.1, 1, size=count).tolist())
 
 
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Within the block torch is asked for them, or not, whatever a run before has left."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
 @pytest.mark.parametrize(("count", "num_classes"), [(1, 3), (2, 3), (200, 7), (300, 250), (2_000, 1_000)])
 def test_accuracy_recall_and_f1_are_those_of_scikit_learn_and_torchmetrics(count: int, num_classes: int) -> None:
     rows = random_predictions(count, num_classes)
@@ -64,7 +77,8 @@ def test_accuracy_recall_and_f1_are_those_of_scikit_learn_and_torchmetrics(count
     assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, predicted), abs=1e-15)
     assert metrics["per_class_recall"] == pytest.approx(sklearn.metrics.recall_score(labels, predicted, **among))
     assert metrics["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, predicted, **among))
-    scores = multiclass_stat_scores(rows.predicted, rows.labels, num_classes, average="none").double()
+    with deterministic_algorithms(False):  # else torchmetrics makes a table of images x classes^2
+        scores = multiclass_stat_scores(rows.predicted, rows.labels, num_classes, average="none").double()
     hit, wrongly, _, missed, support = scores[scores[:, -1] > 0].unbind(dim=1)
     assert metrics["per_class_recall"] == (hit / support).mean().item()
     assert metrics["macro_f1"] == (2 * hit / (2 * hit + wrongly + missed)).mean().item()
@@ -74,11 +88,8 @@ def test_accuracy_recall_and_f1_are_those_of_scikit_learn_and_torchmetrics(count
 
 def test_a_test_set_as_large_as_imagenets_is_scored_under_deterministic_algorithms() -> None:
     rows = random_predictions(count=50_000, num_classes=1_000)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # as the default trainer.deterministic=warn
-    try:
+    with deterministic_algorithms(True):  # as the default trainer.deterministic=warn
         metrics = score(rows)  # a table of images x classes^2 would take 400 GB
-    finally:
-        torch.use_deterministic_algorithms(False)
 
     assert metrics == score(rows)
 
