@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def main() -> int:
     console.print(f"data: {time.perf_counter() - begin:.0f} s")
     done = _run(work, options.full, console)
     rows = [row for runs in sorted((work / "runs").iterdir()) for row in measures.measured(runs)]
-    found = list(measures.growth([row for row in rows if row.command == "growth"]))
+    found = list(measures.growth([row for row in rows if row.command == "growth"], _start()))
     failures = [f"{name} ended with {step['ended']}" for name, step in done.items() if step["ended"] != "well"]
     failures += [line for runs in sorted((work / "runs").iterdir()) for line in measures.unfit(runs)]
     failures += [*measures.too_large(rows), *measures.too_steep(found)]
@@ -75,6 +76,13 @@ def _measure(step: Step, log: Path) -> dict[str, Any]:
     traceback = "Traceback" in log.read_text(errors="replace")
     ended = "well" if process.returncode == 0 and not traceback else f"exit code {process.returncode}, see {log.name}"
     return {"seconds": time.perf_counter() - begin, "peak": usage.ru_maxrss * 1024, "ended": ended}
+
+
+def _start() -> float:
+    """Bytes that a process holds once it has loaded what a run needs, before it has any data or model."""
+    code = "import kravl.run; from kravl.phases import _peak; print(_peak())"
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 
 
 def _tables(

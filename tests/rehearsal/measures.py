@@ -10,7 +10,8 @@ from rehearsal.commands import GROWTH, HEADS
 
 MOST_BYTES = 6 * 2**30  # of any phase
 STEEPEST = 1.3  # exponent of time or memory in images or classes; 1 is linear, the rest is noise of a shared machine
-LEAST_SECONDS, LEAST_BYTES = 3.0, 100 * 2**20  # what is smaller says nothing about growth
+# what is smaller says nothing about growth: what a process holds at work differs by 100 MB from run to run
+LEAST_SECONDS, LEAST_BYTES = 3.0, 512 * 2**20
 PHASES = ("assemble", "images", "features", "train", "evaluate")
 HEAD = ("command", "data set", "method", "classes", "images", "points", *(f"{phase} s" for phase in PHASES), "peak GiB")
 
@@ -95,10 +96,9 @@ class Growth(NamedTuple):
 GROWTH_HEAD = ("method", "4 times the", "phase", "seconds", "exponent", "GiB above the start", "exponent")
 
 
-def growth(rows: Sequence[Measured]) -> Iterator[Growth]:
-    """Each phase against classes and against images; memory is counted from what the smallest phase of all held."""
+def growth(rows: Sequence[Measured], start: float) -> Iterator[Growth]:
+    """Each phase against classes and against images; memory is counted from ``start``, that of a process at work."""
     found = {run.method: run for run in rows}
-    start = min((cost["peak_memory_bytes"] for run in rows for cost in run.phases.values()), default=0)
     fewer_classes, fewer_images, everything = (f"{classes}x{images}" for classes, images in GROWTH.values())
     for head in HEADS:
         for axis, before, after in (("classes", fewer_classes, fewer_images), ("images", fewer_images, everything)):

@@ -13,6 +13,7 @@ from rehearsal import measures, model, pictures, sets
 from kravl.config import CONFIGS, register
 from kravl.run import train
 
+START = 1e9  # bytes of a process before it has data
 TENTH = {"test": 5_000, "imagenet_v2": 1_000, "imagenet_sketch": 5_088, "imagenet_a": 750, "imagenet_r": 3_000}
 
 
@@ -58,10 +59,10 @@ def growing(seconds: Callable[[int, int], float], held: Callable[[int, int], flo
             classes * images,
             3,
             {
-                "assemble": {"seconds": 1.0, "peak_memory_bytes": 1e9},
+                "assemble": {"seconds": 1.0, "peak_memory_bytes": START},
                 "evaluate": {
                     "seconds": seconds(classes, classes * images),
-                    "peak_memory_bytes": 1e9 + held(classes, classes * images),
+                    "peak_memory_bytes": START + held(classes, classes * images),
                 },
             },
         )
@@ -74,11 +75,11 @@ def test_growth_that_is_linear_passes_and_what_is_steeper_is_named() -> None:
     table = growing(lambda classes, images: images / 1e3, lambda classes, images: images * classes**2 * 8)
     slow = growing(lambda classes, images: images**2 / 1e7, lambda classes, images: 0)
 
-    assert not list(measures.too_steep(measures.growth(linear)))
-    assert list(measures.too_steep(measures.growth(table))) == [
+    assert not list(measures.too_steep(measures.growth(linear, START)))
+    assert list(measures.too_steep(measures.growth(table, START))) == [
         "kra: the memory of evaluate grows with the classes to the power 2.00"
     ]
-    assert list(measures.too_steep(measures.growth(slow))) == [
+    assert list(measures.too_steep(measures.growth(slow, START))) == [
         "kra: the time of evaluate grows with the images to the power 2.00"
     ]
     assert list(measures.too_large(table))
