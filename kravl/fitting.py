@@ -1,6 +1,5 @@
 """The training of a run: from its newest whole checkpoint to the end, in pieces where memory is short."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.phases import Phases
 from kravl.pieces import OutOfMemory, ran_out
-from kravl.record import RunFolder, deciding
+from kravl.record import RunFolder, settings_sha256
 from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -68,11 +67,6 @@ def load_training(folder: RunFolder, parts: Parts) -> bool:
         return False
     log.info("training has ended before (%s); evaluating", folder.adapter)
     return True
-
-
-def settings_sha256(config: Mapping[str, Any]) -> str:
-    """Hex digest of what `deciding` leaves of an unresolved config."""
-    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
 
 
 def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: Phases) -> None:

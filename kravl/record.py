@@ -126,6 +126,11 @@ def without_home(tree: Any) -> Any:
     return re.sub(rf"{re.escape(home)}(?=/|$)", "${oc.env:HOME}", tree)
 
 
+def settings_sha256(config: Mapping[str, Any]) -> str:
+    """Hex digest of what `deciding` leaves of an unresolved config."""
+    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
+
+
 def place_of(name: str, seed: int, config: Mapping[str, Any]) -> Path:
     """``<name>/seed<seed>-<hash of what decides the results>``, the folder of a run below the folder of runs.
 
@@ -133,8 +138,7 @@ def place_of(name: str, seed: int, config: Mapping[str, Any]) -> Path:
         InputError: ``name`` is no plain folder name.
     """
     require_name("name", name)
-    text = json.dumps(deciding(config), sort_keys=True)
-    return Path(name) / f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Path(name) / f"seed{seed}-{settings_sha256(config)[:8]}"
 
 
 def folder_of(runs: str, name: str, seed: int, config: Mapping[str, Any]) -> Path:

@@ -15,13 +15,13 @@ from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor
 from kravl.ending import ending_well
 from kravl.evaluation import IN_DOMAIN
-from kravl.fitting import Training, ended_training, fit, keep_training, load_training, settings_sha256
+from kravl.fitting import Training, ended_training, fit, keep_training, load_training
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
 from kravl.phases import Phases
 from kravl.predictions import Predictions
 from kravl.processes import is_first_process
-from kravl.record import RunFolder, folder_of, identity, open_run, without_home
+from kravl.record import RunFolder, folder_of, identity, open_run, settings_sha256, without_home
 from kravl.result import cost, describe, precisions, scores
 from kravl.resumption import mention_unfinished, to_go_on
 from kravl.run_evaluation import Curve, evaluate

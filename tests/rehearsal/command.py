@@ -22,7 +22,7 @@ from kravl.whole_file import write_whole
 
 DESCRIPTION = (
     "Build data folders with the layout and the counts of every set that a shipped command names, of small pictures, "
-    "and run the shipped commands on them with a small architecture. The same command again goes on."
+    "and run the shipped commands on them with a small architecture. Run the same command again to resume."
 )
 STEP_HEAD = ("command", "seconds", "peak GiB of the process", "ended")
 
@@ -80,7 +80,7 @@ def _measure(step: Step, log: Path) -> dict[str, Any]:
 
 def _start() -> float:
     """Bytes that a process holds once it has loaded what a run needs, before it has any data or model."""
-    code = "import kravl.run; from kravl.phases import _peak; print(_peak())"
+    code = "import resource, kravl.run; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     command = [sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 

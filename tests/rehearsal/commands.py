@@ -22,11 +22,10 @@ HEADS = ("kra", "linear_probe")
 
 
 class Step(NamedTuple):
-    """A command, and the folder whose runs it makes; ``runs`` None where it makes none."""
+    """A command, and what it is called in the tables."""
 
     name: str
     command: Sequence[str]
-    runs: Path | None
 
 
 def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
@@ -43,7 +42,7 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
     train = [sys.executable, str(ROOT / "train.py")]
     own = work / "runs/own"
     # the user's own command, with everything that it brings, W&B's files too; then with WiSE-FT's curve
-    yield Step("own", [*train, "experiment=clip_vitb16_kra_16shot", *common, *few, *clip, f"runs={own}"], own)
+    yield Step("own", [*train, "experiment=clip_vitb16_kra_16shot", *common, *few, *clip, f"runs={own}"])
     yield from _evaluations(own, "clip_vitb16_kra_16shot", common, ("objectnet", "imagenet_ood_1000way"), 2)
     yield from _evaluations(own, "clip_vitb16_kra_16shot", common, ("imagenet_ood",), 11)
     yield _study(work, "siblings", _siblings(), [*common, *few, *clip, "tracking=none"])
@@ -56,18 +55,18 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
     for name in ("pacs", "caltech101"):
         runs = work / f"runs/vits14_{name}"
         settings = [f"experiment=vits14_{name}", *common, *few, *model.VIT, f"runs={runs}", "tracking=csv"]
-        yield Step(f"vits14_{name}", [*train, *settings], runs)
+        yield Step(f"vits14_{name}", [*train, *settings])
     yield from _growth(data, work, train, [*common, *few, *clip])
     yield from _corrupted(work, train, [*common, *few])
     for kind in ("cifar10", "cifar100"):
         runs = work / f"runs/{kind}_c"
         shifts = [f"data.name={kind}", f"evaluation={kind}_c", "alphas=1", *_folder(data, kind), "backbone=clip_vitb32"]
-        yield Step(f"{kind}_c", [*train, *shifts, *common, *few, *clip, f"runs={runs}", "tracking=none"], runs)
+        yield Step(f"{kind}_c", [*train, *shifts, *common, *few, *clip, f"runs={runs}", "tracking=none"])
     yield from _evaluations(work / "runs/cifar10_c", "clip_vitb32_kra_16shot_cifar10", common, ("cifar10_shifts",), 1)
     for runs in sorted(path for path in (work / "runs").iterdir() if path.name != "growth"):
-        yield Step(f"report {runs.name}", [sys.executable, "-m", "kravl.report", str(runs)], None)
+        yield Step(f"report {runs.name}", [sys.executable, "-m", "kravl.report", str(runs)])
     (run,) = own.glob("*/seed1-*")
-    yield Step("spectra own", [sys.executable, "-m", "kravl.spectra", f"run=[{run}]"], None)
+    yield Step("spectra own", [sys.executable, "-m", "kravl.spectra", f"run=[{run}]"])
 
 
 def _siblings() -> dict[str, Any]:
@@ -122,7 +121,7 @@ def _study(work: Path, name: str, content: Mapping[str, Any], changes: Sequence[
     file = work / "studies" / f"{title}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**content, "name": name, "runs": str(runs)}, sort_keys=False))
-    return Step(title, [sys.executable, "-m", "kravl.study", str(file), "--set", *changes], runs)
+    return Step(title, [sys.executable, "-m", "kravl.study", str(file), "--set", *changes])
 
 
 def _evaluations(
@@ -131,14 +130,14 @@ def _evaluations(
     for evaluation in evaluations:
         command = [sys.executable, str(ROOT / "evaluate.py"), f"run={runs / name / 'seed1'}"]
         command += [f"evaluation={evaluation}", f"alphas={alphas}", *common]
-        yield Step(f"evaluate {name} {evaluation} alphas={alphas}", command, None)
+        yield Step(f"evaluate {name} {evaluation} alphas={alphas}", command)
 
 
 def _corrupted(work: Path, train: Sequence[str], settings: Sequence[str]) -> Iterator[Step]:
     """All 75 corruptions of ImageNet-C on 275 pictures: they are computed at 224 pixels, whatever the architecture."""
     runs = work / "runs/imagenet_c"
     chosen = ["experiment=quickstart_kra", "evaluation=imagenet_c", "alphas=1", "loading.num_workers=1"]
-    yield Step("imagenet_c", [*train, *chosen, *settings, f"runs={runs}"], runs)
+    yield Step("imagenet_c", [*train, *chosen, *settings, f"runs={runs}"])
 
 
 def _growth(data: Path, work: Path, train: Sequence[str], settings: Sequence[str]) -> Iterator[Step]:
@@ -152,7 +151,7 @@ def _growth(data: Path, work: Path, train: Sequence[str], settings: Sequence[str
             where = ["data=folder", f"data.root={root}", "data.train=train", "data.test=test", f"runs={runs}"]
             # the pixels of the training images are kept, so that the features of a head are computed once
             how = ["loading.augmentation=none", "tracking=none", "split_protocol=official"]
-            yield Step(f"growth {head}, {title}", [*train, *what, *where, *how, *settings], runs)
+            yield Step(f"growth {head}, {title}", [*train, *what, *where, *how, *settings])
 
 
 def _link(source: Path, target: Path, classes: int, images: int) -> None:
