@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kravl.data.array_set import ArraySet
+from kravl.data.array_set import ArraySet, _mapped
 from kravl.data.catalog import class_names
 from kravl.errors import InputError
 
@@ -28,6 +28,19 @@ def test_every_row_is_an_image_of_a_class_of_cifar10(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(samples.image(7)), PIXELS[7])
     assert np.array_equal(np.asarray(pickle.loads(pickle.dumps(samples)).subset([3]).image(0)), PIXELS[3])
     samples.check(19)
+
+
+def test_a_file_is_mapped_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    samples = ArraySet("mine", write(tmp_path), FILES, "cifar10").split("test")
+    before = _mapped.cache_info().misses
+
+    assert np.array_equal(np.asarray(samples.image(3)), PIXELS[3])
+    assert np.array_equal(np.asarray(samples.image(4)), PIXELS[4])
+    assert _mapped.cache_info().misses == before
+
+    (tmp_path / "fog.npy").unlink()
+    write(tmp_path, PIXELS[::-1])
+    assert np.array_equal(np.asarray(samples.image(3)), PIXELS[-4])
 
 
 @pytest.mark.parametrize("severity", [1, 3, 5])
