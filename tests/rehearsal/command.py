@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ DESCRIPTION = (
     "Build data folders with the layout and the counts of every set that a shipped command names, of small pictures, "
     "and run the shipped commands on them with a small architecture. Run the same command again to resume."
 )
-STEP_HEAD = ("command", "seconds", "peak GiB of the process", "ended")
+STEP_HEAD = ("command", "seconds", "peak GiB of the process", "ended", "commit")
 
 
 def main() -> int:
@@ -75,7 +74,8 @@ def _measure(step: Step, log: Path) -> dict[str, Any]:
         process.returncode = os.waitstatus_to_exitcode(status)
     traceback = "Traceback" in log.read_text(errors="replace")
     ended = "well" if process.returncode == 0 and not traceback else f"exit code {process.returncode}, see {log.name}"
-    return {"seconds": time.perf_counter() - begin, "peak": usage.ru_maxrss * 1024, "ended": ended}
+    commit = str(provenance()["git_commit"])[:7]
+    return {"seconds": time.perf_counter() - begin, "peak": usage.ru_maxrss * 1024, "ended": ended, "commit": commit}
 
 
 def _start() -> float:
@@ -93,16 +93,15 @@ def _tables(
 ) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB"
-    made = f"`make rehearsal` at {provenance()['git_commit']} on {machine}; Python {platform.python_version()}."
+    made = f"`make rehearsal` on {machine}; Python {platform.python_version()}. Each command at the commit beside it."
     gates = "Every gate is reached." if not failures else "Not reached:\n\n" + "".join(f"- {f}\n" for f in failures)
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     commands = [
-        [name, f"{step['seconds']:.0f}", f"{step['peak'] / 2**30:.2f}", str(step["ended"])]
+        [name, f"{step['seconds']:.0f}", f"{step['peak'] / 2**30:.2f}", str(step["ended"]), step["commit"]]
         for name, step in done.items()
     ]
     return "\n".join(
         [
-            made + f" {spent.ru_utime + spent.ru_stime:.0f} s of processor time in this call.\n",
+            made + "\n",
             gates + "\n",
             "## Runs\n",
             measures.markdown(measures.HEAD, (row.row() for row in rows if row.command != "growth")),
