@@ -48,7 +48,8 @@ def test_on_tensors_boxes_and_flips_are_the_same_and_pixels_nearly(interpolation
     ]
 
     assert np.abs(differences).max() <= bound
-    assert np.abs(differences).mean() < 0.1
+    # 0.12 where torch resizes bytes without AVX2: it rounds otherwise there; another box would be several levels off
+    assert np.abs(differences).mean() < 0.25
 
 
 def test_augmentation_is_a_function_of_its_seed_and_leaves_torchs_generator_and_threads_alone() -> None:
