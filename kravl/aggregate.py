@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean, pstdev, stdev
 from typing import Any, NamedTuple
 
-from kravl.errors import InputError
-from kravl.foreign_text import read_json
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 from kravl.wandb_files import read_offline
 
 SCHEMA = 1

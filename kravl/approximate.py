@@ -6,8 +6,8 @@ from typing import Any
 
 from kravl.cli import main
 from kravl.config import CONFIGS
-from kravl.errors import InputError, unknown
-from kravl.foreign_text import read_yaml
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.files import read_yaml
 
 EXIT_INTERRUPTED = 130  # as a shell reports it
 RESULTS = "results.jsonl"
@@ -46,7 +46,7 @@ def approximate(cfg: Any) -> None:
 
 
 def _open(out: Path) -> Any:
-    from kravl.lock import Lock
+    from kravl.runtime.lock import Lock
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,7 @@ from kravl.data.class_half import chosen_classes
 from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, first_line, unknown
-from kravl.versions import require_safe_versions
+from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 T = TypeVar("T")
 SHOWN = 80

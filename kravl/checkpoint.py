@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import flush
 from kravl.state_tree import decode, encode
-from kravl.whole_file import flush
 
 log = logging.getLogger(__name__)
 FILES = ("tensors.safetensors", "state.json")

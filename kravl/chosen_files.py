@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from kravl.config import CACHE
-from kravl.errors import InputError, require_name
-from kravl.foreign_text import read_yaml
 from kravl.interpolations import refuse_foreign
+from kravl.runtime.errors import InputError, require_name
+from kravl.runtime.files import read_yaml
 
 OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
 NAMES = ("name", "method", "backbone.name", "data.name", "evaluation.name")

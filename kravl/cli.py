@@ -19,9 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kravl.chosen_files import check_composed, check_files
 from kravl.config import CONFIGS, experiments, methods, register
-from kravl.errors import InputError, first_line, printable, unknown
 from kravl.interpolations import refuse_foreign
-from kravl.versions import require_safe_versions
+from kravl.runtime.errors import InputError, first_line, printable, require_safe_versions, unknown
 
 EXIT_INPUT = 2
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)

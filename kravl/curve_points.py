@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def curve_points(points: int | Sequence[float], zero_shot: bool) -> list[float]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import write_whole
 from kravl.wandb_mode import KEYS, obstacle
-from kravl.whole_file import write_whole
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

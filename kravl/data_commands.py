@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kravl.config import Config
 from kravl.data import catalog
-from kravl.errors import unknown
 from kravl.named_source import compose_run, data_sets, images_by_split, open_source, split_file_source
+from kravl.runtime.errors import unknown
 
 EXIT_FOUND = 1
 

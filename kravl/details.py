@@ -11,7 +11,7 @@ import torch
 
 from kravl.evaluation import CALIBRATION_BINS, IN_DOMAIN
 from kravl.predictions import Predictions
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 DETAILS, IMAGES = "details.json", "predictions.csv"
 MODELS = {1.0: "adapted", 0.0: "zero_shot"}  # by alpha: what is kept; the points between are metrics only

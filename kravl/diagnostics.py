@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.sharding import whole_weights
 from kravl.trace import Statistics, Trace
 

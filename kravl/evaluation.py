@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from torchmetrics.functional.classification import binary_calibration_error
 
-from kravl.errors import InputError
 from kravl.predictions import Classes, Classifier, Kept, Loaders, Predictions, predict
+from kravl.runtime.errors import InputError
 
 IN_DOMAIN = "test"  # the name of the set that the training data's own test split goes by
 CALIBRATION_BINS = 15

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from kravl.pieces import Pieces
+from kravl.runtime.microbatch import Pieces
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kravl.aggregate import Group
 from kravl.panels import COLOURS, MARKERS, against_in_domain, against_shots, by_set
 from kravl.robustness import OOD
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",

@@ -13,13 +13,13 @@ from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts
 from kravl.checkpoint import latest
 from kravl.config import Config
-from kravl.errors import InputError
 from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
-from kravl.phases import Phases
-from kravl.pieces import OutOfMemory, ran_out
 from kravl.record import RunFolder, settings_sha256
-from kravl.whole_file import write_whole
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import write_whole
+from kravl.runtime.microbatch import OutOfMemory, ran_out
+from kravl.runtime.profiler import Phases
 
 log = logging.getLogger(__name__)
 LISTED = 8

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 # innermost first: what is understood is replaced by a letter until nothing is left to replace
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")

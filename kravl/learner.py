@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from kravl.errors import InputError
-from kravl.pieces import Pieces
+from kravl.runtime.errors import InputError
+from kravl.runtime.microbatch import Pieces
 from kravl.sharding import whole
 
 

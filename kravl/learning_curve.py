@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 CURVE = "curve.json"
 POINTS = 200  # at most, and the last step

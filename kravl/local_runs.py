@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kravl.errors import InputError
 from kravl.local_crew import Crew
 from kravl.local_worker import LOG, Status, Told
-from kravl.lock import in_use
 from kravl.record import RunFolder
-from kravl.whole_file import write_whole
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import write_whole
+from kravl.runtime.lock import in_use
 
 FAILED = "failed.json"  # in a run's folder: why it failed
 POLL = 0.5  # seconds between looks at `stop` and at the runs of other processes

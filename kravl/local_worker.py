@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kravl.config import register
-from kravl.errors import InputError
-from kravl.interruption import EXIT_RESUMABLE
-from kravl.lock import InUseError
+from kravl.runtime.errors import InputError
+from kravl.runtime.lock import InUseError
+from kravl.runtime.signals import EXIT_RESUMABLE
 
 LOG = "log.txt"  # in a run's folder
 Status = Literal["done", "failed", "stopped", "elsewhere"]

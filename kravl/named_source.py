@@ -13,8 +13,8 @@ from kravl.config import CONFIGS, Config, register
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
 from kravl.data.split_file import SplitFile
-from kravl.errors import unknown
-from kravl.foreign_text import read_yaml
+from kravl.runtime.errors import unknown
+from kravl.runtime.files import read_yaml
 
 SPLITS = ("train", "val", "test")
 

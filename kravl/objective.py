@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 
 def check_objective(name: str | None, held_out: bool) -> None:

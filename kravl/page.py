@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from kravl.runtime.files import write_whole
 from kravl.tables import Table
-from kravl.whole_file import write_whole
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kravl.errors import InputError
 from kravl.features import Batches
-from kravl.pieces import Pieces
+from kravl.runtime.errors import InputError
+from kravl.runtime.microbatch import Pieces
 
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
 # positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all

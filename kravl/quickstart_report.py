@@ -17,10 +17,10 @@ from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
 from kravl.record import RunFolder
 from kravl.restore import saved_config
+from kravl.runtime.files import write_whole
 from kravl.spectra_report import mean_decay
 from kravl.tables import Table, heading, markdown_rows, table, write_csv
 from kravl.trace import SPECTRA_FILE, read_trace
-from kravl.whole_file import write_whole
 
 SHOWN = 10  # test pictures a style
 TILE = 72  # pixels

@@ -19,10 +19,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kravl.errors import InputError, nearest, require_name
-from kravl.foreign_text import read_yaml
-from kravl.lock import Lock
-from kravl.whole_file import sweep, write_whole
+from kravl.runtime.errors import InputError, nearest, require_name
+from kravl.runtime.files import read_yaml, sweep, write_whole
+from kravl.runtime.lock import Lock
 
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")

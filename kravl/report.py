@@ -14,10 +14,10 @@ from rich.text import Text
 from kravl.aggregate import ZERO_SHOT, Group, Run, Setting, group_runs, read_runs
 from kravl.comparison.page import write_comparison
 from kravl.consistency import differences
-from kravl.errors import InputError
 from kravl.overview import overview_table, overviews
 from kravl.record import place_of
 from kravl.report_files import Report, write_files
+from kravl.runtime.errors import InputError
 from kravl.selection import select
 from kravl.significance import TEST, compare, significance_table
 from kravl.study.grid import plan

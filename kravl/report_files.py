@@ -9,9 +9,9 @@ from typing import Any
 from kravl.aggregate import Group, Setting, Stat
 from kravl.latex import latex
 from kravl.overview import Overview, overview_table
+from kravl.runtime.files import write_whole
 from kravl.significance import TEST, Comparison, significance_table
 from kravl.tables import by_setting, escape_markdown, heading, markdown_rows, table, write_csv
-from kravl.whole_file import write_whole
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kravl.errors import InputError
 from kravl.record import RunFolder, deciding, settings_in
+from kravl.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 LISTED = 12

@@ -18,13 +18,14 @@ from kravl.evaluation import IN_DOMAIN
 from kravl.fitting import Training, ended_training, fit, keep_training, load_training
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
-from kravl.phases import Phases
 from kravl.predictions import Predictions
-from kravl.processes import is_first_process
 from kravl.record import RunFolder, folder_of, identity, open_run, settings_sha256, without_home
 from kravl.result import cost, describe, precisions, scores
 from kravl.resumption import mention_unfinished, to_go_on
 from kravl.run_evaluation import Curve, evaluate
+from kravl.runtime.distributed import is_first_process
+from kravl.runtime.files import write_whole
+from kravl.runtime.profiler import Phases
 from kravl.trace import SPECTRA_FILE, Trace
 from kravl.tracking import (
     Identity,
@@ -38,7 +39,6 @@ from kravl.tracking import (
 )
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 from kravl.wandb_results import log_result
-from kravl.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32

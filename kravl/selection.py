@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kravl.aggregate import Run
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 SHORT = 7  # characters from which on the beginning of a hash or commit will do
 

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from kravl.aggregate import ZERO_SHOT, Group
-from kravl.errors import unknown
+from kravl.runtime.errors import unknown
 from kravl.tables import Table
 
 METRICS = ("test/accuracy", "ood_mean")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kravl.cli import main
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded
     from kravl.record import RunFolder

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from kravl.figures import COLOURS, MARKERS, STYLE, draw_decay, save
 from kravl.page import Picture, write_page
+from kravl.runtime.files import write_whole
 from kravl.site_place import place
 from kravl.tables import Table as Rows
 from kravl.tables import markdown_rows
 from kravl.trace import Trace
-from kravl.whole_file import write_whole
 
 COLUMNS = 3  # panels side by side
 DASHES = {"image": "-", "text": "--"}

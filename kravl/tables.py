@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from kravl.aggregate import Group, Setting
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 TOP1 = "/accuracy"
 Table = list[list[str]]  # the first row is the header

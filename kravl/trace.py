@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kravl.errors import InputError
-from kravl.foreign_text import json_object
-from kravl.whole_file import write_whole
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import json_object, write_whole
 
 SPECTRA_FILE = "spectra.safetensors"
 VALUES = "singular_values."

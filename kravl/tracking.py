@@ -12,7 +12,7 @@ from PIL.Image import Image
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from kravl.errors import unknown
+from kravl.runtime.errors import unknown
 from kravl.wandb_logger import SafeWandbLogger, start_wandb
 
 KINDS = ("none", "wandb", "csv")

@@ -14,9 +14,9 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from kravl.checkpoint import SafeCheckpointIO, newest_first
-from kravl.errors import InputError, first_line, unknown
-from kravl.interruption import Interrupted, listen, poll, requested
 from kravl.precision import chosen_precision
+from kravl.runtime.errors import InputError, first_line, unknown
+from kravl.runtime.signals import Interrupted, listen, poll, requested
 from kravl.sharding import ShardedStrategy
 
 # Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MAGIC = b":W&B"
 HEADER, BLOCK = 7, 32768  # bytes: of the file and of each chunk (crc, length, kind); no chunk crosses a block's end

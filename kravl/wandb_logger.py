@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
-from kravl.errors import first_line
+from kravl.runtime.errors import first_line
 from kravl.wandb_mode import obstacle
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from kravl.approximate import approximate, fit_settings, make_grid
 from kravl.approximation.study import plan
 from kravl.cli import check
 from kravl.config import CONFIGS
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GRID = ("targets=[gaussian,rank_one]", "methods=[kra,lora,full]", "shape=[20,16]", "budgets=[1,2]", "seeds=[1,2]")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kravl.assemble import assemble
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 TRAINING = "{_target_: kravl.data.folder.ImageFolder, name: glyphs, root: '${data_root}/glyphs/train', test: ../test}"
 

@@ -9,7 +9,7 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.kra import KRAdapter
 from kravl.build import build, resolve
 from kravl.data.source import Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_a_node_builds_its_class_with_its_settings():

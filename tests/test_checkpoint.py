@@ -8,7 +8,7 @@ import torch
 from full_disk import full_disk
 
 from kravl.checkpoint import CheckpointError, SafeCheckpointIO, damage, latest
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 STATE = {
     "epoch": 3,

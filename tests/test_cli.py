@@ -9,7 +9,7 @@ import pytest
 
 from kravl.cli import _as_methods, check
 from kravl.config import experiments, register
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kravl.diagnostics import SpectrumMonitor, flatten
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.trace import Trace, read_trace
 
 

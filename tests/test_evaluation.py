@@ -17,9 +17,9 @@ from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 from torchmetrics.functional.classification import multiclass_stat_scores
 
 from kravl.curve_points import curve_points
-from kravl.errors import InputError
 from kravl.evaluation import comparison_table, curve_table, score, summary, wise_ft
 from kravl.predictions import Predictions, predict
+from kravl.runtime.errors import InputError
 
 
 class TinyAdapters:

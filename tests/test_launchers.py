@@ -14,9 +14,9 @@ from tiny_run import TINY, VIT
 
 from kravl.cli import check
 from kravl.config import CONFIGS
-from kravl.errors import InputError
 from kravl.objective import check_objective, objective
 from kravl.run import train
+from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = {"local": "joblib_launcher", "slurm": "submitit_launcher", "submitit": "submitit_launcher"}

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from kravl.errors import InputError
 from kravl.local_crew import Crew, gpus
 from kravl.local_runs import FAILED, Outcome, train_all
-from kravl.lock import Lock
 from kravl.record import RunFolder, folder_of
+from kravl.runtime.errors import InputError
+from kravl.runtime.lock import Lock
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import sys
 import pytest
 import yaml
 
-from kravl.errors import InputError
-from kravl.lock import Lock
-from kravl.processes import is_first_process
 from kravl.record import deciding, find_run, folder_of, identity, provenance
 from kravl.record import open_run as open_path
-from kravl.whole_file import write_whole
+from kravl.runtime.distributed import is_first_process
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import write_whole
+from kravl.runtime.lock import Lock
 
 CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
 
@@ -125,7 +125,7 @@ def test_a_folder_has_one_owner_at_a_time_and_is_free_when_that_ends(tmp_path):
 
 def test_a_child_that_outlives_its_owner_holds_no_folder(tmp_path):
     code = (
-        "import os, signal, sys, time; from pathlib import Path; from kravl.lock import Lock\n"
+        "import os, signal, sys, time; from pathlib import Path; from kravl.runtime.lock import Lock\n"
         "lock = Lock(Path(sys.argv[1]))\n"
         "child = os.fork()\n"
         "if child == 0: os.close(1); time.sleep(60)\n"

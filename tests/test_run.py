@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tiny_run import CLIP, VIT
 
 from kravl.config import CONFIGS
-from kravl.errors import InputError
 from kravl.run import train
 from kravl.run_evaluation import evaluate_run
+from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "_target_: kravl.data.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."

@@ -9,7 +9,7 @@ from run_records import accuracies, write_run
 from scipy.stats import rankdata, wilcoxon
 
 from kravl.aggregate import Group, group_runs, read_runs
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.significance import ALL_SHOTS, compare, signed_rank, significance_table
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.config import CONFIGS
-from kravl.errors import InputError
 from kravl.record import find_run
 from kravl.restore import saved_config
 from kravl.run import train
+from kravl.runtime.errors import InputError
 from kravl.site_place import place
 from kravl.spectra import spectra, trace_of
 from kravl.spectra_report import mean_decay

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.trace import Trace, read_trace
 
 AT = {step: {"a.q": {"norm": step / 4, "overlap": 0.5}, "b": {"norm": 2.0, "overlap": 0.0}} for step in (2, 4, 6)}

@@ -10,7 +10,7 @@ import wandb
 from PIL import Image
 from wandb_records import IDENTITY, history, isolate, records, stored_files
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.tracking import Identity, close_logger, log_artifact, log_histograms, log_samples, log_summary, make_logger
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kravl.checkpoint import SafeCheckpointIO
-from kravl.errors import InputError
 from kravl.learner import Learner, OptimSettings
+from kravl.runtime.errors import InputError
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
 
 

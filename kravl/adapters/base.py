@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.parameters import bound, named
 from kravl.adapters.precision import without_autocast
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 # from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
 # parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.

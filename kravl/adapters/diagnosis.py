@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kravl.adapters.rank import gram_singular_values, summary
 from kravl.adapters.set import AdapterSet
-from kravl.errors import unknown
+from kravl.runtime.errors import unknown
 
 TOP = 16  # singular directions whose overlap is taken
 OVERSAMPLING, ITERATIONS = 8, 2  # of the randomised decomposition

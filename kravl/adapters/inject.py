@@ -18,7 +18,7 @@ from kravl.adapters.linear import AdaptedLinear
 from kravl.adapters.parameter import Blocks, adapted_class
 from kravl.adapters.set import AdapterSet
 from kravl.adapters.sites import Site, select_sites
-from kravl.errors import InputError, nearest
+from kravl.runtime.errors import InputError, nearest
 
 log = logging.getLogger(__name__)
 

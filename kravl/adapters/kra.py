@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, Pull
 from kravl.adapters.scratch import cast, scratch
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 
 class KRAdapter(Adapter):

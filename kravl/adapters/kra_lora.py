@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, check_rank
 from kravl.adapters.kra import inner_size
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class KRALoRA(Adapter):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class KronA(Adapter):

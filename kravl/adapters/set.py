@@ -13,7 +13,7 @@ from kravl.adapters.precision import without_autocast
 from kravl.adapters.rank import spectrum
 from kravl.adapters.sites import Site
 from kravl.adapters.weights import Weights
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class AdapterSet:

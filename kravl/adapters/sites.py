@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from kravl.errors import InputError, nearest
+from kravl.runtime.errors import InputError, nearest
 
 PROJECTION_ENDINGS = ("proj", "projection", "proj_weight")  # keeps embeddings, which are matrices too, out
 

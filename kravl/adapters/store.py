@@ -10,9 +10,8 @@ from safetensors.torch import save
 import kravl
 from kravl.adapters.digest import sha256
 from kravl.adapters.set import AdapterSet
-from kravl.errors import InputError
-from kravl.foreign_text import json_object
-from kravl.whole_file import write_whole
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import json_object, write_whole
 
 METADATA_KEY = "kravl"
 SHOWN = 300  # characters of a foreign description in an error

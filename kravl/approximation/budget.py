@@ -8,7 +8,7 @@ import torch
 from kravl.adapters.base import Adapter
 from kravl.adapters.kra import KRAdapter
 from kravl.approximation.target import Shape
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MakeAdapter = Callable[..., Adapter]
 KNOBS = ("rank", "factor", "split")  # settings that decide the size of a method, in the order in which they are asked

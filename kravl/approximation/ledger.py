@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class Ledger:

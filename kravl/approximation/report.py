@@ -13,8 +13,8 @@ from rich.text import Text
 from kravl.approximation.charts import draw
 from kravl.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
 from kravl.page import Picture, write_page
+from kravl.runtime.files import write_whole
 from kravl.tables import markdown_rows
-from kravl.whole_file import write_whole
 
 FILE_WIDTH = 160  # columns, where the output is no terminal
 HEADING = (

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kravl.approximation.target import Shape, Target, normal, positive
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 
 class PowerLaw(Target):

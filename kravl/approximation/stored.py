@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kravl.approximation.target import Shape, Target
-from kravl.errors import InputError, nearest
-from kravl.foreign_text import json_object
+from kravl.runtime.errors import InputError, nearest
+from kravl.runtime.files import json_object
 
 SHIPPED = Path(__file__).parents[1] / "backbones/kravl_tiny/weights.safetensors"
 FULL = "kravl.adapters.full.Full"

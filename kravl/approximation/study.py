@@ -16,7 +16,7 @@ from kravl.approximation.fit import FitSettings, fit
 from kravl.approximation.measure import Decomposed, frobenius_error, measure
 from kravl.approximation.optimum import optimum
 from kravl.approximation.target import Shape, Target, draw
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

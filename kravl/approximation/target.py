@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 Shape = tuple[int, int]  # (out, in)
 

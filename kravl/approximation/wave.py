@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kravl.approximation.target import Shape, Target
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class Sinusoids(Target):

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from kravl.backbones.prompt_tree import PromptTree, split
-from kravl.backbones.shared_rows import gather_rows, num_processes, own_share
 from kravl.backbones.text_tower import CausalTextTower
-from kravl.interruption import poll
+from kravl.runtime.distributed import gather_rows, num_processes, own_share
+from kravl.runtime.signals import poll
 
 Encode = Callable[[Tensor], Tensor]
 

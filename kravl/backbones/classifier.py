@@ -9,7 +9,7 @@ import open_clip
 import timm
 from torch import Tensor, nn
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 RANDOM = (timm.layers.DropPath, timm.layers.PatchDropout, open_clip.transformer.PatchDropout)

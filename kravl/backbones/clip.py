@@ -14,7 +14,7 @@ from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.clip_weights import load_clip
 from kravl.backbones.first_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.text_tower import causal_text_tower
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
 # rows of the text tower at a time, see `ClassPrompts`: those of a prompt for each class of ImageNet are 4,008

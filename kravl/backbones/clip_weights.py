@@ -9,7 +9,7 @@ from torch import nn
 from kravl.backbones import tiny
 from kravl.backbones.weights import LOAD_ERRORS, require_hub_file
 from kravl.backbones.weights_file import check_folder, check_model_config, check_weights
-from kravl.errors import InputError, first_line, unknown
+from kravl.runtime.errors import InputError, first_line, unknown
 
 
 def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[nn.Module, bool]:

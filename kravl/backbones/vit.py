@@ -11,7 +11,7 @@ from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.first_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, require_hub_file
 from kravl.backbones.weights_file import check_weights
-from kravl.errors import InputError, first_line, unknown
+from kravl.runtime.errors import InputError, first_line, unknown
 
 
 class VitClassifier(Classifier):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 TIMEOUT_SECONDS = 5.0
 INSTEAD = "connect to the network once, or pass backbone.build.pretrained=/path/to/weights.safetensors"

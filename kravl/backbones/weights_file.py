@@ -18,8 +18,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from kravl.backbones.weights import LOAD_ERRORS
-from kravl.errors import InputError, first_line
-from kravl.foreign_text import read_json
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import read_json
 
 NUMPY = (".npz", ".npy")
 TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder may say of its tokenizer

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from kravl.aggregate import ZERO_SHOT, Group, Run
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 BINS = 15  # of kravl.details
 MOST_POINTS = 100  # of a learning curve

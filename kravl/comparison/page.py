@@ -15,8 +15,8 @@ from kravl.comparison.kept import Files
 from kravl.comparison.payload import payload
 from kravl.comparison.pictures import disagreements
 from kravl.comparison.rows import rows
+from kravl.runtime.files import write_whole
 from kravl.tables import by_setting, heading
-from kravl.whole_file import write_whole
 
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 OWN = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # scripts, in order

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kravl.aggregate import ZERO_SHOT, Group, Run
 from kravl.comparison.kept import details_folder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 PER_PAIR = 4  # images that the one gets right and the other wrong
 MOST = 120  # images a setting

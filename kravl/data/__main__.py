@@ -8,7 +8,7 @@ from typing import Any
 
 from kravl import data_commands
 from kravl.cli import EXIT_INPUT, NO_ROOM
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 EXIT_STOPPED = 130
 Command = Callable[[argparse.Namespace], int]

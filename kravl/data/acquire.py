@@ -11,8 +11,8 @@ from kravl.data import catalog
 from kravl.data.archive import unpack
 from kravl.data.download import fetch
 from kravl.data.remote_file import RemoteFile, remote_files
-from kravl.errors import InputError
-from kravl.foreign_text import read_json
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 
 RECORD = ".unpacked.json"  # sha256 of each archive that was unpacked here, by name
 

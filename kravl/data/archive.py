@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kravl.data.archive_guard import Budget, HostileError, refuse_hostile, refuse_outside
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
 
 CHUNK = 2**20
 ENCRYPTED = 0x1

@@ -13,7 +13,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
 
 SEVERITIES = 5
 

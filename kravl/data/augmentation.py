@@ -16,7 +16,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.v2 import functional as F2
 
 from kravl.data.transforms import Pixels, mode
-from kravl.errors import unknown
+from kravl.runtime.errors import unknown
 
 AUGMENTATIONS = ("crop_flip", "none")
 ENGINES = ("pil", "tensor")

@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kravl.errors import InputError, unknown
-from kravl.foreign_text import read_yaml
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.files import read_yaml
 
 PLAIN = "a photo of a {}."
 TEMPLATE_SETS = ("single", "plain", "imagenet7", "openai80")

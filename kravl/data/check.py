@@ -9,8 +9,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import Progress
 
-from kravl.errors import InputError
-from kravl.interruption import poll
+from kravl.runtime.errors import InputError
+from kravl.runtime.signals import poll
 
 LISTED = 20
 MAX_THREADS = 8

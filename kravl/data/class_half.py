@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 CHOICES = ("all", "base", "new")
 

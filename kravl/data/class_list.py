@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from kravl.data.source import Source, refuse_control, spoken
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 
 def name_classes(source: Source, path: str | None) -> None:

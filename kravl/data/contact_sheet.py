@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kravl.data.corruptions import CORRUPTIONS, Corrupted
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GAP = 4  # pixels between tiles
 TEXT = 13  # pixels

@@ -12,7 +12,7 @@ from PIL import Image
 from kravl.data.imagenet_c import blur, digital, noise, weather
 from kravl.data.imagenet_c.filters import Pixels
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 SIZE = 224  # pixels of the shorter side, for which the published constants were chosen
 SEVERITIES = range(1, 6)

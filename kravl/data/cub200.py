@@ -7,7 +7,7 @@ from kravl.data.images import FileOpener
 from kravl.data.layout import find_folder
 from kravl.data.numbered import without_number
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt")
 

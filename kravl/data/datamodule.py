@@ -16,7 +16,7 @@ from kravl.data.loading import Loading, ResumableLoader
 from kravl.data.on_device import Crops
 from kravl.data.source import Samples, Source
 from kravl.data.transforms import Preprocess
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 IN_DOMAIN = "test"
 EVALUATION_CLASSES = ("trained", "own")

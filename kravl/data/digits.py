@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 PACKAGE = "sklearn"
 FILE = "datasets/data/digits.csv.gz"  # an image a line: 64 pixels, row by row, and the digit

@@ -4,7 +4,7 @@ from kravl.data.folder import class_folders, folder_samples
 from kravl.data.images import FileOpener
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 
 class Domains(Source):

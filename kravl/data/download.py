@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from kravl.data.partial_file import Digests, PartialFile
 from kravl.data.remote_file import RemoteFile
 from kravl.data.transfer import TransferError, receive
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 BY_HAND = ("drive.google.com", "docs.google.com")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from kravl.data.source import Source
-from kravl.errors import InputError, nearest
+from kravl.runtime.errors import InputError, nearest
 
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 

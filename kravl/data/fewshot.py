@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import torch
 
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 PROTOCOLS = ("coop", "cliplora", "tip", "lineage", "official")
 SHORT_CLASSES = ("error", "keep")

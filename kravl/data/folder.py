@@ -6,7 +6,7 @@ from pathlib import Path
 from kravl.data.images import FileOpener
 from kravl.data.layout import existing_folder
 from kravl.data.source import Samples, Source, refuse_duplicates
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.images import decode_rgb, open_rgb
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, first_line, unknown
+from kravl.runtime.errors import InputError, first_line, unknown
 
 SAFE = 4  # the first release that runs no script of a data set
 Rows = Any  # a datasets.Dataset: the library is an extra

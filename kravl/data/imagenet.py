@@ -10,7 +10,7 @@ import open_clip
 from kravl.data.folder import folder_samples
 from kravl.data.layout import existing_folder, find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import unknown
+from kravl.runtime.errors import unknown
 
 WAYS = ("subset", "all")
 SUBSETS = {"imagenet": "imagenet_synsets", "imagenet_a": "imagenet_a_synsets", "imagenet_r": "imagenet_r_synsets"}

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MAX_PIXELS = 40_000_000  # a 12 kB PNG can hold 100 megapixels: seconds to decode and a gigabyte of memory
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kravl.data import catalog
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def existing_folder(name: str, path: str | Path) -> Path:

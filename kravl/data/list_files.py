@@ -7,7 +7,7 @@ from kravl.data.class_list import read_text
 from kravl.data.images import FileOpener
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 # where a line names its class, and what the image's path is then
 CLASS_FROM: dict[str, Callable[[str], tuple[str, str]]] = {

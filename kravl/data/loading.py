@@ -13,8 +13,8 @@ from kravl.data.augmentation import AUGMENTATIONS, ENGINES
 from kravl.data.dataset import Batch, EvaluationImages, TrainingFeatures, TrainingImages
 from kravl.data.on_device import CroppedImages, Crops
 from kravl.data.sampling import Draw, EpochSampler, InOrder, Shard
-from kravl.errors import InputError, unknown
-from kravl.interruption import pass_over
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.signals import pass_over
 
 MAX_WORKERS = 8
 T = TypeVar("T")

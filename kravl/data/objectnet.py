@@ -11,8 +11,8 @@ from kravl.data.imagenet import wordnet_classes
 from kravl.data.images import Opener
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
-from kravl.foreign_text import read_json
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 
 BORDER = 2  # pixels; a red frame of one is there to tell the images from training data, and resampling smears it
 MAPPINGS = (

@@ -13,8 +13,8 @@ from kravl.data import catalog
 from kravl.data.openmoji_font import character, draw, font_file
 from kravl.data.pictogram_styles import STYLES
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
-from kravl.foreign_text import read_yaml
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.files import read_yaml
 
 SMALLEST = 16  # pixels: of less no drawing is left
 KEPT = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont

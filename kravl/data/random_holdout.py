@@ -8,7 +8,7 @@ from kravl.data.folder import class_folders, folder_samples
 from kravl.data.layout import find_folder
 from kravl.data.numbered import without_number
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 class RandomHoldout(Source):

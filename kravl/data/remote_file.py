@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 HEX_DIGITS = {"md5": 32, "sha256": 64}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kravl.data import catalog
 from kravl.data.images import FileOpener, Opener
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 CONTROL = ("Cc", "Zl", "Zp")
 

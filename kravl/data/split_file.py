@@ -10,8 +10,8 @@ from typing import Any
 from kravl.data.images import FileOpener
 from kravl.data.layout import existing_folder, find_folder, find_split_file
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
-from kravl.foreign_text import read_json
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 
 SPLITS = ("train", "val", "test")
 Record = tuple[str, int, str]

@@ -9,8 +9,8 @@ from kravl.data.class_list import read_text
 from kravl.data.images import FileOpener
 from kravl.data.layout import existing_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
-from kravl.foreign_text import parse_json
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.files import parse_json
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from kravl.data import catalog
 from kravl.data.images import to_rgb
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError, unknown
+from kravl.runtime.errors import InputError, unknown
 
 # torchvision has no common name for them; reading a label through [] would decode its image
 UNPICKLE = ("LSUN", "LSUNClass")  # from a file that no checksum holds

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kravl.data.partial_file import PartialFile
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
 
 SCHEMES = ("https", "http", "file")
 TIMEOUT = 30.0  # seconds without a byte

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 LISTED = 20
 MAX_THREADS = 8

@@ -15,7 +15,7 @@ from kravl.data.class_list import read_text
 from kravl.data.images import open_rgb, verify
 from kravl.data.layout import find_folder
 from kravl.data.source import Samples, Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 SPLITS = ("train", "val", "test")

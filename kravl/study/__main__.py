@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from kravl.errors import InputError
-from kravl.interruption import EXIT_RESUMABLE, listening, requested
 from kravl.local_crew import Crew
 from kravl.local_runs import train_all
+from kravl.runtime.errors import InputError
+from kravl.runtime.signals import EXIT_RESUMABLE, listening, requested
 from kravl.study.commands import commands
 from kravl.study.grid import StudyRun, plan
 from kravl.study.schema import read_study

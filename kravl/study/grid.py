@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from kravl.cli import as_keys, compose_checked
 from kravl.config import CONFIGS, register
-from kravl.errors import InputError
 from kravl.record import folder_of, place_of
+from kravl.runtime.errors import InputError
 from kravl.study.schema import Study
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs

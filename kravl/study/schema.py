@@ -10,8 +10,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kravl.aggregate import ZERO_SHOT
-from kravl.errors import InputError, first_line, unknown
-from kravl.foreign_text import read_yaml
+from kravl.runtime.errors import InputError, first_line, unknown
+from kravl.runtime.files import read_yaml
 
 Settings = dict[str, list[str]]  # a name in tables -> what is set for it, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")

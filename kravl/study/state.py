@@ -8,8 +8,8 @@ from typing import Literal
 
 from kravl.local_runs import FAILED
 from kravl.local_worker import LOG
-from kravl.lock import in_use
 from kravl.record import RunFolder
+from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]

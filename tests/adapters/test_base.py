@@ -11,7 +11,7 @@ from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, 25])

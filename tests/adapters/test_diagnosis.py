@@ -10,7 +10,7 @@ from kravl.adapters.diagnosis import TOP, Diagnosis
 from kravl.adapters.full import Full
 from kravl.adapters.inject import inject
 from kravl.adapters.kra import KRAdapter
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SITE = "blocks.0.mlp.fc1"
 

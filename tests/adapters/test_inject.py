@@ -13,7 +13,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 make_lora = partial(LoRA, rank=2, alpha=2)
 

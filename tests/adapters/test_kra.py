@@ -7,7 +7,7 @@ import torch
 
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.rank import effective_rank
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SHAPES = [
     *[(1, 1), (1, 7), (7, 1), (2, 3), (3, 3), (4, 4), (5, 5)],  # tiny

@@ -8,7 +8,7 @@ import torch
 
 from kravl.adapters.inject import inject
 from kravl.adapters.kra import KRAdapter
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ from open_clip.transformer import Attention
 from torch import nn
 
 from kravl.adapters.sites import find_sites, select_sites
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def shapes(model):

@@ -11,7 +11,7 @@ from kravl.adapters.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.store import load_adapters, save_adapters
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 TARGETS = ["blocks.*.attn.q", "head"]
 

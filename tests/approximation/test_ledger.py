@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kravl.approximation.ledger import Ledger
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_what_is_appended_is_there_for_the_next_process(tmp_path: Path):

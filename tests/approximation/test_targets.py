@@ -16,7 +16,7 @@ from kravl.approximation.target import Target, draw
 from kravl.approximation.wave import Sinusoids
 from kravl.build import build
 from kravl.config import CONFIGS
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 FILES = sorted((CONFIGS / "target").glob("*.yaml"))
 

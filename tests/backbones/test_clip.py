@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kravl.adapters.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.clip import ClipClassifier
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 NAMES = ("cat", "dog", "red fox")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")

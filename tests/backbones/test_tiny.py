@@ -16,7 +16,7 @@ from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier
 from kravl.config import CONFIGS
 from kravl.data import catalog
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 NAMES = ("bird", "musical instrument", "happy face")
 TEMPLATES = ("a drawing of a {}.", "an icon of a {}.")

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from kravl.backbones.vit import VitClassifier
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 TINY = "vit_tiny_patch16_224"
 NAMES = ("a", "b", "c")

@@ -7,7 +7,7 @@ from huggingface_hub import constants
 
 from kravl.backbones import weights
 from kravl.backbones.weights import require_hub_file, unreachable
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_a_host_that_answers_is_reachable():

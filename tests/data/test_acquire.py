@@ -12,7 +12,7 @@ import pytest
 from file_server import Shelf
 
 from kravl.data.acquire import acquire, on_disk
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MakeCard = Callable[[str], None]
 SPLIT = b'{"train": [], "val": [], "test": []}'

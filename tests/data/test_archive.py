@@ -11,7 +11,7 @@ import pytest
 from archives import link, tar, zipped
 
 from kravl.data.archive import unpack
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def below(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import pytest
 from archives import Member, link, tar, zipped
 
 from kravl.data.archive import unpack
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def special(name: str, kind: bytes) -> tarfile.TarInfo:

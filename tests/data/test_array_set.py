@@ -8,7 +8,7 @@ import pytest
 
 from kravl.data.array_set import ArraySet, _mapped
 from kravl.data.catalog import class_names
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 FILES = {"images": "fog.npy", "labels": "labels.npy"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)

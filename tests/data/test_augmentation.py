@@ -14,7 +14,7 @@ from kravl.data.on_device import CroppedImages, Finish
 from kravl.data.sampling import Draw
 from kravl.data.source import Samples
 from kravl.data.transforms import INTERPOLATIONS, Normalization, Pixels
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (30, 20, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ from PIL import Image
 from kravl.data.cache import Cache
 from kravl.data.folder import ImageFolder
 from kravl.data.source import Samples
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 
 from kravl.data import catalog
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_the_template_of_a_set_is_its_own_or_the_plain_one() -> None:

@@ -11,8 +11,8 @@ from kravl.data.check import check_images
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples
 from kravl.data.split_file import SplitFile
-from kravl.errors import InputError
-from kravl.interruption import Interrupted
+from kravl.runtime.errors import InputError
+from kravl.runtime.signals import Interrupted
 
 
 def samples(root: Path) -> Samples:

@@ -11,7 +11,7 @@ from kravl.data.datamodule import FewShotDataModule, Plan
 from kravl.data.fewshot import few_shot_split
 from kravl.data.folder import ImageFolder
 from kravl.data.loading import Loading
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.fixture

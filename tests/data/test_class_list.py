@@ -7,7 +7,7 @@ import pytest
 
 from kravl.data.class_list import name_classes
 from kravl.data.folder import ImageFolder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from kravl.data.contact_sheet import GAP, LABEL_WIDTH, Row, class_rows, corruption_rows, draw
 from kravl.data.corruptions import Corrupted
 from kravl.data.folder import ImageFolder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MakeTree = Callable[..., Path]
 RED, BLUE = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (20, 30), "blue")

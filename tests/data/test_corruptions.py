@@ -12,7 +12,7 @@ from PIL import Image
 
 from kravl.data.corruptions import CORRUPTIONS, FROST, Corrupted, corrupt
 from kravl.data.folder import ImageFolder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 PIXELS[0, :3] = [(0, 0, 0), (255, 255, 255), (7, 7, 7)]

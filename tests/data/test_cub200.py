@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kravl.data.cub200 import Cub200
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 LISTS = {
     "images.txt": "1 002.Laysan_Albatross/a.jpg\n2 001.Black-footed_Albatross/b.jpg\n3 002.Laysan_Albatross/c.jpg\n",

@@ -14,7 +14,7 @@ from kravl.data import catalog
 from kravl.data.evaluation_set import match_classes
 from kravl.data.imagenet import wordnet_classes
 from kravl.data.source import Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SPLIT_FILES = {
     "dtd": ("dtd/images", 47),

@@ -14,7 +14,7 @@ from kravl.data.folder import ImageFolder
 from kravl.data.loading import Loading
 from kravl.data.split_file import SplitFile
 from kravl.data.transforms import Preprocess
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kravl.data import catalog, digits
 from kravl.data.digits import Digits
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_the_images_are_those_that_scikit_learn_loads() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kravl.data.domains import Domains
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_every_fifth_image_of_a_class_is_held_out(make_tree: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ from file_server import CONTENT, SHA256, Remote, Shelf
 
 from kravl.data.download import fetch
 from kravl.data.remote_file import RemoteFile
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MD5 = hashlib.md5(CONTENT).hexdigest()
 

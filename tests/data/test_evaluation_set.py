@@ -7,7 +7,7 @@ import pytest
 
 from kravl.data.evaluation_set import match_classes
 from kravl.data.folder import ImageFolder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_a_set_of_all_classes_in_order_needs_no_subset(make_tree: Callable[..., Path]) -> None:

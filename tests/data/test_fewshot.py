@@ -13,7 +13,7 @@ import torch
 from kravl.data import catalog
 from kravl.data.fewshot import few_shot_split, require_shots
 from kravl.data.split_file import SplitFile
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SPLIT_FILES = {
     "caltech101": "Caltech101",

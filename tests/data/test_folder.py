@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.folder import ImageFolder
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_classes_are_the_sorted_folders_of_the_training_set(make_tree: Callable[..., Path]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kravl.data.folder import ImageFolder
 from kravl.data.hugging_face import HuggingFace
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot (pickle|locate)")  # dill, which hashes a set for its cache
 SPLITS = {"train": "train", "test": "test"}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.images import FileOpener, open_rgb, verify
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kravl.data.evaluation_set import match_classes
 from kravl.data.imagenet import ImageNet, ImageNetShift, ImageNetV2, wordnet_classes
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def write(root: Path, folders: list[str]) -> Path:

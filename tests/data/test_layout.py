@@ -7,7 +7,7 @@ import pytest
 
 from kravl.data.layout import find_folder
 from kravl.data.split_file import SplitFile
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SPLIT = {"train": [["banded/1.jpg", 0, "banded"]], "val": [], "test": [["banded/2.jpg", 0, "banded"]]}
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.list_files import ListFiles
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def write(root: Path, lists: Mapping[str, str], images: tuple[str, ...] = ()) -> str:

@@ -15,7 +15,7 @@ from kravl.data.loading import Batch, Loading, ResumableLoader, evaluation_loade
 from kravl.data.sampling import EpochSampler
 from kravl.data.source import Samples
 from kravl.data.transforms import CentreCrop, Normalization, Preprocess
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.fixture

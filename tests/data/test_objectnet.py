@@ -9,7 +9,7 @@ from PIL import Image
 from kravl.data.evaluation_set import match_classes
 from kravl.data.imagenet import wordnet_classes
 from kravl.data.objectnet import ObjectNet
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 IDS = wordnet_classes("imagenet")[0]
 FOLDERS = {"alarm_clock": "Alarm clock", "banana": "Banana", "squeegee": "Squeegee"}

@@ -16,7 +16,7 @@ from kravl.config import CONFIGS
 from kravl.data import catalog
 from kravl.data.openmoji import Pictograms
 from kravl.data.source import Source
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GENDER = re.compile("(-FE0F)?-200D-264[02]-FE0F$")
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageChops
 
 from kravl.data.openmoji_font import character, draw
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("code", ["1F63A", "1F9D1-200D-1F680", "E009", "1F3CC-FE0F-200D-2640-FE0F"])

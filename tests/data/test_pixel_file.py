@@ -23,7 +23,7 @@ from kravl.data.images import FileOpener
 from kravl.data.pixel_file import PixelFile
 from kravl.data.source import Samples
 from kravl.data.transforms import CentreCrop
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 CROP = CentreCrop(size=8, resize=9, interpolation="bicubic")
 FORK = multiprocessing.get_context("fork")

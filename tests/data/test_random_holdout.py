@@ -9,7 +9,7 @@ from torch.utils.data import random_split
 
 from kravl.data.numbered import without_number
 from kravl.data.random_holdout import RandomHoldout
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_the_division_is_that_of_random_split_under_seed_0(make_tree: Callable[..., Path]) -> None:

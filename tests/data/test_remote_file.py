@@ -4,7 +4,7 @@ import pytest
 
 from kravl.data import catalog
 from kravl.data.remote_file import remote_files
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in catalog.folder().glob("*/card.yaml")))

@@ -10,7 +10,7 @@ import pytest
 from kravl.data.folder import ImageFolder
 from kravl.data.layout import existing_folder
 from kravl.data.source import refuse_duplicates, spoken
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_a_subset_of_a_subset_opens_its_own_images(make_tree: Callable[..., Path]) -> None:

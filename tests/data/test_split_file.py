@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kravl.data.split_file import SplitFile
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GOOD: dict[str, Any] = {
     "train": [["d/1.png", 1, "hot_dog"], ["c/1.png", 0, "cat"], ["d/2.png", 1, "hot_dog"]],

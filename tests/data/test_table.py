@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kravl.data.table import Table
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 ROWS = [
     ("a/cat/0.png", "cat", "train"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.torchvision_set import TorchvisionSet
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 MNIST_SPLITS = {"train": {"train": True}, "test": {"train": False}}
 FOOD_SPLITS = {"train": {"split": "train"}, "test": {"split": "test"}}

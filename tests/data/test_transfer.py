@@ -9,7 +9,7 @@ import pytest
 from file_server import CONTENT, Remote, Shelf
 
 from kravl.data.download import fetch
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 
 def test_after_a_cut_only_the_rest_is_asked_for(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from kravl.data.transforms import INTERPOLATIONS, CentreCrop, Normalization
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kravl.data import catalog
 from kravl.data.voc2007 import Voc2007
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 NAMES = [n.replace(" ", "") for n in catalog.class_names("voc2007") or ()]
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"

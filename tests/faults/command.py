@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kravl.record import provenance
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hydra-core", "omegaconf", "safetensors", "wandb", "pillow")

@@ -16,7 +16,7 @@ TARGETS = (
     "torch.load",
     "code.InteractiveInterpreter",
     "logging.os.system",
-    "kravl.lock.os.system",
+    "kravl.runtime.lock.os.system",
     "kravl.data.images.Path",
     "kravl.build.importlib.import_module",
     "kravl.adapters.kra.KRAdapter.__init__.__globals__",

@@ -11,7 +11,7 @@ from faults.triggers import AtCall, Send
 from faults.victims import configured, differing_bits, run, unbroken
 
 from kravl.checkpoint import SafeCheckpointIO, damage, latest
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 Mutate = Callable[[Path, random.Random], None]
 

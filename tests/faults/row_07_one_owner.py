@@ -9,8 +9,8 @@ from pathlib import Path
 from faults.campaign import Outcome, Row
 from faults.victims import launch
 
-from kravl.errors import InputError
 from kravl.record import folder_of, open_run
+from kravl.runtime.errors import InputError
 
 AT_ONCE = 12
 

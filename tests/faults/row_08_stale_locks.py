@@ -12,8 +12,8 @@ from typing import Any
 from faults.campaign import Outcome, Row
 from faults.victims import launch
 
-from kravl.errors import InputError
-from kravl.lock import SILENT, Lock
+from kravl.runtime.errors import InputError
+from kravl.runtime.lock import SILENT, Lock
 
 LONG_AGO = 10 * SILENT
 

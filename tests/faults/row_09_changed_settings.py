@@ -7,8 +7,8 @@ from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, Send
 from faults.victims import configured, differing_bits, run, unbroken
 
-from kravl.errors import InputError
 from kravl.run import train
+from kravl.runtime.errors import InputError
 
 CHANGES = {
     "optim.lr": "0.5",

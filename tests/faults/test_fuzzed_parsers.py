@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.errors import InputError
-from kravl.foreign_text import parse_yaml
 from kravl.interpolations import refuse_foreign
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import parse_yaml
 
 EXAMPLES = 40  # of each parser in the default suite
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

@@ -12,7 +12,7 @@ from faults.campaign import Outcome, Row
 
 from kravl.data import catalog
 from kravl.data.acquire import acquire
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GROWN = 300 * 2**20  # bytes that a small archive unpacks to
 

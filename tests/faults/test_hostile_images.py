@@ -17,7 +17,7 @@ from kravl.data.__main__ import main
 from kravl.data.check import check_images
 from kravl.data.folder import ImageFolder
 from kravl.data.images import open_rgb
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 GIGABYTE = 2**30
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -23,7 +23,7 @@ from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
 from kravl.checkpoint import SafeCheckpointIO
 from kravl.data.array_set import _load
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.trace import read_trace
 
 MODEL = {"embed_dim": 8, "vision_cfg": {"layers": 1, "width": 8, "head_width": 4, "patch_size": 16, "image_size": 16}}

@@ -18,7 +18,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.set import AdapterSet
 from kravl.adapters.store import load_adapters, save_adapters
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 FACTS = {"quick_gelu": False, "classes": "2, sha256 a"}
 LOW_RANK = partial(LoRA, rank=2, alpha=2)

@@ -20,7 +20,7 @@ from kravl.data.source import Source
 from kravl.data.split_file import SplitFile
 from kravl.data.table import Table
 from kravl.data.verify import Report, inspect
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SECONDS = 5.0
 PREPROCESS = Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3, "bicubic")

@@ -53,7 +53,8 @@ def start(
 def launch(task: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     """A process, with everything loaded, that calls ``task`` with ``arguments``."""
     path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS)])  # read when the server starts
+    # read when the server starts
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "support")))
     try:
         forkserver.ensure_running()
     finally:

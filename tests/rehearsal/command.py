@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from kravl.record import provenance
-from kravl.whole_file import write_whole
+from kravl.runtime.files import write_whole
 
 DESCRIPTION = (
     "Build data folders with the layout and the counts of every set that a shipped command names, of small pictures, "

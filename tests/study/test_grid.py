@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from kravl.cli import as_keys
 from kravl.config import CONFIGS
-from kravl.errors import InputError
 from kravl.record import folder_of
+from kravl.runtime.errors import InputError
 from kravl.study.commands import commands
 from kravl.study.grid import plan
 from kravl.study.schema import Study, read_study

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 from kravl.study.schema import read_study
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments/studies").glob("*.yaml"))

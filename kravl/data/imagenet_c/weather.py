@@ -7,7 +7,7 @@ from PIL import Image
 
 from kravl.data.imagenet_c.filters import Pixels, clipped_zoom, motion_blur
 from kravl.data.images import open_rgb
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 # mean and std of the flakes, their zoom, their threshold, radius and sigma of their motion, share of the picture kept
 SNOW = (

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kravl.data.imagenet_c.filters import clipped_zoom, motion_blur
 from kravl.data.imagenet_c.weather import FOG, FROST, FROST_PICTURES, SNOW, fog, frost, plasma, snow
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 IMAGE = np.random.default_rng(0).random((32, 40, 3))
 SEVERITIES = range(1, 6)

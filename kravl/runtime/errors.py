@@ -1,11 +1,18 @@
-"""What a user wrote is wrong: one line that names the received value and the nearest legal ones."""
+"""What a user did wrong, told with the legal values and the nearest one; releases that are refused."""
 
+import importlib.metadata
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 LONGEST = 200  # characters of a name that is looked up: comparing takes their square
 SHOWN = 2000  # characters of the names to choose from
+# package: the first release to use, and why not an earlier one
+SAFE: Mapping[str, tuple[str, str]] = {
+    "torch": ("2.10", "a checkpoint gets past weights_only=True (CVE-2025-32434, CVE-2026-24747)"),
+    "pytorch-lightning": ("2.6.6", "hyper-parameters of a checkpoint run code (GHSA-qqmf-gpg7-g8gw)"),
+    "hydra-core": ("1.3.8", "a blocked target runs under another name (GHSA-37p2-j732-x8pj)"),
+}
 
 
 class InputError(ValueError):
@@ -46,3 +53,21 @@ def require_name(kind: str, name: object) -> str:
 def printable(text: object) -> str:
     """``text`` for a terminal: what a foreign file may have put in it to steer the terminal is spelt out."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def require_safe_versions() -> None:
+    """Ask what is installed, without importing it.
+
+    Raises:
+        InputError: a release that runs code which a file brings; which one, why, and what to install.
+    """
+    for package, (first, reason) in SAFE.items():
+        found = importlib.metadata.version(package)
+        if _numbers(found) < _numbers(first):
+            raise InputError(f"{package} {found} is not safe: {reason}; pip install '{package}>={first}'")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version starts with; 2.10.0a1+cpu is (2, 10, 0)."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in release[0].split(".")) if release else ()

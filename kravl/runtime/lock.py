@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kravl.errors import InputError
+from kravl.runtime.errors import InputError
 
 SIGN_EVERY = 30.0  # seconds between two signs of life
 SILENT = 300.0  # seconds without one after which an owner on another host is dead

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from kravl import phases
-from kravl.phases import Phases, peak, seconds
+from kravl.runtime import profiler
+from kravl.runtime.profiler import Phases, peak, seconds
 
 MEBIBYTE = 2**20
 
@@ -26,7 +26,7 @@ def test_a_phase_has_its_seconds_and_its_own_peak():
     assert seconds(run.costs, "small", "never begun") == seconds(run.costs, "small")
     assert large["peak_memory_bytes"] > small["peak_memory_bytes"] + 200 * MEBIBYTE
     assert peak(run.costs, "peak_memory_bytes") == large["peak_memory_bytes"]
-    if phases.CLEAR.exists():
+    if profiler.CLEAR.exists():
         assert again["peak_memory_bytes"] < large["peak_memory_bytes"]
 
 
@@ -39,8 +39,8 @@ def test_a_phase_that_fails_leaves_no_entry():
 
 
 def test_a_system_without_proc_has_the_peak_of_the_process(monkeypatch, tmp_path):
-    monkeypatch.setattr(phases, "STATUS", tmp_path / "absent")
-    monkeypatch.setattr(phases, "CLEAR", tmp_path / "absent/too")
+    monkeypatch.setattr(profiler, "STATUS", tmp_path / "absent")
+    monkeypatch.setattr(profiler, "CLEAR", tmp_path / "absent/too")
     run = Phases()
     with run.phase("train"):
         pass

@@ -1,6 +1,8 @@
-"""YAML and JSON that somebody else may have written: plain data, bounded in size, depth and expansion."""
+"""Files written whole or not at all, and YAML and JSON of strangers read within bounds."""
 
 import json
+import os
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
 
-from kravl.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line
 
 MAX_YAML = 2**20  # bytes; the largest that ships has 8 kB
 MAX_NODES = 100_000  # values once every alias is replaced by what it stands for
@@ -18,6 +20,42 @@ MAX_DEPTH = 50
 MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML was built without libyaml it is slower
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` through a temporary file beside it, so that a reader sees the old or the new one.
+
+    Raises:
+        OSError: it cannot be written; it names ``path`` and the bytes needed, and the old file is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes needed)", str(path)) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder``, which only the caller writes to."""
+    for leftover in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_yaml(path: Path) -> DictConfig:

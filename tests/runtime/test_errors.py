@@ -1,6 +1,6 @@
 """Messages name what was received, what is legal, and the nearest."""
 
-from kravl.errors import first_line, nearest, unknown
+from kravl.runtime.errors import first_line, nearest, unknown
 
 
 def test_the_nearest_name_comes_first():

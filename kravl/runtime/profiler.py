@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kravl.interruption import poll
+from kravl.runtime.signals import poll
 
 Costs = Mapping[str, Mapping[str, float]]  # as those of `Phases`
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -1,11 +1,31 @@
-"""Rows that several processes compute in shares and each needs whole; gradients flow back to their owner."""
+"""The processes of a distributed run: which is the first, and rows gathered from all of them."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+ALONE = (1, "1")
+
+
+def is_first_process(settings: Mapping[str, Any]) -> bool:
+    """Whether this process has the number 0 of its run; ``settings`` are Trainer's arguments.
+
+    torchrun numbers processes in RANK; Lightning those that it starts itself in NODE_RANK and LOCAL_RANK; SLURM its
+    tasks in SLURM_PROCID, which are one run only where that has several processes: a job may have runs side by side.
+    """
+    if "RANK" in os.environ:
+        numbers = [os.environ["RANK"]]
+    elif "LOCAL_RANK" in os.environ:
+        numbers = [os.environ["LOCAL_RANK"], os.environ.get("NODE_RANK", "0")]
+    elif settings.get("num_nodes", 1) in ALONE and settings.get("devices", 1) in ALONE:
+        return True
+    else:
+        numbers = [os.environ.get("SLURM_PROCID", os.environ.get("NODE_RANK", "0"))]
+    return all(number == "0" for number in numbers)
 
 
 def num_processes() -> int:
