@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_json
-from kravl.wandb_files import read_offline
+from kravl.tracking.wandb_offline import read_offline
 
 SCHEMA = 1
 ZERO_SHOT = "zero-shot"

@@ -7,8 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from kravl.aggregate import ZERO_SHOT, Group
-from kravl.record import deciding
 from kravl.selection import flat
+from kravl.tracking.run_folder import deciding
 
 PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_whole
-from kravl.wandb_mode import KEYS, obstacle
+from kravl.tracking.wandb_run import KEYS, obstacle
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _workspace(entity: str, project: str, study: str | None, sets: Sequence[str]) -> "Workspace":
     try:
-        from kravl.dashboard_panels import workspace
+        from kravl.tracking.wandb_workspace import workspace
     except ModuleNotFoundError as error:
         if error.name != "wandb_workspaces":
             raise

@@ -15,11 +15,11 @@ from kravl.checkpoint import latest
 from kravl.config import Config
 from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
-from kravl.record import RunFolder, settings_sha256
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.microbatch import OutOfMemory, ran_out
 from kravl.runtime.profiler import Phases
+from kravl.tracking.run_folder import RunFolder, settings_sha256
 
 log = logging.getLogger(__name__)
 LISTED = 8

@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 from kravl.local_crew import Crew
 from kravl.local_worker import LOG, Status, Told
-from kravl.record import RunFolder
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.lock import in_use
+from kravl.tracking.run_folder import RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed
 POLL = 0.5  # seconds between looks at `stop` and at the runs of other processes

@@ -21,9 +21,9 @@ from kravl.cli import NO_ROOM, check
 from kravl.config import CONFIGS, register
 from kravl.local_runs import train_all
 from kravl.local_worker import LOG
-from kravl.record import folder_of
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening, poll, requested
+from kravl.tracking.run_folder import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml
 REPORT = "kravl.quickstart_report"

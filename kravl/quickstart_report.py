@@ -15,12 +15,12 @@ from kravl.data.contact_sheet import Row
 from kravl.data.contact_sheet import draw as draw_sheet
 from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
-from kravl.record import RunFolder
 from kravl.restore import saved_config
 from kravl.runtime.files import write_whole
 from kravl.spectra_report import mean_decay
 from kravl.tables import Table, heading, markdown_rows, table, write_csv
 from kravl.trace import SPECTRA_FILE, read_trace
+from kravl.tracking.run_folder import RunFolder
 
 SHOWN = 10  # test pictures a style
 TILE = 72  # pixels

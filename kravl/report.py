@@ -15,7 +15,6 @@ from kravl.aggregate import ZERO_SHOT, Group, Run, Setting, group_runs, read_run
 from kravl.comparison.page import write_comparison
 from kravl.consistency import differences
 from kravl.overview import overview_table, overviews
-from kravl.record import place_of
 from kravl.report_files import Report, write_files
 from kravl.runtime.errors import InputError
 from kravl.selection import select
@@ -23,6 +22,7 @@ from kravl.significance import TEST, compare, significance_table
 from kravl.study.grid import plan
 from kravl.study.schema import Study, read_study
 from kravl.tables import Table, by_setting, heading, table
+from kravl.tracking.run_folder import place_of
 
 log = logging.getLogger(__name__)
 FILE_WIDTH = 160  # columns, where the output is no terminal

@@ -10,9 +10,9 @@ from kravl.adapters.store import load_adapters
 from kravl.assemble import Parts, assemble
 from kravl.config import Config
 from kravl.interpolations import refuse_foreign
-from kravl.record import RunFolder
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_yaml
+from kravl.tracking.run_folder import RunFolder
 
 
 def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:

@@ -8,8 +8,8 @@ import torch
 from kravl.assemble import Parts, amount
 from kravl.config import Config
 from kravl.evaluation import Results, summary
-from kravl.record import RunFolder, provenance
 from kravl.runtime.profiler import Costs, peak, seconds
+from kravl.tracking.run_folder import RunFolder, provenance
 
 
 def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kravl.record import RunFolder, deciding, settings_in
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import RunFolder, deciding, settings_in
 
 log = logging.getLogger(__name__)
 LISTED = 12

@@ -19,7 +19,6 @@ from kravl.fitting import Training, ended_training, fit, keep_training, load_tra
 from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
 from kravl.predictions import Predictions
-from kravl.record import RunFolder, folder_of, identity, open_run, settings_sha256, without_home
 from kravl.result import cost, describe, precisions, scores
 from kravl.resumption import mention_unfinished, to_go_on
 from kravl.run_evaluation import Curve, evaluate
@@ -27,18 +26,19 @@ from kravl.runtime.distributed import is_first_process
 from kravl.runtime.files import write_whole
 from kravl.runtime.profiler import Phases
 from kravl.trace import SPECTRA_FILE, Trace
-from kravl.tracking import (
+from kravl.tracking.loggers import (
     Identity,
     TrainerLogger,
     close_logger,
     log_artifact,
     log_histograms,
+    log_result,
     log_samples,
     log_summary,
     make_logger,
 )
+from kravl.tracking.run_folder import RunFolder, folder_of, identity, open_run, settings_sha256, without_home
 from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
-from kravl.wandb_results import log_result
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32

@@ -13,10 +13,10 @@ from kravl.details import write_details
 from kravl.ending import ending_well
 from kravl.evaluation import Results, comparison_table, curve_table, score, wise_ft
 from kravl.predictions import Predictions
-from kravl.record import find_run, provenance
 from kravl.restore import restore, saved_config
 from kravl.result import scores
 from kravl.runtime.errors import require_name
+from kravl.tracking.run_folder import find_run, provenance
 from kravl.trainer import Polling, make_trainer
 
 Curve = dict[float, dict[str, Predictions]]

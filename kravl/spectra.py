@@ -8,8 +8,8 @@ from kravl.cli import main
 from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded
-    from kravl.record import RunFolder
     from kravl.trace import Trace
+    from kravl.tracking.run_folder import RunFolder
 
 
 def spectra(cfg: Any) -> None:
@@ -18,8 +18,8 @@ def spectra(cfg: Any) -> None:
     Raises:
         InputError: no such run, or one that adapts no matrix.
     """
-    from kravl.record import find_run
     from kravl.spectra_report import report
+    from kravl.tracking.run_folder import find_run
 
     wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
     if not wanted:

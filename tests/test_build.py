@@ -35,16 +35,19 @@ def test_a_class_of_another_package_is_refused(target):
         resolve({"_target_": target}, Adapter)
 
 
-@pytest.mark.parametrize("target", ["kravl.record.shutil.rmtree", "kravl.record.os.system", "kravl.ending.sys.exit"])
+@pytest.mark.parametrize(
+    "target",
+    ["kravl.tracking.run_folder.shutil.rmtree", "kravl.tracking.run_folder.os.system", "kravl.ending.sys.exit"],
+)
 def test_a_foreign_object_is_not_reached_through_a_module_of_ours(target):
     with pytest.raises(InputError, match="No module named"):
         resolve({"_target_": target}, Adapter)
 
 
 def test_an_alias_of_a_foreign_class_is_refused():
-    # kravl.record imports pathlib.Path, whose write_text would do what a config says
+    # kravl.tracking.run_folder imports pathlib.Path, whose write_text would do what a config says
     with pytest.raises(InputError, match=r"unknown object in kravl\.record 'Path'"):
-        resolve({"_target_": "kravl.record.Path"}, object)
+        resolve({"_target_": "kravl.tracking.run_folder.Path"}, object)
 
 
 def test_a_class_of_another_contract_is_refused_and_the_nearest_named():

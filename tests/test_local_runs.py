@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from kravl.local_crew import Crew, gpus
 from kravl.local_runs import FAILED, Outcome, train_all
-from kravl.record import RunFolder, folder_of
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import Lock
+from kravl.tracking.run_folder import RunFolder, folder_of
 
 
 @pytest.fixture

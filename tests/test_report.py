@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from run_records import accuracies, write_run
 
 from kravl.aggregate import Run
-from kravl.record import identity
 from kravl.report import main
 from kravl.study.grid import plan
 from kravl.study.schema import read_study
+from kravl.tracking.run_folder import identity
 
 
 def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Path) -> None:

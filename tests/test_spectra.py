@@ -12,7 +12,6 @@ from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.config import CONFIGS
-from kravl.record import find_run
 from kravl.restore import saved_config
 from kravl.run import train
 from kravl.runtime.errors import InputError
@@ -20,6 +19,7 @@ from kravl.site_place import place
 from kravl.spectra import spectra, trace_of
 from kravl.spectra_report import mean_decay
 from kravl.trace import read_trace
+from kravl.tracking.run_folder import find_run
 
 
 def config(run: str | list[str], out: str) -> Any:

@@ -20,7 +20,7 @@ from kravl.config import CONFIGS, register
 from kravl.data.fewshot import few_shot_split
 from kravl.data.openmoji import Pictograms
 from kravl.local_runs import train_all
-from kravl.record import RunFolder, folder_of
+from kravl.tracking.run_folder import RunFolder, folder_of
 
 SHOTS, SEEDS = 8, (1, 2, 3)
 RATES = {

@@ -102,8 +102,8 @@ def _images(run: Run, indices: Sequence[int]) -> dict[int, str]:
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")
     from kravl.assemble import tested_images  # loads torch
-    from kravl.record import RunFolder
     from kravl.restore import saved_config
+    from kravl.tracking.run_folder import RunFolder
 
     # a package that a file names is never loaded
     samples = tested_images(saved_config(RunFolder(Path(run.folder)), {"plugins": []}))

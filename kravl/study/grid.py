@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from kravl.cli import as_keys, compose_checked
 from kravl.config import CONFIGS, register
-from kravl.record import folder_of, place_of
 from kravl.runtime.errors import InputError
 from kravl.study.schema import Study
+from kravl.tracking.run_folder import folder_of, place_of
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
 NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables

@@ -8,9 +8,9 @@ from typing import Literal
 
 from kravl.local_runs import FAILED
 from kravl.local_worker import LOG
-from kravl.record import RunFolder
 from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
+from kravl.tracking.run_folder import RunFolder
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "missing")

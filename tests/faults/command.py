@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from kravl.record import provenance
 from kravl.runtime.files import write_whole
+from kravl.tracking.run_folder import provenance
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hydra-core", "omegaconf", "safetensors", "wandb", "pillow")

@@ -21,10 +21,10 @@ from kravl.data.remote_file import remote_files
 from kravl.data.split_file import SplitFile
 from kravl.data.table import Table
 from kravl.data.voc2007 import _objects
-from kravl.record import find_run
 from kravl.restore import saved_config
 from kravl.tables import table
 from kravl.trace import read_trace
+from kravl.tracking.run_folder import find_run
 
 SPLIT = {"train": [["a.png", 0, "cat"], ["b.png", 1, "dog"]], "val": [], "test": [["c.png", 0, "cat"]]}
 CARD = (

@@ -9,8 +9,8 @@ from pathlib import Path
 from faults.campaign import Outcome, Row
 from faults.victims import launch
 
-from kravl.record import folder_of, open_run
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import folder_of, open_run
 
 AT_ONCE = 12
 

@@ -15,7 +15,7 @@ from tiny_run import TINY, VIT
 
 from kravl.config import CONFIGS
 from kravl.local_runs import train_all
-from kravl.record import RunFolder, folder_of
+from kravl.tracking.run_folder import RunFolder, folder_of
 
 JOBS = 2  # at once
 SMALL = ("targets=[blocks.0.attn.qkv]", "optim.steps=1", "cache_root=null")

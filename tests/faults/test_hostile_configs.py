@@ -22,9 +22,9 @@ from kravl.config import CONFIGS, register
 from kravl.data import catalog
 from kravl.data.acquire import acquire
 from kravl.data.remote_file import remote_files
-from kravl.record import find_run
 from kravl.restore import restore, saved_config
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import find_run
 
 FAKE = "obviously-fake-value-of-a-key"
 SECONDS = 1.0

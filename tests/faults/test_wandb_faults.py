@@ -18,8 +18,8 @@ from full_disk import full_disk
 from pytorch_lightning.loggers import CSVLogger
 from wandb_records import FAKE_KEY, IDENTITY, history, isolate
 
-from kravl.tracking import TrainerLogger, close_logger, log_summary, make_logger
-from kravl.wandb_logger import SafeWandbLogger
+from kravl.tracking.loggers import TrainerLogger, close_logger, log_summary, make_logger
+from kravl.tracking.wandb_run import SafeWandbLogger
 
 STEPS = 30
 SECONDS = 5.0
@@ -139,7 +139,7 @@ def run_through(folder: Path, fault: str) -> tuple[float, str]:
     begin = time.perf_counter()
     with Patch.context() as patch:
         isolate(folder, patch)
-        patch.setattr("kravl.wandb_mode.PROBE_SECONDS", 2.0)
+        patch.setattr("kravl.tracking.wandb_run.PROBE_SECONDS", 2.0)
         with around(patch):
             logger = make_logger("wandb", folder, IDENTITY, {"lr": 0.1, "note": "x" * 4000})
             assert isinstance(logger, SafeWandbLogger | CSVLogger)

@@ -16,8 +16,8 @@ from rehearsal.commands import ROOT, Step, steps
 from rich.console import Console
 from rich.progress import track
 
-from kravl.record import provenance
 from kravl.runtime.files import write_whole
+from kravl.tracking.run_folder import provenance
 
 DESCRIPTION = (
     "Build data folders with the layout and the counts of every set that a shipped command names, of small pictures, "

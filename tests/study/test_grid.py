@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 
 from kravl.cli import as_keys
 from kravl.config import CONFIGS
-from kravl.record import folder_of
 from kravl.runtime.errors import InputError
 from kravl.study.commands import commands
 from kravl.study.grid import plan
 from kravl.study.schema import Study, read_study
+from kravl.tracking.run_folder import folder_of
 
 STUDIES = Path(__file__).parents[2] / "experiments/studies"
 

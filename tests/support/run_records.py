@@ -1,4 +1,4 @@
-"""Writes run folders as kravl.record does, for the tests of what reads them."""
+"""Writes run folders as kravl.tracking.run_folder does, for the tests of what reads them."""
 
 import json
 from pathlib import Path

@@ -8,8 +8,8 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from kravl import wandb_files, wandb_mode
-from kravl.tracking import Identity
+from kravl.tracking import wandb_offline, wandb_run
+from kravl.tracking.loggers import Identity
 
 IDENTITY = Identity("clip_vitb16", "kra", "dtd", shots=16, seed=2)
 FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -21,14 +21,14 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("NETRC", str(folder / "netrc"))
-    monkeypatch.setattr(wandb_mode, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(wandb_run, "PROBE_SECONDS", 0.5)
     wandb.teardown()  # what another test set up in this process would keep its host
 
 
 def records(folder: Path) -> list[Record]:
     """The records of the offline run below ``folder``."""
     wandb.teardown()  # finish() returns a little before its process has written the file
-    return list(wandb_files.records(next(folder.glob("wandb/offline-run-*/run-*.wandb"))))
+    return list(wandb_offline.records(next(folder.glob("wandb/offline-run-*/run-*.wandb"))))
 
 
 def history(folder: Path) -> list[dict[str, object]]:

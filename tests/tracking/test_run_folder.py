@@ -9,12 +9,12 @@ import sys
 import pytest
 import yaml
 
-from kravl.record import deciding, find_run, folder_of, identity, provenance
-from kravl.record import open_run as open_path
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.lock import Lock
+from kravl.tracking.run_folder import deciding, find_run, folder_of, identity, provenance
+from kravl.tracking.run_folder import open_run as open_path
 
 CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
 
@@ -36,7 +36,7 @@ def finish(folder):
 
 def open_in_another_process(runs, config=CONFIG):
     code = (
-        "from kravl.record import folder_of, open_run\n"
+        "from kravl.tracking.run_folder import folder_of, open_run\n"
         f"with open_run(folder_of({str(runs)!r}, 'name', 1, {config!r}), False) as folder: print(folder.path.name)"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

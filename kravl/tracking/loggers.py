@@ -1,4 +1,4 @@
-"""Where a run's metrics go while it lasts: Weights & Biases, CSV files or nowhere (metrics.json is apart from it)."""
+"""Where a run's numbers go while it trains and at its end: Weights & Biases, CSV files or nowhere."""
 
 import csv
 import os
@@ -13,11 +13,14 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kravl.runtime.errors import unknown
-from kravl.wandb_logger import SafeWandbLogger, start_wandb
+from kravl.tracking.wandb_run import SafeWandbLogger, start_wandb
 
 KINDS = ("none", "wandb", "csv")
 TAG_LENGTH = 64  # characters; W&B refuses longer ones
 THUMBNAIL = 256  # pixels of the longer side
+TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
+ID, OOD = "test/accuracy", "ood_mean"
+Rows = Sequence[Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,6 @@ class Identity:
         """Each part by itself."""
         parts = (self.backbone, self.method, self.dataset, self.amount, f"seed{self.seed}")
         return [part[:TAG_LENGTH] for part in parts]
-
-
-TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
 
 
 def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str, Any]) -> TrainerLogger:
@@ -128,3 +128,42 @@ def _thumbnail(image: Image) -> wandb.Image:
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return wandb.Image(small)
+
+
+@rank_zero_only
+def log_result(
+    logger: TrainerLogger, record: Mapping[str, Any], cost: Mapping[str, Any], details: Mapping[str, Any]
+) -> None:
+    """Everything that a report or `kravl.dashboard` reads; nothing for another logger than W&B.
+
+    The summary gets ``record`` (as metrics.json, its config apart) and ``cost`` (as cost.json), so that W&B's folder
+    alone makes a report; the history ``wise_ft/*`` by alpha and ``calibration/*`` by confidence, both on ``test``.
+    """
+    if not isinstance(logger, SafeWandbLogger):
+        return
+    numbers = {name: value for name, value in cost.items() if isinstance(value, int | float)}
+    if (rank := record["effective_rank"].get("mean")) is not None:
+        numbers["effective_rank"] = rank
+    whole = {key: value for key, value in record.items() if key != "config"}
+    logger.attempt(lambda: logger.experiment.summary.update({**numbers, "record": whole, "cost": dict(cost)}))
+    ends = [{"alpha": 0.0, **record["zero_shot"]}] if record["zero_shot"] else []
+    curve = [*ends, *record["wise_ft"], {"alpha": 1.0, **record["metrics"]}]
+    _line(logger, "wise_ft", "alpha", [{key: point.get(key) for key in ("alpha", ID, OOD)} for point in curve])
+    bins = details["reliability"]["adapted"]["test"]
+    _line(logger, "calibration", "confidence", [{"confidence": sure, "accuracy": right} for _, sure, right in bins])
+    counts = zip(details["class_names"], details["images"], details["hits"]["adapted"], strict=True)
+    rows = [[name, images, hits / images] for name, images, hits in counts if images]
+    columns: list[str | int] = ["class", "images", "recall"]
+    logger.attempt(lambda: logger.experiment.log({"classes/test": wandb.Table(columns=columns, data=rows)}))
+
+
+def _line(logger: SafeWandbLogger, group: str, axis: str, rows: Rows) -> None:
+    """One line of history per row, each of its numbers drawn against that of ``axis``."""
+
+    def add() -> None:
+        for name in rows[0]:
+            logger.experiment.define_metric(f"{group}/{name}", step_metric=f"{group}/{axis}", step_sync=True)
+        for row in rows:
+            logger.experiment.log({f"{group}/{name}": value for name, value in row.items() if value is not None})
+
+    logger.attempt(add)

@@ -7,7 +7,7 @@ import pytest
 import wandb
 from wandb_records import FAKE_KEY, isolate
 
-from kravl import wandb_mode
+from kravl.tracking import wandb_run
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_a_netrc_without_the_host_is_no_key(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "netrc").write_text(netrc)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
-    assert wandb_mode.obstacle() == "no API key for http://127.0.0.1:9"
+    assert wandb_run.obstacle() == "no API key for http://127.0.0.1:9"
 
 
 def test_a_key_in_netrc_for_the_api_host_serves_the_default_host(
@@ -31,7 +31,7 @@ def test_a_key_in_netrc_for_the_api_host_serves_the_default_host(
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {FAKE_KEY}\n")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens
 
-    assert wandb_mode.obstacle() == f"{wandb.Settings().base_url} does not answer"
+    assert wandb_run.obstacle() == f"{wandb.Settings().base_url} does not answer"
 
 
 def test_a_key_in_netrc_is_found_and_an_unreachable_host_is_said(
@@ -40,4 +40,4 @@ def test_a_key_in_netrc_is_found_and_an_unreachable_host_is_said(
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9 login user password {FAKE_KEY}\n")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
-    assert wandb_mode.obstacle() == "http://127.0.0.1:9 does not answer"
+    assert wandb_run.obstacle() == "http://127.0.0.1:9 does not answer"

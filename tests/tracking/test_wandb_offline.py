@@ -12,9 +12,8 @@ from run_records import accuracies, record
 from wandb_records import IDENTITY, isolate
 
 from kravl.aggregate import read_runs
-from kravl.tracking import close_logger, make_logger
-from kravl.wandb_files import BLOCK, read_offline
-from kravl.wandb_results import log_result
+from kravl.tracking.loggers import close_logger, log_result, make_logger
+from kravl.tracking.wandb_offline import BLOCK, read_offline
 
 DETAILS = {"reliability": {"adapted": {"test": [[1, 0.5, 1.0]]}}, "class_names": ["a"], "images": [1],
            "hits": {"adapted": [1]}}  # fmt: skip

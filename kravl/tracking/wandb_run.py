@@ -1,13 +1,19 @@
-"""A Weights & Biases run that never asks, never hangs and never stops training (https://docs.wandb.ai/ref/python)."""
+"""A W&B run that never blocks training, nor asks anything: online where W&B answers, else offline."""
 
+import http.client
 import logging
+import netrc
 import os
 import re
 import secrets
 import shlex
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
@@ -16,8 +22,10 @@ from torch import Tensor
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from kravl.runtime.errors import first_line
-from kravl.wandb_mode import obstacle
 
+KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+PROBE_SECONDS = 2.0
+QUESTION = b'{"query": "{ __typename }"}'
 log = logging.getLogger(__name__)
 FAILURES = (wandb.Error, OSError, HandleAbandonedError, MailboxClosedError)  # the last two: its process has died
 SETTINGS: dict[str, Any] = {
@@ -30,6 +38,49 @@ SETTINGS: dict[str, Any] = {
     "silent": True,
     "x_disable_meta": True,  # it would store the command line
 }
+
+
+def obstacle() -> str | None:
+    """Why W&B cannot be online, or None."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return f"WANDB_MODE={os.environ['WANDB_MODE']}"
+    host = wandb.setup().settings.base_url
+    # a key saved for the API's own name serves the default host, whatever that is called in this release
+    machines = [urlsplit(host).netloc, *(["api.wandb.ai"] if host == wandb.Settings().base_url else [])]
+    if not (any(map(os.environ.get, KEYS)) or any(map(_key_in_netrc, machines))):
+        return f"no API key for {host}"
+    return None if _answers(host) else f"{host} does not answer"
+
+
+def _key_in_netrc(machine: str) -> bool:
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if file and netrc.netrc(Path(file).expanduser()).authenticators(machine):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _answers(url: str) -> bool:
+    """Whether W&B's API answers below status 500 in time; in a thread, as name resolution knows no timeout."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            # of a server whose pages are there and whose API fails, wandb.init would wait for its whole timeout
+            with urllib.request.urlopen(f"{url}/graphql", QUESTION, PROBE_SECONDS):
+                answers.append(True)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code < http.client.INTERNAL_SERVER_ERROR)
+            error.close()
+        except (OSError, http.client.HTTPException, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers == [True]
 
 
 class SafeWandbLogger(WandbLogger):

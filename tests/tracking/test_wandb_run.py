@@ -15,8 +15,8 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger
 from wandb_records import FAKE_KEY, IDENTITY, history, isolate
 
-from kravl.tracking import close_logger, log_summary, make_logger
-from kravl.wandb_logger import SafeWandbLogger
+from kravl.tracking.loggers import close_logger, log_summary, make_logger
+from kravl.tracking.wandb_run import SafeWandbLogger
 
 
 @pytest.fixture(autouse=True)

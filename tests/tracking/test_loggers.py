@@ -11,7 +11,15 @@ from PIL import Image
 from wandb_records import IDENTITY, history, isolate, records, stored_files
 
 from kravl.runtime.errors import InputError
-from kravl.tracking import Identity, close_logger, log_artifact, log_histograms, log_samples, log_summary, make_logger
+from kravl.tracking.loggers import (
+    Identity,
+    close_logger,
+    log_artifact,
+    log_histograms,
+    log_samples,
+    log_summary,
+    make_logger,
+)
 
 
 @pytest.fixture(autouse=True)
