@@ -6,7 +6,7 @@ python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=corruptions 
 
 from typing import Any
 
-from kravl.cli import main
+from kravl.cli.main import main
 
 
 def evaluate(cfg: Any) -> object:

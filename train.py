@@ -7,7 +7,7 @@ python train.py --help
 
 from typing import Any
 
-from kravl.cli import main
+from kravl.cli.main import main
 
 
 def train(cfg: Any) -> object:

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kravl.cli import main
-from kravl.config import CONFIGS
+from kravl.cli.main import main
+from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
 
@@ -84,7 +84,7 @@ def make_grid(cfg: Any) -> Any:
     from kravl.adapters.base import Adapter
     from kravl.approximation.study import Goal, Grid, Method
     from kravl.approximation.target import Target
-    from kravl.build import build
+    from kravl.config.instantiate import build
 
     if len(cfg.shape) != 2 or min(cfg.shape) < 1:
         raise InputError(f"shape={list(cfg.shape)} is no matrix; give shape=[out,in]")

@@ -13,8 +13,8 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.inject import inject
 from kravl.adapters.set import AdapterSet
 from kravl.backbones.classifier import Classifier
-from kravl.build import build
-from kravl.config import Config, Evaluation
+from kravl.config.instantiate import build
+from kravl.config.schema import Config, Evaluation
 from kravl.data.class_half import chosen_classes
 from kravl.data.class_list import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan

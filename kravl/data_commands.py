@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kravl.config import Config
+from kravl.config.schema import Config
 from kravl.data import catalog
 from kravl.named_source import compose_run, data_sets, images_by_split, open_source, split_file_source
 from kravl.runtime.errors import unknown

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts
 from kravl.checkpoint import latest
-from kravl.config import Config
+from kravl.config.schema import Config
 from kravl.features import image_features
 from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.runtime.errors import InputError

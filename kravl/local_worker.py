@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kravl.config import register
+from kravl.config.compose import register
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
 from kravl.runtime.signals import EXIT_RESUMABLE

@@ -7,9 +7,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kravl.build import build
-from kravl.cli import CHECKED_WHEN_BUILT, check
-from kravl.config import CONFIGS, Config, register
+from kravl.config.compose import CHECKED_WHEN_BUILT, check, register
+from kravl.config.instantiate import build
+from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
 from kravl.data.split_file import SplitFile

@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kravl.cli import NO_ROOM, check
-from kravl.config import CONFIGS, register
+from kravl.cli.main import NO_ROOM
+from kravl.config.compose import check, register
+from kravl.config.schema import CONFIGS
 from kravl.local_runs import train_all
 from kravl.local_worker import LOG
 from kravl.runtime.errors import InputError

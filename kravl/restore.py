@@ -8,8 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kravl.adapters.store import load_adapters
 from kravl.assemble import Parts, assemble
-from kravl.config import Config
-from kravl.interpolations import refuse_foreign
+from kravl.config.schema import Config
+from kravl.config.untrusted import refuse_foreign
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_yaml
 from kravl.tracking.run_folder import RunFolder

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kravl.assemble import Parts, amount
-from kravl.config import Config
+from kravl.config.schema import Config
 from kravl.evaluation import Results, summary
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance

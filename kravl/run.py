@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from kravl.adapters.diagnosis import Diagnosis
 from kravl.assemble import Parts, assemble, plain
-from kravl.config import Config
+from kravl.config.schema import Config
 from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.diagnostics import SpectrumMonitor

@@ -7,7 +7,7 @@ from pytorch_lightning import Trainer
 from rich.console import Console
 
 from kravl.assemble import Parts
-from kravl.config import EvaluateConfig
+from kravl.config.schema import EvaluateConfig
 from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.ending import ending_well

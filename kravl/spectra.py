@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kravl.cli import main
+from kravl.cli.main import main
 from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded

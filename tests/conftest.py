@@ -16,7 +16,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tiny_run import TINY, VIT
 
-from kravl.config import CONFIGS, register
+from kravl.config.compose import register
+from kravl.config.schema import CONFIGS
 
 ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
 LONGEST = ("test_run.py", "test_runs.py", "test_quickstart.py", "test_study.py", "test_adaptation.py")

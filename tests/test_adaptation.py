@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from kravl.backbones.tiny import WEIGHTS
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.restore import restore, saved_config
 from kravl.run import train
 from kravl.run_evaluation import evaluate_run

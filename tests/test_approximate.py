@@ -11,8 +11,8 @@ from PIL import Image
 
 from kravl.approximate import approximate, fit_settings, make_grid
 from kravl.approximation.study import plan
-from kravl.cli import check
-from kravl.config import CONFIGS
+from kravl.config.compose import check
+from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 
 GRID = ("targets=[gaussian,rank_one]", "methods=[kra,lora,full]", "shape=[20,16]", "budgets=[1,2]", "seeds=[1,2]")

@@ -18,7 +18,7 @@ from tiny_run import CLIP, TINY
 from wandb_records import FAKE_KEY, isolate, records
 
 from kravl.aggregate import read_runs
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.dashboard import main
 from kravl.run import train
 

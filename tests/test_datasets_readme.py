@@ -13,8 +13,8 @@ from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.assemble import assemble
-from kravl.cli import check
-from kravl.config import CONFIGS
+from kravl.config.compose import check
+from kravl.config.schema import CONFIGS
 from kravl.run import train
 
 TEXT = (Path(__file__).parents[1] / "datasets/README.md").read_text()

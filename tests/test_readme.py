@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kravl.cli import _as_methods, check
-from kravl.config import register
+from kravl.cli.main import _as_methods
+from kravl.config.compose import check, register
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

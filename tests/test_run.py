@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tiny_run import CLIP, VIT
 
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.run import train
 from kravl.run_evaluation import evaluate_run
 from kravl.runtime.errors import InputError

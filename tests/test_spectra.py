@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.restore import saved_config
 from kravl.run import train
 from kravl.runtime.errors import InputError

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_run import CLIP
 from torch import distributed, multiprocessing
 
-from kravl.config import register
+from kravl.config.compose import register
 from kravl.run import train
 from kravl.sharding import ShardedStrategy
 

@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_dir
 from rich.progress import track
 
 from kravl.assemble import plain
-from kravl.config import CONFIGS, register
+from kravl.config.compose import register
+from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
 from kravl.data.openmoji import Pictograms
 from kravl.local_runs import train_all

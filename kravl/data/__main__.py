@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl import data_commands
-from kravl.cli import EXIT_INPUT, NO_ROOM
+from kravl.cli.main import EXIT_INPUT, NO_ROOM
 from kravl.runtime.errors import InputError
 
 EXIT_STOPPED = 130

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, cast
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from kravl.cli import as_keys, compose_checked
-from kravl.config import CONFIGS, register
+from kravl.config.compose import as_keys, compose_checked, register
+from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.schema import Study
 from kravl.tracking.run_folder import folder_of, place_of

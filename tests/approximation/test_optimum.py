@@ -16,8 +16,8 @@ from kravl.approximation.fit import FitSettings, fit
 from kravl.approximation.measure import frobenius_error
 from kravl.approximation.optimum import optimum
 from kravl.approximation.target import Target, draw
-from kravl.build import build
-from kravl.config import CONFIGS
+from kravl.config.instantiate import build
+from kravl.config.schema import CONFIGS
 
 SETTINGS = FitSettings(250, 0.05, "cosine", 0.0, 1.0, True)
 METHODS = {

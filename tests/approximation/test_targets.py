@@ -14,8 +14,8 @@ from kravl.approximation.stored import Delta, Pretrained
 from kravl.approximation.structured import BlockDiagonal, Kronecker
 from kravl.approximation.target import Target, draw
 from kravl.approximation.wave import Sinusoids
-from kravl.build import build
-from kravl.config import CONFIGS
+from kravl.config.instantiate import build
+from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 
 FILES = sorted((CONFIGS / "target").glob("*.yaml"))

@@ -14,7 +14,7 @@ from kravl.adapters.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.runtime.errors import InputError
 

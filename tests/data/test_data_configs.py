@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from kravl.build import build
-from kravl.config import CONFIGS
+from kravl.config.instantiate import build
+from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.evaluation_set import match_classes
 from kravl.data.imagenet import wordnet_classes

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from kravl.assemble import evaluation_sources, plain
-from kravl.build import build
-from kravl.config import CONFIGS
+from kravl.config.instantiate import build
+from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.openmoji import Pictograms
 from kravl.data.source import Source

@@ -18,7 +18,7 @@ TARGETS = (
     "logging.os.system",
     "kravl.runtime.lock.os.system",
     "kravl.data.images.Path",
-    "kravl.build.importlib.import_module",
+    "kravl.config.instantiate.importlib.import_module",
     "kravl.adapters.kra.KRAdapter.__init__.__globals__",
     "kravl/../os.system",
     "their_package.Adapter",

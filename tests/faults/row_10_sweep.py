@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.config import CONFIGS
+from kravl.config.schema import CONFIGS
 from kravl.local_runs import train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 

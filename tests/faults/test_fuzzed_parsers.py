@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.interpolations import refuse_foreign
+from kravl.config.untrusted import refuse_foreign
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import parse_yaml
 

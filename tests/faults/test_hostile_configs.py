@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
 from kravl.assemble import assemble
-from kravl.cli import check
-from kravl.config import CONFIGS, register
+from kravl.config.compose import check, register
+from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.acquire import acquire
 from kravl.data.remote_file import remote_files
@@ -39,7 +39,7 @@ class Stranger:
         self.configs, self.cards = folder / "configs", folder / "cards"
         shutil.copytree(CONFIGS, self.configs)
         write(folder / "data/glyphs", "AB")
-        patch.setattr("kravl.cli.CONFIGS", self.configs)
+        patch.setattr("kravl.config.compose.CONFIGS", self.configs)
         patch.setattr(catalog, "folder", lambda: self.cards)
         patch.setenv("FAKE_API_KEY", FAKE)
         patch.chdir(folder)

@@ -16,8 +16,8 @@ from letters import write
 from tiny_run import TINY, VIT
 from wandb_records import isolate
 
-from kravl.cli import main
-from kravl.config import EvaluateConfig
+from kravl.cli.main import main
+from kravl.config.schema import EvaluateConfig
 from kravl.report import main as report
 from kravl.run import train
 from kravl.run_evaluation import evaluate_run

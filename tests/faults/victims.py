@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from tiny_run import CLIP, TINY
 
 from kravl.checkpoint import damage, newest_first
-from kravl.config import CONFIGS, register
+from kravl.config.compose import register
+from kravl.config.schema import CONFIGS
 
 TESTS = Path(__file__).parents[1]
 FILES = ("adapter.safetensors", "metrics.json", "spectra.safetensors")

@@ -10,7 +10,8 @@ import yaml
 from rehearsal import model
 from rehearsal.sets import FOLDERS
 
-from kravl.config import CONFIGS, methods
+from kravl.config.compose import methods
+from kravl.config.schema import CONFIGS
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "experiments/studies"

@@ -10,7 +10,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from rehearsal import measures, model, pictures, sets
 
-from kravl.config import CONFIGS, register
+from kravl.config.compose import register
+from kravl.config.schema import CONFIGS
 from kravl.run import train
 
 START = 1e9  # bytes of a process before it has data

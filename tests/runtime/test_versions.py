@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kravl.assemble import assemble
-from kravl.cli import check
-from kravl.config import Config
+from kravl.config.compose import check
+from kravl.config.schema import Config
 from kravl.runtime.errors import SAFE, InputError, require_safe_versions
 
 

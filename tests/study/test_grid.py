@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kravl.cli import as_keys
-from kravl.config import CONFIGS
+from kravl.config.compose import as_keys
+from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.commands import commands
 from kravl.study.grid import plan

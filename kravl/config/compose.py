@@ -1,15 +1,13 @@
-"""The entry points' frame: explain a mistyped command line in one line, then let Hydra run the task."""
+"""Compose and check a command line; Hydra's errors in one line, with the nearest legal name."""
 
-import errno
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import product
 from typing import Any
 
-import hydra
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,65 +15,63 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.chosen_files import check_composed, check_files
-from kravl.config import CONFIGS, experiments, methods, register
-from kravl.interpolations import refuse_foreign
-from kravl.runtime.errors import InputError, first_line, printable, require_safe_versions, unknown
+from kravl.config.schema import CONFIGS, ApproximateConfig, Config, EvaluateConfig, SpectraConfig
+from kravl.config.untrusted import check_composed, check_files, refuse_foreign
+from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
-EXIT_INPUT = 2
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+SHOTS = (1, 2, 4, 8, 16)
 # the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
 CHECKED_WHEN_BUILT = ("trainer.", "loading.", "adapter.", "data.source.", "backbone.build.", "variants.")
 EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}  # plugin's file
-NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
-def main(config_name: str, task: Callable[[Any], object]) -> None:
-    """Run ``task`` on the config ``config_name`` as the command line changes it; a user's mistake exits with 2."""
-    sys.argv[1:] = as_keys(_as_methods(sys.argv[1:]))
-    arguments = get_args_parser().parse_args()
-    register(name for a in arguments.overrides if a.startswith("experiment=") for name in a[11:].split(","))
-    try:
-        if not set(NOT_A_RUN) & set(sys.argv):
-            check(arguments.overrides, config_name, arguments.multirun)
-    except InputError as error:
-        sys.exit(_report(error))
+def methods() -> list[str]:
+    """The names of the shipped methods: an adapter, or what else trains, with its fixed hyper-parameters."""
+    return _names("method")
 
-    def run(cfg: Any) -> object:
-        try:
-            return task(cfg)
-        except InputError as error:
-            sys.exit(_report(error))
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
 
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
+def experiments() -> list[str]:
+    """The names of the shipped experiment files, and of every combination of a backbone, a method and 1 to 16 shots."""
+    grid = product(_names("backbone"), _names("method"), SHOTS)
+    return _names("experiment") + [f"{backbone}_{method}_{shots}shot" for backbone, method, shots in grid]
+
+
+def register(wanted: Iterable[str] = ()) -> None:
+    """Tell Hydra the schemas, and those of the ``wanted`` experiments that are a ``<backbone>_<method>_<shots>shot``.
+
+    Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
+    """
+    OmegaConf.register_new_resolver("images", _images, replace=True)
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=Config)
+    store.store(name="evaluate_schema", node=EvaluateConfig)
+    store.store(name="approximate_schema", node=ApproximateConfig)
+    store.store(name="spectra_schema", node=SpectraConfig)
+    for name in wanted:
+        for backbone, method in product(_names("backbone"), _names("method")):
+            if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
+                choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
+                defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
+                # follows what the command line changes
+                label = "${backbone.name}_${label}_${images:${shots},${fraction}}"
+                node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
+                store.store(group="experiment", name=name, package="_global_", node=node)
+
+
+def _images(shots: int | None, fraction: float | None) -> str:
+    """How many images a run trains on, as its name says it: 16shot, fraction0.5 or all."""
+    if shots is not None:
+        return f"{shots}shot"
+    return "all" if fraction is None else f"fraction{fraction}"
+
+
+def _names(group: str) -> list[str]:
+    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
 
 
 def as_keys(arguments: Sequence[str]) -> list[str]:
     """Settings as Hydra takes them: an argument of a class may be given whether the YAML lists it or not."""
     return [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in arguments]
-
-
-def _as_methods(arguments: Sequence[str]) -> list[str]:
-    """``adapter=lora`` alone as ``method=lora``: its own learning rate, and its own name in folders and tables."""
-    if any(a.startswith("method=") for a in arguments):
-        return list(arguments)
-    changed = []
-    for argument in arguments:
-        key, _, names = argument.partition("=")
-        if key == "adapter" and set(names.split(",")) <= set(methods()):
-            changed.append(f"method={names}")
-        else:
-            changed += [argument, "method=custom"] if key == "adapter" else [argument]
-    return changed
-
-
-def _report(error: InputError) -> int:
-    print(f"error: {printable(error)}", file=sys.stderr)
-    return EXIT_INPUT
 
 
 def check(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:

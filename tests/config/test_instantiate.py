@@ -7,7 +7,7 @@ import pytest
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.kra import KRAdapter
-from kravl.build import build, resolve
+from kravl.config.instantiate import build, resolve
 from kravl.data.source import Source
 from kravl.runtime.errors import InputError
 
@@ -46,7 +46,7 @@ def test_a_foreign_object_is_not_reached_through_a_module_of_ours(target):
 
 def test_an_alias_of_a_foreign_class_is_refused():
     # kravl.tracking.run_folder imports pathlib.Path, whose write_text would do what a config says
-    with pytest.raises(InputError, match=r"unknown object in kravl\.record 'Path'"):
+    with pytest.raises(InputError, match=r"unknown object in kravl\.tracking\.run_folder 'Path'"):
         resolve({"_target_": "kravl.tracking.run_folder.Path"}, object)
 
 

@@ -1,20 +1,13 @@
-"""The schema of a run and of an evaluation: the only list of knobs. A key that is not here is refused."""
+"""The schema of every command: the only list of knobs. A key that is not here is refused."""
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING, OmegaConf
+from omegaconf import II, MISSING
 
-from kravl.analysis_config import ApproximateConfig, SpectraConfig
-
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
-SHOTS = (1, 2, 4, 8, 16)
 CACHE = "${oc.env:XDG_CACHE_HOME,'~/.cache'}/kravl"
 
 
@@ -122,45 +115,35 @@ class EvaluateConfig:
     plugins: list[str] = field(default_factory=list)
 
 
-def methods() -> list[str]:
-    """The names of the shipped methods: an adapter, or what else trains, with its fixed hyper-parameters."""
-    return _names("method")
+@dataclass
+class Fit:
+    steps: int = 500
+    lr: float = 0.05  # of AdamW, at its peak
+    schedule: str = "cosine"  # cosine | constant
+    weight_decay: float = 0.0
+    scale: float | None = 1.0  # multiplier of every method's update; null: each adapter's own
+    normalise: bool = True  # fit the target at a root mean square of 1, so that one rate suits all
 
 
-def experiments() -> list[str]:
-    """The names of the shipped experiment files, and of every combination of a backbone, a method and 1 to 16 shots."""
-    grid = product(_names("backbone"), _names("method"), SHOTS)
-    return _names("experiment") + [f"{backbone}_{method}_{shots}shot" for backbone, method, shots in grid]
+@dataclass
+class ApproximateConfig:
+    targets: list[str] = field(default_factory=list)  # files of configs/target, or names of variants
+    methods: list[str] = field(default_factory=list)  # files of configs/adapter, or names of variants; empty: all files
+    variants: dict[str, Any] = field(default_factory=dict)  # name: {of: a file's name, and the settings that change}
+    shape: list[int] = field(default_factory=lambda: [256, 256])  # out, in
+    budgets: list[float] = field(default_factory=lambda: [1.0])  # multiples of KRAdapter's count; []: methods as given
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # of the target, the factors and the frozen bases
+    fit: Fit = field(default_factory=Fit)
+    device: str = "cpu"  # cpu | cuda | cuda:1
+    name: str = MISSING
+    out: str = "runs/approximation/${name}"  # folder; a study that was interrupted goes on there
+    overwrite: bool = False  # fit again what is in the folder
+    plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
 
 
-def register(wanted: Iterable[str] = ()) -> None:
-    """Tell Hydra the schemas, and those of the ``wanted`` experiments that are a ``<backbone>_<method>_<shots>shot``.
-
-    Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
-    """
-    OmegaConf.register_new_resolver("images", _images, replace=True)
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=Config)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="approximate_schema", node=ApproximateConfig)
-    store.store(name="spectra_schema", node=SpectraConfig)
-    for name in wanted:
-        for backbone, method in product(_names("backbone"), _names("method")):
-            if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
-                choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
-                defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                # follows what the command line changes
-                label = "${backbone.name}_${label}_${images:${shots},${fraction}}"
-                node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
-                store.store(group="experiment", name=name, package="_global_", node=node)
-
-
-def _images(shots: int | None, fraction: float | None) -> str:
-    """How many images a run trains on, as its name says it: 16shot, fraction0.5 or all."""
-    if shots is not None:
-        return f"{shots}shot"
-    return "all" if fraction is None else f"fraction{fraction}"
-
-
-def _names(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
+@dataclass
+class SpectraConfig:
+    run: Any = MISSING  # folder of a finished run, or the beginning of its name; several as run=[a,b]
+    out: str | None = None  # folder for figures; null: `spectra` in the first run's folder
+    exact: bool = False  # singular values at the end by a decomposition in double precision, whatever was recorded
+    plugins: list[str] = field(default_factory=list)

@@ -1,7 +1,8 @@
-"""The config files that a command line chooses, read as data before Hydra composes them.
+"""What a config file may say, read as data before Hydra composes it.
 
-Hydra itself copies each YAML alias, resolves environment variables, and takes its own settings (loggers, launchers,
-variables of the environment) from any file. Those may make objects, so they are left to the command line.
+A config may refer to its own settings and to environment variables that name a folder. Hydra itself copies each YAML
+alias, resolves environment variables, and takes its own settings (loggers, launchers, variables of the environment)
+from any file. Those may make objects, so they are left to the command line.
 """
 
 import re
@@ -12,14 +13,52 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from kravl.config import CACHE
-from kravl.interpolations import refuse_foreign
+from kravl.config.schema import CACHE
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import read_yaml
 
+# innermost first: what is understood is replaced by a letter until nothing is left to replace
+REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
+IMAGES = re.compile(r"\$\{\s*images\s*:[^${}]*\}")
+# a variable such as SCRATCH_DIR, and never one that may hold a key
+FOLDER = re.compile(
+    r"\$\{\s*oc\.env\s*:\s*(?:\w*_)?(?:HOME|DIR|ROOT|PATH|DATA|SCRATCH|WORK|CACHE|TMP)\s*(?:,[^${}]*)?\}"
+)
+SHOWN = 80
 OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
 NAMES = ("name", "method", "backbone.name", "data.name", "evaluation.name")
 HEADER = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+
+
+def refuse_foreign(tree: Any, what: str) -> None:
+    """Check every text of ``tree``, a config that is not resolved; ``what`` is what errors call it.
+
+    Raises:
+        InputError: an interpolation that reads anything but settings and folders, with its key.
+    """
+    for key, text in _texts(tree):
+        left = text
+        while left != (left := IMAGES.sub("x", FOLDER.sub("x", REFERENCE.sub("x", left)))):
+            pass
+        if "${" in left:
+            raise InputError(
+                f"{what}: {key or 'a value'} is {text[:SHOWN]!r}; a config may refer to its own settings and to "
+                "environment variables that name a folder (…HOME, …DIR, …ROOT), such as ${oc.env:DATA_ROOT}"
+            )
+
+
+def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and text of each string below ``tree``, the names of keys included."""
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            place = f"{key}.{name}" if key else str(name)
+            yield place[:SHOWN], str(name)
+            yield from _texts(value, place)
+    elif isinstance(tree, list | tuple):
+        for position, value in enumerate(tree):
+            yield from _texts(value, f"{key}[{position}]")
 
 
 def check_files(overrides: Sequence[Override], folder: Path) -> None:

@@ -15,8 +15,9 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.sites import select_sites
 from kravl.assemble import plain
 from kravl.backbones.classifier import Classifier
-from kravl.build import build, resolve
-from kravl.config import CONFIGS, EvaluateConfig, register
+from kravl.config.compose import register
+from kravl.config.instantiate import build, resolve
+from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
 from kravl.trainer import make_trainer
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kravl.cli import _as_methods, check
-from kravl.config import experiments, register
+from kravl.cli.main import _as_methods
+from kravl.config.compose import check, experiments, register
 from kravl.runtime.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 TYPOS = {
     "a key": ("optim.lrr=1", "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
@@ -65,7 +65,7 @@ def test_a_config_file_cannot_allow_another_package(tmp_path, monkeypatch):
     copy = tmp_path / "configs"
     shutil.copytree(ROOT / "configs", copy)
     (copy / "experiment/theirs.yaml").write_text("# @package _global_\nplugins: [theirs]\nname: theirs\n")
-    monkeypatch.setattr("kravl.cli.CONFIGS", copy)
+    monkeypatch.setattr("kravl.config.compose.CONFIGS", copy)
 
     with pytest.raises(InputError, match=r"a config file allows plugins=\['theirs'\]; only the command line may"):
         check(["experiment=theirs"], "train")
@@ -107,7 +107,7 @@ def test_help_tells_what_to_type():
 def test_a_registered_experiment_composes_to_what_its_name_says():
     from hydra import compose, initialize_config_dir
 
-    from kravl.config import CONFIGS
+    from kravl.config.schema import CONFIGS
 
     register(["clip_vitl14_randlora_4shot"])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -130,7 +130,7 @@ def test_a_registered_experiment_composes_to_what_its_name_says():
 def test_a_run_is_named_by_how_many_images_it_trains_on(overrides: list[str], name: str) -> None:
     from hydra import compose, initialize_config_dir
 
-    from kravl.config import CONFIGS
+    from kravl.config.schema import CONFIGS
 
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):

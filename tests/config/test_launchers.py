@@ -12,13 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.cli import check
-from kravl.config import CONFIGS
+from kravl.config.compose import check
+from kravl.config.schema import CONFIGS
 from kravl.objective import check_objective, objective
 from kravl.run import train
 from kravl.runtime.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGINS = {"local": "joblib_launcher", "slurm": "submitit_launcher", "submitit": "submitit_launcher"}
 
 

@@ -1,0 +1,1 @@
+"""Every knob: composed, checked and made into objects."""
