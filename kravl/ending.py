@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from kravl.checkpoint import CheckpointError
-from kravl.learner import DivergedError
 from kravl.runtime.errors import first_line
 from kravl.runtime.microbatch import OutOfMemory, ran_out
 from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening
+from kravl.training.checkpoint import CheckpointError
+from kravl.training.learner import DivergedError
 
 log = logging.getLogger(__name__)
 KEPT = "what has been trained is kept: run the same command again"

@@ -11,15 +11,16 @@ from pytorch_lightning import Trainer
 
 from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts
-from kravl.checkpoint import latest
 from kravl.config.schema import Config
 from kravl.features import image_features
-from kravl.learner import DivergedError, Learner, OptimSettings
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.microbatch import OutOfMemory, ran_out
 from kravl.runtime.profiler import Phases
 from kravl.tracking.run_folder import RunFolder, settings_sha256
+from kravl.training.checkpoint import latest
+from kravl.training.learner import DivergedError, Learner
+from kravl.training.optim import OptimSettings
 
 log = logging.getLogger(__name__)
 LISTED = 8

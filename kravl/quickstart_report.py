@@ -19,8 +19,8 @@ from kravl.restore import saved_config
 from kravl.runtime.files import write_whole
 from kravl.spectra_report import mean_decay
 from kravl.tables import Table, heading, markdown_rows, table, write_csv
-from kravl.trace import SPECTRA_FILE, read_trace
 from kravl.tracking.run_folder import RunFolder
+from kravl.training.spectrum_monitor import SPECTRA_FILE, read_trace
 
 SHOWN = 10  # test pictures a style
 TILE = 72  # pixels

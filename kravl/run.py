@@ -12,11 +12,9 @@ from kravl.assemble import Parts, assemble, plain
 from kravl.config.schema import Config
 from kravl.curve_points import curve_points
 from kravl.details import write_details
-from kravl.diagnostics import SpectrumMonitor
 from kravl.ending import ending_well
 from kravl.evaluation import IN_DOMAIN
 from kravl.fitting import Training, ended_training, fit, keep_training, load_training
-from kravl.learning_curve import LearningCurve
 from kravl.objective import check_objective
 from kravl.predictions import Predictions
 from kravl.result import cost, describe, precisions, scores
@@ -25,7 +23,6 @@ from kravl.run_evaluation import Curve, evaluate
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.files import write_whole
 from kravl.runtime.profiler import Phases
-from kravl.trace import SPECTRA_FILE, Trace
 from kravl.tracking.loggers import (
     Identity,
     TrainerLogger,
@@ -38,7 +35,9 @@ from kravl.tracking.loggers import (
     make_logger,
 )
 from kravl.tracking.run_folder import RunFolder, folder_of, identity, open_run, settings_sha256, without_home
-from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
+from kravl.training.callbacks import Checkpoints, LearningCurve
+from kravl.training.spectrum_monitor import SPECTRA_FILE, SpectrumMonitor, Trace
+from kravl.training.trainer import check_settings, limits, make_trainer
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32

@@ -17,7 +17,8 @@ from kravl.restore import restore, saved_config
 from kravl.result import scores
 from kravl.runtime.errors import require_name
 from kravl.tracking.run_folder import find_run, provenance
-from kravl.trainer import Polling, make_trainer
+from kravl.training.callbacks import Polling
+from kravl.training.trainer import make_trainer
 
 Curve = dict[float, dict[str, Predictions]]
 

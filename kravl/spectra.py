@@ -8,8 +8,8 @@ from kravl.cli.main import main
 from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded
-    from kravl.trace import Trace
     from kravl.tracking.run_folder import RunFolder
+    from kravl.training.spectrum_monitor import Trace
 
 
 def spectra(cfg: Any) -> None:
@@ -44,7 +44,7 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
     """
     from kravl.adapters.diagnosis import Diagnosis
     from kravl.restore import restore, saved_config
-    from kravl.trace import SPECTRA_FILE, Trace, read_trace
+    from kravl.training.spectrum_monitor import SPECTRA_FILE, Trace, read_trace
 
     path = folder.path / SPECTRA_FILE
     trace = read_trace(path) if path.exists() else Trace(path)

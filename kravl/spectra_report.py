@@ -22,7 +22,7 @@ from kravl.runtime.files import write_whole
 from kravl.site_place import place
 from kravl.tables import Table as Rows
 from kravl.tables import markdown_rows
-from kravl.trace import Trace
+from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side
 DASHES = {"image": "-", "text": "--"}

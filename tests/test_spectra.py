@@ -18,8 +18,8 @@ from kravl.runtime.errors import InputError
 from kravl.site_place import place
 from kravl.spectra import spectra, trace_of
 from kravl.spectra_report import mean_decay
-from kravl.trace import read_trace
 from kravl.tracking.run_folder import find_run
+from kravl.training.spectrum_monitor import read_trace
 
 
 def config(run: str | list[str], out: str) -> Any:

@@ -16,7 +16,7 @@ from torch import distributed, multiprocessing
 
 from kravl.config.compose import register
 from kravl.run import train
-from kravl.sharding import ShardedStrategy
+from kravl.training.fsdp import ShardedStrategy
 
 MODEL = Path(__file__).parent / "fixtures/tiny-clip.json"
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from kravl.trace import SPECTRA_FILE, Trace, read_trace
+from kravl.training.spectrum_monitor import SPECTRA_FILE, Trace, read_trace
 
 QUANTITIES = ("effective_rank", "stable_rank", "norm", "overlap")
 

@@ -19,7 +19,7 @@ from kravl.config.compose import register
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
-from kravl.trainer import make_trainer
+from kravl.training.trainer import make_trainer
 
 SHOTS = (1, 4, 16)
 METHODS = ("kra", "lora", "randlora", "full", "linear_probe", "zeroshot")

@@ -12,7 +12,6 @@ from safetensors.torch import save
 
 from kravl.aggregate import group_runs, read_runs
 from kravl.approximation.ledger import Ledger
-from kravl.checkpoint import SafeCheckpointIO, _sha256, latest
 from kravl.data import catalog
 from kravl.data.class_list import read_class_list
 from kravl.data.cub200 import Cub200
@@ -23,8 +22,9 @@ from kravl.data.table import Table
 from kravl.data.voc2007 import _objects
 from kravl.restore import saved_config
 from kravl.tables import table
-from kravl.trace import read_trace
 from kravl.tracking.run_folder import find_run
+from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest
+from kravl.training.spectrum_monitor import read_trace
 
 SPLIT = {"train": [["a.png", 0, "cat"], ["b.png", 1, "dog"]], "val": [], "test": [["c.png", 0, "cat"]]}
 CARD = (

@@ -51,7 +51,7 @@ def _run(folder: Path, settings: tuple[str, ...], processes: int, dies_at: int |
     folder.parent.mkdir(parents=True, exist_ok=True)
     cfg = configured(folder, *settings)
     group = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(_free_port())), ("WORLD_SIZE", str(processes))]
-    hook = None if dies_at is None else AtCall("kravl.checkpoint:_write", dies_at, Send((signal.SIGKILL,)))
+    hook = None if dies_at is None else AtCall("kravl.training.checkpoint:_write", dies_at, Send((signal.SIGKILL,)))
     started: list[Any] = []
     for rank in range(processes):
         environment = [*group, ("LOCAL_RANK", str(rank)), ("NODE_RANK", "0")] if processes > 1 else ()

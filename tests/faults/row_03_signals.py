@@ -9,12 +9,12 @@ from faults.triggers import AtCall, OwnGroup, Send
 from faults.victims import configured, differing_bits, expected_state, run, unbroken
 
 FROZEN = ("method=linear_probe", "loading.augmentation=none", "loading.eval_batch_size=4")
-STEP = "kravl.learner:Learner.training_step"
+STEP = "kravl.training.learner:Learner.training_step"
 # phase: (what is called there, at which call, settings)
 PHASES = {
     "training": (STEP, 5, ()),
     "training, signal to all processes": (STEP, 5, ("loading.num_workers=2",)),
-    "saving": ("kravl.checkpoint:_write", 4, ()),
+    "saving": ("kravl.training.checkpoint:_write", 4, ()),
     "checking images": ("kravl.data.cache:Cache.check", 3, ()),
     "encoding text": ("kravl.backbones.text_tower:CausalTextTower.encode_tree", 1, FROZEN),
     "computing features": ("kravl.features:_Pass.test_step", 2, FROZEN),

@@ -15,7 +15,7 @@ def full_when_saving(count: int, folder: Path) -> Outcome:
     failures = []
     for save, room in POINTS[:count]:
         place, log = folder / f"{save}-{room}", folder / f"{save}-{room}.log"
-        code = run(configured(place), log, AtCall("kravl.checkpoint:_write", save, FillDisk(room)))
+        code = run(configured(place), log, AtCall("kravl.training.checkpoint:_write", save, FillDisk(room)))
         state = expected_state(place)
         said = log.read_text()
         if code != 1 or "Traceback" in said or "bytes needed" not in said or "cannot write the checkpoint" not in said:

@@ -10,8 +10,8 @@ from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, Send
 from faults.victims import configured, differing_bits, run, unbroken
 
-from kravl.checkpoint import SafeCheckpointIO, damage, latest
 from kravl.runtime.errors import InputError
+from kravl.training.checkpoint import SafeCheckpointIO, damage, latest
 
 Mutate = Callable[[Path, random.Random], None]
 
@@ -19,7 +19,7 @@ Mutate = Callable[[Path, random.Random], None]
 def damaged(count: int, folder: Path) -> Outcome:
     """``count`` mutations of one file of the newest of two states; after the last of each kind the run is finished."""
     rng, failures = random.Random(0), []
-    killed = AtCall("kravl.checkpoint:_write", 8, Send((signal.SIGKILL,)))
+    killed = AtCall("kravl.training.checkpoint:_write", 8, Send((signal.SIGKILL,)))
     run(configured(folder / "killed"), folder / "killed.log", killed)
     (states,) = (folder / "killed").glob("*/*/checkpoints")
     for i in range(count):

@@ -29,7 +29,7 @@ def changed(count: int, folder: Path) -> Outcome:
     failures = []
     places = {}
     for name in ("broken", "forced"):
-        killed = AtCall("kravl.checkpoint:_write", 6, Send((signal.SIGKILL,)))
+        killed = AtCall("kravl.training.checkpoint:_write", 6, Send((signal.SIGKILL,)))
         run(configured(folder / name), folder / f"{name}.log", killed)
         (places[name],) = (folder / name).glob("*/seed*")
     for key, value in list(CHANGES.items())[:count]:

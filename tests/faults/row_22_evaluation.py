@@ -73,7 +73,7 @@ def dies_evaluating(count: int, folder: Path) -> Outcome:
     return Outcome(count, f"{count} ends, {len(failures)} trained again or different", failures)
 
 
-TRAINS = ("kravl.learner:Learner.training_step", 1, Send((signal.SIGKILL,)))
+TRAINS = ("kravl.training.learner:Learner.training_step", 1, Send((signal.SIGKILL,)))
 Reason = tuple[str, Callable[[Path], Callable[[], None]], str]
 
 

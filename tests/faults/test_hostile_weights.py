@@ -21,10 +21,10 @@ from kravl.adapters.store import load_adapters
 from kravl.approximation.stored import Delta, Pretrained
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
-from kravl.checkpoint import SafeCheckpointIO
 from kravl.data.array_set import _load
 from kravl.runtime.errors import InputError
-from kravl.trace import read_trace
+from kravl.training.checkpoint import SafeCheckpointIO
+from kravl.training.spectrum_monitor import read_trace
 
 MODEL = {"embed_dim": 8, "vision_cfg": {"layers": 1, "width": 8, "head_width": 4, "patch_size": 16, "image_size": 16}}
 TEXT = {"layers": 1, "width": 8, "heads": 2, "vocab_size": 49408, "context_length": 8}

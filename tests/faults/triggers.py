@@ -139,7 +139,7 @@ class Poison:
     def __call__(self) -> None:
         import torch
 
-        from kravl.learner import Learner
+        from kravl.training.learner import Learner
 
         original, calls = Learner.training_step, [0]
 

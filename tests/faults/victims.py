@@ -22,9 +22,9 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tiny_run import CLIP, TINY
 
-from kravl.checkpoint import damage, newest_first
 from kravl.config.compose import register
 from kravl.config.schema import CONFIGS
+from kravl.training.checkpoint import damage, newest_first
 
 TESTS = Path(__file__).parents[1]
 FILES = ("adapter.safetensors", "metrics.json", "spectra.safetensors")

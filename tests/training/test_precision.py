@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kravl.precision import chosen_precision, multiplies_bfloat16
+from kravl.training.trainer import chosen_precision, multiplies_bfloat16
 
 CPUINFO = Path("/proc/cpuinfo")
 ASK = """
-from kravl.precision import chosen_precision
+from kravl.training.trainer import chosen_precision
 print(*[chosen_precision({"precision": p, "accelerator": "cpu"}) for p in ("auto", "bf16-mixed", "16-mixed")])
 """
 

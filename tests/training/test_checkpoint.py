@@ -7,8 +7,8 @@ import pytest
 import torch
 from full_disk import full_disk
 
-from kravl.checkpoint import CheckpointError, SafeCheckpointIO, damage, latest
 from kravl.runtime.errors import InputError
+from kravl.training.checkpoint import CheckpointError, SafeCheckpointIO, damage, latest
 
 STATE = {
     "epoch": 3,

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kravl.checkpoint import SafeCheckpointIO
-from kravl.learner import Learner, OptimSettings
 from kravl.runtime.errors import InputError
-from kravl.trainer import Checkpoints, check_settings, limits, make_trainer
+from kravl.training.callbacks import Checkpoints
+from kravl.training.checkpoint import SafeCheckpointIO
+from kravl.training.learner import Learner
+from kravl.training.optim import OptimSettings
+from kravl.training.trainer import check_settings, limits, make_trainer
 
 
 class Steep(Learner):

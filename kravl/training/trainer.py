@@ -1,7 +1,8 @@
-"""Lightning's Trainer with kravl's checkpoints, progress bar and spectra; every other argument is the user's."""
+"""Lightning's Trainer with kravl's settings, precision and callbacks."""
 
 import inspect
 import logging
+import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from kravl.checkpoint import SafeCheckpointIO, newest_first
-from kravl.precision import chosen_precision
 from kravl.runtime.errors import InputError, first_line, unknown
-from kravl.runtime.signals import Interrupted, listen, poll, requested
-from kravl.sharding import ShardedStrategy
+from kravl.training.checkpoint import SafeCheckpointIO
+from kravl.training.fsdp import ShardedStrategy
 
+AUTO, HALF, SINGLE = "auto", "bf16-mixed", "32-true"
+X86 = ("x86_64", "AMD64")
+log = logging.getLogger(__name__)
 # Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -26,7 +28,6 @@ NOISE = (
     r"Precision bf16-mixed is not supported by the model summary",
     r"The number of training batches .* is smaller than the logging interval",
 )
-KEPT = 2  # checkpoints
 SHARDED = ("fsdp_", "deepspeed", "model_parallel", "xla_fsdp")
 FSDP = "fsdp"
 OURS = {
@@ -40,69 +41,35 @@ OURS = {
 }
 
 
-class Polling(Callback):
-    """Leaves an evaluation, or a pass that computes features, between two batches when asked to end."""
+def chosen_precision(settings: Mapping[str, Any]) -> Any:
+    """``precision`` of these settings of Trainer, where auto is bf16-mixed on a device that has it, else 32-true.
 
-    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        listen()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
-        poll()
-
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        poll()
-
-
-class Checkpoints(Polling):
-    """The last two states: every so many optimiser steps, at the start, at the end, and when asked to end.
-
-    All are taken after a whole optimiser step, so that no gradient is half summed up.
-
-    Args:
-        folder: gets ``step=<number>.ckpt``.
-        every: optimiser steps between two.
+    On a CPU without instructions for it a product in bfloat16 takes 40 to 500 times as long as in single precision
+    (https://github.com/pytorch/pytorch/issues/146508); who asks for that is told.
     """
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
-        self._saved = self._last = -1
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        listen()
-        self._saved = self._last = trainer.global_step
-        if not trainer.ckpt_path:
-            self._save(trainer)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step, before = trainer.global_step, self._last
-        self._last = step
-        if step == before:  # gradients are being accumulated
-            return
-        asked = requested() if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(requested(), False)
-        if asked or step % self.every == 0:
-            _count_epochs(trainer)
-            self._save(trainer)
-        if asked:
-            raise Interrupted(f"step {step}")
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self._saved:
-            self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        self._saved = trainer.global_step
-        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
-        if trainer.is_global_zero:
-            for old in newest_first(self.folder)[KEPT:]:
-                trainer.strategy.remove_checkpoint(old)
+    precision, accelerator = settings.get("precision", SINGLE), str(settings.get("accelerator", AUTO))
+    if precision == AUTO:
+        return HALF if multiplies_bfloat16(accelerator) else SINGLE
+    if str(precision).startswith("bf16") and not multiplies_bfloat16(accelerator):
+        log.warning(
+            "trainer.precision=%s: this machine has no instructions for bfloat16 and takes many times as long as with "
+            "%s; trainer.precision=%s takes what suits the machine",
+            precision,
+            SINGLE,
+            AUTO,
+        )
+    return precision
 
 
-def _count_epochs(trainer: Trainer) -> None:
-    """Of a run that went on from the end of an epoch, Lightning 2.6 counts the next one as not begun.
-
-    A state saved within it would then begin the epoch once more.
-    """
-    progress = trainer.fit_loop.epoch_progress
-    for count in (progress.current, progress.total):
-        count.ready = count.started = trainer.current_epoch + 1  # type: ignore[attr-defined]
+def multiplies_bfloat16(accelerator: str) -> bool:
+    """Whether the device that Trainer takes for ``accelerator`` (auto, cpu, gpu, ...) has instructions for it."""
+    if accelerator in (AUTO, "gpu", "cuda") and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator != "cpu" and (accelerator != AUTO or torch.backends.mps.is_available()):
+        return False
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    return platform.machine() not in X86 or torch.cpu._is_avx512_bf16_supported()  # AVX512 alone emulates it
 
 
 def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, shots: int | None) -> dict[str, int]:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kravl.learner import DivergedError, Learner, OptimSettings, derived_seed, schedule
 from kravl.runtime.errors import InputError
+from kravl.training.learner import DivergedError, Learner, derived_seed
+from kravl.training.optim import OptimSettings, schedule
 
 SETTINGS = OptimSettings(lr=1e-2, head_lr=1e-1, weight_decay=0.1, warmup_steps=0, min_lr_ratio=0.0)
 

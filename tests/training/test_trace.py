@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kravl.runtime.errors import InputError
-from kravl.trace import Trace, read_trace
+from kravl.training.spectrum_monitor import Trace, read_trace
 
 AT = {step: {"a.q": {"norm": step / 4, "overlap": 0.5}, "b": {"norm": 2.0, "overlap": 0.0}} for step in (2, 4, 6)}
 

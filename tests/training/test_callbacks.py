@@ -10,8 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kravl.learning_curve import POINTS, LearningCurve
-from kravl.trainer import Checkpoints, make_trainer
+from kravl.training.callbacks import POINTS, Checkpoints, LearningCurve
+from kravl.training.trainer import make_trainer
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 

@@ -1,4 +1,4 @@
-"""Training state without pickle: a folder of safetensors, JSON and a manifest with sha256, moved into place whole."""
+"""The state of a training as safetensors, JSON and a manifest: no pickle is written or read."""
 
 import hashlib
 import json
@@ -16,13 +16,42 @@ from torch import Tensor
 
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import flush
-from kravl.state_tree import decode, encode
 
 log = logging.getLogger(__name__)
 FILES = ("tensors.safetensors", "state.json")
 MANIFEST = "manifest.json"
 MOST_JSON = 16 * 2**20  # bytes: a state of some thousand tensors has far less
 ASIDE = ".aside"
+
+
+def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """``value`` as JSON; tensors are put aside under numbers, dictionaries become lists of pairs (keys may be ints)."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"pairs": [[key, encode(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [encode(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [encode(item, tensors) for item in value]
+    assert value is None or isinstance(value, bool | int | float | str), f"cannot save a {type(value).__name__}"
+    return value
+
+
+def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Inverse of `encode`. Raises ValueError, KeyError or TypeError for what `encode` did not make."""
+    if isinstance(tree, list):
+        return [decode(item, tensors) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(decode(item, tensors) for item in content)
+    return {key: decode(item, tensors) for key, item in content}
 
 
 class CheckpointError(RuntimeError):

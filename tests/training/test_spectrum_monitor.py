@@ -11,9 +11,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kravl.diagnostics import SpectrumMonitor, flatten
 from kravl.runtime.errors import InputError
-from kravl.trace import Trace, read_trace
+from kravl.training.spectrum_monitor import SpectrumMonitor, Trace, flatten, read_trace
 
 
 class TinyLearner(LightningModule):

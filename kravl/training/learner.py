@@ -1,9 +1,7 @@
-"""Training: cross-entropy on a classifier's logits, AdamW, cosine schedule with warm-up."""
+"""The LightningModule of a run: loss, step, optimiser and its schedule."""
 
 import hashlib
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import Pieces
-from kravl.sharding import whole
+from kravl.training.fsdp import whole
+from kravl.training.optim import OptimSettings, parameter_groups, schedule
 
 
 class DivergedError(RuntimeError):
@@ -23,17 +22,6 @@ class DivergedError(RuntimeError):
     def __init__(self, message: str, indices: Sequence[int]) -> None:
         super().__init__(message)
         self.indices = list(indices)
-
-
-@dataclass(frozen=True)
-class OptimSettings:
-    """AdamW and its schedule; learning rates at their peak, ``warmup_steps`` in optimiser steps."""
-
-    lr: float
-    head_lr: float | None
-    weight_decay: float
-    warmup_steps: int
-    min_lr_ratio: float
 
 
 class Learner(LightningModule):
@@ -110,7 +98,7 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Any:
         head = {id(p) for p in self.classifier.head_parameters()}
-        groups = list(_groups(self.trainable().values(), head, self.optim))
+        groups = list(parameter_groups(self.trainable().values(), head, self.optim))
         optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, fused=True)  # one pass over memory in place of twelve
         optimizer._step_supports_amp_scaling = False  # gradients are unscaled before they are clipped
 
@@ -123,24 +111,6 @@ class Learner(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def schedule(step: int, total: int, warmup: int, floor: float) -> float:
-    """Fraction of the peak learning rate at ``step``: linear to 1 over ``warmup`` steps, then a cosine to ``floor``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def derived_seed(*parts: int) -> int:
     """A 63-bit seed that depends on all ``parts`` and their order."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
-
-
-def _groups(parameters: Iterable[nn.Parameter], head: set[int], optim: OptimSettings) -> Iterable[dict[str, Any]]:
-    """Matrices with weight decay, vectors (biases, norms, scales) without; the head at its own learning rate."""
-    keyed: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in parameters:
-        keyed.setdefault((id(parameter) in head, parameter.ndim >= 2), []).append(parameter)
-    for (is_head, is_matrix), members in keyed.items():
-        lr = optim.head_lr if is_head and optim.head_lr is not None else optim.lr
-        yield {"params": members, "lr": lr, "weight_decay": optim.weight_decay if is_matrix else 0.0}

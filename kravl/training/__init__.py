@@ -1,0 +1,1 @@
+"""Learner, optimiser, trainer, callbacks, checkpoints."""

@@ -1,0 +1,123 @@
+"""What a trainer calls while it trains: checkpoints, the stop on a signal, the learning curve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from kravl.runtime.files import write_whole
+from kravl.runtime.signals import Interrupted, listen, poll, requested
+from kravl.training.checkpoint import newest_first
+
+KEPT = 2  # checkpoints
+CURVE = "curve.json"
+POINTS = 200  # at most, and the last step
+
+
+class Polling(Callback):
+    """Leaves an evaluation, or a pass that computes features, between two batches when asked to end."""
+
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
+        listen()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
+        poll()
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        poll()
+
+
+class Checkpoints(Polling):
+    """The last two states: every so many optimiser steps, at the start, at the end, and when asked to end.
+
+    All are taken after a whole optimiser step, so that no gradient is half summed up.
+
+    Args:
+        folder: gets ``step=<number>.ckpt``.
+        every: optimiser steps between two.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self._saved = self._last = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        listen()
+        self._saved = self._last = trainer.global_step
+        if not trainer.ckpt_path:
+            self._save(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step, before = trainer.global_step, self._last
+        self._last = step
+        if step == before:  # gradients are being accumulated
+            return
+        asked = requested() if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(requested(), False)
+        if asked or step % self.every == 0:
+            _count_epochs(trainer)
+            self._save(trainer)
+        if asked:
+            raise Interrupted(f"step {step}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step != self._saved:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saved = trainer.global_step
+        trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
+        if trainer.is_global_zero:
+            for old in newest_first(self.folder)[KEPT:]:
+                trainer.strategy.remove_checkpoint(old)
+
+
+def _count_epochs(trainer: Trainer) -> None:
+    """Of a run that went on from the end of an epoch, Lightning 2.6 counts the next one as not begun.
+
+    A state saved within it would then begin the epoch once more.
+    """
+    progress = trainer.fit_loop.epoch_progress
+    for count in (progress.current, progress.total):
+        count.ready = count.started = trainer.current_epoch + 1  # type: ignore[attr-defined]
+
+
+class LearningCurve(Callback):
+    """Writes ``folder``/curve.json when training ends; until then the curve is part of every checkpoint.
+
+    ``loss`` (nats) is the mean over the steps since the point before: a single batch of few images says little.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CURVE
+        self.points: dict[str, list[float]] = {name: [] for name in ("step", "loss", "lr")}
+        self._sum: Tensor | None = None  # stays on the device: reading it would hold up every step
+        self._count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.points, self._sum, self._count = (state_dict[name] for name in ("points", "sum", "count"))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = trainer.callback_metrics["train/loss"].detach()
+        self._sum = loss.clone() if self._sum is None else self._sum.to(loss.device) + loss
+        self._count += 1
+        every = max(1, -(-int(trainer.estimated_stepping_batches) // POINTS))
+        if trainer.global_step % every == 0 and trainer.global_step > max(self.points["step"], default=0):
+            self._add(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._count:
+            self._add(trainer)
+        if trainer.is_global_zero:
+            write_whole(self.path, json.dumps(self.points, sort_keys=True) + "\n")
+
+    def _add(self, trainer: Trainer) -> None:
+        assert self._sum is not None
+        self.points["step"].append(trainer.global_step)
+        self.points["loss"].append(self._sum.item() / self._count)
+        self.points["lr"].append(trainer.optimizers[0].param_groups[0]["lr"])
+        self._sum, self._count = None, 0

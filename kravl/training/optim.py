@@ -1,0 +1,39 @@
+"""The optimiser's settings, its parameter groups and its learning-rate schedule."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; learning rates at their peak, ``warmup_steps`` in optimiser steps."""
+
+    lr: float
+    head_lr: float | None
+    weight_decay: float
+    warmup_steps: int
+    min_lr_ratio: float
+
+
+def schedule(step: int, total: int, warmup: int, floor: float) -> float:
+    """Fraction of the peak learning rate at ``step``: linear to 1 over ``warmup`` steps, then a cosine to ``floor``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], head: set[int], optim: OptimSettings
+) -> Iterable[dict[str, Any]]:
+    """Matrices with weight decay, vectors (biases, norms, scales) without; the head at its own learning rate."""
+    keyed: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        keyed.setdefault((id(parameter) in head, parameter.ndim >= 2), []).append(parameter)
+    for (is_head, is_matrix), members in keyed.items():
+        lr = optim.head_lr if is_head and optim.head_lr is not None else optim.lr
+        yield {"params": members, "lr": lr, "weight_decay": optim.weight_decay if is_matrix else 0.0}
