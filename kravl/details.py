@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from kravl.evaluation import CALIBRATION_BINS, IN_DOMAIN
-from kravl.predictions import Predictions
+from kravl.evaluation.metrics import CALIBRATION_BINS, IN_DOMAIN
+from kravl.evaluation.predict import Predictions
 from kravl.runtime.files import write_whole
 
 DETAILS, IMAGES = "details.json", "predictions.csv"

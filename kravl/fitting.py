@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from kravl.adapters.store import load_adapters, save_adapters
 from kravl.assemble import Parts
 from kravl.config.schema import Config
-from kravl.features import image_features
+from kravl.evaluation.predict import image_features
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.microbatch import OutOfMemory, ran_out

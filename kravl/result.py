@@ -7,7 +7,7 @@ import torch
 
 from kravl.assemble import Parts, amount
 from kravl.config.schema import Config
-from kravl.evaluation import Results, summary
+from kravl.evaluation.metrics import Results, summary
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
 

@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from kravl.adapters.diagnosis import Diagnosis
 from kravl.assemble import Parts, assemble, plain
 from kravl.config.schema import Config
-from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.ending import ending_well
-from kravl.evaluation import IN_DOMAIN
+from kravl.evaluation.metrics import IN_DOMAIN
+from kravl.evaluation.predict import Predictions
+from kravl.evaluation.wise_ft import curve_points
 from kravl.fitting import Training, ended_training, fit, keep_training, load_training
 from kravl.objective import check_objective
-from kravl.predictions import Predictions
 from kravl.result import cost, describe, precisions, scores
 from kravl.resumption import mention_unfinished, to_go_on
 from kravl.run_evaluation import Curve, evaluate

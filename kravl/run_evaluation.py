@@ -8,11 +8,12 @@ from rich.console import Console
 
 from kravl.assemble import Parts
 from kravl.config.schema import EvaluateConfig
-from kravl.curve_points import curve_points
 from kravl.details import write_details
 from kravl.ending import ending_well
-from kravl.evaluation import Results, comparison_table, curve_table, score, wise_ft
-from kravl.predictions import Predictions
+from kravl.evaluation.console import comparison_table, curve_table
+from kravl.evaluation.metrics import Results, score
+from kravl.evaluation.predict import Predictions
+from kravl.evaluation.wise_ft import curve_points, wise_ft
 from kravl.restore import restore, saved_config
 from kravl.result import scores
 from kravl.runtime.errors import require_name

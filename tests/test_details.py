@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kravl.details import reliability, write_details
-from kravl.evaluation import score
-from kravl.predictions import Predictions
+from kravl.evaluation.metrics import score
+from kravl.evaluation.predict import Predictions
 
 
 def predictions(count: int = 200, seed: int = 0) -> Predictions:

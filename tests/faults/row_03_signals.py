@@ -17,8 +17,8 @@ PHASES = {
     "saving": ("kravl.training.checkpoint:_write", 4, ()),
     "checking images": ("kravl.data.cache:Cache.check", 3, ()),
     "encoding text": ("kravl.backbones.text_tower:CausalTextTower.encode_tree", 1, FROZEN),
-    "computing features": ("kravl.features:_Pass.test_step", 2, FROZEN),
-    "evaluating": ("kravl.predictions:_Pass.test_step", 2, ("loading.eval_batch_size=4",)),
+    "computing features": ("kravl.evaluation.predict:FeaturePass.test_step", 2, FROZEN),
+    "evaluating": ("kravl.evaluation.predict:PredictionPass.test_step", 2, ("loading.eval_batch_size=4",)),
 }
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 RESUMABLE, MOST_BATCHES = 75, 2

@@ -11,7 +11,7 @@ from tiny_run import CLIP, VIT
 
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
-from kravl.evaluation import wise_ft
+from kravl.evaluation.wise_ft import wise_ft
 from kravl.run import train
 
 PROBE = ("sites=null", "linear_head=true", "loading.augmentation=none", "alphas=3")
@@ -19,7 +19,7 @@ PROBE = ("sites=null", "linear_head=true", "loading.augmentation=none", "alphas=
 
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_clip() -> None:
-    open_clip.add_model_config(Path(__file__).parent / "fixtures/tiny-clip.json")
+    open_clip.add_model_config(Path(__file__).parents[1] / "fixtures/tiny-clip.json")
 
 
 def count(monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> list[int]:

@@ -16,9 +16,10 @@ from rich.console import Console
 from tiny_classifier import TinyClassifier, loader, logits_of, quiet_trainer
 from torchmetrics.functional.classification import multiclass_stat_scores
 
-from kravl.curve_points import curve_points
-from kravl.evaluation import comparison_table, curve_table, score, summary, wise_ft
-from kravl.predictions import Predictions, predict
+from kravl.evaluation.console import comparison_table, curve_table
+from kravl.evaluation.metrics import score, summary
+from kravl.evaluation.predict import Predictions, predict
+from kravl.evaluation.wise_ft import curve_points, wise_ft
 from kravl.runtime.errors import InputError
 
 

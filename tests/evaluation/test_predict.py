@@ -6,7 +6,7 @@ from pytorch_lightning import Trainer
 from tiny_classifier import TinyClassifier, image_set, loader, logits_of, quiet_trainer
 from torch.utils.data import DataLoader
 
-from kravl.predictions import predict
+from kravl.evaluation.predict import predict
 from kravl.runtime.errors import InputError
 
 

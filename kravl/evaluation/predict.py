@@ -1,6 +1,6 @@
-"""What a classifier says about every image of its evaluation sets, on the trainer's devices and in its precision."""
+"""One pass over evaluation sets with a classifier; image features kept where the image tower is fixed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -11,20 +11,36 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kravl.features import Batches
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import Pieces
 
+Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
 # positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
 Columns = Sequence[int] | Sequence[Sequence[int]] | None
 Classes = Mapping[str, Columns]
 
 
+class Batches:
+    """What a loader has yielded, to be gone through again; Lightning would take a plain list for several loaders."""
+
+    def __init__(self) -> None:
+        self._batches: list[Batch] = []
+
+    def add(self, *batch: Tensor) -> None:
+        self._batches.append(tuple(tensor.cpu() for tensor in batch))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
 class Classifier(Protocol):
     """Image features (b, d) of images (b, 3, h, w), and logits (b, classes) of image features.
 
-    `prepare` recomputes what is kept between batches.
+    In place of images it takes their features. `prepare` recomputes what is kept between batches.
     """
 
     def prepare(self) -> None: ...
@@ -34,6 +50,25 @@ class Classifier(Protocol):
 
 
 Kept = dict[str, Batches]  # set -> its batches, image features in place of the images
+
+
+class FeaturePass(LightningModule):
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.rows: list[Tensor] = []
+        self._pieces = Pieces()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        features = self._pieces.encode(self.classifier.image_features, batch[0], "loading.eval_batch_size")
+        self.rows.append(features.cpu())
+
+
+def image_features(trainer: Trainer, classifier: Classifier, loader: Iterable[Batch]) -> Tensor:
+    """Features (n, d) of the loader's images in its order, on the CPU; every process computes all of them."""
+    features = FeaturePass(classifier)
+    trainer.test(features, dataloaders=loader, verbose=False)
+    return torch.cat(features.rows)  # outside of inference mode, whose tensors could not take part in training
 
 
 class Predictions(NamedTuple):
@@ -74,7 +109,7 @@ class _Rows(Metric):
         return Predictions(*(column[order[first]] for column in rows))
 
 
-class _Pass(LightningModule):
+class PredictionPass(LightningModule):
     def __init__(self, classifier: Classifier, classes: Classes, kept: Kept | None) -> None:
         super().__init__()
         self.classifier = classifier
@@ -141,6 +176,6 @@ def predict(
     for name, loader in loaders.items():
         if len(loader) == 0:
             raise InputError(f"evaluation set {name!r} has no images")
-    evaluation = _Pass(classifier, {name: classes[name] for name in loaders}, kept)
+    evaluation = PredictionPass(classifier, {name: classes[name] for name in loaders}, kept)
     trainer.test(evaluation, dataloaders=[(kept or loaders)[name] for name in loaders], verbose=False)
     return evaluation.predictions

@@ -1,0 +1,48 @@
+"""Metrics of predictions: accuracy, per-class recall, macro-F1, calibration."""
+
+from statistics import fmean, harmonic_mean
+
+import torch
+from torchmetrics.functional.classification import binary_calibration_error
+
+from kravl.evaluation.predict import Predictions
+
+IN_DOMAIN = "test"  # the name of the set that the training data's own test split goes by
+CALIBRATION_BINS = 15
+
+Results = dict[str, dict[str, float]]  # set -> metric -> value
+
+
+def score(predictions: Predictions) -> dict[str, float]:
+    """Metrics of one set as fractions, beside the mean cross-entropy ``loss`` (nats) and the ``count`` of images.
+
+    ``accuracy`` is top-1; ``per_class_recall`` and ``macro_f1`` are means over the classes that have images; ``ece`` is
+    sum_b n_b/n |accuracy_b - confidence_b| over 15 bins of equal width (https://arxiv.org/abs/1706.04599).
+    """
+    _, labels, predicted, confidence, loss = predictions
+    # counted by class: torchmetrics' stat scores are a table of images x classes^2 under deterministic algorithms
+    num_classes = int(torch.maximum(labels, predicted).max()) + 1
+    correct = predicted == labels
+    support, said, hit = (
+        torch.bincount(rows, minlength=num_classes).double() for rows in (labels, predicted, labels[correct])
+    )
+    tested = support > 0  # a class without images has no recall
+    inside = confidence.double().clamp(max=1 - 1e-9)  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
+    return {
+        "accuracy": correct.double().mean().item(),
+        "per_class_recall": (hit / support)[tested].mean().item(),
+        "macro_f1": (2 * hit / (said + support))[tested].mean().item(),
+        "ece": binary_calibration_error(inside, correct.long(), n_bins=CALIBRATION_BINS).item(),
+        "loss": loss.double().mean().item(),
+        "count": len(labels),
+    }
+
+
+def summary(results: Results) -> dict[str, float | None]:
+    """Top-1 in domain, its mean over the other sets, and the harmonic mean of the two; None without other sets."""
+    in_domain = results[IN_DOMAIN]["accuracy"]
+    others = [metrics["accuracy"] for name, metrics in results.items() if name != IN_DOMAIN]
+    if not others:
+        return {"in_domain": in_domain, "ood_mean": None, "harmonic_mean": None}
+    ood_mean = fmean(others)
+    return {"in_domain": in_domain, "ood_mean": ood_mean, "harmonic_mean": harmonic_mean([in_domain, ood_mean])}

@@ -1,0 +1,77 @@
+"""WiSE-FT: the curve of models from the pretrained to the adapted weights."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
+
+from pytorch_lightning import Trainer
+
+from kravl.evaluation.predict import Classes, Classifier, Kept, Loaders, Predictions, predict
+from kravl.runtime.errors import InputError
+
+MAX_KEPT = 1_000_000  # images whose features, a few kilobytes each, are kept in memory between alphas
+
+
+class Adapters(Protocol):
+    """Weights W + alpha * update until `unmerge`: alpha 0 is the pretrained model, 1 the adapted one."""
+
+    def merge(self, alpha: float = 1.0) -> None: ...
+    def unmerge(self) -> None: ...
+
+
+def wise_ft(
+    trainer: Trainer,
+    classifier: Classifier,
+    adapters: Adapters,
+    loaders: Loaders,
+    classes: Classes,
+    alphas: Iterable[float],
+) -> dict[float, dict[str, Predictions]]:
+    """Each set's predictions for weights between pretrained (alpha 0) and adapted (1), without training.
+
+    Where alpha changes no image feature, as in a linear probe, the image tower runs once for all of them.
+
+    Raises:
+        InputError: an alpha lies outside [0, 1], or what `predict` raises; the weights are as they were.
+    """
+    chosen = list(alphas)
+    for alpha in chosen:
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
+    curve: dict[float, dict[str, Predictions]] = {}
+    num_images = sum(len(loader.dataset) for loader in loaders.values())  # type: ignore[arg-type, misc]
+    again = len(chosen) > 1 and num_images <= MAX_KEPT and classifier.features_are_fixed()
+    kept: Kept | None = {} if again else None
+    for alpha in chosen:
+        adapters.merge(alpha)
+        try:
+            curve[alpha] = predict(trainer, classifier, loaders, classes, kept)
+        finally:
+            adapters.unmerge()
+    return curve
+
+
+def curve_points(points: int | Sequence[float], zero_shot: bool) -> list[float]:
+    """Shares of the update at which a run is evaluated, from 0 to 1; 0 only of a ``zero_shot`` model.
+
+    Args:
+        points: how many, evenly spaced, or the shares themselves, 1 among them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(points, int) and not isinstance(points, bool) and points >= 1:
+        spread = [i / (points - 1) for i in range(points)] if points > 1 else [1.0]
+    elif _are_shares(points):
+        spread = sorted({float(share) for share in cast(Sequence[float], points)})
+    else:
+        raise InputError(
+            f"alphas={points}; 1 evaluates the adapted model only, 2 the pretrained one too, 11 or [0,0.3,1] a curve "
+            "of shares of the update from 0 to 1, which must be among them"
+        )
+    return spread if zero_shot else [alpha for alpha in spread if alpha > 0]
+
+
+def _are_shares(points: Any) -> bool:
+    if not isinstance(points, Sequence) or isinstance(points, str) or 1 not in points:
+        return False
+    return all(isinstance(share, int | float) and 0 <= share <= 1 for share in points)
