@@ -16,7 +16,7 @@ test: .venv/installed
 test-portable: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 		$(BIN)/python -m pytest -n logical --maxprocesses 8 -k "not compiles and not description and not refused" \
-		tests/adapters/test_*attention*.py tests/adapters/test_contract*.py tests/backbones/test_first_token.py \
+		tests/adapters/test_*attention*.py tests/adapters/test_contract*.py tests/backbones/test_cls_token.py \
 		tests/backbones/test_text_tower.py tests/backbones/test_clip.py tests/approximation/test_measure.py
 
 faults: .venv/installed

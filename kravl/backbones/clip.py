@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kravl.backbones.class_prompts import ClassPrompts
 from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.clip_weights import load_clip
-from kravl.backbones.first_token import clip_first_token, clip_pools_first_token
-from kravl.backbones.text_tower import causal_text_tower
+from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
+from kravl.backbones.text.class_features import ClassPrompts
+from kravl.backbones.text.tower import causal_text_tower
 from kravl.runtime.errors import InputError, unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")

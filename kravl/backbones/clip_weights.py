@@ -7,8 +7,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kravl.backbones import tiny
-from kravl.backbones.weights import LOAD_ERRORS, require_hub_file
-from kravl.backbones.weights_file import check_folder, check_model_config, check_weights
+from kravl.backbones.weights import LOAD_ERRORS, check_folder, check_model_config, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
 
 

@@ -8,9 +8,8 @@ import timm
 from torch import Tensor, nn
 
 from kravl.backbones.classifier import Classifier, Preprocess
-from kravl.backbones.first_token import timm_first_token, timm_pools_first_token
-from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, require_hub_file
-from kravl.backbones.weights_file import check_weights
+from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
+from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
 
 

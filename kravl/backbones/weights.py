@@ -1,15 +1,27 @@
-"""Pretrained weights: is the file at hand, does the hub answer, what does a damaged file raise?"""
+"""Pretrained weights: at hand or reachable, of which file, and safe to load."""
 
+import json
 import socket
-from collections.abc import Sequence
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import read_json
 
+NUMPY = (".npz", ".npy")
+TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder may say of its tokenizer
+LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # where open_clip looks in a folder
 TIMEOUT_SECONDS = 5.0
 INSTEAD = "connect to the network once, or pass backbone.build.pretrained=/path/to/weights.safetensors"
 # what torch.load and safetensors raise on damaged or foreign files (found by mutating 3,000 checkpoints)
@@ -17,6 +29,99 @@ LOAD_ERRORS = (
     *(RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError),
     *(UnpicklingError, SafetensorError),
 )
+
+
+class _HostileError(Exception):
+    """Why the file is no plain weights."""
+
+
+def check_weights(path: Path) -> None:
+    """Read what ``path`` holds, as tensors by name.
+
+    Raises:
+        InputError: anything else, damaged, or with members that unpack to more than the file.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused, or loaded once more
+            _check(path)
+    except UnpicklingError as error:  # whose own text says how to run it all the same
+        reason = "it is damaged, or a pickle of more than tensors, which may run code"
+        raise InputError(f"{path} is refused: {reason}; pass a .safetensors file") from error
+    except (*LOAD_ERRORS, zipfile.BadZipFile, AttributeError, RecursionError, _HostileError) as error:
+        raise InputError(f"{path} is refused, it is no plain file of weights: {first_line(error)}") from error
+
+
+def _check(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+        if not names:
+            raise _HostileError("it holds no tensor")
+    elif path.suffix in NUMPY:
+        _check_numpy(path)
+    else:
+        _check_pickled(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Check ``open_clip_config.json`` and every file of weights in ``folder``, as open_clip saves a model.
+
+    Raises:
+        InputError: the config names another model source or code of a tokenizer, a file as in `check_weights`, or no
+            file of weights, for which open_clip would put random numbers.
+    """
+    path = folder / "open_clip_config.json"
+    check_model_config(read_json(path), str(path))
+    files = [file for pattern in LOCAL_WEIGHTS for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise InputError(f"no weights in {folder}; open_clip looks for {', '.join(LOCAL_WEIGHTS)}")
+    for file in files:
+        check_weights(file)
+
+
+def check_model_config(config: Any, what: str) -> None:
+    """Raise InputError where an open_clip config ``what`` would load more than the weights beside it."""
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    text, vision = ((model.get(key, {}) if isinstance(model, dict) else None) for key in ("text_cfg", "vision_cfg"))
+    if not isinstance(text, dict) or not isinstance(vision, dict):
+        raise InputError(f"{what} describes no model: it needs model_cfg with text_cfg and vision_cfg")
+    asked = text.get("tokenizer_kwargs") or {}
+    if not isinstance(asked, dict) or asked.keys() - TOKENIZER or "trust_remote_code" in json.dumps(config):
+        raise InputError(f"{what} is refused: its tokenizer may set {sorted(TOKENIZER)}, not {str(asked)[:80]}")
+    for name in (text.get("hf_model_name"), vision.get("timm_model_name")):
+        if name is not None and (not isinstance(name, str) or ":" in name or name.startswith((".", "/"))):
+            raise InputError(f"{what} is refused: its tower is {str(name)[:80]!r}, not the name of a model")
+
+
+def _check_numpy(path: Path) -> None:
+    content = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(content, np.lib.npyio.NpzFile):
+        with zipfile.ZipFile(path) as zipped:
+            _refuse_growth(zipped, path, stored=False)
+        if objects := [name for name in content.files if content[name].dtype.hasobject]:
+            raise _HostileError(f"{objects[0]!r} holds objects")
+
+
+def _check_pickled(path: Path) -> None:
+    whole = zipfile.is_zipfile(path)
+    if whole:
+        with zipfile.ZipFile(path) as zipped:
+            _refuse_growth(zipped, path, stored=True)
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole or None)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise _HostileError(f"it holds a {type(content).__name__}, not tensors by name")
+    if strange := [name for name in content if not isinstance(name, str)]:
+        raise _HostileError(f"{strange[0]!r} is no name of a tensor")
+
+
+def _refuse_growth(zipped: zipfile.ZipFile, path: Path, stored: bool) -> None:
+    """torch stores its members as they are; compressed or overlapping ones are there to grow."""
+    members = zipped.infolist()
+    size, limit = sum(member.file_size for member in members), path.stat().st_size * (1 if stored else 20)
+    if size > limit:
+        raise _HostileError(f"its members are {size:,} bytes in a file of {path.stat().st_size:,}")
 
 
 def require_hub_file(repo: str, filenames: Sequence[str], what: str) -> None:

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from kravl.adapters.inject import inject
 from kravl.adapters.lora import LoRA
-from kravl.backbones.class_prompts import ClassPrompts
-from kravl.backbones.prompt_tree import PromptTree, split
-from kravl.backbones.text_tower import CausalTextTower, causal_text_tower
+from kravl.backbones.text.class_features import ClassPrompts
+from kravl.backbones.text.prompt_tree import PromptTree, split
+from kravl.backbones.text.tower import CausalTextTower, causal_text_tower
 
 
 def class_prompts(model: nn.Module, max_rows: int = 8192) -> ClassPrompts:

@@ -8,8 +8,8 @@ from backbones_towers import NAMES, TEMPLATES, adapted, assert_equal, clip, prom
 from torch import Tensor, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from kravl.backbones.class_prompts import ClassPrompts
-from kravl.backbones.text_tower import causal_text_tower
+from kravl.backbones.text.class_features import ClassPrompts
+from kravl.backbones.text.tower import causal_text_tower
 
 LABELS = torch.tensor([0, 5, 3, len(NAMES) - 1])
 

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kravl.backbones.token_attention import attend, is_stepwise, project
+from kravl.backbones.attention import attend, is_stepwise, project
 
 
 def clip_pools_first_token(tower: nn.Module) -> bool:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from kravl.backbones.prompt_tree import PromptTree, split
-from kravl.backbones.text_tower import CausalTextTower
+from kravl.backbones.text.prompt_tree import PromptTree, split
+from kravl.backbones.text.tower import CausalTextTower
 from kravl.runtime.distributed import gather_rows, num_processes, own_share
 from kravl.runtime.signals import poll
 

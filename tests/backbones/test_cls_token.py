@@ -7,12 +7,7 @@ from backbones_towers import adapted, assert_equal, clip, gradients, randomised
 
 from kravl.adapters.inject import inject
 from kravl.adapters.kra import KRAdapter
-from kravl.backbones.first_token import (
-    clip_first_token,
-    clip_pools_first_token,
-    timm_first_token,
-    timm_pools_first_token,
-)
+from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token, timm_first_token, timm_pools_first_token
 
 IMAGES = torch.randn(3, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 KNOWN = {"CLIP": {}, "layer scale": {"ls_init_value": 0.3}, "norm after pooling": {"final_ln_after_pool": True}}

@@ -17,8 +17,8 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer, Trans
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kravl.backbones.prompt_tree import PromptTree
-from kravl.backbones.token_attention import attend, is_stepwise, project
+from kravl.backbones.attention import attend, is_stepwise, project
+from kravl.backbones.text.prompt_tree import PromptTree
 
 
 class CausalTextTower:

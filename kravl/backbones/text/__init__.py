@@ -1,0 +1,1 @@
+"""The text tower, and how class names become features."""
