@@ -21,8 +21,8 @@ from measure import Floor, operations, ratio
 from record import publish, record
 from torch import Tensor, nn
 
-from kravl.adapters import attention
-from kravl.adapters.inject import inject
+from kravl.adapters.injection import attention
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 
 TOKENS = (50, 77, 128, 197)  # ViT-B/32, a text tower, the longest that kravl treats as short, ViT-B/16

@@ -21,7 +21,7 @@ from measure import Floor, copy_bandwidth, operations, peak_bytes, ratio, saved_
 from record import add_options, publish, record
 from torch import Tensor, nn
 
-from kravl.adapters.scratch import release
+from kravl.adapters.workspace import release
 
 SHAPES = ("3072x768", "768x3072", "768x768", "1024x1024", "2048x2048")  # out x in
 TOKENS = (256, 788, 1024, 6304)

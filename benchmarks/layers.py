@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
+from kravl.adapters.injection.linear import AdaptedLinear
+from kravl.adapters.injection.parameter import Blocks
 from kravl.adapters.kra import KRAdapter
-from kravl.adapters.linear import AdaptedLinear
 from kravl.adapters.lora import LoRA
-from kravl.adapters.parameter import Blocks
 from kravl.adapters.randlora import RandLoRA
 
 FULL, PUBLISHED = "full fine-tuning", "KRAdapter, published layer"
@@ -62,7 +62,7 @@ def _base(out: int, columns: int) -> nn.Linear:
 
 
 def _adapted(base: nn.Linear, adapter: Adapter) -> nn.Module:
-    """As `kravl.adapters.inject` leaves a layer; that needs packages that these layers do not."""
+    """As `kravl.adapters.injection.inject` leaves a layer; that needs packages that these layers do not."""
     blocks = Blocks()
     blocks.add(adapter, "weight", slice(0, base.out_features))
     base.adapters = blocks

@@ -13,9 +13,9 @@ import open_clip
 import torch
 from record import publish, record
 
-from kravl.adapters.diagnosis import Diagnosis
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
+from kravl.adapters.update_spectra import Diagnosis
 from kravl.backbones import tiny
 
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.parameter import blocks_of
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.parameter import blocks_of
 from kravl.backbones.clip import ClipClassifier
 
 BOTH, APART = ["*.attn.qkv", "*.mlp.c_*"], ["*.attn.[qkv]"]

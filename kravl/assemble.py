@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.inject import inject
-from kravl.adapters.set import AdapterSet
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
 from kravl.config.schema import Config, Evaluation

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
-from kravl.adapters.store import load_adapters, save_adapters
+from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.assemble import Parts
 from kravl.config.schema import Config
 from kravl.evaluation.predict import image_features

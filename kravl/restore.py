@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.adapters.store import load_adapters
+from kravl.adapters.injection.serialization import load_adapters
 from kravl.assemble import Parts, assemble
 from kravl.config.schema import Config
 from kravl.config.untrusted import refuse_foreign

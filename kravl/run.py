@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kravl.adapters.diagnosis import Diagnosis
+from kravl.adapters.update_spectra import Diagnosis
 from kravl.assemble import Parts, assemble, plain
 from kravl.config.schema import Config
 from kravl.details import write_details

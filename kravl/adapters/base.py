@@ -2,19 +2,45 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.parameters import bound, named
-from kravl.adapters.precision import without_autocast
 from kravl.runtime.errors import InputError
 
+M = TypeVar("M", bound=nn.Module)
 # from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
 # parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.
 Pull = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context without autocast, entered only where it is on: that takes longer than a small product."""
+    on = torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else nullcontext()
+
+
+def named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """As named_parameters, which takes ten times as long; a parameter of two names has both."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield prefix + name, parameter
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from named(child, f"{prefix}{name}.")
+
+
+def bound(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
+    """A copy of ``module`` with other tensors as the ``parameters`` of these names; all else is shared."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    own, children = module._parameters, module._modules
+    twin._parameters = {name: parameters.get(prefix + name, own[name]) for name in own}  # type: ignore[misc]
+    twin._modules = {name: child and bound(child, parameters, f"{prefix}{name}.") for name, child in children.items()}
+    return twin
 
 
 def check_rank(rank: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, Pull
-from kravl.adapters.scratch import cast, scratch
+from kravl.adapters.workspace import cast, scratch
 from kravl.runtime.errors import InputError, unknown
 
 

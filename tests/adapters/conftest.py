@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.inject import inject
-from kravl.adapters.set import AdapterSet
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.inject import inject
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs/adapter").glob("*.yaml"))
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kravl.adapters.attention import AdaptedAttention
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.attention import AdaptedAttention
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 
 TARGETS = ["attn.q", "attn.v", "attn.out_proj"]

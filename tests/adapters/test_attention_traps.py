@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (192, 64), (64, 192), (50, 70), (70, 50), (7, 5), (1, 9), (1, 1)])

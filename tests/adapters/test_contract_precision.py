@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 
 
 def test_a_bf16_base_keeps_its_type_under_fp32_adapters(make_adapter, case, perturb, unadapted):

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 
-from kravl.adapters.inject import inject
-from kravl.adapters.store import load_adapters, save_adapters
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.serialization import load_adapters, save_adapters
 
 
 def test_a_saved_file_makes_a_fresh_model_the_same(make_adapter, case, perturb, tmp_path):

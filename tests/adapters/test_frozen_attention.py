@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kravl.adapters.attention import AdaptedAttention
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.attention import AdaptedAttention
+from kravl.adapters.injection.inject import inject
 
 WIDTH, HEADS = 32, 4
 

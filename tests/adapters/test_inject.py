@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kravl.adapters.attention import AdaptedAttention
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.attention import AdaptedAttention
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA

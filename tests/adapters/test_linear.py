@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from kravl.adapters.dora import DoRA
 from kravl.adapters.full import Full
+from kravl.adapters.injection.linear import adapted_linear
+from kravl.adapters.injection.parameter import Block, adapted_weight
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
-from kravl.adapters.linear import adapted_linear
 from kravl.adapters.lora import LoRA
-from kravl.adapters.parameter import Block, adapted_weight
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.sinlora import SinLoRA
 from kravl.adapters.vera import VeRA

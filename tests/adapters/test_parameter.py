@@ -8,7 +8,7 @@ from open_clip.transformer import Attention, AttentionalPooler
 from torch import nn
 from torch.nn import functional as F
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 

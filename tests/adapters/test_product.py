@@ -9,14 +9,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from kravl.adapters.full import Full
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.linear import adapted_linear, product
+from kravl.adapters.injection.parameter import Block
 from kravl.adapters.kra import KRAdapter
-from kravl.adapters.linear import adapted_linear
 from kravl.adapters.lora import LoRA
-from kravl.adapters.low_rank import LowRank
-from kravl.adapters.parameter import Block
-from kravl.adapters.plan import PLANS, operations
-from kravl.adapters.product import product
+from kravl.adapters.low_rank import PLANS, LowRank, operations
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kravl.adapters.injection.linear import adapted_linear
+from kravl.adapters.injection.parameter import Block
 from kravl.adapters.kra import KRAdapter
-from kravl.adapters.linear import adapted_linear
 from kravl.adapters.lora import LoRA
 from kravl.adapters.low_rank import LowRank
-from kravl.adapters.parameter import Block
 from kravl.adapters.randlora import RandLoRA
 
 METHODS = {"kra": KRAdapter, "lora": partial(LoRA, rank=8, alpha=8), "randlora": partial(RandLoRA, rank=6, alpha=120)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kravl.adapters.short_attention import SHORT, is_short, short_attention
+from kravl.adapters.injection.attention import SHORT, is_short, short_attention
 
 
 def heads(dtype: torch.dtype, length: int = 9) -> list[torch.Tensor]:

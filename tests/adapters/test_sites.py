@@ -7,7 +7,7 @@ import torch
 from open_clip.transformer import Attention
 from torch import nn
 
-from kravl.adapters.sites import find_sites, select_sites
+from kravl.adapters.injection.sites import find_sites, select_sites
 from kravl.runtime.errors import InputError
 
 

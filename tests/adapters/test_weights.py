@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kravl.adapters.full import Full
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

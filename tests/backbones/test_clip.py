@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.clip import ClipClassifier
 from kravl.runtime.errors import InputError

@@ -5,7 +5,7 @@ import timm
 import torch
 from backbones_towers import adapted, assert_equal, clip, gradients, randomised
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token, timm_first_token, timm_pools_first_token
 

@@ -6,7 +6,7 @@ from backbones_towers import NAMES, TEMPLATES, adapted, assert_equal, clip, grad
 from torch import nn
 from torch.nn import functional as F
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.text.class_features import ClassPrompts
 from kravl.backbones.text.prompt_tree import PromptTree, split

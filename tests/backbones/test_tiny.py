@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier

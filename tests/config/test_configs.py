@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.sites import select_sites
+from kravl.adapters.injection.sites import select_sites
 from kravl.assemble import plain
 from kravl.backbones.classifier import Classifier
 from kravl.config.compose import register

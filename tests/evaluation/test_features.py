@@ -112,7 +112,7 @@ def test_the_points_of_a_curve_have_the_bits_of_one_pass_each():
     ],
 )
 def test_features_are_fixed_where_nothing_before_the_head_trains(changes, fixed):
-    from kravl.adapters.inject import inject
+    from kravl.adapters.injection.inject import inject
     from kravl.backbones.vit import VitClassifier
 
     model = VitClassifier(("a", "b"), (), name="vit_tiny_patch16_224", pretrained=False, image_size=32)

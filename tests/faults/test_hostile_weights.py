@@ -14,10 +14,10 @@ from faults.campaign import Outcome, Row
 from faults.payloads import PAYLOADS
 from safetensors.torch import save_file
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.serialization import load_adapters
 from kravl.adapters.lora import LoRA
-from kravl.adapters.set import AdapterSet
-from kravl.adapters.store import load_adapters
 from kravl.approximation.stored import Delta, Pretrained
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
@@ -163,7 +163,7 @@ def test_a_folder_of_a_model_that_asks_for_more_than_its_weights_is_refused(kind
 
 
 def test_values_that_are_no_numbers_and_a_description_of_another_kind_are_refused(tmp_path: Path) -> None:
-    from kravl.adapters.store import save_adapters
+    from kravl.adapters.injection.serialization import save_adapters
 
     adapters = _adapters()
     with torch.no_grad():

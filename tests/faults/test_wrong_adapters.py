@@ -13,11 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.set import AdapterSet
-from kravl.adapters.store import load_adapters, save_adapters
 from kravl.runtime.errors import InputError
 
 FACTS = {"quick_gelu": False, "classes": "2, sha256 a"}

@@ -7,9 +7,9 @@ import torch
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor, nn
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
-from kravl.adapters.set import AdapterSet
 
 # of Stanford Cars, where a name has up to a dozen words
 CARS = (

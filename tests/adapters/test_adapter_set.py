@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.runtime.errors import InputError
 

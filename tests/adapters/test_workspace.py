@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from kravl.adapters.scratch import cast, release, scratch
+from kravl.adapters.workspace import cast, release, scratch
 
 LIKE = torch.empty(0)
 

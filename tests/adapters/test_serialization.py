@@ -8,10 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import kravl
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
-from kravl.adapters.store import load_adapters, save_adapters
 
 TARGETS = ["blocks.*.attn.q", "head"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.rank import gram_singular_values, summary
-from kravl.adapters.set import AdapterSet
 from kravl.runtime.errors import unknown
 
 TOP = 16  # singular directions whose overlap is taken

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.store import load_adapters, save_adapters
 from kravl.runtime.errors import InputError
 
 TARGETS = ["blocks.*.attn.q", "head"]

@@ -1,19 +1,71 @@
 """The adapters of one model as a whole: merge, restore, disable, load, bake and inspect."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter
-from kravl.adapters.digest import sha256
-from kravl.adapters.parameter import blocks_of
-from kravl.adapters.precision import without_autocast
+from kravl.adapters.base import Adapter, without_autocast
+from kravl.adapters.injection.parameter import blocks_of
+from kravl.adapters.injection.sites import Site
 from kravl.adapters.rank import spectrum
-from kravl.adapters.sites import Site
-from kravl.adapters.weights import Weights
 from kravl.runtime.errors import InputError
+
+
+def sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hex digest that does not depend on the order or the device of ``tensors``."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class Weights:
+    """Pretrained rows of each site, and initial and trained values of the parameters that are ``unfrozen``."""
+
+    def __init__(self, sites: Sequence[Site], unfrozen: dict[str, nn.Parameter]) -> None:
+        self._sites = {site.name: site for site in sites}
+        self._unfrozen = unfrozen
+        self._initial = {name: parameter.detach().clone() for name, parameter in unfrozen.items()}
+        self._base: dict[str, Tensor] = {}  # the pretrained rows while others are written over them
+        self._trained: dict[str, Tensor] = {}
+
+    def base(self) -> Iterator[tuple[str, Tensor]]:
+        """(site name, pretrained rows) of each site, whatever is written over them."""
+        for name, site in self._sites.items():
+            yield name, self._base.get(name, site.weight)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The trained values of what was unfrozen, live unless something is written over them."""
+        return {name: self._trained.get(name, parameter.detach()) for name, parameter in self._unfrozen.items()}
+
+    @torch.no_grad()
+    def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
+        """The ``adapted`` weights by site, and ``alpha`` times the changes of what was unfrozen."""
+        self._base = {name: base.clone() for name, base in self.base()}
+        self._trained = {name: value.clone() for name, value in self.trained().items()}
+        if alpha != 0.0:  # zero times a diverged update is not zero
+            for name, weight in adapted:
+                self._sites[name].weight.copy_(weight)
+        for name, parameter in self._unfrozen.items():
+            initial = self._initial[name].to(parameter)
+            parameter.copy_(initial if alpha == 0.0 else torch.lerp(initial, parameter, alpha))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Undo `write` bit for bit."""
+        for name, base in self._base.items():
+            self._sites[name].weight.copy_(base)
+        for name, trained in self._trained.items():
+            self._unfrozen[name].copy_(trained)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let what was written stay for good."""
+        self._base, self._trained = {}, {}
 
 
 class AdapterSet:

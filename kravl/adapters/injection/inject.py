@@ -12,12 +12,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from kravl.adapters.attention import AdaptedAttention
 from kravl.adapters.base import Adapter
-from kravl.adapters.linear import AdaptedLinear
-from kravl.adapters.parameter import Blocks, adapted_class
-from kravl.adapters.set import AdapterSet
-from kravl.adapters.sites import Site, select_sites
+from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.attention import AdaptedAttention
+from kravl.adapters.injection.linear import AdaptedLinear
+from kravl.adapters.injection.parameter import Blocks, adapted_class
+from kravl.adapters.injection.sites import Site, select_sites
 from kravl.runtime.errors import InputError, nearest
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def inject(
     """Freeze ``model``, put a new adapter on each site that matches ``targets``, and let ``unfreeze`` train as well.
 
     ``make_adapter`` maps (out_features, in_features) to an adapter, as ``partial(LoRA, rank=4, alpha=4)`` does.
-    ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see `kravl.adapters.sites`),
+    ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see sites.py),
     ``unfreeze`` over parameter names, such as ``"*.bias"``; both may be empty. An adapted weight stays frozen.
     Plain nn.MultiheadAttention layers become `AdaptedAttention` even where nothing in them is adapted.
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter
-from kravl.adapters.precision import without_autocast
+from kravl.adapters.base import Adapter, without_autocast
 
 
 class Block(NamedTuple):

@@ -8,8 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import kravl
-from kravl.adapters.digest import sha256
-from kravl.adapters.set import AdapterSet
+from kravl.adapters.injection.adapter_set import AdapterSet, sha256
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, write_whole
 

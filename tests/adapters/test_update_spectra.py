@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kravl.adapters.diagnosis import TOP, Diagnosis
 from kravl.adapters.full import Full
-from kravl.adapters.inject import inject
+from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
+from kravl.adapters.update_spectra import TOP, Diagnosis
 from kravl.runtime.errors import InputError
 
 SITE = "blocks.0.mlp.fc1"

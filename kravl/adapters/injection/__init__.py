@@ -1,0 +1,1 @@
+"""How adapters enter a model, leave it and are stored."""
