@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from kravl.data.augmentation import CropFlip
-from kravl.data.folder import ImageFolder
-from kravl.data.loaders import Loaders
-from kravl.data.loading import Loading
+from kravl.data.loading.loaders import Loaders
+from kravl.data.loading.resumable import Loading
+from kravl.data.loading.transforms import CropFlip
 from kravl.data.source import Samples
+from kravl.data.sources.folder import ImageFolder
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
 from kravl.config.schema import Config, Evaluation
-from kravl.data.class_half import chosen_classes
-from kravl.data.class_list import name_classes
+from kravl.data.classes import name_classes
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
 from kravl.data.source import Samples, Source
+from kravl.data.sources.class_half import chosen_classes
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ EXIT_FOUND = 1
 
 def list_sets(options: argparse.Namespace) -> int:
     """Print a table of every set with a card."""
-    from kravl.data.listing import rows, show_table
+    from kravl.data.inspect.listing import rows, show_table
 
     show_table(rows(_data_root(options), data_sets()))
     return 0
@@ -26,7 +26,7 @@ def _data_root(options: argparse.Namespace) -> Path:
 
 def download(options: argparse.Namespace) -> int:
     """Fetch a set by its card, or through torchvision."""
-    from kravl.data.acquire import acquire
+    from kravl.data.download.acquire import acquire
 
     cards = [path.parent.name for path in catalog.folder().glob("*/card.yaml")]
     if options.name not in cards:
@@ -45,8 +45,8 @@ def download(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Hold a set against its card; 1 where something is wrong."""
-    from kravl.data.acquire import on_disk
-    from kravl.data.verify import Report, inspect
+    from kravl.data.download.acquire import on_disk
+    from kravl.data.inspect.verify import Report, inspect
 
     cfg = compose_run(options.name, options.data_root, options.set)
     card = catalog.card(options.name)
@@ -88,7 +88,7 @@ def _drawn(cfg: Config, options: argparse.Namespace) -> dict[str, object]:
 
 def show(options: argparse.Namespace) -> int:
     """Write a contact sheet."""
-    from kravl.data.contact_sheet import SEVERITIES, class_rows, corruption_rows, draw
+    from kravl.data.inspect.contact_sheet import SEVERITIES, class_rows, corruption_rows, draw
 
     cfg = compose_run(options.name, options.data_root, options.set)
     source = open_source(cfg, options.name)

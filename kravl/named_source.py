@@ -12,7 +12,7 @@ from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
-from kravl.data.split_file import SplitFile
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import unknown
 from kravl.runtime.files import read_yaml
 

@@ -11,8 +11,8 @@ from rich.text import Text
 from kravl.aggregate import ZERO_SHOT, Group, group_runs, read_runs
 from kravl.assemble import evaluation_sources, training_source
 from kravl.consistency import differences
-from kravl.data.contact_sheet import Row
-from kravl.data.contact_sheet import draw as draw_sheet
+from kravl.data.inspect.contact_sheet import Row
+from kravl.data.inspect.contact_sheet import draw as draw_sheet
 from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
 from kravl.restore import saved_config

@@ -18,7 +18,16 @@ MAY_IMPORT = {
     "analysis": {"adapters", "report", "run", "runtime", "tracking", "training"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"cli"}
-MOVED = {"runtime", "tracking", "config", "training", "evaluation", "backbones", "adapters"}  # the others lie flat
+MOVED = {
+    "runtime",
+    "tracking",
+    "config",
+    "training",
+    "evaluation",
+    "backbones",
+    "adapters",
+    "data",
+}  # the others lie flat
 
 
 def imported_rooms(path: Path) -> set[str]:

@@ -6,7 +6,8 @@ import torch
 from kravl.assemble import assemble
 from kravl.runtime.errors import InputError
 
-TRAINING = "{_target_: kravl.data.folder.ImageFolder, name: glyphs, root: '${data_root}/glyphs/train', test: ../test}"
+FOLDER = "_target_: kravl.data.sources.folder.ImageFolder"
+TRAINING = f"{{{FOLDER}, name: glyphs, root: '${{data_root}}/glyphs/train', test: ../test}}"
 
 
 def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny_run, caplog):

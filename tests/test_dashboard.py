@@ -23,7 +23,7 @@ from kravl.dashboard import main
 from kravl.run import train
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'kravl[dashboard]'")
-SERIF = "_target_: kravl.data.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
+SERIF = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ SMALL = (
     "loading.min_batches=1",
     "data.source.size=32",
     "evaluation=in_domain",
-    "++evaluation.sets.silhouette={_target_: kravl.data.openmoji.Pictograms, style: silhouette, size: 32}",
+    "++evaluation.sets.silhouette={_target_: kravl.data.sources.openmoji.source.Pictograms, style: silhouette, "
+    "size: 32}",
     "trainer.accelerator=cpu",
 )
 

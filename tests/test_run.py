@@ -18,7 +18,7 @@ from kravl.run_evaluation import evaluate_run
 from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-FOLDER = "_target_: kravl.data.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
+FOLDER = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
 SERIF = f"++evaluation.sets.serif={{{FOLDER}}}"
 
 

@@ -19,7 +19,7 @@ from kravl.assemble import plain
 from kravl.config.compose import register
 from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
-from kravl.data.openmoji import Pictograms
+from kravl.data.sources.openmoji.source import Pictograms
 from kravl.local_runs import train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from kravl.data.fewshot import few_shot_split
-from kravl.data.openmoji import Pictograms
 from kravl.data.source import Samples
+from kravl.data.sources.openmoji.source import Pictograms
 
 SIDE, SHOTS, SEEDS = 12, 16, (1, 2, 3)
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -8,14 +8,13 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kravl.data.dataset import Batch
-from kravl.data.evaluation_set import Columns, match_classes, own_columns
+from kravl.data.classes import Columns, match_classes, own_columns
 from kravl.data.fewshot import few_shot_split, require_shots
-from kravl.data.loaders import Loaders
-from kravl.data.loading import Loading, ResumableLoader
-from kravl.data.on_device import Crops
+from kravl.data.loading.dataset import Batch, Crops
+from kravl.data.loading.loaders import Loaders
+from kravl.data.loading.resumable import Loading, ResumableLoader
+from kravl.data.loading.transforms import Preprocess
 from kravl.data.source import Samples, Source
-from kravl.data.transforms import Preprocess
 from kravl.runtime.errors import InputError, unknown
 
 IN_DOMAIN = "test"

@@ -17,7 +17,7 @@ backbone: {name: x, build: {}}
 method: x
 data:
   name: animals
-  source: {_target_: kravl.data.folder.ImageFolder, name: animals, root: ROOT, test: ../test}
+  source: {_target_: kravl.data.sources.folder.ImageFolder, name: animals, root: ROOT, test: ../test}
 evaluation: {name: in_domain}
 name: x
 """
@@ -90,7 +90,7 @@ def test_without_the_data_set_a_line_says_so(tmp_path: Path, animals: str) -> No
 
 
 def test_a_config_that_names_code_of_others_is_not_run(tmp_path: Path, animals: str) -> None:
-    evil = animals.replace("kravl.data.folder.ImageFolder", "os.system") + "plugins: [os]\n"
+    evil = animals.replace("kravl.data.sources.folder.ImageFolder", "os.system") + "plugins: [os]\n"
     problems: list[str] = []
 
     assert disagreements(groups(tmp_path / "runs", evil, kra=list(LABELS), lora=[0] * 6), problems) is None

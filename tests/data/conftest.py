@@ -9,7 +9,7 @@ import pytest
 from file_server import CONTENT, SHA256, Remote, Shelf, serve
 from PIL import Image
 
-from kravl.data.remote_file import RemoteFile
+from kravl.data.download.fetch import RemoteFile
 
 MakeTree = Callable[[str, Mapping[str, int]], Path]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import Shelf
 
-from kravl.data.acquire import acquire, on_disk
+from kravl.data.download.acquire import acquire, on_disk
 from kravl.runtime.errors import InputError
 
 MakeCard = Callable[[str], None]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from archives import link, tar, zipped
 
-from kravl.data.archive import unpack
+from kravl.data.download.archive import unpack
 from kravl.runtime.errors import InputError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from archives import Member, link, tar, zipped
 
-from kravl.data.archive import unpack
+from kravl.data.download.archive import unpack
 from kravl.runtime.errors import InputError
 
 
@@ -77,7 +77,7 @@ def bomb(kind: str, path: Path) -> Path:
 def test_an_archive_that_grows_beyond_reason_is_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kravl.data.archive_guard.FLOOR", 2**16)  # so that a small bomb is one
+    monkeypatch.setattr("kravl.data.download.archive.FLOOR", 2**16)  # so that a small bomb is one
     archive = bomb(kind, tmp_path)
 
     with pytest.raises(InputError, match=r"it holds more than [\d,]+ bytes, the least of 200 times its own size"):

@@ -7,13 +7,11 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from kravl.data.augmentation import CropFlip, unchanged
-from kravl.data.cache import Cache
-from kravl.data.dataset import TrainingImages
-from kravl.data.on_device import CroppedImages, Finish
-from kravl.data.sampling import Draw
+from kravl.data.loading.cache import Cache
+from kravl.data.loading.dataset import CroppedImages, Finish, TrainingImages
+from kravl.data.loading.samplers import Draw
+from kravl.data.loading.transforms import INTERPOLATIONS, CropFlip, Normalization, Pixels, unchanged
 from kravl.data.source import Samples
-from kravl.data.transforms import INTERPOLATIONS, Normalization, Pixels
 from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data.cache import Cache
-from kravl.data.folder import ImageFolder
+from kravl.data.loading.cache import Cache
 from kravl.data.source import Samples
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.check import check_images
 from kravl.data.images import FileOpener
+from kravl.data.loading.cache import check_images
 from kravl.data.source import Samples
-from kravl.data.split_file import SplitFile
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import Interrupted
 
@@ -96,7 +96,7 @@ def test_nothing_is_checked_any_more_once_a_check_is_interrupted(monkeypatch: py
         if images.checked > 1_000:
             raise Interrupted
 
-    monkeypatch.setattr("kravl.data.check.poll", interrupt)
+    monkeypatch.setattr("kravl.data.loading.cache.poll", interrupt)
     with pytest.raises(Interrupted):
         check_images({"train": images})
 

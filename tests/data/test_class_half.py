@@ -6,11 +6,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from kravl.assemble import evaluation_sources
-from kravl.data.class_half import ClassHalf, OtherHalf, chosen_classes
 from kravl.data.datamodule import FewShotDataModule, Plan
 from kravl.data.fewshot import few_shot_split
-from kravl.data.folder import ImageFolder
-from kravl.data.loading import Loading
+from kravl.data.loading.resumable import Loading
+from kravl.data.sources.class_half import ClassHalf, OtherHalf, chosen_classes
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 
@@ -45,7 +45,7 @@ def test_few_shot_images_are_drawn_from_all_classes_and_then_kept(half: str, pet
 
 def test_the_other_half_is_evaluated_among_its_own_classes(pets: ImageFolder) -> None:
     base = chosen_classes(pets, "base")
-    node = {"_target_": "kravl.data.class_half.OtherHalf"}
+    node = {"_target_": "kravl.data.sources.class_half.OtherHalf"}
     sets = evaluation_sources(OmegaConf.create({"sets": {"new": node}}), base, [])
 
     data = FewShotDataModule(base, Plan(shots=1), Loading(), sets, classes="own")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data.contact_sheet import GAP, LABEL_WIDTH, Row, class_rows, corruption_rows, draw
-from kravl.data.corruptions import Corrupted
-from kravl.data.folder import ImageFolder
+from kravl.data.corruptions.source import Corrupted
+from kravl.data.inspect.contact_sheet import GAP, LABEL_WIDTH, Row, class_rows, corruption_rows, draw
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 MakeTree = Callable[..., Path]
@@ -68,7 +68,7 @@ def test_all_corruptions_are_shown_of_one_image_by_severity(
     make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = source(make_tree("a", {"cat": 1}))
-    monkeypatch.setattr("kravl.data.contact_sheet.CORRUPTIONS", ("jpeg_compression", "contrast", "frost"))
+    monkeypatch.setattr("kravl.data.inspect.contact_sheet.CORRUPTIONS", ("jpeg_compression", "contrast", "frost"))
 
     rows = corruption_rows(clean, "all", 3)
 

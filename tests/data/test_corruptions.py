@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data.corruptions import CORRUPTIONS, FROST, Corrupted, corrupt
-from kravl.data.folder import ImageFolder
+from kravl.data.corruptions.source import CORRUPTIONS, FROST, Corrupted, corrupt
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)

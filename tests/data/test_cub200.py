@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.cub200 import Cub200
+from kravl.data.sources.cub200 import Cub200
 from kravl.runtime.errors import InputError
 
 LISTS = {

@@ -11,9 +11,9 @@ from PIL import Image
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
-from kravl.data.evaluation_set import match_classes
-from kravl.data.imagenet import wordnet_classes
+from kravl.data.classes import match_classes
 from kravl.data.source import Source
+from kravl.data.sources.imagenet import wordnet_classes
 from kravl.runtime.errors import InputError
 
 SPLIT_FILES = {

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from kravl.data.corruptions import Corrupted
+from kravl.data.corruptions.source import Corrupted
 from kravl.data.datamodule import FewShotDataModule, Plan
-from kravl.data.domains import Domains
-from kravl.data.folder import ImageFolder
-from kravl.data.loading import Loading
-from kravl.data.split_file import SplitFile
-from kravl.data.transforms import Preprocess
+from kravl.data.loading.resumable import Loading
+from kravl.data.loading.transforms import Preprocess
+from kravl.data.sources.domains import Domains
+from kravl.data.sources.folder import ImageFolder
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
 LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data import catalog, digits
-from kravl.data.digits import Digits
+from kravl.data import catalog
+from kravl.data.sources import digits
+from kravl.data.sources.digits import Digits
 from kravl.runtime.errors import InputError
 
 

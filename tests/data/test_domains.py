@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.domains import Domains
+from kravl.data.sources.domains import Domains
 from kravl.runtime.errors import InputError
 
 

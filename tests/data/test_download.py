@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT, SHA256, Remote, Shelf
 
-from kravl.data.download import fetch
-from kravl.data.remote_file import RemoteFile
+from kravl.data.download.fetch import RemoteFile, fetch
 from kravl.runtime.errors import InputError
 
 MD5 = hashlib.md5(CONTENT).hexdigest()

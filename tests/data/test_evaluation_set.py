@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.evaluation_set import match_classes
-from kravl.data.folder import ImageFolder
+from kravl.data.classes import match_classes
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 

@@ -12,7 +12,7 @@ import torch
 
 from kravl.data import catalog
 from kravl.data.fewshot import few_shot_split, require_shots
-from kravl.data.split_file import SplitFile
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
 SPLIT_FILES = {

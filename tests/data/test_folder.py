@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kravl.data.folder import ImageFolder
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 

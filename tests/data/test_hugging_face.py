@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kravl.data.folder import ImageFolder
-from kravl.data.hugging_face import HuggingFace
+from kravl.data.sources.folder import ImageFolder
+from kravl.data.sources.hugging_face import HuggingFace
 from kravl.runtime.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot (pickle|locate)")  # dill, which hashes a set for its cache

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 from PIL import Image
 
-from kravl.data.evaluation_set import match_classes
-from kravl.data.imagenet import ImageNet, ImageNetShift, ImageNetV2, wordnet_classes
+from kravl.data.classes import match_classes
+from kravl.data.sources.imagenet import ImageNet, ImageNetShift, ImageNetV2, wordnet_classes
 from kravl.runtime.errors import InputError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.layout import find_folder
-from kravl.data.split_file import SplitFile
+from kravl.data.catalog import find_folder
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
 SPLIT = {"train": [["banded/1.jpg", 0, "banded"]], "val": [], "test": [["banded/2.jpg", 0, "banded"]]}

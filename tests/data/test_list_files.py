@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kravl.data.list_files import ListFiles
+from kravl.data.sources.list_files import ListFiles
 from kravl.runtime.errors import InputError
 
 

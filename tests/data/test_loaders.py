@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kravl.data.folder import ImageFolder
-from kravl.data.loaders import Loaders
-from kravl.data.loading import Batch, Loading
+from kravl.data.loading.loaders import Loaders
+from kravl.data.loading.resumable import Batch, Loading
+from kravl.data.loading.transforms import Preprocess
 from kravl.data.source import Samples
-from kravl.data.transforms import Preprocess
+from kravl.data.sources.folder import ImageFolder
 
 LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0)
 

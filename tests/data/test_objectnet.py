@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kravl.data.evaluation_set import match_classes
-from kravl.data.imagenet import wordnet_classes
-from kravl.data.objectnet import ObjectNet
+from kravl.data.classes import match_classes
+from kravl.data.sources.imagenet import wordnet_classes
+from kravl.data.sources.objectnet import ObjectNet
 from kravl.runtime.errors import InputError
 
 IDS = wordnet_classes("imagenet")[0]

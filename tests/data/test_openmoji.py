@@ -14,8 +14,8 @@ from kravl.assemble import evaluation_sources, plain
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
-from kravl.data.openmoji import Pictograms
 from kravl.data.source import Source
+from kravl.data.sources.openmoji.source import Pictograms
 from kravl.runtime.errors import InputError
 
 GENDER = re.compile("(-FE0F)?-200D-264[02]-FE0F$")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
-from kravl.data.openmoji_font import character, draw
+from kravl.data.sources.openmoji.font import character, draw
 from kravl.runtime.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data.openmoji import Pictograms
+from kravl.data.sources.openmoji.source import Pictograms
 
 EVERY_CLASS = range(0, 275, 3)  # positions in the test split: some pictures of every class
 SOME = range(0, 275, 27)

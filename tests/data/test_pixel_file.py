@@ -15,14 +15,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from kravl.data import pixel_file as module
-from kravl.data.check import check_images
-from kravl.data.evaluation_cache import pixel_file, writing
-from kravl.data.folder import ImageFolder
 from kravl.data.images import FileOpener
-from kravl.data.pixel_file import PixelFile
+from kravl.data.loading import pixel_cache as module
+from kravl.data.loading.cache import check_images
+from kravl.data.loading.pixel_cache import PixelFile, pixel_file, writing
+from kravl.data.loading.transforms import CentreCrop
 from kravl.data.source import Samples
-from kravl.data.transforms import CentreCrop
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 CROP = CentreCrop(size=8, resize=9, interpolation="bicubic")

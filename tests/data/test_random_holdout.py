@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
-from kravl.data.numbered import without_number
-from kravl.data.random_holdout import RandomHoldout
+from kravl.data.sources.random_holdout import RandomHoldout, without_number
 from kravl.runtime.errors import InputError
 
 

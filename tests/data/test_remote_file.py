@@ -3,7 +3,7 @@
 import pytest
 
 from kravl.data import catalog
-from kravl.data.remote_file import remote_files
+from kravl.data.download.fetch import remote_files
 from kravl.runtime.errors import InputError
 
 

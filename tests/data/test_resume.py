@@ -10,9 +10,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from kravl.data.datamodule import FewShotDataModule, Plan
-from kravl.data.folder import ImageFolder
-from kravl.data.loading import Batch, Loading
-from kravl.data.transforms import Preprocess
+from kravl.data.loading.resumable import Batch, Loading
+from kravl.data.loading.transforms import Preprocess
+from kravl.data.sources.folder import ImageFolder
 
 Seen = tuple[int, int, list[int], Tensor]  # epoch, batch, which images, their sum
 

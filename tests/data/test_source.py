@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.folder import ImageFolder
-from kravl.data.layout import existing_folder
+from kravl.data.catalog import existing_folder
 from kravl.data.source import refuse_duplicates, spoken
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 

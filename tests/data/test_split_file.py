@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kravl.data.split_file import SplitFile
+from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
 GOOD: dict[str, Any] = {

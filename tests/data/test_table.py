@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.data.table import Table
+from kravl.data.sources.table import Table
 from kravl.runtime.errors import InputError
 
 ROWS = [

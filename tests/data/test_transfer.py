@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT, Remote, Shelf
 
-from kravl.data.download import fetch
+from kravl.data.download.fetch import fetch
 from kravl.runtime.errors import InputError
 
 
@@ -41,8 +41,8 @@ def test_a_killed_process_has_kept_what_came(shelf: Shelf, remote: Remote, tmp_p
     shelf.stalls.clear()
     program = (
         "import pathlib, sys\n"
-        "from kravl.data.download import fetch\n"
-        "from kravl.data.remote_file import RemoteFile\n"
+        "from kravl.data.download.fetch import fetch\n"
+        "from kravl.data.download.fetch import RemoteFile\n"
         "fetch(RemoteFile('a.bin', (sys.argv[1],)), pathlib.Path(sys.argv[2]))\n"
     )
     part = tmp_path / "a.bin.part"

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from kravl.data.transforms import INTERPOLATIONS, CentreCrop, Normalization
+from kravl.data.loading.transforms import INTERPOLATIONS, CentreCrop, Normalization
 from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)

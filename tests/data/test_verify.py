@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kravl.data.folder import ImageFolder
 from kravl.data.images import FileOpener
+from kravl.data.inspect.verify import Report, inspect
 from kravl.data.source import Samples
-from kravl.data.verify import Report, inspect
+from kravl.data.sources.folder import ImageFolder
 
 MakeTree = Callable[..., Path]
 

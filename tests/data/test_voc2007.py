@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from kravl.data import catalog
-from kravl.data.voc2007 import Voc2007
+from kravl.data.sources.voc2007 import Voc2007
 from kravl.runtime.errors import InputError
 
 NAMES = [n.replace(" ", "") for n in catalog.class_names("voc2007") or ()]

@@ -70,7 +70,7 @@ PLACES = {
     "the folder above": "runs: ../MARKER",
     "the cache at home": "cache_root: ~/MARKER",
     "an evaluation": "evaluation: {name: ../../MARKER, sets: {}}",
-    "a set": "evaluation: {name: a, sets: {../../MARKER: {_target_: kravl.data.folder.ImageFolder}}}",
+    "a set": "evaluation: {name: a, sets: {../../MARKER: {_target_: kravl.data.sources.folder.ImageFolder}}}",
     "a data set": 'data: {name: "\\e[2J"}',
 }
 GROWTH = {

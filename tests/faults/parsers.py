@@ -13,13 +13,13 @@ from safetensors.torch import save
 from kravl.aggregate import group_runs, read_runs
 from kravl.approximation.ledger import Ledger
 from kravl.data import catalog
-from kravl.data.class_list import read_class_list
-from kravl.data.cub200 import Cub200
-from kravl.data.list_files import ListFiles
-from kravl.data.remote_file import remote_files
-from kravl.data.split_file import SplitFile
-from kravl.data.table import Table
-from kravl.data.voc2007 import _objects
+from kravl.data.classes import read_class_list
+from kravl.data.download.fetch import remote_files
+from kravl.data.sources.cub200 import Cub200
+from kravl.data.sources.list_files import ListFiles
+from kravl.data.sources.split_file import SplitFile
+from kravl.data.sources.table import Table
+from kravl.data.sources.voc2007 import _objects
 from kravl.restore import saved_config
 from kravl.tables import table
 from kravl.tracking.run_folder import find_run

@@ -15,7 +15,7 @@ PHASES = {
     "training": (STEP, 5, ()),
     "training, signal to all processes": (STEP, 5, ("loading.num_workers=2",)),
     "saving": ("kravl.training.checkpoint:_write", 4, ()),
-    "checking images": ("kravl.data.cache:Cache.check", 3, ()),
+    "checking images": ("kravl.data.loading.cache:Cache.check", 3, ()),
     "encoding text": ("kravl.backbones.text.tower:CausalTextTower.encode_tree", 1, FROZEN),
     "computing features": ("kravl.evaluation.predict:FeaturePass.test_step", 2, FROZEN),
     "evaluating": ("kravl.evaluation.predict:PredictionPass.test_step", 2, ("loading.eval_batch_size=4",)),

@@ -11,7 +11,7 @@ from archives import link, tar, zipped
 from faults.campaign import Outcome, Row
 
 from kravl.data import catalog
-from kravl.data.acquire import acquire
+from kravl.data.download.acquire import acquire
 from kravl.runtime.errors import InputError
 
 GROWN = 300 * 2**20  # bytes that a small archive unpacks to

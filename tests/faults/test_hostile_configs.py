@@ -20,8 +20,8 @@ from kravl.assemble import assemble
 from kravl.config.compose import check, register
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
-from kravl.data.acquire import acquire
-from kravl.data.remote_file import remote_files
+from kravl.data.download.acquire import acquire
+from kravl.data.download.fetch import remote_files
 from kravl.restore import restore, saved_config
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import find_run

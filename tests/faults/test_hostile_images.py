@@ -14,9 +14,9 @@ from faults.campaign import Outcome, Row
 from PIL import Image
 
 from kravl.data.__main__ import main
-from kravl.data.check import check_images
-from kravl.data.folder import ImageFolder
 from kravl.data.images import open_rgb
+from kravl.data.loading.cache import check_images
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 GIGABYTE = 2**30

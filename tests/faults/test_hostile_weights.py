@@ -21,7 +21,7 @@ from kravl.adapters.lora import LoRA
 from kravl.approximation.stored import Delta, Pretrained
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
-from kravl.data.array_set import _load
+from kravl.data.sources.arrays import _load
 from kravl.runtime.errors import InputError
 from kravl.training.checkpoint import SafeCheckpointIO
 from kravl.training.spectrum_monitor import read_trace

@@ -13,13 +13,13 @@ from faults.campaign import Outcome, Row
 from PIL import Image
 
 from kravl.backbones.classifier import Preprocess
-from kravl.data.class_list import name_classes, read_class_list
+from kravl.data.classes import name_classes, read_class_list
 from kravl.data.datamodule import FewShotDataModule, Loading, Plan
-from kravl.data.folder import ImageFolder
+from kravl.data.inspect.verify import Report, inspect
 from kravl.data.source import Source
-from kravl.data.split_file import SplitFile
-from kravl.data.table import Table
-from kravl.data.verify import Report, inspect
+from kravl.data.sources.folder import ImageFolder
+from kravl.data.sources.split_file import SplitFile
+from kravl.data.sources.table import Table
 from kravl.runtime.errors import InputError
 
 SECONDS = 5.0

@@ -14,8 +14,8 @@ from PIL import Image
 from rehearsal.pictures import write
 
 from kravl.data import catalog
-from kravl.data.corruptions import CORRUPTIONS
-from kravl.data.imagenet import wordnet_classes
+from kravl.data.corruptions.source import CORRUPTIONS
+from kravl.data.sources.imagenet import wordnet_classes
 
 Names = Iterator[str]
 IMAGENET_TRAIN = 20  # images of a class; the real set has 732 to 1,300, of which a run draws 16

@@ -1,0 +1,1 @@
+"""ImageNet-C's corruptions, of any set."""

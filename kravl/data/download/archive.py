@@ -1,0 +1,164 @@
+"""Unpack an archive that may be hostile."""
+
+import bz2
+import filecmp
+import gzip
+import lzma
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from kravl.runtime.errors import InputError, first_line
+
+MAX_BYTES = 2**40
+MAX_RATIO = 200  # unpacked to packed; deflate reaches 1032 on a bomb, and photographs hardly shrink
+FLOOR = 2**24  # bytes that any archive may unpack to
+MIN_MEMBER = 4096  # bytes that even an empty file takes, against archives of nothing but names
+CHUNK = 2**20
+ENCRYPTED = 0x1
+SINGLE: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# the last one: a method of compression that zipfile lacks
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+    NotImplementedError,
+)
+
+
+class HostileError(Exception):
+    """What the archive does that it must not."""
+
+
+class Budget:
+    """The bytes that an archive may still unpack to."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        size = archive.stat().st_size
+        self._limit = min(MAX_BYTES, max(FLOOR, MAX_RATIO * size), shutil.disk_usage(folder).free)
+        self._left = self._limit
+
+    def spend(self, size: int) -> None:
+        """Before ``size`` bytes are written."""
+        self._left -= max(size, MIN_MEMBER)
+        if self._left < 0:
+            raise HostileError(
+                f"it holds more than {self._limit:,} bytes, the least of {MAX_RATIO} times its own size (at least "
+                f"{FLOOR:,}), {MAX_BYTES:,} and what is free on the disk"
+            )
+
+
+def refuse_outside(name: str) -> None:
+    """Raise HostileError for a member whose path is absolute or has ``..`` in it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise HostileError(f"the path {name!r} leaves the folder")
+
+
+def refuse_hostile(member: tarfile.TarInfo, folder: Path) -> None:
+    """Before ``member`` of a tar archive is written to ``folder``.
+
+    tarfile's own filter refuses most of it, but links got past that in some releases of Python (CVE-2025-4517, -4330).
+
+    Raises:
+        HostileError: a path or link that leaves the folder, one that goes through a link, or a device.
+    """
+    refuse_outside(member.name)
+    path = folder / member.name
+    if path.is_symlink() or any(parent.is_symlink() for parent in path.parents if folder in parent.parents):
+        raise HostileError(f"{member.name!r} is written through a link")
+    if member.issym():
+        # ".." is harmless only at the beginning, where no other link has been followed
+        steps = PurePosixPath(member.linkname).parts
+        up = next((i for i, step in enumerate(steps) if step != ".."), len(steps))
+        depth = len(PurePosixPath(os.path.normpath(member.name)).parts) - 1
+        if PurePosixPath(member.linkname).is_absolute() or ".." in steps[up:] or up > depth:
+            raise HostileError(f"the link {member.name!r} -> {member.linkname!r} leaves the folder")
+    elif member.islnk():
+        refuse_outside(member.linkname)
+        target = folder / member.linkname
+        through = [target, *(p for p in target.parents if folder in p.parents)]
+        if any(p.is_symlink() for p in through) or not target.is_file():
+            raise HostileError(f"the link {member.name!r} is to no file before it")
+    elif not (member.isreg() or member.isdir()):
+        raise HostileError(f"{member.name!r} is a device")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """The content of a zip or tar archive, or of one compressed file, into ``folder``, beside what is there.
+
+    One process at a time may unpack into a folder.
+
+    Raises:
+        InputError: no archive, an empty, damaged or hostile one, or one with a file that is there already and differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    temporary.mkdir()
+    try:
+        _extract(archive, temporary, Budget(archive, temporary))
+        if not any(temporary.iterdir()):
+            raise InputError(f"cannot unpack {archive}: it holds no file")
+        if differing := _differing(temporary, folder):
+            raise InputError(f"cannot unpack {archive}: {differing} is there already and differs; move it away")
+        _move(temporary, folder)
+    except (*DAMAGE, HostileError) as error:
+        raise InputError(f"cannot unpack {archive}: {first_line(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path, budget: Budget) -> None:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                refuse_outside(info.filename)
+                budget.spend(info.file_size)  # zipfile writes no more than the stated size
+                if info.flag_bits & ENCRYPTED:
+                    raise HostileError(f"{info.filename!r} is encrypted")
+            wanted = [info for info in zipped.infolist() if not info.filename.startswith("__MACOSX/")]
+            zipped.extractall(folder, wanted)  # a link becomes a file that holds the path
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                refuse_hostile(member, folder)
+                budget.spend(member.size)
+                tar.extract(member, folder, filter="data")
+    elif archive.suffix in SINGLE:
+        with SINGLE[archive.suffix](archive, "rb") as packed, (folder / archive.stem).open("wb") as file:
+            for chunk in iter(partial(packed.read, CHUNK), b""):
+                budget.spend(len(chunk))
+                file.write(chunk)
+    else:
+        raise HostileError(f"neither a zip or tar archive nor one of {', '.join(SINGLE)}")
+
+
+def _differing(source: Path, target: Path) -> Path | None:
+    """The first file under ``target`` that is another one than its namesake under ``source``."""
+    for entry in sorted(source.iterdir()):
+        there = target / entry.name
+        if entry.is_dir() and not entry.is_symlink() and there.is_dir():
+            if found := _differing(entry, there):
+                return found
+        elif os.path.lexists(there) and not (entry.is_file() and there.is_file() and filecmp.cmp(entry, there, False)):
+            return there
+    return None
+
+
+def _move(source: Path, target: Path) -> None:
+    for entry in source.iterdir():
+        there = target / entry.name
+        if entry.is_dir() and not entry.is_symlink() and there.is_dir():
+            _move(entry, there)
+        elif not os.path.lexists(there):
+            entry.replace(there)

@@ -1,0 +1,1 @@
+"""Data sets listed, verified and looked at."""

@@ -1,0 +1,130 @@
+"""Samples as a torch data set, and their batches on the device."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kravl.data.loading.cache import Cache
+from kravl.data.loading.pixel_cache import PixelFile
+from kravl.data.loading.samplers import Draw
+from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Pixels
+from kravl.data.source import Samples
+
+Augment = Callable[[Pixels, int], Pixels]  # pixels (h, w, 3) and a seed to pixels (3, size, size)
+
+
+class Batch(NamedTuple):
+    """Images (b, 3, h, w) float32, labels (b,) and indices (b,) int64: positions in the loader's samples.
+
+    Where a classifier's image tower is frozen, its features (b, d) may stand for the images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class TrainingImages(Dataset[Batch]):
+    """Augmented images, asked for by `Draw`; read once and kept."""
+
+    def __init__(self, cache: Cache, augment: Augment, normalize: Normalization) -> None:
+        self.cache = cache
+        self._augment = augment
+        self._normalize = normalize
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        views = [self._augment(self.cache[draw.position], draw.seed) for draw in draws]
+        positions = [draw.position for draw in draws]
+        return Batch(self._normalize(views), *_labelled(self.cache.samples, positions))
+
+
+class TrainingFeatures(Dataset[Batch]):
+    """Rows of image features (n, d) in place of the images of ``samples``, asked for by `Draw`."""
+
+    def __init__(self, samples: Samples, features: Tensor) -> None:
+        self.samples = samples
+        self._features = features
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+        positions = [draw.position for draw in draws]
+        return Batch(self._features[positions], *_labelled(self.samples, positions))
+
+
+class EvaluationImages(Dataset[Batch]):
+    """Images as they are evaluated; from ``pixel_file``, where they have been written to one."""
+
+    def __init__(
+        self, samples: Samples, crop: CentreCrop, normalize: Normalization, pixel_file: PixelFile | None = None
+    ) -> None:
+        self.samples = samples
+        self._crop = crop
+        self._normalize = normalize
+        self._pixel_file = pixel_file
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return Batch(self._normalize([self._pixels(i) for i in indices]), *_labelled(self.samples, indices))
+
+    def _pixels(self, index: int) -> Pixels:
+        if self._pixel_file is not None:
+            return self._pixel_file[index]
+        return self._crop(self.samples.image(index)).transpose(2, 0, 1)
+
+
+def _labelled(samples: Samples, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    return torch.tensor([samples.labels[i] for i in indices]), torch.tensor(indices)
+
+
+class Crops(NamedTuple):
+    """Parts of images: b uint8 tensors (3, h, w) of their own sizes, whether each is mirrored (b,), labels, indices."""
+
+    views: list[Tensor]
+    mirrored: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class CroppedImages(Dataset[Crops]):
+    """Random crops as they are cut from the image, asked for by `Draw`; `Finish` makes a batch of them."""
+
+    def __init__(self, cache: Cache, augment: CropFlip) -> None:
+        self.cache = cache
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Crops:
+        views, mirrored = zip(*(self._augment.view(self.cache[d.position], d.seed) for d in draws), strict=True)
+        positions = [draw.position for draw in draws]
+        labels = [self.cache.samples.labels[i] for i in positions]
+        # a copy of its own: a worker would send the whole image that a view is of
+        tensors = [torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))) for view in views]
+        return Crops(tensors, torch.tensor(mirrored), torch.tensor(labels), torch.tensor(positions))
+
+
+class Finish:
+    """Resizes, mirrors and normalises `Crops` on the device that they are on."""
+
+    def __init__(self, augment: CropFlip, normalize: Normalization) -> None:
+        self._augment = augment
+        self._mean = torch.from_numpy(normalize.mean)
+        self._std = torch.from_numpy(normalize.std)
+
+    def __call__(self, crops: Crops) -> Batch:
+        resized = torch.stack([self._augment.resize(view) for view in crops.views])
+        images = torch.where(crops.mirrored[:, None, None, None], resized.flip(-1), resized)
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return Batch((images.float() / 255 - mean) / std, crops.labels, crops.indices)

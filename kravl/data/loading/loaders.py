@@ -1,0 +1,89 @@
+"""The loaders of a run: its samples, as its settings and what the backbone expects of an image would have them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from kravl.data.loading.cache import Cache, check_images
+from kravl.data.loading.dataset import (
+    Batch,
+    CroppedImages,
+    Crops,
+    EvaluationImages,
+    Finish,
+    TrainingFeatures,
+    TrainingImages,
+)
+from kravl.data.loading.pixel_cache import pixel_file, writing
+from kravl.data.loading.resumable import Loading, ResumableLoader, evaluation_loader, ordered_loader, processes
+from kravl.data.loading.samplers import Draw, EpochSampler
+from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess, unchanged
+from kravl.data.source import Samples
+
+
+class Loaders:
+    """What the data module hands out.
+
+    Raises:
+        InputError: an interpolation that is unknown, or that ``tensor`` transforms lack.
+    """
+
+    def __init__(
+        self, preprocess: Preprocess, loading: Loading, train: Samples, evaluated: Mapping[str, Samples]
+    ) -> None:
+        self._loading = loading
+        self._evaluated = evaluated
+        self._crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
+        self._augment = CropFlip(preprocess.image_size, preprocess.interpolation, loading.transforms)
+        self._normalize = Normalization(preprocess.mean, preprocess.std)
+        self._cache = Cache(train, self._crop) if loading.augmentation == "none" else Cache(train)
+
+    def check(self, training: bool = True) -> None:
+        """Decode every image, or those evaluated only, and keep what is decoded; see `check_images`."""
+        with writing(self._loading.cache_root, self._evaluated, self._crop) as checked:
+            check_images({"train": self._cache, **checked} if training else checked)
+
+    def training(self, features: Tensor | None = None) -> ResumableLoader:
+        """Shuffled batches, at least ``min_batches`` an epoch; `Crops` where a GPU is to finish them, see `finish`.
+
+        ``features`` (n, d) stand for the images where they are given.
+        """
+        loading, workers = self._loading, self._loading.workers() if features is None else 0
+        if workers:
+            self._cache.fill()  # workers that are forked share it
+        num_processes, rank = processes()
+        draws = loading.min_batches * loading.batch_size * num_processes
+        sampler = EpochSampler(len(self._cache), draws, loading.seed, num_processes, rank)
+        return ResumableLoader(self._training_set(features), sampler, loading.batch_size, workers)
+
+    def repeated(self) -> DataLoader[Batch] | None:
+        """The training images in their order, if every epoch shows the same pixels of them."""
+        if self._loading.augmentation != "none":
+            return None
+        images = TrainingImages(self._cache, unchanged, self._normalize)
+        return ordered_loader(images, [Draw(i, seed=0) for i in range(len(self._cache))], self._loading)
+
+    def _training_set(self, features: Tensor | None) -> TrainingImages | CroppedImages | TrainingFeatures:
+        if features is not None:
+            return TrainingFeatures(self._cache.samples, features)
+        if self._loading.augmentation == "none":
+            return TrainingImages(self._cache, unchanged, self._normalize)
+        if self._loading.transforms == "tensor" and torch.cuda.is_available():
+            return CroppedImages(self._cache, self._augment)
+        return TrainingImages(self._cache, self._augment, self._normalize)
+
+    def evaluation(self) -> dict[str, DataLoader[Batch]]:
+        """Every image of each set once, in order."""
+        loaders = {}
+        for name, samples in self._evaluated.items():
+            kept = pixel_file(self._loading.cache_root, samples, self._crop)
+            written = kept if kept is not None and kept.open() else None
+            images = EvaluationImages(samples, self._crop, self._normalize, written)
+            loaders[name] = evaluation_loader(images, self._loading)
+        return loaders
+
+    def finish(self, batch: Batch | Crops) -> Batch:
+        """A batch as the learner expects it, on the device that it has been moved to."""
+        return Finish(self._augment, self._normalize)(batch) if isinstance(batch, Crops) else batch

@@ -1,0 +1,144 @@
+"""Batches for training and evaluation; a training loader resumes in mid-epoch with the very next batch."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kravl.data.loading.dataset import Batch, CroppedImages, Crops, EvaluationImages, TrainingFeatures, TrainingImages
+from kravl.data.loading.samplers import Draw, EpochSampler, InOrder, Shard
+from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
+from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.signals import pass_over
+
+MAX_WORKERS = 8
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images are put into batches.
+
+    Args:
+        num_workers: processes that decode; None means none without a GPU, else up to 8.
+        min_batches: a small training set is repeated to this many batches an epoch.
+        seed: of order and augmentation.
+        augmentation: ``crop_flip`` or ``none``.
+        transforms: ``pil``, or ``tensor`` for a faster ``crop_flip`` whose pixels differ a little; see `CropFlip`.
+        cache_root: the folder of resized evaluation images; None keeps none.
+
+    Raises:
+        InputError: a number below its least value, or an unknown name.
+    """
+
+    batch_size: int = 32
+    eval_batch_size: int = 256
+    num_workers: int | None = None
+    min_batches: int = 1
+    seed: int = 1
+    augmentation: str = "crop_flip"
+    transforms: str = "pil"
+    cache_root: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise InputError(f"loading.{name} is {value}; it must be at least {bound}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise unknown("augmentation", self.augmentation, AUGMENTATIONS)
+        if self.transforms not in ENGINES:
+            raise unknown("data.transforms", self.transforms, ENGINES)
+
+    def workers(self) -> int:
+        """The number of worker processes."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(MAX_WORKERS, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+
+
+class ResumableLoader(DataLoader[Batch | Crops]):
+    """Training batches; `state_dict` counts those handed out, not those that workers have prepared.
+
+    Lightning saves and loads the state of such a loader with its checkpoints. Order and augmentation depend on seed
+    and epoch alone, so skipping the batches that were seen is all that resuming takes.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingImages | CroppedImages | TrainingFeatures,
+        sampler: EpochSampler,
+        batch_size: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__(**_options(dataset, sampler, batch_size, num_workers), persistent_workers=num_workers > 0)
+        self._order = sampler
+        self._epoch = 0
+        self._handed_out = 0
+        self._resume: tuple[int, int] | None = None  # epoch, batches
+
+    def __iter__(self) -> Iterator[Batch | Crops]:  # type: ignore[override]
+        # a generator: this runs with the first batch, when Lightning has set the epoch
+        same_epoch = self._resume is not None and self._resume[0] == self._order.epoch
+        self._handed_out = self._resume[1] if self._resume is not None and same_epoch else 0
+        self._epoch, self._resume = self._order.epoch, None
+        assert self.batch_size is not None
+        self._order.start = self._handed_out * self.batch_size
+        for batch in super().__iter__():
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches have been handed out."""
+        epoch, batches = self._resume or (self._epoch, self._handed_out)
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state`` was taken: with the next batch, or the next epoch."""
+        done = state["batches"] >= len(self)
+        self._resume = (state["epoch"] + 1, 0) if done else (state["epoch"], state["batches"])
+        self._order.set_epoch(self._resume[0])
+
+
+def evaluation_loader(dataset: EvaluationImages, loading: Loading) -> DataLoader[Batch]:
+    """Every image once, in the order of the set; shared out among processes where there are several."""
+    sampler = Shard(len(dataset), *processes())
+    return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
+
+
+def ordered_loader(dataset: TrainingImages, draws: Sequence[Draw], loading: Loading) -> DataLoader[Batch]:
+    """The images that are drawn, in that order and in batches of evaluation; all of them in every process."""
+    sampler = InOrder(draws)
+    return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
+
+
+def processes() -> tuple[int, int]:
+    """How many processes train together, and the number of this one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1, 0
+    return torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+
+def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, workers: int) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "sampler": sampler,
+        "batch_size": batch_size,
+        "num_workers": workers,
+        "collate_fn": as_made,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": pass_over,
+        # they share what is decoded, and end with a run that is killed; those of Python 3.14's "forkserver" do neither
+        "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
+        "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
+    }
+
+
+def as_made(batch: T) -> T:
+    """The data sets make whole batches; there is nothing left to collate."""
+    return batch

@@ -1,0 +1,168 @@
+"""From an image to pixels: the transforms of evaluation and of training."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as F
+from torchvision.transforms.v2 import functional as F2
+
+from kravl.runtime.errors import unknown
+
+Pixels = NDArray[np.uint8]
+AUGMENTATIONS = ("crop_flip", "none")
+ENGINES = ("pil", "tensor")
+ON_TENSORS = ("nearest", "bilinear", "bicubic")
+RATIO = (3 / 4, 4 / 3)  # of width to height, torchvision's default
+
+INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode if mode != InterpolationMode.NEAREST_EXACT}
+
+
+class Preprocess(Protocol):
+    """What a backbone says of its input: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def resize(self) -> int: ...
+    @property
+    def mean(self) -> Sequence[float]: ...
+    @property
+    def std(self) -> Sequence[float]: ...
+    @property
+    def interpolation(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The shorter side resized to ``resize``, the centre cropped: the evaluation transform before normalisation.
+
+    Raises:
+        InputError: an unknown interpolation.
+    """
+
+    size: int
+    resize: int
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        mode(self.interpolation)
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        """Pixels (size, size, 3)."""
+        resized = F.resize(image, self.resize, mode(self.interpolation))
+        return np.array(F.center_crop(resized, [self.size, self.size]))
+
+
+class Normalization:
+    """Pixels to (x / 255 - mean) / std in float32, with the bits of torchvision's ``ToTensor`` and ``Normalize``."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean = np.array(mean, dtype=np.float32).reshape(3, 1, 1)
+        self.std = np.array(std, dtype=np.float32).reshape(3, 1, 1)
+
+    def __call__(self, images: Sequence[Pixels]) -> Tensor:
+        """Images (3, h, w), strided as they like, to a batch (b, 3, h, w)."""
+        # numpy asks the kernel for huge pages: half of the time of a fresh torch.empty is page faults
+        batch = np.empty((len(images), *images[0].shape), dtype=np.float32)
+        for image, out in zip(images, batch, strict=True):  # one at a time stays in the processor's cache
+            np.divide(np.ascontiguousarray(image), np.float32(255), out=out, dtype=np.float32)
+            np.subtract(out, self.mean, out=out)
+            np.divide(out, self.std, out=out)
+        return torch.from_numpy(batch)
+
+
+def mode(interpolation: str) -> InterpolationMode:
+    """Torchvision's constant of that name.
+
+    Raises:
+        InputError: an unknown interpolation.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise unknown("interpolation", interpolation, INTERPOLATIONS)
+    return INTERPOLATIONS[interpolation]
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Boxes and flips are those of torchvision's RandomResizedCrop and RandomHorizontalFlip under the same seed.
+
+    Args:
+        engine: ``pil`` resizes as torchvision does on PIL images, bit for bit; ``tensor`` with its v2 kernel on uint8,
+            antialiased: faster, and not the same pixels.
+        scale: least and largest fraction of the area.
+
+    Raises:
+        InputError: an unknown engine, or an interpolation that it lacks.
+    """
+
+    size: int
+    interpolation: str
+    engine: str = "pil"
+    scale: tuple[float, float] = (0.08, 1.0)
+
+    def __post_init__(self) -> None:
+        mode(self.interpolation)
+        if self.engine not in ENGINES:
+            raise unknown("data.transforms", self.engine, ENGINES)
+        if self.engine == "tensor" and self.interpolation not in ON_TENSORS:
+            raise unknown("interpolation on tensors", self.interpolation, ON_TENSORS)
+
+    def view(self, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
+        """The part of ``pixels`` (h, w, 3) that is drawn, without a copy, and whether it is mirrored."""
+        with _seeded(seed):
+            box = RandomResizedCrop.get_params(as_tensor(pixels), list(self.scale), list(RATIO))
+            mirrored = bool(torch.rand(1) < 0.5)
+        top, left, height, width = box
+        return pixels[top : top + height, left : left + width], mirrored
+
+    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
+        """Pixels (h, w, 3) to an augmented view (3, size, size)."""
+        crop, mirrored = self.view(pixels, seed)
+        if self.engine == "pil":
+            resized = np.asarray(F.resize(Image.fromarray(crop), [self.size, self.size], mode(self.interpolation)))
+            resized = resized.transpose(2, 0, 1)
+        else:
+            with _one_thread():
+                resized = self.resize(as_tensor(crop)).numpy()
+        return resized[:, :, ::-1] if mirrored else resized
+
+    def resize(self, crop: Tensor) -> Tensor:
+        """A crop (3, h, w) to (3, size, size), uint8, on the crop's device."""
+        return F2.resize(crop, [self.size, self.size], mode(self.interpolation), antialias=True)
+
+
+def unchanged(pixels: Pixels, seed: int) -> Pixels:
+    """Pixels (h, w, 3) as they are, channels first: training sees what evaluation sees."""
+    return pixels.transpose(2, 0, 1)
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """Pixels (h, w, 3) as a tensor (3, h, w) on the same memory: channels last, for which the v2 kernels are made."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs too
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep small operations off the threads that train: more of them cost time, and collapse when busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Pictograms drawn from the OpenMoji fonts."""
