@@ -11,7 +11,7 @@ from kravl.cli.main import main
 
 def evaluate(cfg: Any) -> object:
     """Imports here, so that --help and a typo are answered before torch is loaded."""
-    from kravl.run_evaluation import evaluate_run
+    from kravl.run.evaluate import evaluate_run
 
     return evaluate_run(cfg)
 

@@ -12,8 +12,7 @@ from kravl.cli.main import main
 
 def train(cfg: Any) -> object:
     """Imports here, so that --help and a typo are answered before torch is loaded."""
-    from kravl.objective import objective
-    from kravl.run import train
+    from kravl.run.train import objective, train
 
     return objective(cfg.objective, train(cfg))
 

@@ -68,8 +68,8 @@ def split(options: argparse.Namespace) -> int:
 
 
 def _drawn(cfg: Config, options: argparse.Namespace) -> dict[str, object]:
-    from kravl.assemble import make_plan
     from kravl.data.datamodule import FewShotDataModule, Loading
+    from kravl.run.build import make_plan
 
     source = split_file_source(options.split_file) if options.split_file else open_source(cfg, options.name)
     data = FewShotDataModule(source, make_plan(cfg), Loading())

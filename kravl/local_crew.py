@@ -35,7 +35,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kravl.run"])
+    context.set_forkserver_preload(["kravl.run.train"])
     for name, size in MALLOC.items():  # read when that process begins
         os.environ.setdefault(name, size)
     return context

@@ -51,7 +51,7 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
 def _train(cfg: Any, threads: int) -> Told:
     import torch
 
-    from kravl.run import train
+    from kravl.run.train import train
 
     register()  # a config's interpolations may use kravl's own
     torch.set_num_threads(threads)

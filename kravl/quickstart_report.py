@@ -9,13 +9,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kravl.aggregate import ZERO_SHOT, Group, group_runs, read_runs
-from kravl.assemble import evaluation_sources, training_source
 from kravl.consistency import differences
 from kravl.data.inspect.contact_sheet import Row
 from kravl.data.inspect.contact_sheet import draw as draw_sheet
 from kravl.figures import draw, draw_decay
 from kravl.page import Picture, write_page
-from kravl.restore import saved_config
+from kravl.run.build import evaluation_sources, training_source
+from kravl.run.restore import saved_config
 from kravl.runtime.files import write_whole
 from kravl.spectra_report import mean_decay
 from kravl.tables import Table, heading, markdown_rows, table, write_csv

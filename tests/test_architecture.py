@@ -27,6 +27,7 @@ MOVED = {
     "backbones",
     "adapters",
     "data",
+    "run",
 }  # the others lie flat
 
 

@@ -20,7 +20,7 @@ from wandb_records import FAKE_KEY, isolate, records
 from kravl.aggregate import read_runs
 from kravl.config.schema import CONFIGS
 from kravl.dashboard import main
-from kravl.run import train
+from kravl.run.train import train
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'kravl[dashboard]'")
 SERIF = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.config.schema import CONFIGS
-from kravl.restore import saved_config
-from kravl.run import train
+from kravl.run.restore import saved_config
+from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.site_place import place
 from kravl.spectra import spectra, trace_of

@@ -11,7 +11,7 @@ from typing import Any
 from kravl.aggregate import ZERO_SHOT, Group, Run
 from kravl.runtime.errors import InputError
 
-BINS = 15  # of kravl.details
+BINS = 15  # of kravl.run.results
 MOST_POINTS = 100  # of a learning curve
 Kept = Mapping[str, Any]
 

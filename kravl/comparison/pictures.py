@@ -101,8 +101,8 @@ def _images(run: Run, indices: Sequence[int]) -> dict[int, str]:
     """Index -> the picture as a data URL. Raises InputError or OSError where the data set is not here."""
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")
-    from kravl.assemble import tested_images  # loads torch
-    from kravl.restore import saved_config
+    from kravl.run.build import tested_images  # loads torch
+    from kravl.run.restore import saved_config
     from kravl.tracking.run_folder import RunFolder
 
     # a package that a file names is never loaded

@@ -46,3 +46,22 @@ def summary(results: Results) -> dict[str, float | None]:
         return {"in_domain": in_domain, "ood_mean": None, "harmonic_mean": None}
     ood_mean = fmean(others)
     return {"in_domain": in_domain, "ood_mean": ood_mean, "harmonic_mean": harmonic_mean([in_domain, ood_mean])}
+
+
+DIGITS = 4  # of a probability: a picture shows no more
+
+
+def reliability(predictions: Predictions) -> list[list[float]]:
+    """One row (images, mean confidence, accuracy) for each of 15 bins of confidence of equal width that has images.
+
+    The bars of a reliability diagram (https://arxiv.org/abs/1706.04599); ``ece`` is their weighted distance.
+    """
+    confidence = predictions.confidence.double()
+    correct = (predictions.predicted == predictions.labels).double()
+    bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    count, sure, right = (
+        torch.bincount(bins, weight, minlength=CALIBRATION_BINS)
+        for weight in (torch.ones_like(confidence), confidence, correct)
+    )
+    rows = torch.stack([count, sure / count, right / count], dim=1)[count > 0].tolist()
+    return [[int(images), round(mean, DIGITS), round(hit, DIGITS)] for images, mean, hit in rows]

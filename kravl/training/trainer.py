@@ -34,10 +34,10 @@ OURS = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
     "logger": "tracking",
-    "callbacks": "kravl/run.py",
+    "callbacks": "kravl/run/train.py",
     "default_root_dir": "runs",
     "enable_checkpointing": "checkpoint_every",
-    "plugins": "kravl/run.py",
+    "plugins": "kravl/run/train.py",
 }
 
 

@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.sites import select_sites
-from kravl.assemble import plain
 from kravl.backbones.classifier import Classifier
 from kravl.config.compose import register
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
+from kravl.run.build import plain
 from kravl.training.trainer import make_trainer
 
 SHOTS = (1, 4, 16)

@@ -37,7 +37,7 @@ def test_a_class_of_another_package_is_refused(target):
 
 @pytest.mark.parametrize(
     "target",
-    ["kravl.tracking.run_folder.shutil.rmtree", "kravl.tracking.run_folder.os.system", "kravl.ending.sys.exit"],
+    ["kravl.tracking.run_folder.shutil.rmtree", "kravl.tracking.run_folder.os.system", "kravl.run.fit.sys.exit"],
 )
 def test_a_foreign_object_is_not_reached_through_a_module_of_ours(target):
     with pytest.raises(InputError, match="No module named"):

@@ -14,8 +14,7 @@ from tiny_run import TINY, VIT
 
 from kravl.config.compose import check
 from kravl.config.schema import CONFIGS
-from kravl.objective import check_objective, objective
-from kravl.run import train
+from kravl.run.train import check_objective, objective, train
 from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +120,7 @@ def test_a_search_that_would_look_at_test_images_is_refused(tiny_run: Any, tmp_p
 
 
 def test_held_out_images_are_neither_trained_on_nor_of_the_test_set(tiny_run: Any, glyphs: Path) -> None:
-    from kravl.assemble import assemble
+    from kravl.run.build import assemble
 
     data = assemble(tiny_run("evaluation=validation", "shots=4")).data
     tested, whole = set(data.test_samples.names), set(data.source.split("train").names)

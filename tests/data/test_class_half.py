@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from kravl.assemble import evaluation_sources
 from kravl.data.datamodule import FewShotDataModule, Plan
 from kravl.data.fewshot import few_shot_split
 from kravl.data.loading.resumable import Loading
 from kravl.data.sources.class_half import ClassHalf, OtherHalf, chosen_classes
 from kravl.data.sources.folder import ImageFolder
+from kravl.run.build import evaluation_sources
 from kravl.runtime.errors import InputError
 
 

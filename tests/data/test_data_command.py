@@ -18,9 +18,9 @@ from file_server import CONTENT, SHA256, Shelf
 from full_disk import full_disk
 from PIL import Image
 
-from kravl.assemble import assemble
 from kravl.data import catalog
 from kravl.data.__main__ import main
+from kravl.run.build import assemble
 
 Capture = pytest.CaptureFixture[str]
 MakeTree = Callable[..., Path]

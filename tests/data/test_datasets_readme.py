@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.assemble import assemble
 from kravl.config.compose import check
 from kravl.config.schema import CONFIGS
-from kravl.run import train
+from kravl.run.build import assemble
+from kravl.run.train import train
 
 TEXT = (Path(__file__).parents[2] / "datasets/README.md").read_text()
 COMMANDS = {

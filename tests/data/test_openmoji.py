@@ -10,12 +10,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from kravl.assemble import evaluation_sources, plain
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.source import Source
 from kravl.data.sources.openmoji.source import Pictograms
+from kravl.run.build import evaluation_sources, plain
 from kravl.runtime.errors import InputError
 
 GENDER = re.compile("(-FE0F)?-200D-264[02]-FE0F$")

@@ -12,7 +12,7 @@ from tiny_run import CLIP, VIT
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
 from kravl.evaluation.wise_ft import wise_ft
-from kravl.run import train
+from kravl.run.train import train
 
 PROBE = ("sites=null", "linear_head=true", "loading.augmentation=none", "alphas=3")
 

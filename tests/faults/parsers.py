@@ -20,7 +20,7 @@ from kravl.data.sources.list_files import ListFiles
 from kravl.data.sources.split_file import SplitFile
 from kravl.data.sources.table import Table
 from kravl.data.sources.voc2007 import _objects
-from kravl.restore import saved_config
+from kravl.run.restore import saved_config
 from kravl.tables import table
 from kravl.tracking.run_folder import find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest

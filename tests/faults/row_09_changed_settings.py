@@ -7,7 +7,7 @@ from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, Send
 from faults.victims import configured, differing_bits, run, unbroken
 
-from kravl.run import train
+from kravl.run.train import train
 from kravl.runtime.errors import InputError
 
 CHANGES = {

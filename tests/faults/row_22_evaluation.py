@@ -13,7 +13,7 @@ from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, FillDisk, Send
 from faults.victims import configured, differing_bits, run, unbroken
 
-SCORE, DETAILS = "kravl.run_evaluation:score", "kravl.run:write_details"
+SCORE, DETAILS = "kravl.run.evaluate:score", "kravl.run.train:write_details"
 # nothing that decides a number: what a user changes where memory or time is short
 ELSEWHERE = ("loading.eval_batch_size=7", "loading.num_workers=1", "trainer.deterministic=false", "checkpoint_every=5")
 
@@ -81,7 +81,11 @@ def _reasons(folder: Path) -> dict[str, Reason]:
     """Name -> before which call it dies, of what, and what the run says."""
     return {
         "memory": (SCORE, lambda _: NoMemory(), "out of memory"),
-        "image": ("kravl.run:evaluate", lambda at: Damage(_test_image(at)), "test/A/0.png: image file is truncated"),
+        "image": (
+            "kravl.run.train:evaluate",
+            lambda at: Damage(_test_image(at)),
+            "test/A/0.png: image file is truncated",
+        ),
         "disk": (DETAILS, FillDiskButLog, "details.json: File too large"),
         "other settings": (SCORE, lambda _: NoMemory(), "out of memory"),
     }

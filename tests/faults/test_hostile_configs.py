@@ -16,13 +16,13 @@ from letters import write
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.assemble import assemble
 from kravl.config.compose import check, register
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.download.acquire import acquire
 from kravl.data.download.fetch import remote_files
-from kravl.restore import restore, saved_config
+from kravl.run.build import assemble
+from kravl.run.restore import restore, saved_config
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import find_run
 

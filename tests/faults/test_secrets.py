@@ -19,8 +19,8 @@ from wandb_records import isolate
 from kravl.cli.main import main
 from kravl.config.schema import EvaluateConfig
 from kravl.report import main as report
-from kravl.run import train
-from kravl.run_evaluation import evaluate_run
+from kravl.run.evaluate import evaluate_run
+from kravl.run.train import train
 
 # made up, and unlike any service's
 SECRETS = {

@@ -116,7 +116,7 @@ def _train(cfg: Any, out: Path, hook: Hook | None, environment: Sequence[tuple[s
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     import torch
 
-    from kravl.run import train
+    from kravl.run.train import train
 
     torch.set_num_threads(1)
     if hook is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import open_clip
 
-import kravl.run  # noqa: F401
+import kravl.run.train  # noqa: F401
 from kravl.config.compose import register
 
 open_clip.add_model_config(Path(__file__).parents[1] / "fixtures/tiny-clip.json")

@@ -80,7 +80,7 @@ def _measure(step: Step, log: Path) -> dict[str, Any]:
 
 def _start() -> float:
     """Bytes that a process holds once it has loaded what a run needs, before it has any data or model."""
-    code = "import resource, kravl.run; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    code = "import resource, kravl.run.train; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     command = [sys.executable, "-c", code]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 

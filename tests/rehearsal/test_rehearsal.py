@@ -12,7 +12,7 @@ from rehearsal import measures, model, pictures, sets
 
 from kravl.config.compose import register
 from kravl.config.schema import CONFIGS
-from kravl.run import train
+from kravl.run.train import train
 
 START = 1e9  # bytes of a process before it has data
 TENTH = {"test": 5_000, "imagenet_v2": 1_000, "imagenet_sketch": 5_088, "imagenet_a": 750, "imagenet_r": 3_000}

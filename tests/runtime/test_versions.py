@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kravl.assemble import assemble
 from kravl.config.compose import check
 from kravl.config.schema import Config
+from kravl.run.build import assemble
 from kravl.runtime.errors import SAFE, InputError, require_safe_versions
 
 

@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 
 from kravl.backbones.tiny import WEIGHTS
 from kravl.config.schema import CONFIGS
-from kravl.restore import restore, saved_config
-from kravl.run import train
-from kravl.run_evaluation import evaluate_run
+from kravl.run.evaluate import evaluate_run
+from kravl.run.restore import restore, saved_config
+from kravl.run.train import train
 from kravl.tracking.run_folder import find_run
 
 MARGIN = 0.05  # half of what two epochs give here; experiments/quickstart has six

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from tiny_run import CLIP, VIT
 
 from kravl.config.schema import CONFIGS
-from kravl.run import train
-from kravl.run_evaluation import evaluate_run
+from kravl.run.evaluate import evaluate_run
+from kravl.run.train import train
 from kravl.runtime.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
 SERIF = f"++evaluation.sets.serif={{{FOLDER}}}"
 

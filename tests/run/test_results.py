@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kravl.details import reliability, write_details
-from kravl.evaluation.metrics import score
+from kravl.evaluation.metrics import reliability, score
 from kravl.evaluation.predict import Predictions
+from kravl.run.results import write_details
 
 
 def predictions(count: int = 200, seed: int = 0) -> Predictions:

@@ -15,10 +15,10 @@ from tiny_run import CLIP
 from torch import distributed, multiprocessing
 
 from kravl.config.compose import register
-from kravl.run import train
+from kravl.run.train import train
 from kravl.training.fsdp import ShardedStrategy
 
-MODEL = Path(__file__).parent / "fixtures/tiny-clip.json"
+MODEL = Path(__file__).parents[1] / "fixtures/tiny-clip.json"
 
 
 def process(rank: int, port: int, cfgs: list[Any]) -> None:

@@ -1,29 +1,58 @@
-"""The training of a run: from its newest whole checkpoint to the end, in pieces where memory is short."""
+"""The training of a run from its newest whole checkpoint, and how a run ends that cannot go on."""
 
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
-from kravl.assemble import Parts
 from kravl.config.schema import Config
 from kravl.evaluation.predict import image_features
-from kravl.runtime.errors import InputError
+from kravl.run.build import Parts
+from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_whole
 from kravl.runtime.microbatch import OutOfMemory, ran_out
 from kravl.runtime.profiler import Phases
+from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening
 from kravl.tracking.run_folder import RunFolder, settings_sha256
-from kravl.training.checkpoint import latest
+from kravl.training.checkpoint import CheckpointError, latest
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.optim import OptimSettings
 
 log = logging.getLogger(__name__)
+KEPT = "what has been trained is kept: run the same command again"
 LISTED = 8
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Within the block a request to end is heard, and every known reason to stop is one line and an exit code.
+
+    Raises:
+        SystemExit: see `train`.
+    """
+    with listening():
+        try:
+            yield
+        except (Interrupted, SIGTERMException) as stop:
+            log.warning("stopped as asked (%s); the same command goes on", stop or "SIGTERM")
+            sys.exit(EXIT_RESUMABLE)
+        except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:
+            file = f"{error.filename}: " if error.filename else ""
+            sys.exit(f"error: {file}{error.strerror or error}; {KEPT}")
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            sys.exit(f"error: out of memory: {first_line(error)}; {KEPT}")
 
 
 @dataclass(frozen=True)

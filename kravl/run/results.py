@@ -1,15 +1,24 @@
-"""What a run's metrics.json and cost.json hold."""
+"""What a run records: metrics.json, cost.json, details.json and predictions.csv."""
 
-from collections.abc import Mapping
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from kravl.assemble import Parts, amount
 from kravl.config.schema import Config
-from kravl.evaluation.metrics import Results, summary
+from kravl.evaluation.metrics import DIGITS, IN_DOMAIN, Results, reliability, summary
+from kravl.evaluation.predict import Predictions
+from kravl.run.build import Parts, amount
+from kravl.runtime.files import write_whole
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
+
+DETAILS, IMAGES = "details.json", "predictions.csv"
+MODELS = {1.0: "adapted", 0.0: "zero_shot"}  # by alpha: what is kept; the points between are metrics only
 
 
 def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
@@ -71,3 +80,47 @@ def precisions(trained: str, evaluated: str) -> str:
 def _flat(results: Results) -> dict[str, float | None]:
     metrics = {f"{name}/{metric}": value for name, values in results.items() for metric, value in values.items()}
     return metrics | {key: value for key, value in summary(results).items() if key != "in_domain"}
+
+
+def write_details(
+    folder: Path, evaluation: str, curve: Mapping[float, Mapping[str, Predictions]], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Write details.json and predictions.csv to ``folder``; returns what is in details.json.
+
+    Args:
+        evaluation: the name that its sets go by together.
+        curve: alpha -> set -> predictions, of which the adapted model's (1) and, if it is there, zero-shot's (0) count.
+        class_names: of the set ``test``.
+    """
+    kept = {model: curve[alpha] for alpha, model in MODELS.items() if alpha in curve}
+    tests = {model: sets[IN_DOMAIN] for model, sets in kept.items()}
+    labels = tests["adapted"].labels
+    details: dict[str, Any] = {
+        "schema": 1,
+        "evaluation": evaluation,
+        "class_names": list(class_names),
+        "images": _count(labels, len(class_names)),
+        "hits": {model: _count(labels[rows.predicted == labels], len(class_names)) for model, rows in tests.items()},
+        "reliability": {m: {name: reliability(rows) for name, rows in sets.items()} for m, sets in kept.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / DETAILS, json.dumps(details, sort_keys=True) + "\n")
+    write_whole(folder / IMAGES, _images(tests))
+    return details
+
+
+def _count(labels: torch.Tensor, classes: int) -> list[int]:
+    return torch.bincount(labels, minlength=classes).tolist()
+
+
+def _images(tests: Mapping[str, Predictions]) -> str:
+    """One line per image: its index and class, then what each model says and how sure it is."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "label", *(f"{model}_{what}" for model in tests for what in ("predicted", "confidence"))])
+    first = tests["adapted"]
+    columns: list[list[Any]] = [first.indices.tolist(), first.labels.tolist()]
+    for rows in tests.values():
+        columns += [rows.predicted.tolist(), [round(value, DIGITS) for value in rows.confidence.tolist()]]
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue()

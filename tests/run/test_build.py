@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kravl.assemble import assemble
+from kravl.run.build import assemble
 from kravl.runtime.errors import InputError
 
 FOLDER = "_target_: kravl.data.sources.folder.ImageFolder"

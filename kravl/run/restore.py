@@ -1,19 +1,27 @@
-"""Going on in the folder of another command: only with the settings that it was started with, or by force."""
+"""A run's folder back into its parts, and an unfinished run resumed."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kravl.runtime.errors import InputError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kravl.adapters.injection.serialization import load_adapters
+from kravl.config.schema import Config
+from kravl.config.untrusted import refuse_foreign
+from kravl.run.build import Parts, assemble
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import read_yaml
 from kravl.tracking.run_folder import RunFolder, deciding, settings_in
 
 log = logging.getLogger(__name__)
 LISTED = 12
-Config = Mapping[str, Any]
+Settings = Mapping[str, Any]
 
 
-def to_go_on(run: str, config: Config, force: bool) -> Path:
+def to_go_on(run: str, config: Settings, force: bool) -> Path:
     """The folder ``run``, whose settings ``config`` has, or replaces where ``force`` is true.
 
     Raises:
@@ -34,7 +42,7 @@ def to_go_on(run: str, config: Config, force: bool) -> Path:
     return path
 
 
-def mention_unfinished(path: Path, config: Config) -> None:
+def mention_unfinished(path: Path, config: Settings) -> None:
     """Say which unfinished runs of the same name and seed were started with other settings: a typo, or on purpose."""
     for other in sorted(path.parent.glob(f"{path.name.partition('-')[0]}-*")):
         folder = RunFolder(other)
@@ -48,7 +56,7 @@ def mention_unfinished(path: Path, config: Config) -> None:
         log.info("%s is unfinished and another run: %s (resume=%s force=true goes on there)", other, told, other)
 
 
-def changes(saved: Config, config: Config) -> list[str]:
+def changes(saved: Settings, config: Settings) -> list[str]:
     """``key: old -> new`` of each setting that decides the results and differs."""
     ours, theirs = dict(_dotted(deciding(config))), dict(_dotted(deciding(saved)))
     keys = [key for key in theirs | ours if theirs.get(key, ...) != ours.get(key, ...)]
@@ -60,16 +68,43 @@ def _listed(differences: Sequence[str]) -> str:
     return "; ".join([*differences[:LISTED], *more])
 
 
-def _settings(path: Path) -> Config:
+def _settings(path: Path) -> Settings:
     file = path / "config.yaml"
     if not file.is_file():
         raise InputError(f"resume={path}: there is no run in this folder, {file} is missing")
     return settings_in(path)
 
 
-def _dotted(node: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _dotted(node: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
+    """The config that the run was started with, merged with ``changes``; packages to build from are those of these.
+
+    Raises:
+        InputError: it is no longer one, refers to what a config must not, or the changes do not fit it.
+    """
+    path = folder.path / "config.yaml"
+    written = read_yaml(path)
+    refuse_foreign(OmegaConf.to_container(written), str(path))
+    try:
+        saved: Any = OmegaConf.merge(OmegaConf.structured(Config), written, {"plugins": []}, changes)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"{path} does not fit: {first_line(error)}") from error
+    return saved
+
+
+def restore(cfg: Config, folder: RunFolder) -> Parts:
+    """The parts of a run, with what it trained in place.
+
+    Raises:
+        InputError: as `assemble` and `load_adapters`.
+    """
+    parts = assemble(cfg)
+    load_adapters(parts.adapters, folder.adapter, parts.facts)
+    return parts

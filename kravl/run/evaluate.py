@@ -6,16 +6,15 @@ from typing import Any
 from pytorch_lightning import Trainer
 from rich.console import Console
 
-from kravl.assemble import Parts
 from kravl.config.schema import EvaluateConfig
-from kravl.details import write_details
-from kravl.ending import ending_well
 from kravl.evaluation.console import comparison_table, curve_table
 from kravl.evaluation.metrics import Results, score
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import curve_points, wise_ft
-from kravl.restore import restore, saved_config
-from kravl.result import scores
+from kravl.run.build import Parts
+from kravl.run.fit import ending_well
+from kravl.run.restore import restore, saved_config
+from kravl.run.results import scores, write_details
 from kravl.runtime.errors import require_name
 from kravl.tracking.run_folder import find_run, provenance
 from kravl.training.callbacks import Polling

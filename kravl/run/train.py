@@ -2,25 +2,24 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from kravl.adapters.update_spectra import Diagnosis
-from kravl.assemble import Parts, assemble, plain
 from kravl.config.schema import Config
-from kravl.details import write_details
-from kravl.ending import ending_well
 from kravl.evaluation.metrics import IN_DOMAIN
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import curve_points
-from kravl.fitting import Training, ended_training, fit, keep_training, load_training
-from kravl.objective import check_objective
-from kravl.result import cost, describe, precisions, scores
-from kravl.resumption import mention_unfinished, to_go_on
-from kravl.run_evaluation import Curve, evaluate
+from kravl.run.build import Parts, assemble, plain
+from kravl.run.evaluate import Curve, evaluate
+from kravl.run.fit import Training, ended_training, ending_well, fit, keep_training, load_training
+from kravl.run.restore import mention_unfinished, to_go_on
+from kravl.run.results import cost, describe, precisions, scores, write_details
 from kravl.runtime.distributed import is_first_process
+from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import write_whole
 from kravl.runtime.profiler import Phases
 from kravl.tracking.loggers import (
@@ -41,6 +40,26 @@ from kravl.training.trainer import check_settings, limits, make_trainer
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
+
+
+def check_objective(name: str | None, held_out: bool) -> None:
+    """Raise InputError where a search would look at the test images."""
+    if name is not None and not held_out:
+        raise InputError(f"objective={name} would search on the test images; add evaluation=validation")
+
+
+def objective(name: str | None, metrics: Mapping[str, Any]) -> float | Mapping[str, Any]:
+    """The metric ``name`` of a run's record; all of the record where nothing is searched for.
+
+    Raises:
+        InputError: the run has no such metric (the nearest is named).
+    """
+    if name is None or not metrics:  # of several processes the first alone has a record
+        return metrics
+    found = {key: value for key, value in metrics["metrics"].items() if value is not None}
+    if name not in found:
+        raise unknown("objective", name, found)
+    return found[name]
 
 
 def train(cfg: Config) -> dict[str, Any]:
