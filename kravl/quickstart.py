@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kravl.cli.main import NO_ROOM
 from kravl.config.compose import check, register
 from kravl.config.schema import CONFIGS
-from kravl.local_runs import train_all
-from kravl.local_worker import LOG
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening, poll, requested
+from kravl.study.scheduler import train_all
+from kravl.study.worker import LOG
 from kravl.tracking.run_folder import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml

@@ -28,6 +28,7 @@ MOVED = {
     "adapters",
     "data",
     "run",
+    "study",
 }  # the others lie flat
 
 

@@ -19,8 +19,8 @@ from kravl.config.compose import register
 from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
 from kravl.data.sources.openmoji.source import Pictograms
-from kravl.local_runs import train_all
 from kravl.run.build import plain
+from kravl.study.scheduler import train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 SHOTS, SEEDS = 8, (1, 2, 3)

@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from kravl.local_crew import Crew
-from kravl.local_runs import train_all
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE, listening, requested
-from kravl.study.commands import commands
-from kravl.study.grid import StudyRun, plan
+from kravl.study.grid import StudyRun, commands, plan
+from kravl.study.pool import Crew
+from kravl.study.progress import Durations, duration, failure, show_plan, state
+from kravl.study.scheduler import train_all
 from kravl.study.schema import read_study
-from kravl.study.show import duration, show_plan
-from kravl.study.state import Durations, failure, state
 
 EXIT_FAILED, EXIT_INPUT = 1, 2
 DESCRIPTION = (

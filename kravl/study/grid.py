@@ -1,6 +1,7 @@
-"""A study's runs: the settings of each, composed as train.py composes them, and its folder."""
+"""The runs of a study in their order, and the same as plain commands that Hydra sweeps with."""
 
 import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from omegaconf import OmegaConf
 from kravl.config.compose import as_keys, compose_checked, register
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.study.schema import Study
+from kravl.study.schema import AXES, Settings, Study
 from kravl.tracking.run_folder import folder_of, place_of
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
 NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables
+ALL = "null"  # shots that mean all images, on a command line
 
 
 class Cell(NamedTuple):
@@ -115,3 +117,24 @@ def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
                     "give one of them another name in the study, or another setting"
                 )
             taken[key] = run
+
+
+def commands(study: Study, changes: Sequence[str]) -> list[str]:
+    """As few as say it: names for which nothing is set share one, the others have one each.
+
+    Add ``hydra/launcher=slurm`` or another to have it run elsewhere.
+    """
+    shots = ",".join(ALL if number is None else str(number) for number in study.shots)
+    seeds = ",".join(map(str, study.seeds))
+    common = [f"study={study.name}", f"runs={study.folder}", f"shots={shots}", f"seed={seeds}", *changes]
+    parts = [_parts(axis, getattr(study, axis)) for axis in AXES]
+    lines = [[*study.settings, *itertools.chain(*chosen), *common] for chosen in itertools.product(*parts)]
+    return [f"python train.py -m {' '.join(map(shlex.quote, line))}" for line in lines]
+
+
+def _parts(axis: str, entries: Settings) -> list[list[str]]:
+    plain = [name for name, settings in entries.items() if not settings]
+    return [
+        *([settings_of(axis, ",".join(plain), [])] if plain else []),
+        *(settings_of(axis, name, settings) for name, settings in entries.items() if settings),
+    ]

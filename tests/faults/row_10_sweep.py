@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
 from kravl.config.schema import CONFIGS
-from kravl.local_runs import train_all
+from kravl.study.scheduler import train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 JOBS = 2  # at once

@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from kravl.config.compose import as_keys
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.study.commands import commands
-from kravl.study.grid import plan
+from kravl.study.grid import commands, plan
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import folder_of
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from kravl.local_worker import LOG, Told, work
+from kravl.study.worker import LOG, Told, work
 
 MOST = 4  # processes without a GPU unless told otherwise: each holds torch and a model of its own
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to end

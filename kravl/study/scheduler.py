@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kravl.local_crew import Crew
-from kravl.local_worker import LOG, Status, Told
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.lock import in_use
+from kravl.study.pool import Crew
+from kravl.study.worker import LOG, Status, Told
 from kravl.tracking.run_folder import RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed

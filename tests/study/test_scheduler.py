@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from kravl.local_crew import Crew, gpus
-from kravl.local_runs import FAILED, Outcome, train_all
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import Lock
+from kravl.study.pool import Crew, gpus
+from kravl.study.scheduler import FAILED, Outcome, train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 
