@@ -8,18 +8,19 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from kravl.aggregate import ZERO_SHOT, Group, group_runs, read_runs
-from kravl.consistency import differences
 from kravl.data.inspect.contact_sheet import Row
 from kravl.data.inspect.contact_sheet import draw as draw_sheet
-from kravl.figures import draw, draw_decay
-from kravl.page import Picture, write_page
+from kravl.report.comparability import differences
+from kravl.report.figures import draw, draw_decay
+from kravl.report.groups import Group, group_runs
+from kravl.report.page import Picture, write_page
+from kravl.report.runs import read_runs
+from kravl.report.tables import Table, heading, markdown_rows, table, write_csv
 from kravl.run.build import evaluation_sources, training_source
 from kravl.run.restore import saved_config
 from kravl.runtime.files import write_whole
 from kravl.spectra_report import mean_decay
-from kravl.tables import Table, heading, markdown_rows, table, write_csv
-from kravl.tracking.run_folder import RunFolder
+from kravl.tracking.run_folder import ZERO_SHOT, RunFolder
 from kravl.training.spectrum_monitor import SPECTRA_FILE, read_trace
 
 SHOWN = 10  # test pictures a style

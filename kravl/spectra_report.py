@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from kravl.figures import COLOURS, MARKERS, STYLE, draw_decay, save
-from kravl.page import Picture, write_page
+from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, save
+from kravl.report.page import Picture, write_page
+from kravl.report.tables import Table as Rows
+from kravl.report.tables import markdown_rows
 from kravl.runtime.files import write_whole
 from kravl.site_place import place
-from kravl.tables import Table as Rows
-from kravl.tables import markdown_rows
 from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side

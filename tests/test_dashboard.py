@@ -17,9 +17,9 @@ from hydra import compose, initialize_config_dir
 from tiny_run import CLIP, TINY
 from wandb_records import FAKE_KEY, isolate, records
 
-from kravl.aggregate import read_runs
 from kravl.config.schema import CONFIGS
 from kravl.dashboard import main
+from kravl.report.runs import read_runs
 from kravl.run.train import train
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'kravl[dashboard]'")

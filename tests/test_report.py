@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 from run_records import accuracies, write_run
 
-from kravl.aggregate import Run
-from kravl.report import main
+from kravl.cli.report import main
+from kravl.report.runs import Run
 from kravl.study.grid import plan
 from kravl.study.schema import read_study
 from kravl.tracking.run_folder import identity

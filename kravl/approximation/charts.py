@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from kravl.approximation.comparison import INKS, bars, heat_map, names
 from kravl.approximation.summary import ERROR, OPTIMUM, Row, at_one_budget
-from kravl.figures import MARKERS, STYLE, save
+from kravl.report.figures import MARKERS, STYLE, save
 
 COLUMNS = 4  # panels side by side
 LINES = ("-", "--", ":", "-.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from kravl.approximation.summary import ERROR, Row
-from kravl.figures import COLOURS
+from kravl.report.figures import COLOURS
 
 INKS = (*COLOURS, "#888888")
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--", "++", "**", "||")  # a second cue for bars

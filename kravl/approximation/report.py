@@ -12,9 +12,9 @@ from rich.text import Text
 
 from kravl.approximation.charts import draw
 from kravl.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
-from kravl.page import Picture, write_page
+from kravl.report.page import Picture, write_page
+from kravl.report.tables import markdown_rows
 from kravl.runtime.files import write_whole
-from kravl.tables import markdown_rows
 
 FILE_WIDTH = 160  # columns, where the output is no terminal
 HEADING = (

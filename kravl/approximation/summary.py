@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from kravl.report.tables import csv_text
 from kravl.runtime.files import write_whole
-from kravl.tables import csv_text
 
 ERROR = "frobenius_error"
 OPTIMUM = "optimum_error"

@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.aggregate import ZERO_SHOT
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_yaml
+from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> what is set for it, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")

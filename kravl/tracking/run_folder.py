@@ -26,6 +26,7 @@ from kravl.runtime.lock import Lock
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
 LOCKS = {".lock", ".owner"}
+ZERO_SHOT = "zero-shot"  # the method of a model that nothing was trained of
 # where and whether a run happens, not what it computes
 WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
 # how it is computed: on what, how fast, how often saved; nothing of it changes a number beyond the rounding of a device
@@ -249,3 +250,6 @@ def _git_commit() -> str | None:
 
     commit = git("rev-parse", "HEAD")
     return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", ".") else commit
+
+
+ZERO_SHOT = "zero-shot"

@@ -10,7 +10,6 @@ import torch
 from run_records import record
 from safetensors.torch import save
 
-from kravl.aggregate import group_runs, read_runs
 from kravl.approximation.ledger import Ledger
 from kravl.data import catalog
 from kravl.data.classes import read_class_list
@@ -20,8 +19,10 @@ from kravl.data.sources.list_files import ListFiles
 from kravl.data.sources.split_file import SplitFile
 from kravl.data.sources.table import Table
 from kravl.data.sources.voc2007 import _objects
+from kravl.report.groups import group_runs
+from kravl.report.runs import read_runs
+from kravl.report.tables import table
 from kravl.run.restore import saved_config
-from kravl.tables import table
 from kravl.tracking.run_folder import find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest
 from kravl.training.spectrum_monitor import read_trace

@@ -17,8 +17,8 @@ from tiny_run import TINY, VIT
 from wandb_records import isolate
 
 from kravl.cli.main import main
+from kravl.cli.report import main as report
 from kravl.config.schema import EvaluateConfig
-from kravl.report import main as report
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
 

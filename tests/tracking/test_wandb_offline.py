@@ -11,7 +11,7 @@ import wandb
 from run_records import accuracies, record
 from wandb_records import IDENTITY, isolate
 
-from kravl.aggregate import read_runs
+from kravl.report.runs import read_runs
 from kravl.tracking.loggers import close_logger, log_result, make_logger
 from kravl.tracking.wandb_offline import BLOCK, read_offline
 

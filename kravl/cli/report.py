@@ -1,0 +1,89 @@
+"""``kravl report``: tables, figures and a page of all runs below a folder, over their seeds."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from kravl.report.build import BASELINE, draw_figures, read_report
+from kravl.report.interactive.page import write_comparison
+from kravl.report.paper_table import overview_table
+from kravl.report.significance import TEST, significance_table
+from kravl.report.tables import Table, by_setting, heading, table
+from kravl.report.writers import Report, write_files
+from kravl.runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+FILE_WIDTH = 160  # columns, where the output is no terminal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write report.md, .tex, .csv, .json, figures and a page; 0, or 2 with nothing to report or nowhere to write it."""
+    options = _parser().parse_args(arguments)
+    out: Path = options.out or options.runs / "report"
+    try:
+        report, runs = read_report(options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        figures = {} if options.no_figures else draw_figures(report.groups, out)
+        write_files(report, figures, out)
+        write_comparison(runs, report.groups, report.notes, out / "index.html")
+    except OSError as error:
+        print(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER", file=sys.stderr)
+        return 2
+    _show(report)
+    print(out / "report.md")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = "Tables (Markdown, LaTeX, CSV, JSON), figures and a page of all finished runs, over their seeds."
+    parser = argparse.ArgumentParser(prog="python -m kravl.report", description=description)
+    parser.add_argument("runs", type=Path, help="folder that holds runs or W&B's folders, at any depth")
+    parser.add_argument("--out", type=Path, help="folder for the report (default: <runs>/report)")
+    parser.add_argument("--study", type=Path, help="take its runs alone, show what is missing, and use its baseline")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as they were given to the study")
+    parser.add_argument(
+        "--where",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="runs whose metrics.json says so, such as shots=4,16",
+    )
+    parser.add_argument("--baseline", help=f"method to test the others against (default: the study's, else {BASELINE})")
+    parser.add_argument("--std", choices=("sample", "population"), default="sample", help="default: %(default)s")
+    parser.add_argument("--no-figures", action="store_true", help="tables and page alone")
+    return parser
+
+
+def _show(report: Report) -> None:
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    settings = [(setting, list(members)) for setting, members in by_setting(report.groups)]
+    if len(settings) == 1:
+        _print(console, ", ".join(settings[0][0]), table(settings[0][1], every_set=False))
+    for overview in report.overviews if len(settings) > 1 else ():
+        _print(console, overview.title, overview_table(overview))
+    if report.comparisons and report.baseline:
+        _print(console, f"against {report.baseline}", significance_table(report.comparisons, report.baseline))
+        console.print(Text(f"p: {TEST}"))
+    console.print(Text(heading(report.groups)))
+    for note in report.notes:
+        log.warning("%s", note)
+
+
+def _print(console: Console, title: str, rows: Table) -> None:
+    shown = RichTable(box=SIMPLE, title=Text(title), pad_edge=False, collapse_padding=True)
+    for name in rows[0]:
+        shown.add_column(Text(name), justify="left" if name == "method" else "right", overflow="fold")
+    for row in rows[1:]:
+        shown.add_row(*map(Text, row))
+    console.print(shown)

@@ -1,1 +1,0 @@
-"""One self-contained page that compares runs: a table, charts and pictures that open from disk."""

@@ -1,0 +1,1 @@
+"""Many finished runs: groups, tables, tests, figures, pages."""

@@ -1,0 +1,72 @@
+"""A report of many runs: its groups, in order, with a baseline, drawn and written."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kravl.report.comparability import differences
+from kravl.report.groups import Group, Setting, group_runs
+from kravl.report.paper_table import overviews
+from kravl.report.runs import Run, read_runs, select
+from kravl.report.significance import compare
+from kravl.report.tables import by_setting
+from kravl.report.writers import Report
+from kravl.runtime.errors import InputError
+from kravl.study.grid import plan
+from kravl.study.schema import Study, read_study
+from kravl.tracking.run_folder import ZERO_SHOT, place_of
+
+BASELINE = "lora"  # unless a study or the command line says another
+
+
+def read_report(options: argparse.Namespace) -> tuple[Report, list[Run]]:
+    runs, problems = read_runs(options.runs)
+    study = read_study(options.study) if options.study else None
+    planned = plan(study, options.set) if study else []
+    if study and runs:
+        places = {run.place for run in planned}
+        runs = [run for run in runs if _place(run) in places]
+        if missing := len(places - {_place(run) for run in runs}):
+            problems.append(f"{missing} of the {len(places)} runs of {study.name} are not finished")
+    if not runs:
+        reason = "; ".join(problems) or "no metrics.json in it"
+        raise InputError(f"no finished run below {options.runs}: {reason}")
+    runs = select(runs, options.where)
+    groups = group_runs(runs, population=options.std == "population")
+    groups = _in_order(groups, study.methods) if study else groups
+    wanted = options.baseline or (study.baseline if study else None)
+    baseline, lines = _baseline(groups, wanted, must=options.baseline is not None)
+    axes = (
+        {"methods": list(study.methods), "datasets": sorted({run.base.data.name for run in planned})} if study else {}
+    )
+    notes = [*problems, *differences(groups), *lines]
+    comparisons = compare(groups, baseline) if baseline else []
+    return Report(_title(study), groups, notes, overviews(groups, axes), baseline, comparisons), runs
+
+
+def _place(run: Run) -> Path:
+    """The end of the folder that a run with its record has, wherever the record was read from."""
+    return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
+
+
+def _title(study: Study | None) -> str:
+    return "Runs" if study is None else f"{study.name}: {study.question}" if study.question else study.name
+
+
+def _in_order(groups: Sequence[Group], methods: Iterable[str]) -> list[Group]:
+    order = [ZERO_SHOT, *methods]
+    return sorted(groups, key=lambda group: (group.setting, order.index(group.method)))
+
+
+def _baseline(groups: Sequence[Group], wanted: str | None, must: bool) -> tuple[str | None, list[str]]:
+    """The method to compare with, which is there, and a line where there is none."""
+    methods = {group.method for group in groups} - {ZERO_SHOT}
+    if must or (wanted or BASELINE) in methods or len(methods) < 2:
+        return (None if len(methods) < 2 and not must else wanted or BASELINE), []
+    return None, [f"no test of differences: no run has the baseline {wanted or BASELINE!r}; pass --baseline METHOD"]
+
+
+def draw_figures(groups: Sequence[Group], out: Path) -> dict[Setting, str]:
+    from kravl.report.figures import draw  # matplotlib takes a second to import
+
+    return {setting: draw(list(members), out) for setting, members in by_setting(groups)}

@@ -1,0 +1,85 @@
+"""Runs grouped over their seeds, with statistics of what was measured."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev, stdev
+from typing import NamedTuple
+
+from kravl.report.runs import Run
+from kravl.tracking.run_folder import ZERO_SHOT
+
+
+class Setting(NamedTuple):
+    """What methods are compared within."""
+
+    backbone: str
+    dataset: str
+    evaluation: str
+
+
+class Stat(NamedTuple):
+    """Mean, standard deviation (None of a single value) and number of values."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a method that differ by seed; ``shots`` None is all images, 0 is zero-shot.
+
+    Deviations are those of a sample (ddof = 1) or, with ``population``, of all there is (ddof = 0, as CoOp's).
+    """
+
+    setting: Setting
+    method: str
+    shots: int | float | None
+    runs: tuple[Run, ...]
+    population: bool = False
+
+    @property
+    def amount(self) -> str:
+        """``shots`` as it is written: a number, or ``all``."""
+        return "all" if self.shots is None else str(self.shots)
+
+    @property
+    def names(self) -> list[str]:
+        """What any of the runs has a number for, the in-domain test set first."""
+        return sorted({name for run in self.runs for name in run.values}, key=lambda n: (not n.startswith("test/"), n))
+
+    def stat(self, name: str) -> Stat | None:
+        """Over the runs that have a number for ``name``; None if none has."""
+        return statistic([run.values[name] for run in self.runs if name in run.values], self.population)
+
+
+def statistic(values: Sequence[float], population: bool = False) -> Stat | None:
+    """None of no ``values``."""
+    if not values:
+        return None
+    deviation = pstdev if population else stdev
+    return Stat(fmean(values), deviation(values) if len(values) > 1 else None, len(values))
+
+
+def _rounded(metrics: Mapping[str, float | None]) -> str:
+    # a linear head that starts from the text features rounds once more than those do
+    return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
+
+
+def group_runs(runs: Iterable[Run], population: bool = False) -> list[Group]:
+    """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
+    members: dict[tuple[Setting, str, int | None], list[Run]] = defaultdict(list)
+    zero_shot: dict[Setting, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        record = run.record
+        setting = Setting(record["backbone"], record["dataset"], record["evaluation"])
+        members[setting, record["method"], record["shots"]].append(run)
+        if metrics := record["zero_shot"]:
+            untrained = {**record, "metrics": metrics, "trainable_parameters": 0, "effective_rank": {}}
+            zero_shot[setting].setdefault(_rounded(metrics), Run(run.folder, untrained, {}))
+    for setting, distinct in zero_shot.items():
+        members[setting, ZERO_SHOT, 0] = list(distinct.values())
+    groups = [Group(*key, tuple(found), population) for key, found in members.items()]
+    return sorted(groups, key=lambda g: (g.setting, g.method != ZERO_SHOT, g.method, g.shots is None, g.shots or 0))

@@ -1,0 +1,97 @@
+"""What the page's charts are drawn from: groups of runs as plain numbers, so that thousands of runs stay small."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from kravl.report.groups import Group, Setting, Stat, statistic
+from kravl.report.interactive.run_files import Files
+from kravl.report.robustness import BASELINES, baseline, effective_robustness, weight_line
+from kravl.report.tables import by_setting
+from kravl.tracking.run_folder import ZERO_SHOT
+
+STATS = ("ood_mean", "harmonic_mean", "trainable_parameters", "effective_rank", "train_seconds")
+MEAN = "mean over data sets"
+
+
+def payload(groups: Sequence[Group], files: Files) -> dict[str, Any]:
+    """Settings, each with its groups; statistics are [mean, sample deviation or null, n], metrics fractions."""
+    members = [(setting, list(found)) for setting, found in by_setting(groups)]
+    return {
+        "baselines": BASELINES,
+        "settings": [_setting(setting, found, files) for setting, found in members] + _means(members),
+    }
+
+
+def _setting(setting: Setting, groups: list[Group], files: Files) -> dict[str, Any]:
+    kept = next(filter(None, (files.details(run) for group in groups for run in group.runs)), None)
+    names = list(kept["class_names"]) if kept else []
+    line = baseline(groups)
+    return {
+        "name": list(setting),
+        "line": line and line._asdict(),
+        "classes": names,
+        "groups": [
+            {
+                **_numbers(group),
+                "beyond": line and _short(effective_robustness(line, group)),
+                "wise": [[_short(value) for value in point] for point in weight_line(group, groups)],
+                "reliability": files.reliability(group),
+                "recall": files.recall(group, names),
+                "curve": files.learning_curve(group),
+            }
+            for group in groups
+        ],
+        "pictures": None,
+    }
+
+
+def _numbers(group: Group) -> dict[str, Any]:
+    names = [name for name in group.names if name.endswith(("/accuracy", "/ece")) or name in STATS]
+    stats = {name: _stat(stat) for name in names if (stat := group.stat(name))}
+    return {"method": group.method, "shots": group.amount, "order": group.shots, "n": len(group.runs), "stats": stats}
+
+
+def _stat(stat: Stat) -> list[float | None]:
+    return [_short(stat.mean), _short(stat.std), stat.n]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _means(members: Sequence[tuple[Setting, list[Group]]]) -> list[dict[str, Any]]:
+    """Per backbone and evaluation of several data sets, the mean over them, of what was run on every one.
+
+    Seed by seed, so that the deviation is that of the mean over data sets.
+    """
+    found = []
+    for backbone, evaluation in dict.fromkeys((setting.backbone, setting.evaluation) for setting, _ in members):
+        sets = [groups for s, groups in members if (s.backbone, s.evaluation) == (backbone, evaluation)]
+        if len(sets) < 2:
+            continue
+        lists = [{(g.method, g.amount): g for g in groups} for groups in sets]
+        everywhere = [key for key in lists[0] if all(key in each for each in lists)]
+        rows = [_mean_row([each[key] for each in lists]) for key in everywhere]
+        name = [backbone, f"{MEAN} ({len(sets)})", evaluation]
+        means = [row for row in rows if row["n"]]
+        found.append({"name": name, "line": None, "classes": [], "groups": means, "pictures": None})
+    return found
+
+
+def _mean_row(groups: Sequence[Group]) -> dict[str, Any]:
+    first = groups[0]
+    seeds: list[dict[Any, dict[str, float]]] = []
+    for group in groups:  # zero-shot has no seed of its own
+        one = group.method == ZERO_SHOT
+        seeds.append({None if one else run.record["seed"]: run.values for run in group.runs})
+    common = [seed for seed in seeds[0] if all(seed in each for each in seeds)]
+    runs = [[each[seed] for each in seeds] for seed in common]  # one entry a seed: the numbers of every data set
+    stats = {}
+    for name in ("test/accuracy", *STATS):
+        values = [fmean(each[name] for each in run) for run in runs if all(name in each for each in run)]
+        if stat := statistic(values, first.population):
+            stats[name] = _stat(stat)
+    rest: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
+    head = {"method": first.method, "shots": first.amount, "order": first.shots, "n": len(common)}
+    return {**head, "stats": stats, **rest}

@@ -1,0 +1,122 @@
+"""Test images that one method gets right and another wrong, from the data set where it is on this disk."""
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from kravl.report.groups import Group
+from kravl.report.interactive.run_files import details_folder
+from kravl.report.runs import Run
+from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import ZERO_SHOT
+
+PER_PAIR = 4  # images that the one gets right and the other wrong
+MOST = 120  # images a setting
+SIDE = 112  # pixels
+QUALITY = 80  # of a JPEG
+
+
+class Said(NamedTuple):
+    """What one method said about every test image: index -> (label, predicted, confidence)."""
+
+    run: Run
+    rows: Mapping[int, tuple[int, int, float]]
+
+    def right(self, index: int) -> bool:
+        label, predicted, _ = self.rows[index]
+        return label == predicted
+
+
+def disagreements(groups: Sequence[Group], problems: list[str]) -> dict[str, Any] | None:
+    """Pictures of the setting of ``groups``, by the first seed of each method at the most images a class.
+
+    Returns:
+        ``shots``, the ``methods``, ``counts`` of images by who is right (row) and who wrong (column), and ``images``;
+        None where fewer than two methods have predictions, or their images cannot be read (a line in ``problems``).
+    """
+    trained = [group for group in groups if group.method != ZERO_SHOT]
+    shots = max((group.shots for group in trained if group.shots is not None), default=None)
+    last = [group for group in trained if group.shots == shots]
+    setting = ", ".join(groups[0].setting)
+    said: dict[str, Said] = {}
+    for group in last:
+        if found := _read(group.runs[0], problems):
+            said |= {group.method: found["adapted"]} | ({ZERO_SHOT: found["zero_shot"]} if "zero_shot" in found else {})
+    if len(said) < 2:
+        return None
+    first = next(iter(said.values()))
+    same = {name: each for name, each in said.items() if _labels(each) == _labels(first)}
+    pairs = {(a, b): _between(same[a], same[b]) for a, b in permutations(same, 2)}
+    chosen = sorted({index for found in pairs.values() for index in _spread(found, PER_PAIR)})
+    try:
+        images = _images(first.run, _spread(chosen, MOST))
+    except (InputError, OSError) as error:
+        problems.append(f"{setting}: pictures are left out, as the data set cannot be read: {error}")
+        return None
+    shown = [
+        {"label": first.rows[i][0], "says": {name: each.rows[i][1:] for name, each in same.items()}, "source": source}
+        for i, source in images.items()
+    ]
+    counts = {a: {b: len(pairs[a, b]) for b in same if b != a} for a in same}
+    return {"shots": last[0].amount, "methods": list(same), "counts": counts, "images": shown}
+
+
+def _read(run: Run, problems: list[str]) -> dict[str, Said] | None:
+    path = details_folder(run) / "predictions.csv"
+    models: dict[str, dict[int, tuple[int, int, float]]] = {"adapted": {}, "zero_shot": {}}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, rows in models.items():
+                    if f"{name}_predicted" in row:
+                        said = int(row[f"{name}_predicted"]), float(row[f"{name}_confidence"])
+                        rows[int(row["index"])] = (int(row["label"]), *said)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        problems.append(f"left out {path}: {type(error).__name__} {error}")
+        return None
+    return {name: Said(run, rows) for name, rows in models.items() if rows} if models["adapted"] else None
+
+
+def _labels(said: Said) -> dict[int, int]:
+    return {index: label for index, (label, *_) in said.rows.items()}
+
+
+def _between(one: Said, other: Said) -> list[int]:
+    return [index for index in one.rows if one.right(index) and not other.right(index)]
+
+
+def _spread(found: Sequence[int], count: int) -> list[int]:
+    """``count`` of them at equal steps, not those that look best."""
+    count = min(count, len(found))
+    return [found[i * len(found) // count] for i in range(count)]
+
+
+def _images(run: Run, indices: Sequence[int]) -> dict[int, str]:
+    """Index -> the picture as a data URL. Raises InputError or OSError where the data set is not here."""
+    if not (run.folder / "config.yaml").is_file():
+        raise InputError(f"no config.yaml in {run.folder}")
+    from kravl.run.build import tested_images  # loads torch
+    from kravl.run.restore import saved_config
+    from kravl.tracking.run_folder import RunFolder
+
+    # a package that a file names is never loaded
+    samples = tested_images(saved_config(RunFolder(Path(run.folder)), {"plugins": []}))
+    if indices and max(indices) >= len(samples):
+        raise InputError(f"it has {len(samples)} test images and the run predicted image {max(indices)}")
+    return {index: _encoded(samples.image(index)) for index in indices}
+
+
+def _encoded(image: Image.Image) -> str:
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -1,0 +1,159 @@
+"""The table of a paper: methods in rows, data sets and their mean in columns, and what each method costs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from kravl.report.groups import Group, Stat, statistic
+from kravl.report.tables import Table
+from kravl.tracking.run_folder import ZERO_SHOT
+
+METRICS = {  # of which there is a table each, if any run has it
+    "test/accuracy": "accuracy on the test set",
+    "new/accuracy": "accuracy on the new classes",
+    "ood_mean": "mean accuracy out of distribution",
+    "harmonic_mean": "harmonic mean of test set and out of distribution",
+}
+MISSING = "–"
+COSTS = ("parameters", "memory GB", "train s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: for each data set and for their mean the statistic over seeds (None: not run), and its costs."""
+
+    method: str
+    stats: tuple[Stat | None, ...]
+    costs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One metric of one backbone at one number of shots; ``columns`` are the data sets, the mean last if several."""
+
+    backbone: str
+    amount: str
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """For a heading."""
+        return f"{self.backbone}, {self.amount} shots: {METRICS[self.metric]}"
+
+    def best(self, column: int) -> str:
+        """What the cell of the best methods says, beside zero-shot."""
+        shown = [shown_mean(row.stats[column]) for row in self.rows if row.stats[column] and row.method != ZERO_SHOT]
+        return max(shown, key=float, default="")
+
+
+def overviews(groups: Sequence[Group], planned: Mapping[str, Sequence[str]] | None = None) -> list[Overview]:
+    """One for each backbone, metric and number of shots that there is.
+
+    Args:
+        planned: ``methods`` and ``datasets`` that a study has, so that what is not run yet is visible.
+    """
+    trained = [group for group in groups if group.method != ZERO_SHOT]
+    found = []
+    for backbone in dict.fromkeys(group.setting.backbone for group in trained):
+        own = [group for group in groups if group.setting.backbone == backbone]
+        for metric in METRICS:
+            for amount in dict.fromkeys(group.amount for group in sorted(trained, key=_order)):
+                here = [g for g in own if g.amount == amount or g.method == ZERO_SHOT]
+                if any(group.stat(metric) for group in here if group.method != ZERO_SHOT):
+                    found.append(_overview(here, (backbone, amount, metric), planned or {}))
+    return found
+
+
+def _order(group: Group) -> tuple[bool, float]:
+    return group.shots is None, group.shots or 0
+
+
+def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Mapping[str, Sequence[str]]) -> Overview:
+    metric = names[2]
+    sets = list(dict.fromkeys((g.setting.dataset, g.setting.evaluation) for g in groups if g.stat(metric)))
+    missing = [name for name in planned.get("datasets", ()) if name not in {dataset for dataset, _ in sets}]
+    once = [dataset for dataset, _ in sets]
+    titles = [dataset if once.count(dataset) == 1 else f"{dataset} ({evaluation})" for dataset, evaluation in sets]
+    cells = {(g.method, (g.setting.dataset, g.setting.evaluation)): g for g in groups}
+    methods = dict.fromkeys([g.method for g in groups if g.method == ZERO_SHOT] + [g.method for g in groups])
+    order = [*methods, *(name for name in planned.get("methods", ()) if name not in methods)]
+    rows = []
+    for method in order:
+        own = [cells.get((method, where)) for where in sets]
+        stats = [group.stat(metric) if group else None for group in own] + [None] * len(missing)
+        mean = [_mean(own, metric)] if len(stats) > 1 and not missing else [None] * (len(stats) > 1)
+        rows.append(Row(method, (*stats, *mean), _costs([group for group in own if group])))
+    columns = (*titles, *missing, *(["mean"] if len(titles) + len(missing) > 1 else []))
+    return Overview(*names, columns, tuple(rows))
+
+
+def _mean(groups: Sequence[Group | None], metric: str) -> Stat | None:
+    """Over data sets, seed by seed, so that the deviation is that of the mean; None where one is missing."""
+    present = [group for group in groups if group]
+    if len(present) < len(groups):
+        return None
+    by_seed = [{_seed(group, run.record): run.values.get(metric) for run in group.runs} for group in present]
+    common = [seed for seed in by_seed[0] if all(values.get(seed) is not None for values in by_seed)]
+    rows = [[value for values in by_seed if (value := values[seed]) is not None] for seed in common]
+    return statistic([fmean(row) for row in rows], present[0].population)
+
+
+def _seed(group: Group, record: Mapping[str, object]) -> object:
+    return None if group.method == ZERO_SHOT else record["seed"]  # zero-shot has none
+
+
+def _costs(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Ranges over data sets of the means over seeds."""
+    parameters = _values(groups, "trainable_parameters")
+    memory = [value / 1e9 for value in _values(groups, "peak_memory_bytes")]
+    return (
+        _range(parameters, "{:,.0f}".format),
+        _range(memory, "{:.1f}".format),
+        _range(_values(groups, "train_seconds"), "{:.0f}".format),
+    )
+
+
+def _values(groups: Iterable[Group], name: str) -> list[float]:
+    return [stat.mean for group in groups if (stat := group.stat(name))]
+
+
+def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
+    if not values:
+        return ""
+    least, most = show(min(values)), show(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def shown_mean(stat: Stat | None) -> str:
+    """In percent, as a cell shows it."""
+    return MISSING if stat is None else f"{100 * stat.mean:.1f}"
+
+
+def shown(stat: Stat | None, seeds: int) -> str:
+    """A cell: mean ± deviation in percent, and n where it is not ``seeds``."""
+    if stat is None:
+        return MISSING
+    spread = "" if stat.std is None else f" ± {100 * stat.std:.1f}"
+    return f"{shown_mean(stat)}{spread}{f' (n={stat.n})' if stat.n != seeds else ''}"
+
+
+def most_seeds(overview: Overview) -> int:
+    """The largest n of a cell."""
+    return max((stat.n for row in overview.rows for stat in row.stats if stat), default=0)
+
+
+def overview_table(overview: Overview, bold: str = "") -> Table:
+    """Header and rows as text; ``bold`` is put on both sides of the best method of a column."""
+    seeds = most_seeds(overview)
+    best = [overview.best(column) for column in range(len(overview.columns))]
+    rows = [["method", *overview.columns, *COSTS]]
+    for row in overview.rows:
+        expected = [1 if row.method == ZERO_SHOT else seeds] * len(best)
+        cells = [shown(stat, n) for stat, n in zip(row.stats, expected, strict=True)]
+        leads = [row.method != ZERO_SHOT and shown_mean(s) == b for s, b in zip(row.stats, best, strict=True)]
+        rows.append(
+            [row.method, *(f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)), *row.costs]
+        )
+    return rows

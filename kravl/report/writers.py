@@ -1,0 +1,132 @@
+"""A report's files: Markdown, LaTeX, CSV and JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kravl.report.groups import Group, Setting, Stat
+from kravl.report.paper_table import MISSING, Overview, overview_table
+from kravl.report.significance import TEST, Comparison, significance_table
+from kravl.report.tables import Table, by_setting, escape_markdown, heading, markdown_rows, table, write_csv
+from kravl.runtime.files import write_whole
+
+SPECIALS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", MISSING: "--",
+}  # fmt: skip
+MARK = "\x00"  # around what is bold; no name has it, see `escape`
+
+
+def escape(text: str) -> str:
+    """``text`` as LaTeX prints it, on one line."""
+    plain = " ".join(text.replace(MARK, "").split())
+    return "".join(SPECIALS.get(character, character) for character in plain)
+
+
+def latex(overviews: Sequence[Overview], comparisons: Sequence[Comparison], baseline: str, caption: str) -> str:
+    """A file to ``\\input``: a table each overview, its best in bold, and one of the ``comparisons``, if any."""
+    parts = [r"% \usepackage{booktabs, graphicx}; with pdflatex also \usepackage[T1]{fontenc}"]
+    for overview in overviews:
+        parts.append(_table(overview_table(overview, MARK), f"{overview.title}; {caption}"))
+    if comparisons:
+        parts.append(_table(significance_table(comparisons, baseline), f"Against {baseline}"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Table, caption: str) -> str:
+    header, *body = [" & ".join(map(_cell, row)) + r" \\" for row in rows]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}}", r"\end{table}",
+    ])  # fmt: skip
+
+
+def _cell(text: str) -> str:
+    if text.startswith(MARK) and text.endswith(MARK) and len(text) > 1:
+        return rf"\textbf{{{escape(text)}}}"
+    return escape(text)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says; ``baseline`` None compares with none."""
+
+    title: str
+    groups: Sequence[Group]
+    notes: Sequence[str]
+    overviews: Sequence[Overview]
+    baseline: str | None
+    comparisons: Sequence[Comparison]
+
+
+def write_files(report: Report, figures: Mapping[Setting, str], out: Path) -> None:
+    """report.md, .tex, .csv and .json in ``out``; ``figures`` are file names there."""
+    caption = f"{heading(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
+    write_whole(out / "report.md", markdown(report, figures))
+    text = latex(report.overviews, report.comparisons, report.baseline or "", caption)
+    write_whole(out / "report.tex", text)
+    write_csv(report.groups, out / "report.csv")
+    write_whole(out / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False) + "\n")
+
+
+def _missing(report: Report) -> str:
+    cells = [stat for overview in report.overviews for row in overview.rows for stat in row.stats]
+    return "– was not run or is not finished; " if None in cells else ""
+
+
+def markdown(report: Report, figures: Mapping[Setting, str]) -> str:
+    """The whole report as a document, with ``figures`` that lie beside it."""
+    lines = [f"# {escape_markdown(report.title)}", "", f"{heading(report.groups)}.", ""]
+    if report.notes:
+        lines += ["**Mind before comparing:**", "", *(f"- {escape_markdown(note)}" for note in report.notes), ""]
+    for overview in report.overviews:
+        lines += [f"## {escape_markdown(overview.title)}", "", *markdown_rows(overview_table(overview, "**")), ""]
+    if report.overviews:
+        lines += [f"Bold: the best method of a column; {_missing(report)}costs are ranges over data sets.", ""]
+    if report.comparisons and report.baseline:
+        lines += [f"## Against {escape_markdown(report.baseline)}", ""]
+        lines += [
+            *markdown_rows(significance_table(report.comparisons, report.baseline)),
+            "",
+            f"The p-values: {TEST}",
+            "",
+        ]
+    for setting, members in by_setting(report.groups):
+        title = escape_markdown(", ".join(setting))
+        lines += [f"## {title}", "", *markdown_rows(table(list(members))), ""]
+        lines += [f"![{title}]({figures[setting]})", ""] if setting in figures else []
+    return "\n".join(lines)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Every group with all statistics, the overviews and the comparisons; accuracies as fractions."""
+    return {
+        "title": report.title,
+        "numbers": heading(report.groups),
+        "notes": list(report.notes),
+        "groups": [_group(group) for group in report.groups],
+        "overviews": [_overview(overview) for overview in report.overviews],
+        "baseline": report.baseline,
+        "test": TEST,
+        "comparisons": [asdict(comparison) for comparison in report.comparisons],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    stats = {name: stat._asdict() for name in group.names if (stat := group.stat(name))}
+    seeds = [run.record["seed"] for run in group.runs]
+    return {**group.setting._asdict(), "method": group.method, "shots": group.amount, "seeds": seeds, "stats": stats}
+
+
+def _overview(overview: Overview) -> dict[str, Any]:
+    def cell(stat: Stat | None) -> dict[str, Any] | None:
+        return stat and stat._asdict()
+
+    rows = {row.method: dict(zip(overview.columns, map(cell, row.stats), strict=True)) for row in overview.rows}
+    return {"backbone": overview.backbone, "shots": overview.amount, "metric": overview.metric, "rows": rows}

@@ -1,0 +1,264 @@
+"""The page in a real browser: it loads without a request, sorts, filters, draws, and is reached by keyboard."""
+
+import base64
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kept_files import write_grid
+from run_records import accuracies, record
+
+from kravl.report.groups import group_runs
+from kravl.report.interactive.page import write_comparison
+from kravl.report.runs import Run, read_runs
+
+pytest.importorskip("selenium", reason="selenium is not installed: pip install 'kravl[browser]'")
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+pytestmark = pytest.mark.browser
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update", "--window-size=1280,900")  # fmt: skip
+EVIL = "</script><img src=x onerror=document.title=1>'\"&"
+Browser = webdriver.Chrome
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
+    options = Options()
+    options.binary_location = program
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        opened = webdriver.Chrome(options=options, service=Service(driver))
+        yield opened
+        opened.quit()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three methods, one of them with a hostile name."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_grid(folder, methods=("kra", EVIL, "linear_probe"))
+    return write(read_runs(folder)[0], folder)
+
+
+def write(runs: list[Run], folder: Path) -> Path:
+    write_comparison(runs, group_runs(runs), [f"skipped {EVIL}"], folder / "index.html")
+    return folder / "index.html"
+
+
+@pytest.fixture
+def page(browser: Browser, written: Path) -> Browser:
+    load(browser, written)
+    return browser
+
+
+def load(browser: Browser, path: Path) -> None:
+    for kind in ("performance", "browser"):
+        browser.get_log(kind)  # what was said before
+    browser.get(path.as_uri())
+
+
+def texts(browser: Browser, selector: str) -> list[str]:
+    return browser.execute_script(
+        "const all = [...document.querySelectorAll(arguments[0])];"
+        "return all.filter((each) => each.checkVisibility()).map((each) => each.innerText)",
+        selector,
+    )
+
+
+def count(browser: Browser, selector: str) -> int:
+    return len(browser.find_elements(By.CSS_SELECTOR, selector))
+
+
+def choose(browser: Browser, selector: str, value: str) -> None:
+    browser.execute_script(
+        "const e = document.querySelector(arguments[0]); e.value = arguments[1];"
+        "e.dispatchEvent(new Event('input', {bubbles: true})); e.dispatchEvent(new Event('change', {bubbles: true}))",
+        selector,
+        value,
+    )
+
+
+def test_it_loads_without_an_error_and_without_a_request(page: Browser, written: Path) -> None:
+    assert page.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith(("data:", "chrome"))} == {written.as_uri()}
+
+
+def test_every_chart_is_there_with_a_mark_for_each_number_a_name_and_a_table(page: Browser) -> None:
+    figures = page.find_elements(By.CSS_SELECTOR, "figure")
+    assert [figure.get_attribute("id") for figure in figures] == [
+        "against-shots", "scatter", "each-set", "against-trainable-parameters", "against-effective-rank", "curves",
+        "calibration", "classes", "pictures",
+    ]  # fmt: skip
+    assert count(page, "#against-shots .point > *") == 3 * 2 * 2  # methods, shots, in and out of domain
+    assert count(page, "#scatter .point > *") == 4  # and zero-shot
+    assert count(page, "#each-set .point > *") == 4 * 2
+    assert count(page, "#against-trainable-parameters .point > *") == 3
+    assert count(page, "#calibration svg[role=img]") == 4
+    assert count(page, "#calibration .point > *") == 4 * 2
+    assert count(page, "#classes .point > *") == 3
+    charts = page.find_elements(By.CSS_SELECTOR, "figure svg")
+    assert all(chart.get_attribute("aria-label") for chart in charts)
+    assert count(page, "figure details table") == 8  # the pictures have none
+    assert count(page, "#curves details tbody tr") == 3 * 3
+
+
+@pytest.mark.parametrize(("title", "last"), [("Method", "zero-shot"), ("Test, top-1 %", EVIL)])
+def test_a_button_sorts_the_table_up_and_down(page: Browser, title: str, last: str) -> None:
+    button = page.find_element(By.XPATH, f"//th/button[normalize-space()='{title}']")
+
+    button.click()
+    up = texts(page, "#table tbody th")
+    direction = page.find_elements(By.CSS_SELECTOR, "th[aria-sort=ascending]")
+    button.click()
+
+    assert [head.text.strip() for head in direction] == [title]
+    assert count(page, "th[aria-sort]") == count(page, "th[aria-sort=descending]") == 1
+    assert up[-1] == last or title != "Method"
+    assert texts(page, "#table tbody th")[0] == up[-1]
+    assert sorted(texts(page, "#table tbody th")) == sorted(up)
+
+
+def test_numbers_are_sorted_as_numbers_and_what_is_missing_comes_last(page: Browser) -> None:
+    button = page.find_element(By.XPATH, "//th/button[normalize-space()='Training, s']")
+    column = "#table tbody td:nth-child(10)"
+
+    for order in (sorted, lambda values: sorted(values, reverse=True)):
+        button.click()
+        shown = texts(page, column)
+        assert shown[-1] == ""  # zero-shot was not trained
+        assert [float(text.split()[0]) for text in shown[:-1]] == order(float(t.split()[0]) for t in shown[:-1])
+
+
+def test_filters_choose_rows_and_say_how_many(page: Browser) -> None:
+    rows = "#table tbody tr"
+    choose(page, "[data-filter=method]", "kra")
+    assert len(texts(page, rows)) == 2
+    choose(page, "[data-filter=shots]", "4")
+    assert len(texts(page, rows)) == 1
+    assert texts(page, "#shown") == ["1 of 7 rows"]
+    page.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
+    page.find_element(By.ID, "text").send_keys("LINEAR")
+    assert texts(page, "#table tbody th") == ["linear_probe"] * 2
+
+
+def test_a_hostile_name_is_text_wherever_it_is_shown(page: Browser) -> None:
+    assert EVIL in texts(page, "#table tbody th")
+    assert EVIL in texts(page, "#methods label")
+    choose(page, "#one", EVIL)
+    assert any(EVIL in text for text in texts(page, "#classes figcaption p"))
+    assert any(EVIL in text for text in texts(page, ".notes li"))
+    assert page.title == "kravl: comparison of runs"
+    assert page.get_log("browser") == []
+
+
+def test_the_selection_draws_anew(page: Browser) -> None:
+    page.find_element(By.CSS_SELECTOR, "#methods label[data-method=kra] input").click()
+    assert count(page, "#scatter .point > *") == 3
+    choose(page, "#shots", "1")
+    assert count(page, "#scatter .point > *") == 3
+    page.find_element(By.ID, "logit").click()
+    assert page.switch_to.active_element.get_attribute("id") == "logit"
+    assert page.get_log("browser") == []
+
+
+def test_every_control_is_reached_by_the_tab_key_and_works_by_keyboard(page: Browser) -> None:
+    page.execute_script(
+        "window.reached = []; document.addEventListener('focusin', ({target: e}) =>"
+        "reached.push(`${e.tagName} ${e.id || e.innerText || e.getAttribute('href') || ''}`.toLowerCase()))"
+    )
+    ActionChains(page, duration=0).send_keys(Keys.TAB * 60).perform()
+    reached = page.execute_script("return reached")
+    wanted = ("a skip to the results", "button theme", "input text", "select setting", "select shots", "select one",
+              "select other", "input logit", "summary numbers", "button method")  # fmt: skip
+    assert [each for each in wanted if not any(r.startswith(each) for r in reached)] == []
+
+    page.find_element(By.XPATH, "//th/button[normalize-space()='n']").send_keys(Keys.ENTER)
+    assert [text.strip() for text in texts(page, "th[aria-sort=ascending]")] == ["n"]
+
+
+def test_dark_follows_the_system_and_the_button(page: Browser) -> None:
+    def ground() -> str:
+        return page.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+    def prefer(scheme: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    prefer("light")
+    light = ground()
+    prefer("dark")
+    dark = ground()
+    button = page.find_element(By.ID, "theme")
+    button.click()
+    assert (button.text, ground(), light != dark) == ("Theme: light", light, True)
+    prefer("light")
+    button.click()
+    assert (button.text, ground()) == ("Theme: dark", dark)
+
+
+def test_print_is_light_without_controls_and_with_every_chart(page: Browser) -> None:
+    page.find_element(By.ID, "theme").click()
+    page.find_element(By.ID, "theme").click()  # dark on the screen
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    ground = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    hidden = texts(page, ".screen, figure details")
+    drawn = len(texts(page, "figure"))
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    pdf = base64.b64decode(page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+
+    assert (ground, hidden, drawn) == ("rgb(255, 255, 255)", [], 9)
+    assert pdf.startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+def test_charts_fit_the_width_of_the_window(page: Browser, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        fits = "return document.documentElement.scrollWidth <= innerWidth"
+        until = time.monotonic() + 10
+        while not page.execute_script(fits) and time.monotonic() < until:
+            time.sleep(0.05)  # it draws a moment after the last change of width
+        assert page.execute_script(fits)
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_two_thousand_runs_load_sort_and_filter(browser: Browser, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"zero_shot": accuracies(0.4, 0.3), "metrics": accuracies(0.5, 0.4)}
+    runs = [
+        Run(tmp_path, record(seed=s, dataset=f"set{d}", method=f"m{m}", shots=n, **given), {})
+        for s in range(1, 6) for d in range(10) for m in range(8) for n in (1, 2, 4, 8, 16)
+    ]  # fmt: skip
+
+    load(browser, write(runs, tmp_path))
+
+    assert browser.get_log("browser") == []
+    assert texts(browser, "#shown") == ["410 of 410 rows"]
+    browser.find_element(By.XPATH, "//th/button[normalize-space()='Method']").click()
+    choose(browser, "[data-filter='data set']", "set3")
+    assert texts(browser, "#shown") == ["41 of 410 rows"]
+    choose(browser, "#setting", "10")
+    assert "mean over data sets (10)" in browser.find_element(By.CSS_SELECTOR, "#setting option:checked").text
+    assert count(browser, "#against-shots .point > *") == 8 * 5 * 2
