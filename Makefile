@@ -17,7 +17,7 @@ test-portable: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 		$(BIN)/python -m pytest -n logical --maxprocesses 8 -k "not compiles and not description and not refused" \
 		tests/adapters/test_*attention*.py tests/adapters/test_contract*.py tests/backbones/test_cls_token.py \
-		tests/backbones/test_text_tower.py tests/backbones/test_clip.py tests/approximation/test_measure.py
+		tests/backbones/test_text_tower.py tests/backbones/test_clip.py tests/analysis/test_measure.py
 
 faults: .venv/installed
 	$(BIN)/python -m tests.faults

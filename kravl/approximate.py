@@ -20,10 +20,9 @@ def approximate(cfg: Any) -> None:
         InputError: an unknown target, method or setting, before the first fit.
     """
 
-    from kravl.approximation.ledger import Ledger
-    from kravl.approximation.report import report
-    from kravl.approximation.study import plan
-    from kravl.approximation.sweep import sweep
+    from kravl.analysis.approximation.report import report
+    from kravl.analysis.approximation.study import plan
+    from kravl.analysis.approximation.sweep import Ledger, sweep
 
     grid, device = make_grid(cfg), make_device(cfg.device)
     trials, notes = plan(grid, fit_settings(cfg.fit))
@@ -70,7 +69,7 @@ def make_device(name: str) -> Any:
 
 def fit_settings(fit: Any) -> Any:
     """`FitSettings` of the config. Raises InputError for values that nothing can be fitted with."""
-    from kravl.approximation.fit import FitSettings
+    from kravl.analysis.approximation.fit import FitSettings
 
     if fit.schedule not in ("cosine", "constant"):
         raise unknown("fit.schedule", fit.schedule, ("cosine", "constant"))
@@ -82,8 +81,8 @@ def fit_settings(fit: Any) -> Any:
 def make_grid(cfg: Any) -> Any:
     """The `Grid` that the config names. Raises InputError where it names nothing that exists, or nothing at all."""
     from kravl.adapters.base import Adapter
-    from kravl.approximation.study import Goal, Grid, Method
-    from kravl.approximation.target import Target
+    from kravl.analysis.approximation.study import Goal, Grid, Method
+    from kravl.analysis.approximation.target import Target
     from kravl.config.instantiate import build
 
     if len(cfg.shape) != 2 or min(cfg.shape) < 1:

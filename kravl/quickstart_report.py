@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kravl.analysis.spectra import mean_decay
 from kravl.data.inspect.contact_sheet import Row
 from kravl.data.inspect.contact_sheet import draw as draw_sheet
 from kravl.report.comparability import differences
@@ -19,7 +20,6 @@ from kravl.report.tables import Table, heading, markdown_rows, table, write_csv
 from kravl.run.build import evaluation_sources, training_source
 from kravl.run.restore import saved_config
 from kravl.runtime.files import write_whole
-from kravl.spectra_report import mean_decay
 from kravl.tracking.run_folder import ZERO_SHOT, RunFolder
 from kravl.training.spectrum_monitor import SPECTRA_FILE, read_trace
 

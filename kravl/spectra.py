@@ -18,7 +18,7 @@ def spectra(cfg: Any) -> None:
     Raises:
         InputError: no such run, or one that adapts no matrix.
     """
-    from kravl.spectra_report import report
+    from kravl.analysis.spectra import report
     from kravl.tracking.run_folder import find_run
 
     wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)

@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from kravl.analysis.approximation.study import plan
 from kravl.approximate import approximate, fit_settings, make_grid
-from kravl.approximation.study import plan
 from kravl.config.compose import check
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError

@@ -30,6 +30,7 @@ MOVED = {
     "run",
     "study",
     "report",
+    "analysis",
 }  # the others lie flat
 
 

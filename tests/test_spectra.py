@@ -11,13 +11,12 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
+from kravl.analysis.spectra import mean_decay, place
 from kravl.config.schema import CONFIGS
 from kravl.run.restore import saved_config
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
-from kravl.site_place import place
 from kravl.spectra import spectra, trace_of
-from kravl.spectra_report import mean_decay
 from kravl.tracking.run_folder import find_run
 from kravl.training.spectrum_monitor import read_trace
 

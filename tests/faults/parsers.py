@@ -10,7 +10,7 @@ import torch
 from run_records import record
 from safetensors.torch import save
 
-from kravl.approximation.ledger import Ledger
+from kravl.analysis.approximation.sweep import Ledger
 from kravl.data import catalog
 from kravl.data.classes import read_class_list
 from kravl.data.download.fetch import remote_files

@@ -18,7 +18,7 @@ from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.serialization import load_adapters
 from kravl.adapters.lora import LoRA
-from kravl.approximation.stored import Delta, Pretrained
+from kravl.analysis.approximation.stored import Delta, Pretrained
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
 from kravl.data.sources.arrays import _load

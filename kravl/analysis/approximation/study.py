@@ -11,11 +11,9 @@ from typing import Any
 import torch
 
 from kravl.adapters.base import Adapter
-from kravl.approximation.budget import MakeAdapter, OverBudgetError, count, sizes, spend, unit
-from kravl.approximation.fit import FitSettings, fit
-from kravl.approximation.measure import Decomposed, frobenius_error, measure
-from kravl.approximation.optimum import optimum
-from kravl.approximation.target import Shape, Target, draw
+from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit, frobenius_error, measure
+from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, sizes, spend, unit
+from kravl.analysis.approximation.target import Shape, Target, draw
 from kravl.runtime.errors import InputError
 
 

@@ -12,10 +12,9 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
 from kravl.adapters.vera import VeRA
-from kravl.approximation.fit import FitSettings, fit
-from kravl.approximation.measure import frobenius_error
-from kravl.approximation.optimum import optimum
-from kravl.approximation.target import Target, draw
+from kravl.analysis.approximation.fit import FitSettings, fit, frobenius_error
+from kravl.analysis.approximation.optimum import optimum
+from kravl.analysis.approximation.target import Target, draw
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 

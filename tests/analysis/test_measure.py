@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kravl.approximation.measure import Decomposed, measure
+from kravl.analysis.approximation.fit import Decomposed, measure
 
 GENERATOR = torch.Generator().manual_seed(0)
 MATRIX = torch.randn(30, 40, generator=GENERATOR, dtype=torch.float64)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kravl.approximation.charts import draw
-from kravl.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
+from kravl.analysis.approximation.figures import draw
+from kravl.analysis.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
 from kravl.report.page import Picture, write_page
 from kravl.report.tables import markdown_rows
 from kravl.runtime.files import write_whole

@@ -7,11 +7,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kravl.approximation.target import Shape, Target
+from kravl.analysis.approximation.target import Shape, Target
 from kravl.runtime.errors import InputError, nearest
 from kravl.runtime.files import json_object
 
-SHIPPED = Path(__file__).parents[1] / "backbones/kravl_tiny/weights.safetensors"
+SHIPPED = Path(__file__).parents[2] / "backbones/kravl_tiny/weights.safetensors"
 FULL = "kravl.adapters.full.Full"
 
 

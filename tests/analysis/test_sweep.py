@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.approximation.ledger import Ledger
+from kravl.analysis.approximation.sweep import Ledger
 from kravl.runtime.errors import InputError
 
 

@@ -8,12 +8,18 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from kravl.adapters.rank import gram_singular_values
-from kravl.approximation.noise import LowRank, Sparse, Whitened
-from kravl.approximation.spectral import PowerLaw, RankOneTerms
-from kravl.approximation.stored import Delta, Pretrained
-from kravl.approximation.structured import BlockDiagonal, Kronecker
-from kravl.approximation.target import Target, draw
-from kravl.approximation.wave import Sinusoids
+from kravl.analysis.approximation.stored import Delta, Pretrained
+from kravl.analysis.approximation.synthetic import (
+    BlockDiagonal,
+    Kronecker,
+    LowRank,
+    PowerLaw,
+    RankOneTerms,
+    Sinusoids,
+    Sparse,
+    Whitened,
+)
+from kravl.analysis.approximation.target import Target, draw
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError

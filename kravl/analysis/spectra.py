@@ -1,10 +1,11 @@
-"""What the spectra of runs show: a table, figures over steps and layers, and a page that opens from disk."""
+"""Figures and tables of what finished runs added to their weights."""
 
+import re
 from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import torch
@@ -21,7 +22,6 @@ from kravl.report.page import Picture, write_page
 from kravl.report.tables import Table as Rows
 from kravl.report.tables import markdown_rows
 from kravl.runtime.files import write_whole
-from kravl.site_place import place
 from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side
@@ -41,6 +41,22 @@ INTRODUCTION = (
     "that has no cosine of 0.5 or more with any of W's (counted with exact=true).",
 )
 Traces = Mapping[str, Trace]
+
+
+class Place(NamedTuple):
+    """``layer`` is None outside of the blocks."""
+
+    tower: str  # image | text
+    layer: int | None
+    kind: str  # what follows the layer, such as attn.qkv
+
+
+def place(site: str) -> Place:
+    """Of ``visual.transformer.resblocks.3.mlp.c_fc``: image, 3, mlp.c_fc. A model without a text tower is all image."""
+    parts = re.split(r"\.(\d+)\.", f".{site}", maxsplit=1)
+    text = parts[0].strip(".").split(".")[0] in ("transformer", "text", "text_projection", "token_embedding")
+    tower = "text" if text else "image"
+    return Place(tower, int(parts[1]), parts[2]) if len(parts) == 3 else Place(tower, None, site)
 
 
 def report(traces: Traces, out: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from kravl.adapters.dora import DoRA
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.approximation.fit import DivergedError, FitSettings, fit
+from kravl.analysis.approximation.fit import DivergedError, FitSettings, fit
 
 SETTINGS = FitSettings(30, 0.05, "cosine", 0.0, 1.0, True)
 TARGET = torch.randn(12, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

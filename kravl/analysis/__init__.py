@@ -1,0 +1,1 @@
+"""What an update is: spectra of finished runs, matrix approximation."""

@@ -1,0 +1,1 @@
+"""Which updates an adapter can express, and which AdamW finds."""
