@@ -1,4 +1,4 @@
-"""Fixtures: the real images and weights, unpacked once a session."""
+"""Fixtures: the real images and weights, unpacked once a session; small image folders; a server of files."""
 
 import os
 
@@ -7,18 +7,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in as many processes as the
 
 import fcntl
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import letters
+import numpy as np
 import pytest
+from file_server import Shelf, serve
 from hydra import compose, initialize_config_dir
+from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.config.compose import register
 from kravl.config.schema import CONFIGS
 
+MakeTree = Callable[[str, Mapping[str, int]], Path]
 ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
 LONGEST = ("test_run.py", "test_runs.py", "test_quickstart.py", "test_study.py", "test_adaptation.py")
 LONGEST += ("test_benchmarks.py", "test_two_processes.py", "test_local_runs.py", "test_contract.py", "test_spectra.py")
@@ -87,3 +91,26 @@ def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
             return compose("train", [*TINY, *backbone, f"data_root={glyphs}", f"runs={tmp_path}/runs", *overrides])
 
     return composed
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> MakeTree:
+    """Write ``count`` random 10 x 12 images to ``<tmp>/<folder>/<class>/<i>.png`` for each class; returns ``<tmp>``."""
+
+    def make(folder: str, counts: Mapping[str, int]) -> Path:
+        rng = np.random.default_rng(len(folder))
+        for name, count in counts.items():
+            (tmp_path / folder / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    """An HTTP server on this machine."""
+    with serve() as it:
+        yield it

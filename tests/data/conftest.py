@@ -1,17 +1,11 @@
-"""Small image folders, a preprocessing that needs no model, and a server of files."""
+"""A preprocessing that needs no model, and a file that is served."""
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
-from file_server import CONTENT, SHA256, Remote, Shelf, serve
-from PIL import Image
+from file_server import CONTENT, SHA256, Remote, Shelf
 
 from kravl.data.download.fetch import RemoteFile
-
-MakeTree = Callable[[str, Mapping[str, int]], Path]
 
 
 @dataclass(frozen=True)
@@ -26,29 +20,6 @@ class TinyPreprocess:
 @pytest.fixture
 def preprocess() -> TinyPreprocess:
     return TinyPreprocess()
-
-
-@pytest.fixture
-def make_tree(tmp_path: Path) -> MakeTree:
-    """Write ``count`` random 10 x 12 images to ``<tmp>/<folder>/<class>/<i>.png`` for each class; returns ``<tmp>``."""
-
-    def make(folder: str, counts: Mapping[str, int]) -> Path:
-        rng = np.random.default_rng(len(folder))
-        for name, count in counts.items():
-            (tmp_path / folder / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
-        return tmp_path
-
-    return make
-
-
-@pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    """An HTTP server on this machine."""
-    with serve() as it:
-        yield it
 
 
 @pytest.fixture

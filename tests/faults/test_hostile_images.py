@@ -13,7 +13,7 @@ import pytest
 from faults.campaign import Outcome, Row
 from PIL import Image
 
-from kravl.data.__main__ import main
+from kravl.cli.data import main
 from kravl.data.images import open_rgb
 from kravl.data.loading.cache import check_images
 from kravl.data.sources.folder import ImageFolder

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tiny_run import TINY, VIT
 
+from kravl.cli.study import main
 from kravl.run.train import train
-from kravl.study.__main__ import main
 
 LONG = ["optim.epochs=12"]  # long enough to be stopped in
 

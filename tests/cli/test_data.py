@@ -18,8 +18,8 @@ from file_server import CONTENT, SHA256, Shelf
 from full_disk import full_disk
 from PIL import Image
 
+from kravl.cli.data import main
 from kravl.data import catalog
-from kravl.data.__main__ import main
 from kravl.run.build import assemble
 
 Capture = pytest.CaptureFixture[str]

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 from tiny_run import CLIP, TINY
 from wandb_records import FAKE_KEY, isolate, records
 
+from kravl.cli.dashboard import main
 from kravl.config.schema import CONFIGS
-from kravl.dashboard import main
 from kravl.report.runs import read_runs
 from kravl.run.train import train
 
@@ -30,7 +30,7 @@ SERIF = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${
 def run(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of a real run, logged to W&B offline: in and out of domain, three points of WiSE-FT."""
     folder = tmp_path_factory.mktemp("logged")
-    open_clip.add_model_config(Path(__file__).parent / "fixtures/tiny-clip.json")
+    open_clip.add_model_config(Path(__file__).parents[1] / "fixtures/tiny-clip.json")
     places = (f"data_root={glyphs}", f"runs={folder}", f"++evaluation.sets.serif={{{SERIF}}}")
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(CONFIGS), version_base="1.3"):
         isolate(folder, patch)

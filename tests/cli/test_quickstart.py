@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl import quickstart
+from kravl.cli import quickstart
 
 SMALL = (
     "shots=2",

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from kravl.analysis.approximation.study import plan
-from kravl.approximate import approximate, fit_settings, make_grid
+from kravl.cli.approximate import approximate, fit_settings, make_grid
 from kravl.config.compose import check
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError

@@ -27,7 +27,7 @@ from kravl.study.worker import LOG
 from kravl.tracking.run_folder import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml
-REPORT = "kravl.quickstart_report"
+REPORT = "kravl.cli.quickstart_report"
 SEEDS = (1, 2, 3)
 # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets, of a probe next to nothing
 CURVE = {"linear_probe": 3}
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         planned = plan(options.seeds, [f"runs={options.out}", *options.set])
         _make(options.out)
         folders = _train(planned, options.jobs, console)
-        from kravl.quickstart_report import report
+        from kravl.cli.quickstart_report import report
 
         report(folders, options.out, INTRODUCTION, NEXT)
     except InputError as error:

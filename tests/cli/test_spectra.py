@@ -12,11 +12,11 @@ from PIL import Image
 from tiny_run import TINY, VIT
 
 from kravl.analysis.spectra import mean_decay, place
+from kravl.cli.spectra import spectra, trace_of
 from kravl.config.schema import CONFIGS
 from kravl.run.restore import saved_config
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
-from kravl.spectra import spectra, trace_of
 from kravl.tracking.run_folder import find_run
 from kravl.training.spectrum_monitor import read_trace
 

@@ -1,0 +1,110 @@
+"""Runs a grid: plan first, finished runs skipped, failed ones listed. ``python -m kravl.study --help``"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from kravl.runtime.errors import InputError
+from kravl.runtime.signals import EXIT_RESUMABLE, listening, requested
+from kravl.study.grid import StudyRun, commands, plan
+from kravl.study.pool import Crew
+from kravl.study.progress import Durations, duration, failure, show_plan, state
+from kravl.study.scheduler import train_all
+from kravl.study.schema import read_study
+
+EXIT_FAILED, EXIT_INPUT = 1, 2
+DESCRIPTION = (
+    "Run every method, data set, number of shots and seed that a study names. The same command again goes on: finished "
+    "runs are skipped, interrupted ones resume, and it may be given twice at once."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when all runs are finished, 1 where some failed, 2 for a mistake in the study, 75 when asked to stop."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.jobs is not None and options.jobs < 1:
+            raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
+        if options.print_commands:
+            print("\n".join(commands(read_study(options.study), options.set)))
+            return 0
+        return _run(options, Console(stderr=True, highlight=False))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kravl.study", description=DESCRIPTION)
+    parser.add_argument("study", type=Path, help="a YAML file such as experiments/studies/tiny.yaml")
+    parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU; without one, one a core to four)")
+    parser.add_argument("--plan", "--dry-run", action="store_true", help="show what is done and what is not, and end")
+    parser.add_argument("--retry-failed", action="store_true", help="run what failed again, too")
+    parser.add_argument("--print-commands", action="store_true", help="the grid as plain train.py -m commands, and end")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's; a sweep's last"
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    study = read_study(options.study)
+    with console.status("reading the grid"):
+        runs = plan(study, options.set)
+    states = [state(run) for run in runs]
+    show_plan(console, study, runs, states)
+    unwanted = ("done",) if options.retry_failed else ("done", "failed")
+    wanted = [run for run, found in zip(runs, states, strict=True) if found not in unwanted]
+    durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")
+    jobs = Crew(options.jobs).size
+    console.print(_rest(durations, wanted, jobs))
+    stopped = False if options.plan else _train(console, durations, wanted, jobs)
+    failed = [run for run in runs if state(run) == "failed"]
+    for run in failed:
+        console.print(Text(f"failed: {failure(run)}"), soft_wrap=True)
+    if failed:
+        console.print(f"{len(failed)} failed; --retry-failed runs them again")
+    if options.plan:
+        return 0
+    if stopped:
+        console.print("stopped; the same command goes on")
+        return EXIT_RESUMABLE
+    console.print(Text(f"tables: python -m kravl.report {runs[0].base.runs} --study {options.study}"), soft_wrap=True)
+    return EXIT_FAILED if failed else 0
+
+
+def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:
+    if not wanted:
+        return "nothing to run"
+    seconds = durations.expected(wanted)
+    guess = "no run is finished to judge the time by" if seconds is None else f"about {duration(seconds / jobs)}"
+    return f"{len(wanted)} to run, {jobs} at once: {guess}"
+
+
+def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> bool:
+    """Whether it was asked to stop."""
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    rest = dict(enumerate(wanted))
+    with listening(), Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(wanted))
+        for position, status, reason in train_all([(run.folder, run.config) for run in wanted], jobs, requested):
+            run = wanted[position]
+            if status == "done":
+                durations.add(run)
+            if status in ("failed", "stopped", "elsewhere") or (status == "done" and not console.is_terminal):
+                progress.console.print(Text(f"{status}: {run.title}{f': {reason}' if reason else ''}"), soft_wrap=True)
+            if status in ("done", "failed", "stopped"):
+                del rest[position]
+            left = durations.expected(list(rest.values()))
+            eta = "" if left is None else f"{duration(left / jobs)} left, "
+            progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
+        return requested()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
