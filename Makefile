@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: quickstart test test-portable faults rehearsal lint clean
 
 quickstart: .venv/installed
-	$(BIN)/python -m kravl.quickstart
+	$(BIN)/kravl quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder

@@ -1,20 +1,8 @@
-"""Evaluate a finished run on any data set or shift, without training.
+"""`kravl evaluate` as a script: python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood"""
 
-python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood
-python evaluate.py run=runs/clip_vitb16_kra_16shot/seed1 evaluation=corruptions alphas=11
-"""
+import sys
 
-from typing import Any
-
-from kravl.cli.main import main
-
-
-def evaluate(cfg: Any) -> object:
-    """Imports here, so that --help and a typo are answered before torch is loaded."""
-    from kravl.run.evaluate import evaluate_run
-
-    return evaluate_run(cfg)
-
+from kravl.cli.evaluate import main
 
 if __name__ == "__main__":
-    main("evaluate", evaluate)
+    sys.exit(main())

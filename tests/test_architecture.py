@@ -30,7 +30,7 @@ def imported_rooms(path: Path) -> set[str]:
         modules += [f"kravl.{a.name}" for a in node.names] if modules == ["kravl"] else []
         modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         found |= {module.split(".")[1] for module in modules if module.startswith("kravl.")}
-    return found
+    return {name for name in found if not name.startswith("__")}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

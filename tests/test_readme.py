@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.cli.main import _as_methods
+from kravl.cli.configured import as_methods
 from kravl.config.compose import check, register
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ EXPERIMENTS = [
 )
 def test_a_command_composes(command):
     _, script, *arguments = shlex.split(command.split("   ")[0])
-    overrides = _as_methods([a for a in arguments if a != "-m"])
+    overrides = as_methods([a for a in arguments if a != "-m"])
     register(name for a in overrides if a.startswith("experiment=") for name in a[11:].split(","))
     keys = [a for a in overrides if not a.startswith(("trainer.", "adapter.", "backbone.build.", "data.source."))]
     check(keys, Path(script).stem, multirun="-m" in arguments)

@@ -73,7 +73,7 @@ def report(traces: Traces, out: Path) -> None:
         draw_decay(decay, out / "decay")
         captions["decay"] = "Singular values of ΔW at the end, each matrix divided by its largest."
     pictures = [Picture(out / f"{name}.svg", caption) for name, caption in captions.items()]
-    following = [f"python -m kravl.spectra run={trace.path.parent} exact=true" for trace in traces.values()]
+    following = [f"kravl spectra run={trace.path.parent} exact=true" for trace in traces.values()]
     text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": following}
     write_page(out / "index.html", "kravl: spectra of runs", rows, pictures, text)
     shown = Table(*rows[0], box=SIMPLE, pad_edge=False)

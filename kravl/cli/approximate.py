@@ -1,16 +1,23 @@
-"""Which updates can an adapter express, and which does AdamW find? ``python -m kravl.approximate --help``"""
+"""``kravl approximate``: which updates can an adapter express, and which does AdamW find?"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kravl.cli.main import main
+from kravl.cli.configured import run_configured
+from kravl.cli.main import EXIT_INTERRUPTED, framed, say
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
 
-EXIT_INTERRUPTED = 130  # as a shell reports it
 RESULTS = "results.jsonl"
+
+
+@framed
+def main(arguments: Sequence[str]) -> int:
+    """Fit and show; see `approximate`."""
+    return run_configured("approximate", approximate, arguments)
 
 
 def approximate(cfg: Any) -> None:
@@ -34,8 +41,8 @@ def approximate(cfg: Any) -> None:
         ledger = Ledger(out / RESULTS)
         failures = sweep(trials, grid.goals, ledger, device)
     except KeyboardInterrupt:
-        print(f"stopped; the finished fits are in {out / RESULTS}, the same command goes on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        line = f"interrupted; the finished fits are in {out / RESULTS}: run the same command again to resume"
+        sys.exit(say(line, EXIT_INTERRUPTED))
     finally:
         lock.release()
     found = [ledger.records[trial.key] for trial, _ in trials if trial.key in ledger.records]
@@ -119,7 +126,3 @@ def _node(group: str, name: str, variants: Any) -> dict[str, Any]:
     if group == "adapter":
         changes.pop("scale", None)
     return {**OmegaConf.to_container(read_yaml(files[base])), **changes}  # type: ignore[dict-item]
-
-
-if __name__ == "__main__":
-    main("approximate", approximate)

@@ -2,30 +2,28 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kravl.cli.main import EXIT_INPUT, NO_ROOM
+from kravl.cli.main import framed
 from kravl.cli.named_set import compose_run, data_sets, images_by_split, open_source, split_file_source
 from kravl.config.schema import Config
 from kravl.data import catalog
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import unknown
 
 EXIT_FOUND = 1
-EXIT_STOPPED = 130
 Command = Callable[[argparse.Namespace], int]
 EXAMPLES = """examples:
-  python -m kravl.data list
-  python -m kravl.data download caltech101
-  python -m kravl.data verify caltech101
-  python -m kravl.data verify folder --set data.root=/my/images data.train=train data.test=test
-  python -m kravl.data split caltech101 --shots 16 --seed 1
-  python -m kravl.data show caltech101 --corruption all
+  kravl data list
+  kravl data download caltech101
+  kravl data verify caltech101
+  kravl data verify folder --set data.root=/my/images data.train=train data.test=test
+  kravl data split caltech101 --shots 16 --seed 1
+  kravl data show caltech101 --corruption all
 
-exit status: 0 done, 1 verify found something, 2 a mistake in the command or its files, 130 stopped (the same command
-goes on)"""
+exit status: 0 done, 1 verify found something, 2 a mistake in the command or its files, 130 interrupted (run
+the same command again to resume)"""
 
 
 def list_sets(options: argparse.Namespace) -> int:
@@ -122,27 +120,17 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is a line on stderr."""
+@framed
+def main(arguments: Sequence[str]) -> int:
+    """Run one command over data sets; 1 where `verify` finds something."""
     options = _parser().parse_args(arguments)
     command: Command = options.command
-    try:
-        return command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return EXIT_STOPPED
-    return EXIT_INPUT
+    return command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m kravl.data",
+        prog="kravl data",
         description="Data sets: what there is, what is on disk and whether it is sound.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -190,7 +178,3 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,60 +1,95 @@
-"""The frame of every command: explain a mistyped command line in one line, then let Hydra run the task."""
+"""The command ``kravl``: its verbs, and the frame that each of them runs in."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from importlib import import_module
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from kravl.runtime.errors import InputError, printable, unknown
+from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted
 
-from kravl.config.compose import as_keys, check, methods, register
-from kravl.config.schema import CONFIGS
-from kravl.runtime.errors import InputError, printable
-
-EXIT_INPUT = 2
+EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_PIPE = 141  # as a shell reports a program whose reader has gone
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
+NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+VERBS = {
+    "train": "adapt a CLIP or ViT to a few images per class, evaluate it in and out of distribution",
+    "evaluate": "evaluate a finished run on other sets, without training",
+    "data": "data sets: list, download, verify, split, show",
+    "study": "a grid of runs as one command, resumable",
+    "report": "tables, tests, figures and a page of finished runs",
+    "spectra": "what finished runs added to their weights, by layer and step",
+    "approximate": "which updates can an adapter express, and which does AdamW find?",
+    "dashboard": "a Weights & Biases workspace that compares methods",
+    "quickstart": "a first comparison of five methods on real pictures; nothing is downloaded",
+}
+HELP = """usage: kravl VERB ...
+
+{verbs}
+
+kravl VERB --help tells what a verb takes.
+
+  kravl train experiment=clip_vitb16_kra_16shot data_root=/data
+  kravl evaluate run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood
+  kravl report runs
+
+exit status: 0 done; 1 a run failed, or something was found to be wrong; 2 a mistake in the command or its files;
+75 stopped on request, run the same command again to resume; 130 interrupted"""
+Command = Callable[[Sequence[str]], int]
 
 
-def main(config_name: str, task: Callable[[Any], object]) -> None:
-    """Run ``task`` on the config ``config_name`` as the command line changes it; a user's mistake exits with 2."""
-    sys.argv[1:] = as_keys(_as_methods(sys.argv[1:]))
-    arguments = get_args_parser().parse_args()
-    register(name for a in arguments.overrides if a.startswith("experiment=") for name in a[11:].split(","))
-    try:
-        if not set(NOT_A_RUN) & set(sys.argv):
-            check(arguments.overrides, config_name, arguments.multirun)
-    except InputError as error:
-        sys.exit(_report(error))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb that ``arguments`` (those of the process by default) begin with; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<12} {what}" for verb, what in VERBS.items())))
+        return 0 if given else EXIT_INPUT
+    if given[0] == "--version":
+        from kravl import __version__
 
-    def run(cfg: Any) -> object:
+        print(f"kravl {__version__}")
+        return 0
+    verb, *rest = given
+    if verb not in VERBS:
+        return say(f"error: {unknown('verb', verb, VERBS)}", EXIT_INPUT)
+    status: int = import_module(f"kravl.cli.{verb}").main(rest)
+    return status
+
+
+def framed(command: Command) -> Callable[[Sequence[str] | None], int]:
+    """``command`` as every verb ends: a mistake of the user, a full disk or a stop is one line and an exit status."""
+
+    @wraps(command)
+    def run(arguments: Sequence[str] | None = None) -> int:
         try:
-            return task(cfg)
+            return command(list(sys.argv[1:] if arguments is None else arguments))
         except InputError as error:
-            sys.exit(_report(error))
+            return say(f"error: {error}", EXIT_INPUT)
+        except Interrupted as stop:
+            return say(f"stopped on request ({stop}); run the same command again to resume", EXIT_RESUMABLE)
+        except KeyboardInterrupt:
+            return say("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
+        except BrokenPipeError:  # such as `kravl data list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_PIPE
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in (*NO_ROOM, *NO_PLACE):
                 raise
-            sys.exit(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}")
+            problem = " cannot be written" if error.errno in NO_ROOM else ""
+            return say(f"error: {error.filename or 'a file'}{problem}: {error.strerror}", EXIT_INPUT)
 
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
-
-
-def _as_methods(arguments: Sequence[str]) -> list[str]:
-    """``adapter=lora`` alone as ``method=lora``: its own learning rate, and its own name in folders and tables."""
-    if any(a.startswith("method=") for a in arguments):
-        return list(arguments)
-    changed = []
-    for argument in arguments:
-        key, _, names = argument.partition("=")
-        if key == "adapter" and set(names.split(",")) <= set(methods()):
-            changed.append(f"method={names}")
-        else:
-            changed += [argument, "method=custom"] if key == "adapter" else [argument]
-    return changed
+    return run
 
 
-def _report(error: InputError) -> int:
-    print(f"error: {printable(error)}", file=sys.stderr)
-    return EXIT_INPUT
+def say(line: object, status: int) -> int:
+    """Print ``line`` on stderr, its control characters spelt out, and return ``status``."""
+    print(printable(line), file=sys.stderr)
+    return status
+
+
+def former(verb: str) -> None:
+    """Run ``verb`` under the name that it had in 0.1: ``python -m kravl.VERB``; to be removed in the next release."""
+    print(f"python -m kravl.{verb} is now `kravl {verb}`", file=sys.stderr)
+    sys.exit(main([verb, *sys.argv[1:]]))

@@ -1,15 +1,12 @@
 """The first run: KRAdapter beside LoRA, full fine-tuning, the linear probe and zero-shot, in and out of distribution.
 
-Nothing is downloaded: the pictograms come with pip, the model with kravl. ``python -m kravl.quickstart --help``
+Nothing is downloaded: the pictograms come with pip, the model with kravl. ``kravl quickstart --help``
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -17,17 +14,16 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kravl.cli.main import NO_ROOM
+from kravl.cli.main import framed
 from kravl.config.compose import check, register
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening, poll, requested
+from kravl.runtime.signals import listening, poll, requested
 from kravl.study.scheduler import train_all
 from kravl.study.worker import LOG
 from kravl.tracking.run_folder import folder_of
 
 METHODS = ("linear_probe", "lora", "kra", "full")  # shortest first; configs/experiment/quickstart_<method>.yaml
-REPORT = "kravl.cli.quickstart_report"
 SEEDS = (1, 2, 3)
 # points of the WiSE-FT curve, of the first seed only: each costs an evaluation of all sets, of a probe next to nothing
 CURVE = {"linear_probe": 3}
@@ -46,9 +42,10 @@ NEXT = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@framed
+def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, show; finished runs are kept and skipped. 0, or 2 where it cannot be done here."""
-    parser = argparse.ArgumentParser(prog="python -m kravl.quickstart", description=" ".join(INTRODUCTION))
+    parser = argparse.ArgumentParser(prog="kravl quickstart", description=" ".join(INTRODUCTION))
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's"
@@ -59,26 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     for paragraph in INTRODUCTION:
         console.print(f"{paragraph}\n")
-    try:
-        if options.jobs is not None and options.jobs < 1:
-            raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
-        planned = plan(options.seeds, [f"runs={options.out}", *options.set])
-        _make(options.out)
-        folders = _train(planned, options.jobs, console)
-        from kravl.cli.quickstart_report import report
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
+    planned = plan(options.seeds, [f"runs={options.out}", *options.set])
+    _make(options.out)
+    folders = _train(planned, options.jobs, console)
+    from kravl.cli.quickstart_report import report  # it loads torch, which this process needs for nothing else
 
-        report(folders, options.out, INTRODUCTION, NEXT)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(f"stopped as asked ({stop}); the same command goes on", file=sys.stderr)
-        return EXIT_RESUMABLE
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        print(f"error: {error.filename or options.out} cannot be written: {error.strerror}", file=sys.stderr)
-        return 2
+    report(folders, options.out, INTRODUCTION, NEXT)
     return 0
 
 
@@ -128,11 +113,6 @@ def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[P
             if status in ("failed", "stopped"):
                 raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folder / LOG})")
             if status == "done":
-                Thread(target=import_module, args=[REPORT], daemon=True).start()  # while the others train
                 progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
         poll()
     return folders
-
-
-if __name__ == "__main__":
-    sys.exit(main())

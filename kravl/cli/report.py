@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kravl.cli.main import framed
 from kravl.report.build import BASELINE, draw_figures, read_report
 from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
@@ -23,23 +24,19 @@ log = logging.getLogger(__name__)
 FILE_WIDTH = 160  # columns, where the output is no terminal
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@framed
+def main(arguments: Sequence[str]) -> int:
     """Write report.md, .tex, .csv, .json, figures and a page; 0, or 2 with nothing to report or nowhere to write it."""
     options = _parser().parse_args(arguments)
     out: Path = options.out or options.runs / "report"
-    try:
-        report, runs = read_report(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    report, runs = read_report(options)
     try:
         out.mkdir(parents=True, exist_ok=True)
         figures = {} if options.no_figures else draw_figures(report.groups, out)
         write_files(report, figures, out)
         write_comparison(runs, report.groups, report.notes, out / "index.html")
     except OSError as error:
-        print(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER", file=sys.stderr)
-        return 2
+        raise InputError(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER") from error
     _show(report)
     print(out / "report.md")
     return 0
@@ -47,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     description = "Tables (Markdown, LaTeX, CSV, JSON), figures and a page of all finished runs, over their seeds."
-    parser = argparse.ArgumentParser(prog="python -m kravl.report", description=description)
+    parser = argparse.ArgumentParser(prog="kravl report", description=description)
     parser.add_argument("runs", type=Path, help="folder that holds runs or W&B's folders, at any depth")
     parser.add_argument("--out", type=Path, help="folder for the report (default: <runs>/report)")
     parser.add_argument("--study", type=Path, help="take its runs alone, show what is missing, and use its baseline")

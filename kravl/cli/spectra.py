@@ -1,15 +1,22 @@
-"""What finished runs added to their weights: ``python -m kravl.spectra run=FOLDER``, several as ``run=[A,B]``."""
+"""``kravl spectra run=FOLDER``: what finished runs added to their weights; several as ``run=[A,B]``."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kravl.cli.main import main
+from kravl.cli.configured import run_configured
+from kravl.cli.main import framed
 from kravl.runtime.errors import InputError
 
 if TYPE_CHECKING:  # a typo is answered before torch is loaded
     from kravl.tracking.run_folder import RunFolder
     from kravl.training.spectrum_monitor import Trace
+
+
+@framed
+def main(arguments: Sequence[str]) -> int:
+    """Measure and draw spectra; see `spectra`."""
+    return run_configured("spectra", spectra, arguments)
 
 
 def spectra(cfg: Any) -> None:
@@ -63,7 +70,3 @@ def _names(folders: "Sequence[RunFolder]") -> list[str]:
     short = [f"{folder.metrics()['method']}, seed {folder.metrics()['seed']}" for folder in folders]
     where = [f"{folder.path.parent.name}/{folder.path.name}" for folder in folders]
     return [name if short.count(name) == 1 else f"{name}, {at}" for name, at in zip(short, where, strict=True)]
-
-
-if __name__ == "__main__":
-    main("spectra", spectra)

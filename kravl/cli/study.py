@@ -1,7 +1,6 @@
-"""Runs a grid: plan first, finished runs skipped, failed ones listed. ``python -m kravl.study --help``"""
+"""``kravl study``: run a grid; plan first, finished runs skipped, failed ones listed."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from kravl.cli.main import EXIT_FAILED, framed
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE, listening, requested
 from kravl.study.grid import StudyRun, commands, plan
@@ -17,30 +17,26 @@ from kravl.study.progress import Durations, duration, failure, show_plan, state
 from kravl.study.scheduler import train_all
 from kravl.study.schema import read_study
 
-EXIT_FAILED, EXIT_INPUT = 1, 2
 DESCRIPTION = (
-    "Run every method, data set, number of shots and seed that a study names. The same command again goes on: finished "
-    "runs are skipped, interrupted ones resume, and it may be given twice at once."
+    "Run every method, data set, number of shots and seed that a study names. Run the same command again to resume: "
+    "finished runs are skipped, interrupted ones go on where they stopped, and it may be given twice at once."
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@framed
+def main(arguments: Sequence[str]) -> int:
     """0 when all runs are finished, 1 where some failed, 2 for a mistake in the study, 75 when asked to stop."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.jobs is not None and options.jobs < 1:
-            raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
-        if options.print_commands:
-            print("\n".join(commands(read_study(options.study), options.set)))
-            return 0
-        return _run(options, Console(stderr=True, highlight=False))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
+    if options.print_commands:
+        print("\n".join(commands(read_study(options.study), options.set)))
+        return 0
+    return _run(options, Console(stderr=True, highlight=False))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kravl.study", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="kravl study", description=DESCRIPTION)
     parser.add_argument("study", type=Path, help="a YAML file such as experiments/studies/tiny.yaml")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU; without one, one a core to four)")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="show what is done and what is not, and end")
@@ -72,9 +68,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if options.plan:
         return 0
     if stopped:
-        console.print("stopped; the same command goes on")
+        console.print("stopped on request; run the same command again to resume")
         return EXIT_RESUMABLE
-    console.print(Text(f"tables: python -m kravl.report {runs[0].base.runs} --study {options.study}"), soft_wrap=True)
+    console.print(Text(f"tables: kravl report {runs[0].base.runs} --study {options.study}"), soft_wrap=True)
     return EXIT_FAILED if failed else 0
 
 
@@ -104,7 +100,3 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
             eta = "" if left is None else f"{duration(left / jobs)} left, "
             progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
         return requested()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

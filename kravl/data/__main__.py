@@ -1,8 +1,6 @@
-"""``python -m kravl.data``."""
+"""``python -m kravl.data``, now ``kravl data``."""
 
-import sys
-
-from kravl.cli.data import main
+from kravl.cli.main import former
 
 if __name__ == "__main__":
-    sys.exit(main())
+    former("data")

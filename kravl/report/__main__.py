@@ -1,8 +1,6 @@
-"""``python -m kravl.report``."""
+"""``python -m kravl.report``, now ``kravl report``."""
 
-import sys
-
-from kravl.cli.report import main
+from kravl.cli.main import former
 
 if __name__ == "__main__":
-    sys.exit(main())
+    former("report")

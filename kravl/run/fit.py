@@ -42,7 +42,7 @@ def ending_well() -> Iterator[None]:
         try:
             yield
         except (Interrupted, SIGTERMException) as stop:
-            log.warning("stopped as asked (%s); the same command goes on", stop or "SIGTERM")
+            log.warning("stopped on request (%s); run the same command again to resume", stop or "SIGTERM")
             sys.exit(EXIT_RESUMABLE)
         except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
             sys.exit(f"error: {error}")

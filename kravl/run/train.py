@@ -67,7 +67,7 @@ def train(cfg: Config) -> dict[str, Any]:
 
     Raises:
         InputError: what is wrong in ``cfg``.
-        SystemExit: 75 where the process was asked to end, else the reason; the same command goes on.
+        SystemExit: 75 where the process was asked to end, else the reason; the same command resumes.
     """
     config = plain(cfg, resolve=False)
     path = folder_of(cfg.runs, cfg.name, cfg.seed, config)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command resumes where this one stopped
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 ONCE_MORE = b"\nsaving, then leaving; Ctrl-C once more leaves at once\n"
 _received: list[int] = []

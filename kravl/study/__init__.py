@@ -1,1 +1,1 @@
-"""A grid of runs as one command: ``python -m kravl.study experiments/studies/tiny.yaml``."""
+"""A grid of runs as one command: ``kravl study experiments/studies/tiny.yaml``."""

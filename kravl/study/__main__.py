@@ -1,8 +1,6 @@
-"""``python -m kravl.study``."""
+"""``python -m kravl.study``, now ``kravl study``."""
 
-import sys
-
-from kravl.cli.study import main
+from kravl.cli.main import former
 
 if __name__ == "__main__":
-    sys.exit(main())
+    former("study")

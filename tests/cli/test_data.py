@@ -1,4 +1,4 @@
-"""``python -m kravl.data``: what each command prints, and one line for each mistake."""
+"""``kravl data``: what each command prints, and one line for each mistake."""
 
 import hashlib
 import json
@@ -35,10 +35,12 @@ def own(make_tree: MakeTree) -> list[str]:
 
 
 def test_help_lists_the_commands_with_an_example() -> None:
+    # under its name of 0.1, which says the new one
     done = subprocess.run([sys.executable, "-m", "kravl.data", "--help"], capture_output=True, text=True, check=True)
 
+    assert done.stderr == "python -m kravl.data is now `kravl data`\n"
     assert all(f"\n    {name} " in done.stdout for name in ("list", "download", "verify", "split", "show"))
-    assert "python -m kravl.data split caltech101 --shots 16 --seed 1" in done.stdout
+    assert "kravl data split caltech101 --shots 16 --seed 1" in done.stdout
 
 
 def test_list_has_a_line_for_every_card_and_says_what_is_on_disk(tmp_path: Path, capsys: Capture) -> None:
@@ -165,7 +167,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(
         assert main(birds) == 130
     finally:
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err == "stopped; the same command goes on\n"
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
     shelf.stalls.set()
 
     assert main(birds) == 0

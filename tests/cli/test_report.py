@@ -18,6 +18,8 @@ from kravl.study.grid import plan
 from kravl.study.schema import read_study
 from kravl.tracking.run_folder import identity
 
+KRAVL = (sys.executable, "-c", "import sys; from kravl.cli.main import main; sys.exit(main())")
+
 
 def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "made/report"
@@ -26,7 +28,7 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
             metrics = {"seed": seed, "metrics": accuracies(accuracy, 0.25), "zero_shot": accuracies(0.3, 0.25)}
             write_run(runs / f"{method}/seed{seed}", seconds=10, method=method, **metrics)
 
-    command = [sys.executable, "-m", "kravl.report", str(runs), "--out", str(out)]
+    command = [*KRAVL, "report", str(runs), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -91,7 +93,7 @@ def test_no_finished_run_is_one_line_and_exit_code_2(
 
     error = capsys.readouterr().err
     assert code == 2
-    assert error.startswith(f"no finished run below {runs}: ")
+    assert error.startswith(f"error: no finished run below {runs}: ")
     assert error.count("\n") == 1
     assert ("no metrics.json" if make != "half a run" else str(runs / "a/metrics.json")) in error
     assert not (runs / "report").exists()
@@ -106,7 +108,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(
     code = main([str(tmp_path / "runs"), "--out", str(tmp_path / "file/report")])
 
     assert code == 2
-    assert capsys.readouterr().err.startswith(f"the report cannot be written to {tmp_path / 'file/report'}: ")
+    assert capsys.readouterr().err.startswith(f"error: the report cannot be written to {tmp_path / 'file/report'}: ")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of a file as Unix does")
@@ -127,7 +129,7 @@ def test_a_disk_that_fills_leaves_the_report_that_was_there(tmp_path: Path, caps
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert code == 2
-    assert capsys.readouterr().err.startswith(f"the report cannot be written to {report}: File too large (")
+    assert capsys.readouterr().err.startswith(f"error: the report cannot be written to {report}: File too large (")
     assert (report / "index.html").read_bytes() == before[report / "index.html"]
     assert {file.name for file in report.iterdir()} == {file.name for file in before}  # no half file beside it
 

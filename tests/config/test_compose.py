@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.cli.main import _as_methods
+from kravl.cli.configured import as_methods
 from kravl.config.compose import check, experiments, register
 from kravl.runtime.errors import InputError
 
@@ -48,11 +48,11 @@ def test_a_typo_names_the_nearest(typo):
 
 
 def test_an_adapter_alone_brings_its_method_so_that_its_name_and_rate_are_its_own():
-    assert _as_methods(["adapter=lora", "seed=2"]) == ["method=lora", "seed=2"]
-    assert _as_methods(["-m", "adapter=lora,kra"]) == ["-m", "method=lora,kra"]
-    assert _as_methods(["adapter=mine"]) == ["adapter=mine", "method=custom"]
-    assert _as_methods(["adapter=lora", "method=kra"]) == ["adapter=lora", "method=kra"]
-    assert _as_methods(["adapter.scale=1"]) == ["adapter.scale=1"]
+    assert as_methods(["adapter=lora", "seed=2"]) == ["method=lora", "seed=2"]
+    assert as_methods(["-m", "adapter=lora,kra"]) == ["-m", "method=lora,kra"]
+    assert as_methods(["adapter=mine"]) == ["adapter=mine", "method=custom"]
+    assert as_methods(["adapter=lora", "method=kra"]) == ["adapter=lora", "method=kra"]
+    assert as_methods(["adapter.scale=1"]) == ["adapter.scale=1"]
 
 
 def test_a_sweep_is_checked_by_its_first_value():

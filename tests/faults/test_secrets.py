@@ -16,11 +16,10 @@ from letters import write
 from tiny_run import TINY, VIT
 from wandb_records import isolate
 
-from kravl.cli.main import main
 from kravl.cli.report import main as report
+from kravl.cli.train import main as train_command
 from kravl.config.schema import EvaluateConfig
 from kravl.run.evaluate import evaluate_run
-from kravl.run.train import train
 
 # made up, and unlike any service's
 SECRETS = {
@@ -60,10 +59,9 @@ def _command(patch: pytest.MonkeyPatch, *changes: str) -> int | str | None:
     patch.setattr(sys, "argv", ["train.py", *(a.removeprefix("++") for a in arguments), home_root, shown])
     GlobalHydra.instance().clear()
     try:
-        main("train", train)
+        return train_command()
     except SystemExit as end:
         return end.code
-    return None
 
 
 def leaks(folder: Path) -> list[str]:
@@ -71,7 +69,7 @@ def leaks(folder: Path) -> list[str]:
     with pytest.MonkeyPatch.context() as patch, home_of_a_user(folder, patch) as checkout:
         said = StringIO()
         with redirect_stdout(said), redirect_stderr(said):
-            assert _command(patch, "tracking=wandb") is None
+            assert _command(patch, "tracking=wandb") == 0
             assert _command(patch, "'data.templates=a {} ${oc.env:PLANTED_KEY}'", "name=refused") == 2
             (run,) = Path("runs/mine").glob("seed*")
             evaluation = {"name": "again", "sets": {}, "classes": "trained"}

@@ -14,6 +14,7 @@ from kravl.config.compose import methods
 from kravl.config.schema import CONFIGS
 
 ROOT = Path(__file__).parents[2]
+KRAVL = (sys.executable, "-c", "import sys; from kravl.cli.main import main; sys.exit(main())")
 STUDIES = ROOT / "experiments/studies"
 METHOD = "kra"  # that every set is tried with
 STEPS = 4  # of the optimiser
@@ -65,9 +66,9 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
         yield Step(f"{kind}_c", [*train, *shifts, *common, *few, *clip, f"runs={runs}", "tracking=none"])
     yield from _evaluations(work / "runs/cifar10_c", "clip_vitb32_kra_16shot_cifar10", common, ("cifar10_shifts",), 1)
     for runs in sorted(path for path in (work / "runs").iterdir() if path.name != "growth"):
-        yield Step(f"report {runs.name}", [sys.executable, "-m", "kravl.report", str(runs)])
+        yield Step(f"report {runs.name}", [*KRAVL, "report", str(runs)])
     (run,) = own.glob("*/seed1-*")
-    yield Step("spectra own", [sys.executable, "-m", "kravl.spectra", f"run=[{run}]"])
+    yield Step("spectra own", [*KRAVL, "spectra", f"run=[{run}]"])
 
 
 def _siblings() -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _study(work: Path, name: str, content: Mapping[str, Any], changes: Sequence[
     file = work / "studies" / f"{title}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump({**content, "name": name, "runs": str(runs)}, sort_keys=False))
-    return Step(title, [sys.executable, "-m", "kravl.study", str(file), "--set", *changes])
+    return Step(title, [*KRAVL, "study", str(file), "--set", *changes])
 
 
 def _evaluations(

@@ -65,7 +65,7 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     thread = stop_at("step=5.ckpt", tmp_path / "runs")
     assert main(arguments) == 75
     thread.join()
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert "stopped on request; run the same command again to resume" in capsys.readouterr().err
 
     assert main(arguments) == 1
     second = capsys.readouterr().err

@@ -23,9 +23,9 @@ HEADING = (
     "number of trainable parameters."
 )
 NEXT = (
-    "python -m kravl.approximate preset=budgets",
-    "python -m kravl.approximate targets=[steep] variants.steep.of=power_law variants.steep.exponent=2 name=steep",
-    "python -m kravl.approximate targets=[delta] variants.delta.of=delta variants.delta.run=runs/NAME/seed1 name=delta",
+    "kravl approximate preset=budgets",
+    "kravl approximate targets=[steep] variants.steep.of=power_law variants.steep.exponent=2 name=steep",
+    "kravl approximate targets=[delta] variants.delta.of=delta variants.delta.run=runs/NAME/seed1 name=delta",
 )
 
 

@@ -68,7 +68,7 @@ def frost_pictures(folder: Path | None) -> list[Path]:
     if folder is None or missing:
         raise InputError(
             f"frost needs the photographs of ImageNet-C, which are not kravl's to ship; missing in {folder}: "
-            f"{', '.join(missing)}; fetch them with python -m kravl.data download frost, or leave frost out"
+            f"{', '.join(missing)}; fetch them with kravl data download frost, or leave frost out"
         )
     return [folder / name for name in FROST_PICTURES]
 

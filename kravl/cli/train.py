@@ -1,0 +1,24 @@
+"""``kravl train``: adapt a pretrained classifier to a few images per class, evaluate it in and out of distribution.
+
+kravl train experiment=clip_vitb16_kra_16shot
+kravl train -m experiment=clip_vitb16_lora_16shot seed=1,2,3
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kravl.cli.configured import run_configured
+from kravl.cli.main import framed
+
+
+@framed
+def main(arguments: Sequence[str]) -> int:
+    """Train one run, or with ``-m`` a sweep of them; see `kravl.run.train.train`."""
+    return run_configured("train", _train, arguments)
+
+
+def _train(cfg: Any) -> object:
+    """Imports here, so that --help and a typo are answered before torch is loaded."""
+    from kravl.run.train import objective, train
+
+    return objective(cfg.objective, train(cfg))
