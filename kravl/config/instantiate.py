@@ -16,6 +16,31 @@ from kravl.runtime.errors import InputError, unknown
 T = TypeVar("T")
 SHOWN = 80
 MODULE = re.compile(r"\w+(\.\w+)*")
+# where 0.1.0 had the classes that a config may name: the config.yaml of its runs does so still; until 1.0
+MOVED = {
+    "kravl.approximation.noise": "kravl.analysis.approximation.synthetic",
+    "kravl.approximation.spectral": "kravl.analysis.approximation.synthetic",
+    "kravl.approximation.stored": "kravl.analysis.approximation.stored",
+    "kravl.approximation.structured": "kravl.analysis.approximation.synthetic",
+    "kravl.approximation.wave": "kravl.analysis.approximation.synthetic",
+    "kravl.data.array_set": "kravl.data.sources.arrays",
+    "kravl.data.class_half": "kravl.data.sources.class_half",
+    "kravl.data.corruptions": "kravl.data.corruptions.source",
+    "kravl.data.cub200": "kravl.data.sources.cub200",
+    "kravl.data.digits": "kravl.data.sources.digits",
+    "kravl.data.domains": "kravl.data.sources.domains",
+    "kravl.data.folder": "kravl.data.sources.folder",
+    "kravl.data.hugging_face": "kravl.data.sources.hugging_face",
+    "kravl.data.imagenet": "kravl.data.sources.imagenet",
+    "kravl.data.list_files": "kravl.data.sources.list_files",
+    "kravl.data.objectnet": "kravl.data.sources.objectnet",
+    "kravl.data.openmoji": "kravl.data.sources.openmoji.source",
+    "kravl.data.random_holdout": "kravl.data.sources.random_holdout",
+    "kravl.data.split_file": "kravl.data.sources.split_file",
+    "kravl.data.table": "kravl.data.sources.table",
+    "kravl.data.torchvision_set": "kravl.data.sources.torchvision",
+    "kravl.data.voc2007": "kravl.data.sources.voc2007",
+}
 
 
 def resolve(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = ()) -> type[T]:
@@ -31,6 +56,7 @@ def resolve(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] =
     target = str(node.get("_target_", ""))[:SHOWN]
     allowed = ("kravl", *plugins)
     module_name, _, name = target.rpartition(".")
+    module_name = MOVED.get(module_name, module_name)
     if module_name.split(".")[0] not in allowed or not MODULE.fullmatch(module_name):
         raise InputError(f"_target_ {target!r} is outside {allowed}; name its package with plugins=[...] to allow it")
     try:

@@ -91,9 +91,10 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `identity` that numbers depend on: commands that agree in it are one run, whatever computes it.
 
-    Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch.
+    Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch;
+    of a class of kravl, its name without the module that it lies in, which may be another in another release.
     """
-    kept = {key: dict(value) if isinstance(value, Mapping) else value for key, value in identity(config).items()}
+    kept = {key: _without_modules(value) for key, value in identity(config).items()}
     for name in HOW:
         section, _, key = name.rpartition(".")
         holder = kept.get(section) if section else kept
@@ -103,6 +104,18 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
         devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))
         trainer["devices"] = devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else devices
     return kept
+
+
+def _without_modules(tree: Any) -> Any:
+    """``tree`` with ``kravl.Class`` in place of ``kravl.package.module.Class`` in each ``_target_``."""
+    if isinstance(tree, list):
+        return [_without_modules(value) for value in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    plain = {key: _without_modules(value) for key, value in tree.items()}
+    if str(target := plain.get("_target_")).startswith("kravl."):
+        plain["_target_"] = f"kravl.{str(target).rpartition('.')[2]}"
+    return plain
 
 
 def _count(devices: Any) -> Any:
