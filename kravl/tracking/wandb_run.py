@@ -19,6 +19,7 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from kravl.runtime.errors import first_line
@@ -27,7 +28,8 @@ KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 PROBE_SECONDS = 2.0
 QUESTION = b'{"query": "{ __typename }"}'
 log = logging.getLogger(__name__)
-FAILURES = (wandb.Error, OSError, HandleAbandonedError, MailboxClosedError)  # the last two: its process has died
+# the last three: its process has died
+FAILURES = (wandb.Error, OSError, HandleAbandonedError, MailboxClosedError, WandbServiceConnectionError)
 SETTINGS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,  # a remote's URL may hold a token
@@ -184,7 +186,8 @@ def _begin(mode: Literal["online", "offline"], folder: Path, labels: Mapping[str
 
 
 def _forget() -> None:
-    """Leave a W&B that has failed behind, its process included."""
+    """Leave a W&B that has failed behind, its process included, and one that the environment still names."""
+    os.environ.pop("WANDB_SERVICE", None)
     try:
         wandb.teardown()
     except FAILURES as error:

@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 import wandb
 from pytorch_lightning.loggers import CSVLogger
+from wandb.sdk.lib.service.service_token import UnixServiceToken
 from wandb_records import FAKE_KEY, IDENTITY, history, isolate
 
 from kravl.tracking.loggers import close_logger, log_summary, make_logger
@@ -136,6 +137,19 @@ def _kill_wandb() -> None:
     service = [pid for pid in children if "wandb-core" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(service) == 1
     os.kill(service[0], signal.SIGKILL)
+
+
+def test_a_process_of_wandb_that_only_the_environment_remembers_is_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SERVICE", UnixServiceToken(parent_pid=1, path=str(folder / "gone")).env_value)
+
+    logger = make_logger("wandb", folder, IDENTITY, {})
+    assert isinstance(logger, SafeWandbLogger)
+    log_summary(logger, {"accuracy": 0.5})
+    close_logger(logger)
+
+    assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
 def test_csv_takes_the_place_of_a_wandb_that_cannot_start(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
