@@ -1,5 +1,7 @@
 """What the README tells a reader to type is what works."""
 
+import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kravl.cli.configured import as_methods
+from kravl.cli.main import VERBS
 from kravl.config.compose import check, register
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +46,31 @@ def test_every_file_that_is_linked_exists():
     links = re.findall(r"\]\(([^)#:]+)\)", TEXT)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs"} & set(path.relative_to(ROOT).parts))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_names_of_the_package_is_there(path):
+    text = path.read_text()
+    files = re.findall(r"(?<![\w/.])kravl/[\w/]+(?:\.\w+)+", text)
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    folders = re.findall(r"`(kravl/[\w/]+)`", text)
+    assert [name for name in folders if not (ROOT / name).is_dir()] == []
+    if path.name != "CHANGELOG.md":  # it tells what things were called
+        assert [name for name in re.findall(r"`(kravl(?:\.\w+)+)[(`]", text) if not found(name)] == []
+        verbs = re.findall(r"^    kravl (\w+)|`kravl (\w+)", text, re.MULTILINE)
+        assert {first or second for first, second in verbs} <= set(VERBS)
+
+
+def found(name):
+    """Whether a dotted name is a module, or an attribute of one."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), attribute) or bool(importlib.util.find_spec(name))
+    except ModuleNotFoundError:
+        return False
 
 
 def test_the_example_runs():
