@@ -15,11 +15,10 @@ from statistics import mean, stdev
 from hydra import compose, initialize_config_dir
 from rich.progress import track
 
-from kravl.config.compose import register
+from kravl.config.compose import as_written, register
 from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
 from kravl.data.sources.openmoji.source import Pictograms
-from kravl.run.build import plain
 from kravl.study.scheduler import train_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
@@ -63,7 +62,7 @@ def main(out: Path, experiments: Sequence[str]) -> None:
                 run = [f"experiment={experiment}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                     cfg = compose("train", overrides=[*run, "data=table", *data])
-                folder = folder_of(cfg.runs, cfg.name, cfg.seed, plain(cfg, resolve=False))
+                folder = folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))
                 planned.append((folder, cfg.copy))
                 keys.append((experiment, rate))
     ended = (outcome for outcome in train_all(planned, None) if outcome.status != "started")

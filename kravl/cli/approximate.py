@@ -114,8 +114,6 @@ def _node(group: str, name: str, variants: Any) -> dict[str, Any]:
 
     An adapter's ``scale`` is left to the fit: every update has one, though not every class takes it as such.
     """
-    from omegaconf import OmegaConf
-
     files = {path.stem: path for path in (CONFIGS / group).glob("*.yaml")}
     changes = dict(variants.get(name) or {})
     base = changes.pop("of", None if changes else name)
@@ -125,4 +123,4 @@ def _node(group: str, name: str, variants: Any) -> dict[str, Any]:
         raise unknown(group, base, [*files, *variants] if base == name else files)
     if group == "adapter":
         changes.pop("scale", None)
-    return {**OmegaConf.to_container(read_yaml(files[base])), **changes}  # type: ignore[dict-item]
+    return {**read_yaml(files[base]), **changes}

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from kravl.config.compose import CHECKED_WHEN_BUILT, check, register
+from kravl.config.compose import CHECKED_WHEN_BUILT, check, register, typed
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
@@ -23,17 +22,11 @@ def data_sets() -> dict[str, str]:
     """What can be named, and how a run takes it: a file of configs/data, or a set with a card that is evaluated on."""
     evaluated: dict[str, str] = {}
     for path in sorted((CONFIGS / "evaluation").glob("*.yaml")):
-        for key, node in _read(path).get("sets", {}).items():
+        for key, node in read_yaml(path).get("sets", {}).items():
             name = str(node.get("name", key))
             if catalog.card(name):
                 evaluated.setdefault(name, f"evaluation={path.stem}")
     return evaluated | {path.stem: f"data={path.stem}" for path in sorted((CONFIGS / "data").glob("*.yaml"))}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = OmegaConf.to_container(read_yaml(path))
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
 
 
 def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -52,7 +45,8 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
         cfg: Any = compose("train", arguments)
     if data_root is not None:
         cfg.data_root = data_root  # not through Hydra's grammar: any folder name will do
-    return cfg
+    run: Config = typed(cfg)
+    return run
 
 
 def open_source(cfg: Config, name: str) -> Source:
@@ -75,9 +69,7 @@ def images_by_split(cfg: Config, name: str, source: Source) -> dict[str, Samples
 
 
 def _evaluated(cfg: Config, name: str) -> list[tuple[str, Source]]:
-    sets: Any = cfg.evaluation.sets
-    sets = OmegaConf.to_container(sets, resolve=True)
-    found = {str(key): settings for key, settings in sets.items() if settings.get("name", key) == name}
+    found = {key: node for key, node in cfg.evaluation.sets.items() if node.get("name", key) == name}
     return [(key, build(settings, Source, cfg.plugins)()) for key, settings in found.items()]
 
 

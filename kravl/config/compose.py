@@ -107,6 +107,37 @@ def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool =
     return config
 
 
+def typed(config: Any) -> Any:
+    """The dataclass of `kravl.config.schema` that a composed config describes, every interpolation resolved.
+
+    Raises:
+        InputError: an interpolation of a setting that does not exist, or a value that is missing.
+    """
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise InputError(first_line(error)) from error
+
+
+def merged(*settings: Mapping[str, Any]) -> Config:
+    """The run's config that ``settings`` describe, later ones before earlier ones.
+
+    Raises:
+        InputError: they do not fit `Config`.
+    """
+    try:
+        whole = OmegaConf.merge(OmegaConf.structured(Config), *settings)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(first_line(error)) from error
+    config: Config = typed(whole)
+    return config
+
+
+def as_written(config: Any) -> dict[str, Any]:
+    """A composed config as plain data, its interpolations as they are written."""
+    return {str(key): value for key, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+
+
 def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:
     """Overrides with each but the first of the files that a sweep is over; of all else the first value."""
     first = [_first_of_sweep(o) for o in overrides]

@@ -54,6 +54,10 @@ class Optim:
     warmup_steps: int = 0
     min_lr_ratio: float = 0.01  # the cosine ends at this fraction of lr
 
+    @property
+    def trains(self) -> bool:
+        return self.epochs != 0
+
 
 @dataclass
 class Loading:

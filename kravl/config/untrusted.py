@@ -75,9 +75,9 @@ def check_files(overrides: Sequence[Override], folder: Path) -> None:
         if path in seen or not path.is_file():  # an unknown choice is named, with the nearest, when it is composed
             continue
         seen.add(path)
-        tree = OmegaConf.to_container(read_yaml(path))
+        tree = read_yaml(path)
         refuse_foreign(tree, str(path))
-        listed = tree.get("defaults") or [] if isinstance(tree, dict) else []
+        listed = tree.get("defaults") or []
         if not group.startswith("hydra/"):  # a launcher or sweeper: typed, since no other file may name one
             _refuse_hydra(path, tree, listed)
         wanted += list(_listed(path, group, listed))

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kravl.data import catalog
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
@@ -59,15 +57,14 @@ def card(name: str) -> dict[str, Any]:
     path = folder() / name / "card.yaml"
     if not path.is_file():
         return {}
-    content = OmegaConf.to_container(read_yaml(path))
-    assert isinstance(content, dict)
+    content = read_yaml(path)
     for key in ("folders", "needs"):
         places = content.get(key) or []
         if not isinstance(places, list) or any(
             Path(str(p)).is_absolute() or ".." in Path(str(p)).parts for p in places
         ):
             raise InputError(f"{path}: {key} must be a list of folders below the data root, not {str(places)[:80]!r}")
-    return {str(key): value for key, value in content.items()}
+    return content
 
 
 def _lines(name: str, file: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from kravl.data.classes import Columns, match_classes, own_columns
 from kravl.data.fewshot import few_shot_split, require_shots
 from kravl.data.loading.dataset import Batch, Crops
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import Loading, ResumableLoader
+from kravl.data.loading.resumable import LoaderSettings, ResumableLoader
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
@@ -53,7 +53,7 @@ class FewShotDataModule(LightningDataModule):
         self,
         source: Source,
         plan: Plan,
-        loading: Loading,
+        loading: LoaderSettings,
         evaluation: Mapping[str, Source] | None = None,
         classes: str = "trained",
     ) -> None:

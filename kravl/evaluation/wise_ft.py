@@ -8,6 +8,7 @@ from pytorch_lightning import Trainer
 from kravl.evaluation.predict import Classes, Classifier, Kept, Loaders, Predictions, predict
 from kravl.runtime.errors import InputError
 
+PRETRAINED, ADAPTED = 0.0, 1.0  # shares of the update
 MAX_KEPT = 1_000_000  # images whose features, a few kilobytes each, are kept in memory between alphas
 
 

@@ -14,7 +14,8 @@ from kravl.report.writers import Report
 from kravl.runtime.errors import InputError
 from kravl.study.grid import plan
 from kravl.study.schema import Study, read_study
-from kravl.tracking.run_folder import ZERO_SHOT, place_of
+from kravl.tracking.run_folder import ZERO_SHOT
+from kravl.tracking.settings import place_of
 
 BASELINE = "lora"  # unless a study or the command line says another
 

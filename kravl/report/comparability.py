@@ -8,7 +8,8 @@ from typing import Any
 
 from kravl.report.groups import Group
 from kravl.report.runs import flat
-from kravl.tracking.run_folder import ZERO_SHOT, deciding
+from kravl.tracking.run_folder import ZERO_SHOT
+from kravl.tracking.settings import deciding_settings
 
 PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
 
@@ -51,7 +52,7 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
         title = f"{group.method}, shots {group.amount}"
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
-        configs = [flat(deciding(run.record["config"])) for run in group.runs]
+        configs = [flat(deciding_settings(run.record["config"])) for run in group.runs]
         for key in sorted({key for config in configs for key in config} - set(PER_RUN)):
             lines = _differing(key, f"config.{key}", (config.get(key) for config in configs))
             yield from (f"{title}: {line}" for line in lines)

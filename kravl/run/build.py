@@ -1,13 +1,12 @@
-"""From a config to the parts of a run: source, classifier, adapters, data."""
+"""From a config to what a run is made of: source, classifier, adapters, data."""
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet
@@ -16,16 +15,16 @@ from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
 from kravl.config.schema import Config, Evaluation
 from kravl.data.classes import name_classes
-from kravl.data.datamodule import FewShotDataModule, Loading, Plan
+from kravl.data.datamodule import FewShotDataModule, LoaderSettings, Plan
 from kravl.data.source import Samples, Source
 from kravl.data.sources.class_half import chosen_classes
-from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
+from kravl.runtime.errors import InputError, require_safe_versions, unknown
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Run:
     """What a run is made of."""
 
     source: Source
@@ -34,7 +33,7 @@ class Parts:
     data: FewShotDataModule
 
     @property
-    def facts(self) -> dict[str, object]:
+    def fingerprint(self) -> dict[str, object]:
         """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
         known = self.classifier.provenance()
         model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
@@ -42,8 +41,8 @@ class Parts:
         return model | {"classes": f"{len(self.source.class_ids)}, sha256 {hashlib.sha256(classes).hexdigest()[:16]}"}
 
 
-def assemble(cfg: Config) -> Parts:
-    """Everything that a run needs, the adapters in place; nothing is trained or loaded yet.
+def build_run(cfg: Config) -> Run:
+    """Everything that a run needs: weights loaded, adapters injected and untrained, no image read yet.
 
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
@@ -53,7 +52,7 @@ def assemble(cfg: Config) -> Parts:
     # before the weights: a class with too few images need not wait for them
     data = _data(cfg, source, evaluation_sources(cfg.evaluation, source, cfg.plugins))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
-    classifier = build(plain(cfg.backbone.build), Classifier, cfg.plugins)(source.class_names, source.templates)
+    classifier = build(cfg.backbone.build, Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
         classifier.free_head()
     data.preprocess = classifier.preprocess
@@ -64,12 +63,12 @@ def assemble(cfg: Config) -> Parts:
     adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
-    return Parts(source, classifier, adapters, data)
+    return Run(source, classifier, adapters, data)
 
 
 def training_source(cfg: Config) -> Source:
-    """The set that is trained on. Raises InputError as `assemble`."""
-    whole = build(plain(cfg.data.source), Source, cfg.plugins, templates=cfg.data.templates)()
+    """The set that is trained on. Raises InputError as `build_run`."""
+    whole = build(cfg.data.source, Source, cfg.plugins, templates=cfg.data.templates)()
     name_classes(whole, cfg.data.class_names)
     return chosen_classes(whole, cfg.data.classes)
 
@@ -84,27 +83,29 @@ def _placement(cfg: Config) -> tuple[Any, list[str]]:
         targets = list(cfg.backbone.sites[cfg.sites])
     else:
         raise unknown(f"sites preset of {cfg.backbone.name}", cfg.sites, cfg.backbone.sites)
-    return build(plain(cfg.adapter), Adapter, cfg.plugins), targets
+    return build(cfg.adapter, Adapter, cfg.plugins), targets
 
 
 def tested_images(cfg: Config) -> Samples:
-    """The images whose metrics are called ``test``, without the other sets. Raises InputError as `assemble`."""
+    """The images whose metrics are called ``test``, without the other sets. Raises InputError as `build_run`."""
     source = training_source(cfg)
     return _data(cfg, source, {}).test_samples if cfg.evaluation.held_out else source.split("test")
 
 
 def _data(cfg: Config, source: Source, sets: dict[str, Source]) -> FewShotDataModule:
-    loading = Loading(**plain(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root)
+    loading = LoaderSettings(
+        **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
+    )
     return FewShotDataModule(source, make_plan(cfg), loading, sets, cfg.evaluation.classes)
 
 
 def make_plan(cfg: Config) -> Plan:
     """Which images are drawn. Raises InputError where both ``shots`` and ``fraction`` say how many."""
-    return Plan(amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out)
+    return Plan(training_amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out)
 
 
-def amount(cfg: Config) -> int | float | None:
-    """Images a class, a share of all of them, or None for all.
+def training_amount(cfg: Config) -> int | float | None:
+    """Images per class, a share of all of them, or None for all.
 
     Raises:
         InputError: both are given.
@@ -116,21 +117,6 @@ def amount(cfg: Config) -> int | float | None:
     return cfg.fraction
 
 
-def plain(node: Any, resolve: bool = True) -> dict[str, Any]:
-    """A config node as a dictionary, its interpolations resolved or as they are written.
-
-    Raises:
-        InputError: an interpolation of what there is not, or no dictionary.
-    """
-    try:
-        values = OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
-    except OmegaConfBaseException as error:
-        raise InputError(first_line(error)) from error
-    if not isinstance(values, dict):
-        raise InputError(f"{str(values)[:80]!r} stands where a config has settings by name")
-    return {str(key): value for key, value in values.items()}
-
-
 def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str]) -> dict[str, Source]:
     """The sets of an evaluation config; one with images that are trained on is left out, with a line that says so.
 
@@ -138,8 +124,9 @@ def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str
     """
     sets = {}
     for name, node in evaluation.sets.items():
-        settings = plain(node)
-        candidate = build(settings.get("source") or settings, Source, plugins, source=source)()
+        if not isinstance(node, Mapping):
+            raise InputError(f"evaluation set {name}: {str(node)[:80]!r} stands where settings by name are expected")
+        candidate = build(node.get("source") or node, Source, plugins, source=source)()
         if candidate.overlaps(source.drawn_from()):
             log.info("evaluation set %s is what is trained on; left out", name)
         else:

@@ -3,11 +3,10 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -15,13 +14,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.config.schema import Config
 from kravl.evaluation.predict import image_features
-from kravl.run.build import Parts
+from kravl.run.build import Run
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_whole
 from kravl.runtime.microbatch import OutOfMemory, ran_out
-from kravl.runtime.profiler import Phases
+from kravl.runtime.profiler import Profiler
 from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening
-from kravl.tracking.run_folder import RunFolder, settings_sha256
+from kravl.tracking.run_folder import RunFolder
+from kravl.tracking.settings import settings_sha256
 from kravl.training.checkpoint import CheckpointError, latest
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.optim import OptimSettings
@@ -32,8 +32,8 @@ LISTED = 8
 
 
 @contextmanager
-def ending_well() -> Iterator[None]:
-    """Within the block a request to end is heard, and every known reason to stop is one line and an exit code.
+def graceful_exit() -> Iterator[None]:
+    """Within the block a request to end is handled, and every known reason to stop is one line and an exit code.
 
     Raises:
         SystemExit: see `train`.
@@ -62,7 +62,7 @@ class Training:
     Args:
         settings_sha256: of the settings that decided it.
         precision: that it was computed in.
-        phases: what its phases cost, see `Phases`.
+        phases: what its phases cost, see `Profiler`.
         spectrum_seconds: what spectra took.
     """
 
@@ -71,35 +71,42 @@ class Training:
     phases: dict[str, dict[str, float]]
     spectrum_seconds: float
 
+    @classmethod
+    def of(cls, folder: RunFolder, trainer: Trainer, profiler: Profiler, spectrum_seconds: float) -> "Training":
+        sha256 = settings_sha256(folder.settings)
+        return cls(sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds)
 
-def keep_training(folder: RunFolder, parts: Parts, training: Training) -> None:
+
+def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
     """Write the adapters of a training that has ended, and then that it has."""
-    save_adapters(parts.adapters, folder.adapter, parts.facts)
+    save_adapters(run.adapters, folder.adapter, run.fingerprint)
     folder.trained.parent.mkdir(exist_ok=True)
     write_whole(folder.trained, json.dumps(asdict(training)) + "\n")
 
 
-def ended_training(folder: RunFolder, config: Mapping[str, Any]) -> Training | None:
+def ended_training(folder: RunFolder) -> Training | None:
     """What `keep_training` wrote with the same deciding settings; None if there is nothing, or not all of it."""
     try:
         training = Training(**json.loads(folder.trained.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return training if training.settings_sha256 == settings_sha256(config) and folder.adapter.is_file() else None
+    return (
+        training if training.settings_sha256 == settings_sha256(folder.settings) and folder.adapter.is_file() else None
+    )
 
 
-def load_training(folder: RunFolder, parts: Parts) -> bool:
+def load_training(folder: RunFolder, run: Run) -> bool:
     """Put what was trained in place; False where its file is damaged, and the newest checkpoint has to serve."""
     try:
-        load_adapters(parts.adapters, folder.adapter, parts.facts)
+        load_adapters(run.adapters, folder.adapter, run.fingerprint)
     except InputError as error:
-        log.warning("%s; going back to the newest checkpoint", error)
+        log.warning("%s; resuming from the newest checkpoint", error)
         return False
     log.info("training has ended before (%s); evaluating", folder.adapter)
     return True
 
 
-def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: Phases) -> None:
+def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> None:
     """Train from the newest whole checkpoint in the folder ``checkpoints``, or from the start.
 
     Raises:
@@ -107,32 +114,32 @@ def fit(trainer: Trainer, cfg: Config, parts: Parts, checkpoints: Path, phases: 
         DivergedError: loss or gradient are no numbers; with step, images and the last good checkpoint.
         OutOfMemory: memory does not suffice for one image.
     """
-    if cfg.optim.epochs == 0:
+    if not cfg.optim.trains:
         return
     optim = cfg.optim
     settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
-    learner = Learner(parts.classifier, settings, cfg.seed)
+    learner = Learner(run.classifier, settings, cfg.seed)
     if not learner.trainable():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
-    if parts.classifier.features_are_fixed() and (images := parts.data.repeated_images()) is not None:
-        with phases.phase("features"):
-            parts.data.train_on(image_features(trainer, parts.classifier, images))
+    if run.classifier.features_are_fixed() and (images := run.data.repeated_images()) is not None:
+        with profiler("features"):
+            run.data.train_on(image_features(trainer, run.classifier, images))
     try:
-        with phases.phase("train"):
-            while not _fits(trainer, learner, parts, latest(checkpoints, tidy=trainer.is_global_zero)):
+        with profiler("train"):
+            while not _fits(trainer, learner, run, latest(checkpoints, tidy=trainer.is_global_zero)):
                 learner.pieces.halve(cfg.loading.batch_size, "loading.batch_size")
     except DivergedError as error:
-        names = [parts.data.train_samples.names[i] for i in error.indices[:LISTED]]
+        names = [run.data.train_samples.names[i] for i in error.indices[:LISTED]]
         before = f"the last good state is {latest(checkpoints, tidy=trainer.is_global_zero)}"
         raise DivergedError(f"{error}; images {', '.join(names)}; {before}", error.indices) from error
 
 
-def _fits(trainer: Trainer, learner: Learner, parts: Parts, checkpoint: Path | None) -> bool:
+def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None) -> bool:
     """Train on from ``checkpoint`` to the end; False where memory runs out before."""
     if checkpoint:
-        log.info("going on from %s", checkpoint)
+        log.info("resuming from %s", checkpoint)
     try:
-        trainer.fit(learner, parts.data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(learner, run.data, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise

@@ -12,18 +12,19 @@ import torch
 from kravl.config.schema import Config
 from kravl.evaluation.metrics import DIGITS, IN_DOMAIN, Results, reliability, summary
 from kravl.evaluation.predict import Predictions
-from kravl.run.build import Parts, amount
+from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED
+from kravl.run.build import Run, training_amount
 from kravl.runtime.files import write_whole
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
 
 DETAILS, IMAGES = "details.json", "predictions.csv"
-MODELS = {1.0: "adapted", 0.0: "zero_shot"}  # by alpha: what is kept; the points between are metrics only
+MODELS = {ADAPTED: "adapted", PRETRAINED: "zero_shot"}  # by alpha: what is kept; the points between are metrics only
 
 
-def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
+def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
     """What was run on what, with which code: all that a table needs to tell runs apart."""
-    adapters = parts.adapters
+    adapters = run.adapters
     spectra = {site: values["effective_rank"] for site, values in adapters.statistics().items()}
     mean = {"mean": sum(spectra.values()) / len(spectra)} if spectra else {}
     return {
@@ -34,13 +35,13 @@ def describe(cfg: Config, parts: Parts, folder: RunFolder) -> dict[str, Any]:
         "adapter": adapters.description()["method"],
         "dataset": cfg.data.name,
         "evaluation": cfg.evaluation.name,
-        "shots": amount(cfg),
+        "shots": training_amount(cfg),
         "seed": cfg.seed,
         "split_seed": cfg.split_seed,
         "split_protocol": cfg.split_protocol,
-        "split_sha256": parts.data.split_sha256,
-        "templates": list(parts.source.templates),
-        "classifier": parts.classifier.provenance(),
+        "split_sha256": run.data.split_sha256,
+        "templates": list(run.source.templates),
+        "classifier": run.classifier.provenance(),
         "trainable_parameters": adapters.num_trainable(),
         "adapter_bytes": folder.adapter.stat().st_size,
         "effective_rank": mean | spectra,
@@ -52,7 +53,7 @@ def scores(curve: Mapping[float, Results]) -> dict[str, Any]:
     """The adapted model's metrics, zero-shot's (None without a zero-shot model) and the points between, by alpha."""
     flat = {alpha: _flat(results) for alpha, results in curve.items()}
     between = [{"alpha": alpha, **metrics} for alpha, metrics in flat.items() if 0 < alpha < 1]
-    return {"metrics": flat[1.0], "zero_shot": flat.get(0.0), "wise_ft": between}
+    return {"metrics": flat[ADAPTED], "zero_shot": flat.get(PRETRAINED), "wise_ft": between}
 
 
 def cost(phases: Costs, spectrum_seconds: float, device: torch.device) -> dict[str, Any]:

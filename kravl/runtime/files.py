@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in the file ``path``; interpolations are left as they are written.
 
     Raises:
@@ -67,7 +68,7 @@ def read_yaml(path: Path) -> DictConfig:
     return parse_yaml(_text(path, MAX_YAML), str(path))
 
 
-def parse_yaml(text: str, what: str) -> DictConfig:
+def parse_yaml(text: str, what: str) -> dict[str, Any]:
     """The mapping that is the YAML ``text``; ``what`` is what errors call it. Raises InputError as `read_yaml`."""
     try:
         _refuse_growth(text, what)
@@ -78,7 +79,12 @@ def parse_yaml(text: str, what: str) -> DictConfig:
         raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
     if not isinstance(content, DictConfig):
         raise InputError(f"{what} is a list, not settings by name")
-    return content
+    return {str(key): value for key, value in OmegaConf.to_container(content).items()}  # type: ignore[union-attr]
+
+
+def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
+    """``tree`` as `read_yaml` reads it again. Raises OSError as `write_whole`."""
+    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(dict(tree))))
 
 
 def _refuse_growth(text: str, what: str) -> None:

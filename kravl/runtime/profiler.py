@@ -11,11 +11,11 @@ import torch
 
 from kravl.runtime.signals import poll
 
-Costs = Mapping[str, Mapping[str, float]]  # as those of `Phases`
+Costs = Mapping[str, Mapping[str, float]]  # as those of `Profiler`
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Phases:
+class Profiler:
     """Measures the phases of one run; ``costs`` is phase -> ``seconds``, ``peak_memory_bytes``, ``peak_gpu_bytes``.
 
     Memory of the process is what is resident, its peak that of the phase alone where the system can forget an earlier
@@ -26,7 +26,7 @@ class Phases:
         self.costs: dict[str, dict[str, float]] = {}
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Iterator[None]:
         """Measure the block; one that raises leaves no entry. Raises Interrupted where the process was asked to end."""
         poll()
         _forget_peaks()

@@ -14,7 +14,8 @@ from kravl.config.compose import as_keys, compose_checked, register
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.schema import AXES, Settings, Study
-from kravl.tracking.run_folder import folder_of, place_of
+from kravl.tracking.run_folder import folder_of
+from kravl.tracking.settings import place_of
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
 NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables

@@ -51,8 +51,7 @@ def read_study(file: Path) -> Study:
     if not file.exists():
         others = sorted(str(path) for path in file.parent.glob("*.yaml"))
         raise unknown("study", file, others) if others else InputError(f"no study {str(file)!r}")
-    content = OmegaConf.to_container(read_yaml(file))
-    assert isinstance(content, dict)
+    content = read_yaml(file)
     legal = [each.name for each in fields(Study)]
     for key in content:
         if key not in legal:

@@ -24,7 +24,7 @@ Rows = Sequence[Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
-class Identity:
+class RunLabels:
     """What a dashboard groups and filters runs by; ``shots`` None is all images."""
 
     backbone: str
@@ -51,7 +51,7 @@ class Identity:
         return [part[:TAG_LENGTH] for part in parts]
 
 
-def make_logger(kind: str, folder: Path, identity: Identity, config: Mapping[str, Any]) -> TrainerLogger:
+def make_logger(kind: str, folder: Path, identity: RunLabels, config: Mapping[str, Any]) -> TrainerLogger:
     """A logger that writes to ``folder``/wandb or ``folder``/csv, ``config`` with it.
 
     W&B groups runs by study, else by $WANDB_RUN_GROUP, else by backbone, dataset and shots and, within, by method (its

@@ -19,8 +19,9 @@ from full_disk import full_disk
 from PIL import Image
 
 from kravl.cli.data import main
+from kravl.config.compose import typed
 from kravl.data import catalog
-from kravl.run.build import assemble
+from kravl.run.build import build_run
 
 Capture = pytest.CaptureFixture[str]
 MakeTree = Callable[..., Path]
@@ -76,7 +77,7 @@ def test_verify_holds_published_sets_against_their_cards(assets: Path, capsys: C
 
 
 def test_split_prints_what_a_run_records(tiny_run: Callable[..., Any], glyphs: Path, capsys: Capture) -> None:
-    run = assemble(tiny_run("shots=3", "split_seed=5"))
+    run = build_run(typed(tiny_run("shots=3", "split_seed=5")))
 
     letters = ["--set", f"data.root={glyphs}/glyphs/train", "data.test=../test"]
     assert main(["split", "folder", "--shots", "3", "--seed", "5", "--protocol", "official", *letters]) == 0

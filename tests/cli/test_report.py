@@ -16,7 +16,7 @@ from kravl.cli.report import main
 from kravl.report.runs import Run
 from kravl.study.grid import plan
 from kravl.study.schema import read_study
-from kravl.tracking.run_folder import identity
+from kravl.tracking.settings import recorded_settings
 
 KRAVL = (sys.executable, "-c", "import sys; from kravl.cli.main import main; sys.exit(main())")
 
@@ -217,7 +217,7 @@ def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: 
     (tmp_path / "s.yaml").write_text(json.dumps(study))
     for run in plan(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
         if run.cell.method != "vera" and run.cell.dataset == "dtd":
-            config = identity(OmegaConf.to_container(run.config()))  # type: ignore[arg-type]
+            config = recorded_settings(OmegaConf.to_container(run.config()))  # type: ignore[arg-type]
             write_run(tmp_path / f"moved/{run.cell.method}{run.seed}", name=run.config().name, method=run.cell.method,
                       backbone="vit_s14", shots=4, seed=run.seed, config=config)  # fmt: skip
     write_run(tmp_path / "moved/other", method="full")

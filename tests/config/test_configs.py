@@ -18,7 +18,6 @@ from kravl.config.compose import register
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
-from kravl.run.build import plain
 from kravl.training.trainer import make_trainer
 
 SHOTS = (1, 4, 16)
@@ -52,7 +51,7 @@ def encoder(backbone: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", names("adapter"))
 def test_an_adapter_builds(name):
-    adapter = build(plain(composed(f"adapter={name}").adapter), Adapter)(24, 16)
+    adapter = build(OmegaConf.to_container(composed(f"adapter={name}").adapter, resolve=True), Adapter)(24, 16)
     assert adapter.delta_weight().shape == (24, 16)
 
 
@@ -64,7 +63,7 @@ def test_a_method_is_named_like_its_file_and_asks_for_presets_that_backbones_hav
     assert cfg.method == method
     assert cfg.sites is None or cfg.sites in cfg.backbone.sites
     assert list(cfg.unfreeze) in ([], ["*"], *cfg.backbone.parameters.values())
-    resolve(plain(cfg.adapter), Adapter)
+    resolve(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
 
 
 @pytest.mark.parametrize("backbone", names("backbone"))
@@ -85,7 +84,7 @@ def test_every_preset_of_a_backbone_matches_its_model(backbone):
 def test_the_comparable_lora_spends_what_kradapter_spends(backbone):
     def count(method: str) -> int:
         cfg = composed(f"backbone={backbone}", f"method={method}")
-        make = build(plain(cfg.adapter), Adapter)
+        make = build(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
         sites = select_sites(encoder(backbone), cfg.backbone.sites.both)
         return sum(p.numel() for site in sites for p in make(*site.weight.shape).parameters())
 
@@ -96,14 +95,14 @@ def test_the_comparable_lora_spends_what_kradapter_spends(backbone):
 def test_a_backbones_settings_are_those_of_its_class(backbone):
     cfg = composed(f"backbone={backbone}")
     assert cfg.backbone.name == backbone
-    build(plain(cfg.backbone.build), Classifier)
+    build(OmegaConf.to_container(cfg.backbone.build, resolve=True), Classifier)
 
 
 @pytest.mark.parametrize("data", names("data"))
 def test_a_data_set_is_named_like_its_file_and_its_settings_are_those_of_its_class(data):
     cfg = composed(f"data={data}")
     assert cfg.data.name == data
-    build(plain(cfg.data.source), Source, templates=cfg.data.templates)
+    build(OmegaConf.to_container(cfg.data.source, resolve=True), Source, templates=cfg.data.templates)
 
 
 @pytest.mark.parametrize("evaluation", names("evaluation"))
@@ -111,10 +110,10 @@ def test_an_evaluation_is_named_like_its_file_and_its_sets_build(evaluation):
     cfg = composed(f"evaluation={evaluation}")
     assert cfg.evaluation.name == evaluation
     for node in cfg.evaluation.sets.values():
-        settings = plain(node)
+        settings = OmegaConf.to_container(node, resolve=True)
         build(settings.get("source") or settings, Source)
     later = composed("run=x", f"evaluation={evaluation}", config="evaluate")
-    assert plain(later.evaluation, resolve=False) == plain(cfg.evaluation, resolve=False)
+    assert OmegaConf.to_container(later.evaluation) == OmegaConf.to_container(cfg.evaluation)
 
 
 @pytest.mark.parametrize("trainer", names("trainer"))
@@ -126,7 +125,7 @@ def test_a_trainer_builds(trainer, tmp_path: Path):
 @pytest.mark.parametrize("experiment", names("experiment"))
 def test_a_shipped_experiment_composes(experiment):
     cfg = composed(f"experiment={experiment}")
-    resolve(plain(cfg.adapter), Adapter)
+    resolve(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
     assert cfg.name
 
 

@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check
+from kravl.config.compose import check, typed
 from kravl.config.schema import CONFIGS
+from kravl.run.build import build_run
 from kravl.run.train import check_objective, objective, train
 from kravl.runtime.errors import InputError
 
@@ -120,14 +121,13 @@ def test_a_search_that_would_look_at_test_images_is_refused(tiny_run: Any, tmp_p
 
 
 def test_held_out_images_are_neither_trained_on_nor_of_the_test_set(tiny_run: Any, glyphs: Path) -> None:
-    from kravl.run.build import assemble
 
-    data = assemble(tiny_run("evaluation=validation", "shots=4")).data
+    data = build_run(typed(tiny_run("evaluation=validation", "shots=4"))).data
     tested, whole = set(data.test_samples.names), set(data.source.split("train").names)
 
     assert tested == whole - set(data.train_samples.names)
     assert len(tested) == 4 * 2
     with pytest.raises(InputError, match="needs validation images, or training images that are not drawn"):
-        assemble(tiny_run("evaluation=validation", "shots=6"))
+        build_run(typed(tiny_run("evaluation=validation", "shots=6")))
     with pytest.raises(InputError, match=r"evaluation.sets must be empty"):
-        assemble(tiny_run("evaluation=openmoji_shifts", "data=openmoji", "evaluation.held_out=true"))
+        build_run(typed(tiny_run("evaluation=openmoji_shifts", "data=openmoji", "evaluation.held_out=true")))

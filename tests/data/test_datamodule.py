@@ -9,14 +9,14 @@ import torch
 
 from kravl.data.corruptions.source import Corrupted
 from kravl.data.datamodule import FewShotDataModule, Plan
-from kravl.data.loading.resumable import Loading
+from kravl.data.loading.resumable import LoaderSettings
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.sources.domains import Domains
 from kravl.data.sources.folder import ImageFolder
 from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
-LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)
+LOADING = LoaderSettings(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)
 
 
 @pytest.fixture
@@ -70,7 +70,9 @@ def test_training_batches_are_of_the_drawn_images_and_as_many_as_asked(
 
 
 def test_the_seed_of_training_is_not_the_seed_of_the_split(source: ImageFolder, preprocess: Preprocess) -> None:
-    first, second = (FewShotDataModule(source, Plan(2), Loading(batch_size=4, num_workers=0, seed=s)) for s in (1, 2))
+    first, second = (
+        FewShotDataModule(source, Plan(2), LoaderSettings(batch_size=4, num_workers=0, seed=s)) for s in (1, 2)
+    )
     first.preprocess = second.preprocess = preprocess
 
     assert first.split_sha256 == second.split_sha256

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check
+from kravl.config.compose import check, typed
 from kravl.config.schema import CONFIGS
-from kravl.run.build import assemble
+from kravl.run.build import build_run
 from kravl.run.train import train
 
 TEXT = (Path(__file__).parents[2] / "datasets/README.md").read_text()
@@ -59,7 +59,7 @@ def test_a_table_is_made_and_trained_on_and_its_test_images_are_kept(
     cfg = composed(COMMANDS["table"])
 
     metrics = train(cfg)
-    parts = assemble(cfg)
+    parts = build_run(typed(cfg))
 
     assert metrics["metrics"]["test/count"] == 6
     assert parts.source.class_names == ("combine harvester", "tabby cat")
@@ -70,7 +70,7 @@ def test_a_table_is_made_and_trained_on_and_its_test_images_are_kept(
 def test_a_folder_for_each_class_is_what_the_table_of_the_same_images_is(
     photos: Path, composed: Callable[[list[str]], Any]
 ) -> None:
-    parts = assemble(composed(COMMANDS["folder"]))
+    parts = build_run(typed(composed(COMMANDS["folder"])))
     parts.data.check()
 
     assert parts.source.class_names == ("t 800", "tabby")

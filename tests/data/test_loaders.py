@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import Batch, Loading
+from kravl.data.loading.resumable import Batch, LoaderSettings
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
 
-LOADING = Loading(batch_size=4, eval_batch_size=4, num_workers=0)
+LOADING = LoaderSettings(batch_size=4, eval_batch_size=4, num_workers=0)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_evaluation_from_the_kept_file_is_that_from_the_images(
 
 @pytest.mark.parametrize("loading", [LOADING, replace(LOADING, augmentation="none")])
 def test_training_reads_each_image_once_and_before_the_first_batch(
-    loading: Loading, samples: Samples, preprocess: Preprocess
+    loading: LoaderSettings, samples: Samples, preprocess: Preprocess
 ) -> None:
     expected = list(Loaders(preprocess, loading, samples, {}).training())
     loaders = Loaders(preprocess, loading, samples, {})

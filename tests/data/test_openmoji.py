@@ -15,7 +15,7 @@ from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.source import Source
 from kravl.data.sources.openmoji.source import Pictograms
-from kravl.run.build import evaluation_sources, plain
+from kravl.run.build import evaluation_sources
 from kravl.runtime.errors import InputError
 
 GENDER = re.compile("(-FE0F)?-200D-264[02]-FE0F$")
@@ -98,7 +98,7 @@ def test_the_default_is_a_colour_drawing_on_white(source: Pictograms) -> None:
 def test_the_shifts_are_the_same_pictures_in_other_styles() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", ["data=openmoji", "evaluation=openmoji_shifts"])
-    trained = build(plain(cfg.data.source), Source, templates=cfg.data.templates)()
+    trained = build(cfg.data.source, Source, templates=cfg.data.templates)()
 
     sets = evaluation_sources(cfg.evaluation, trained, [])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kravl.data.loading.cache import Cache
 from kravl.data.loading.dataset import EvaluationImages, TrainingImages
-from kravl.data.loading.resumable import Batch, Loading, ResumableLoader, evaluation_loader
+from kravl.data.loading.resumable import Batch, LoaderSettings, ResumableLoader, evaluation_loader
 from kravl.data.loading.samplers import EpochSampler
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess
 from kravl.data.source import Samples
@@ -116,7 +116,9 @@ def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess
 def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Preprocess) -> None:
     crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
     normalize = Normalization(preprocess.mean, preprocess.std)
-    loader = evaluation_loader(EvaluationImages(samples, crop, normalize), Loading(eval_batch_size=4, num_workers=0))
+    loader = evaluation_loader(
+        EvaluationImages(samples, crop, normalize), LoaderSettings(eval_batch_size=4, num_workers=0)
+    )
 
     batches = list(loader)
 
@@ -129,7 +131,7 @@ def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Pre
 @pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "min_batches"])
 def test_a_setting_below_its_least_value_is_named(name: str) -> None:
     with pytest.raises(InputError, match=f"loading.{name} is 0; it must be at least 1"):
-        Loading(**{name: 0})
+        LoaderSettings(**{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -141,4 +143,4 @@ def test_a_setting_below_its_least_value_is_named(name: str) -> None:
 )
 def test_an_unknown_choice_is_named_with_the_nearest(setting: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Loading(**setting)
+        LoaderSettings(**setting)

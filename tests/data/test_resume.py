@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from kravl.data.datamodule import FewShotDataModule, Plan
-from kravl.data.loading.resumable import Batch, Loading
+from kravl.data.loading.resumable import Batch, LoaderSettings
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.sources.folder import ImageFolder
 
@@ -41,7 +41,7 @@ def test_lightning_resumes_in_mid_epoch_with_the_batches_that_were_left(
     accumulate: int, make_tree: Callable[..., Path], preprocess: Preprocess, tmp_path: Path
 ) -> None:
     root = str(make_tree("train", {"cat": 5, "dog": 4}))
-    loading = Loading(batch_size=4, num_workers=0, min_batches=4)
+    loading = LoaderSettings(batch_size=4, num_workers=0, min_batches=4)
 
     def fit(callbacks: list[ModelCheckpoint], checkpoint: Path | None = None) -> list[Seen]:
         data = FewShotDataModule(ImageFolder(root, train="train", test="train"), Plan(shots=None), loading)

@@ -49,7 +49,7 @@ def _open(path: Path, out: Path, begin: float, without_locks: bool) -> None:
     time.sleep(max(0.0, begin - time.time()))
     error = None
     try:
-        with open_run(path, overwrite=False):
+        with open_run(path, {}, overwrite=False):
             deadline = time.monotonic() + 30
             while len(list(out.parent.glob("*.json"))) < AT_ONCE - 1 and path.parent == out.parent:
                 assert time.monotonic() < deadline

@@ -16,12 +16,12 @@ from letters import write
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check, register
+from kravl.config.compose import check, register, typed
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.download.acquire import acquire
 from kravl.data.download.fetch import remote_files
-from kravl.run.build import assemble
+from kravl.run.build import build_run
 from kravl.run.restore import restore, saved_config
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import find_run
@@ -74,7 +74,7 @@ class Stranger:
         chosen = [a for a in arguments if not text.startswith(a.removeprefix("++").split(".")[0].split("=")[0])]
         check(chosen, "train")
         with initialize_config_dir(str(self.configs), version_base="1.3"):
-            assemble(compose("train", chosen))
+            build_run(typed(compose("train", chosen)))
 
     def _saved(self, text: str) -> None:
         run = self.folder / "their_run"

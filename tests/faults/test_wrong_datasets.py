@@ -14,7 +14,7 @@ from PIL import Image
 
 from kravl.backbones.classifier import Preprocess
 from kravl.data.classes import name_classes, read_class_list
-from kravl.data.datamodule import FewShotDataModule, Loading, Plan
+from kravl.data.datamodule import FewShotDataModule, LoaderSettings, Plan
 from kravl.data.inspect.verify import Report, inspect
 from kravl.data.source import Source
 from kravl.data.sources.folder import ImageFolder
@@ -40,7 +40,7 @@ def tree(folder: Path) -> Path:
 
 def ready(source: Source, shots: int = 2, **others: Source) -> None:
     """All that happens before the first batch."""
-    data = FewShotDataModule(source, Plan(shots), Loading(), others)
+    data = FewShotDataModule(source, Plan(shots), LoaderSettings(), others)
     data.preprocess = PREPROCESS
     data.check()
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kravl.run.build import assemble
+from kravl.config.compose import typed
+from kravl.run.build import build_run
 from kravl.runtime.errors import InputError
 
 FOLDER = "_target_: kravl.data.sources.folder.ImageFolder"
@@ -12,7 +13,7 @@ TRAINING = f"{{{FOLDER}, name: glyphs, root: '${{data_root}}/glyphs/train', test
 
 def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny_run, caplog):
     caplog.set_level("INFO")
-    parts = assemble(tiny_run(f"++evaluation.sets.same={TRAINING}"))
+    parts = build_run(typed(tiny_run(f"++evaluation.sets.same={TRAINING}")))
 
     assert list(parts.data.evaluation_loaders()) == ["test"]
     assert "evaluation set same is what is trained on; left out" in caplog.text
@@ -21,17 +22,17 @@ def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny
 def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):
     other = TRAINING.replace("glyphs/train", "glyphs/serif").replace("../test", ".")
     with pytest.raises(InputError, match="cannot be named 'test'"):
-        assemble(tiny_run(f"++evaluation.sets.test={other}"))
+        build_run(typed(tiny_run(f"++evaluation.sets.test={other}")))
 
 
 def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
-    parts = assemble(tiny_run("method=kra"))
+    parts = build_run(typed(tiny_run("method=kra")))
     assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()
     assert len(parts.adapters.adapters) == 36
 
 
 def test_full_fine_tuning_trains_every_parameter_and_leaves_none_out(tiny_run):
-    parts = assemble(tiny_run("method=full"))
+    parts = build_run(typed(tiny_run("method=full")))
     names = {name for name, _ in parts.classifier.encoder().named_parameters() if "adapters" not in name}
     adapted = {f"{site.removesuffix('.qkv')}.qkv.weight" if site.endswith("qkv") else f"{site}.weight"
                for site in parts.adapters.adapters}  # fmt: skip
@@ -40,7 +41,7 @@ def test_full_fine_tuning_trains_every_parameter_and_leaves_none_out(tiny_run):
 
 def test_a_seed_decides_the_initial_weights(tiny_run):
     first, again, other = (
-        torch.cat([p.flatten() for p in assemble(tiny_run(f"seed={seed}")).classifier.parameters()])
+        torch.cat([p.flatten() for p in build_run(typed(tiny_run(f"seed={seed}"))).classifier.parameters()])
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -49,7 +50,7 @@ def test_a_seed_decides_the_initial_weights(tiny_run):
 
 def test_the_images_drawn_depend_on_the_split_seed_alone(tiny_run):
     def drawn(*overrides: str) -> str:
-        return assemble(tiny_run("shots=2", *overrides)).data.split_sha256
+        return build_run(typed(tiny_run("shots=2", *overrides))).data.split_sha256
 
     assert drawn("seed=1", "split_seed=1") == drawn("seed=2", "split_seed=1")
     assert drawn("split_seed=1") != drawn("split_seed=2")
@@ -58,7 +59,7 @@ def test_the_images_drawn_depend_on_the_split_seed_alone(tiny_run):
 
 def test_checkpointing_keeps_less_and_changes_no_gradient(tiny_run):
     def gradients(*overrides: str) -> tuple[int, list[torch.Tensor]]:
-        classifier = assemble(tiny_run(*overrides)).classifier.train()
+        classifier = build_run(typed(tiny_run(*overrides))).classifier.train()
         images, kept = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
             loss = classifier(images).square().sum() + classifier(images).sum()
@@ -75,8 +76,13 @@ def test_checkpointing_keeps_less_and_changes_no_gradient(tiny_run):
 
 def test_a_model_without_blocks_cannot_be_checkpointed(tiny_run):
     with pytest.raises(InputError, match="checkpointing=true: gradient checkpointing not supported in"):
-        assemble(
-            tiny_run(
-                "checkpointing=true", "sites=null", "backbone.build.name=pit_ti_224", "backbone.build.image_size=null"
+        build_run(
+            typed(
+                tiny_run(
+                    "checkpointing=true",
+                    "sites=null",
+                    "backbone.build.name=pit_ti_224",
+                    "backbone.build.image_size=null",
+                )
             )
         )

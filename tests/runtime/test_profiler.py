@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from kravl.runtime import profiler
-from kravl.runtime.profiler import Phases, peak, seconds
+from kravl.runtime.profiler import Profiler, peak, seconds
 
 MEBIBYTE = 2**20
 
 
 def test_a_phase_has_its_seconds_and_its_own_peak():
-    run = Phases()
+    run = Profiler()
 
-    with run.phase("small"):
+    with run("small"):
         time.sleep(0.02)
-    with run.phase("large"):
+    with run("large"):
         torch.ones(64 * MEBIBYTE)  # 256 MiB
-    with run.phase("small again"):
+    with run("small again"):
         pass
 
     small, large, again = (run.costs[name] for name in ("small", "large", "small again"))
@@ -31,8 +31,8 @@ def test_a_phase_has_its_seconds_and_its_own_peak():
 
 
 def test_a_phase_that_fails_leaves_no_entry():
-    run = Phases()
-    with pytest.raises(ValueError, match="ended"), run.phase("train"):
+    run = Profiler()
+    with pytest.raises(ValueError, match="ended"), run("train"):
         raise ValueError("ended")
     assert run.costs == {}
     assert peak(run.costs, "peak_memory_bytes") == 0
@@ -41,7 +41,7 @@ def test_a_phase_that_fails_leaves_no_entry():
 def test_a_system_without_proc_has_the_peak_of_the_process(monkeypatch, tmp_path):
     monkeypatch.setattr(profiler, "STATUS", tmp_path / "absent")
     monkeypatch.setattr(profiler, "CLEAR", tmp_path / "absent/too")
-    run = Phases()
-    with run.phase("train"):
+    run = Profiler()
+    with run("train"):
         pass
     assert run.costs["train"]["peak_memory_bytes"] > MEBIBYTE

@@ -8,7 +8,7 @@ import pytest
 
 from kravl.config.compose import check
 from kravl.config.schema import Config
-from kravl.run.build import assemble
+from kravl.run.build import build_run
 from kravl.runtime.errors import SAFE, InputError, require_safe_versions
 
 
@@ -30,7 +30,7 @@ def test_an_unsafe_release_is_refused_with_the_reason_and_what_to_install(
     with pytest.raises(InputError, match=expected):
         check([], "train")
     with pytest.raises(InputError, match=expected):
-        assemble(Config())
+        build_run(Config())
 
 
 @pytest.mark.parametrize("version", ["2.10", "2.10.0a1+cpu", "2.15.0", "3"])

@@ -9,9 +9,9 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from kravl.tracking import wandb_offline, wandb_run
-from kravl.tracking.loggers import Identity
+from kravl.tracking.loggers import RunLabels
 
-IDENTITY = Identity("clip_vitb16", "kra", "dtd", shots=16, seed=2)
+IDENTITY = RunLabels("clip_vitb16", "kra", "dtd", shots=16, seed=2)
 FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
 
 

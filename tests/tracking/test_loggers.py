@@ -12,7 +12,7 @@ from wandb_records import IDENTITY, history, isolate, records, stored_files
 
 from kravl.runtime.errors import InputError
 from kravl.tracking.loggers import (
-    Identity,
+    RunLabels,
     close_logger,
     log_artifact,
     log_histograms,
@@ -129,7 +129,7 @@ def test_an_unknown_kind_of_tracking_is_named(folder: Path) -> None:
 
 
 def test_long_names_make_tags_that_wandb_accepts() -> None:
-    identity = Identity("hf-hub:" + "x" * 80, "kra", "dtd", shots=None, seed=1)
+    identity = RunLabels("hf-hub:" + "x" * 80, "kra", "dtd", shots=None, seed=1)
 
     assert max(map(len, identity.tags)) == 64
     assert identity.tags[3] == "all-shot"

@@ -13,14 +13,15 @@ from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_whole
 from kravl.runtime.lock import Lock
-from kravl.tracking.run_folder import deciding, find_run, folder_of, identity, provenance
+from kravl.tracking.run_folder import find_run, folder_of, provenance
 from kravl.tracking.run_folder import open_run as open_path
+from kravl.tracking.settings import deciding_settings, recorded_settings
 
 CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
 
 
 def opened(runs, name, seed, config, overwrite):
-    return open_path(folder_of(runs, name, seed, config), overwrite)
+    return open_path(folder_of(runs, name, seed, config), config, overwrite)
 
 
 def open_run(*arguments):
@@ -37,7 +38,7 @@ def finish(folder):
 def open_in_another_process(runs, config=CONFIG):
     code = (
         "from kravl.tracking.run_folder import folder_of, open_run\n"
-        f"with open_run(folder_of({str(runs)!r}, 'name', 1, {config!r}), False) as folder: print(folder.path.name)"
+        f"with open_run(folder_of({str(runs)!r}, 'name', 1, {config!r}), {{}}, False) as folder: print(folder.path.name)"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -53,7 +54,7 @@ def test_the_folder_follows_from_what_decides_the_results(tmp_path):
 
 
 def test_what_names_this_machine_is_not_part_of_a_runs_identity():
-    assert identity(CONFIG | {"data_root": "/somewhere"}) == {"optim": {"lr": 1e-3}, "seed": 1}
+    assert recorded_settings(CONFIG | {"data_root": "/somewhere"}) == {"optim": {"lr": 1e-3}, "seed": 1}
 
 
 HOW_IT_IS_COMPUTED = {
@@ -79,7 +80,7 @@ def test_a_setting_that_changes_no_number_makes_no_other_run(tmp_path):
     "trainer", [{"devices": 2}, {"devices": "0,1"}, {"devices": "2"}, {"devices": 1, "num_nodes": 2}], ids=str
 )
 def test_processes_that_share_a_step_multiply_its_batch_and_make_another_run(tmp_path, trainer):
-    assert deciding(CONFIG | {"trainer": trainer}) == deciding(CONFIG | {"trainer": {"devices": 2}})
+    assert deciding_settings(CONFIG | {"trainer": trainer}) == deciding_settings(CONFIG | {"trainer": {"devices": 2}})
     assert folder_of(str(tmp_path), "name", 1, CONFIG | {"trainer": trainer}) != folder_of(
         str(tmp_path), "name", 1, CONFIG | PLAIN
     )
@@ -141,10 +142,10 @@ def test_a_child_that_outlives_its_owner_holds_no_folder(tmp_path):
 
 def test_further_processes_of_a_run_share_its_folder_and_make_none(tmp_path):
     path = tmp_path / "run"
-    with open_path(path, overwrite=True, first=False) as early:
+    with open_path(path, CONFIG, overwrite=True, first=False) as early:
         assert early.path == path
         assert not path.exists()  # the first may not be there yet
-    with open_path(path, overwrite=False), open_path(path, overwrite=True, first=False) as second:
+    with open_path(path, CONFIG, False), open_path(path, CONFIG, True, first=False) as second:
         assert second.path == path
     assert not path.exists()
 

@@ -17,7 +17,7 @@ from kravl.data.loading.dataset import (
     TrainingImages,
 )
 from kravl.data.loading.pixel_cache import pixel_file, writing
-from kravl.data.loading.resumable import Loading, ResumableLoader, evaluation_loader, ordered_loader, processes
+from kravl.data.loading.resumable import LoaderSettings, ResumableLoader, evaluation_loader, ordered_loader, processes
 from kravl.data.loading.samplers import Draw, EpochSampler
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess, unchanged
 from kravl.data.source import Samples
@@ -31,7 +31,7 @@ class Loaders:
     """
 
     def __init__(
-        self, preprocess: Preprocess, loading: Loading, train: Samples, evaluated: Mapping[str, Samples]
+        self, preprocess: Preprocess, loading: LoaderSettings, train: Samples, evaluated: Mapping[str, Samples]
     ) -> None:
         self._loading = loading
         self._evaluated = evaluated

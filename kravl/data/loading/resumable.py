@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Loading:
+class LoaderSettings:
     """How images are put into batches.
 
     Args:
@@ -105,13 +105,13 @@ class ResumableLoader(DataLoader[Batch | Crops]):
         self._order.set_epoch(self._resume[0])
 
 
-def evaluation_loader(dataset: EvaluationImages, loading: Loading) -> DataLoader[Batch]:
+def evaluation_loader(dataset: EvaluationImages, loading: LoaderSettings) -> DataLoader[Batch]:
     """Every image once, in the order of the set; shared out among processes where there are several."""
     sampler = Shard(len(dataset), *processes())
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
-def ordered_loader(dataset: TrainingImages, draws: Sequence[Draw], loading: Loading) -> DataLoader[Batch]:
+def ordered_loader(dataset: TrainingImages, draws: Sequence[Draw], loading: LoaderSettings) -> DataLoader[Batch]:
     """The images that are drawn, in that order and in batches of evaluation; all of them in every process."""
     sampler = InOrder(draws)
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))

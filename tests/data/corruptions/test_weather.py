@@ -83,5 +83,5 @@ def test_frost_is_a_part_of_a_photograph_laid_over_the_image(
 def test_missing_photographs_are_named_with_the_way_to_fetch_them(tmp_path: Path) -> None:
     (tmp_path / "frost1.png").touch()
 
-    with pytest.raises(InputError, match=rf"missing in {tmp_path}: frost2\.png, .*kravl\.data download frost"):
+    with pytest.raises(InputError, match=rf"missing in {tmp_path}: frost2\.png, .*kravl data download frost"):
         frost(IMAGE, 1, np.random.default_rng(0), tmp_path)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from omegaconf import OmegaConf
 from PIL import Image
 
 from kravl.data import catalog
@@ -78,6 +77,4 @@ class Pictograms(Source):
 
 
 def _codes() -> Mapping[str, Mapping[str, str]]:
-    content = OmegaConf.to_container(read_yaml(catalog.folder() / "openmoji/classes.yaml"))
-    assert isinstance(content, dict)
-    return {str(name): splits for name, splits in content.items()}
+    return read_yaml(catalog.folder() / "openmoji/classes.yaml")

@@ -1,0 +1,134 @@
+"""What of a run's settings decides its results: compared, hashed, and named where two runs differ.
+
+Settings are those of a config as they are written, its interpolations unresolved.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kravl.runtime.errors import require_name
+from kravl.runtime.files import read_yaml
+
+Settings = Mapping[str, Any]
+# where and whether a run happens, not what it computes
+WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
+# how it is computed: on what, how fast, how often saved; nothing of it changes a number beyond the rounding of a device
+HOW = (
+    "checkpointing",
+    "checkpoint_every",
+    "loading.eval_batch_size",
+    "loading.num_workers",
+    "trainer.accelerator",
+    "trainer.barebones",
+    "trainer.benchmark",
+    "trainer.detect_anomaly",
+    "trainer.deterministic",
+    "trainer.enable_autolog_hparams",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.inference_mode",
+    "trainer.log_every_n_steps",
+    "trainer.model_registry",
+    "trainer.profiler",
+    "trainer.strategy",
+)
+
+
+def recorded_settings(settings: Settings) -> dict[str, Any]:
+    """What a record says of ``settings``: neither this machine nor its folders."""
+    return {key: without_home(value) for key, value in settings.items() if key not in WHERE}
+
+
+def deciding_settings(settings: Settings) -> dict[str, Any]:
+    """What numbers depend on: commands that agree in it are one run, whatever computes it.
+
+    Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch;
+    of a class of kravl, its name without the module that it lies in, which may be another in another release.
+    """
+    kept = {key: _without_modules(value) for key, value in recorded_settings(settings).items()}
+    for name in HOW:
+        section, _, key = name.rpartition(".")
+        holder = kept.get(section) if section else kept
+        if isinstance(holder, dict):
+            holder.pop(key, None)
+    if isinstance(trainer := kept.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
+        devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))
+        trainer["devices"] = devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else devices
+    return kept
+
+
+def _without_modules(tree: Any) -> Any:
+    """``tree`` with ``kravl.Class`` in place of ``kravl.package.module.Class`` in each ``_target_``."""
+    if isinstance(tree, list):
+        return [_without_modules(value) for value in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    plain = {key: _without_modules(value) for key, value in tree.items()}
+    if str(target := plain.get("_target_")).startswith("kravl."):
+        plain["_target_"] = f"kravl.{str(target).rpartition('.')[2]}"
+    return plain
+
+
+def _count(devices: Any) -> Any:
+    """How many devices Lightning takes: a number, a list of their numbers, or either as text; the rest as it is."""
+    if isinstance(devices, list | tuple):
+        return len(devices)
+    if isinstance(devices, str) and "," in devices:
+        return len([number for number in devices.split(",") if number.strip()])
+    return int(devices) if isinstance(devices, str) and devices.strip().isdecimal() else devices
+
+
+def without_home(tree: Any) -> Any:
+    """``tree`` with the path of the user's home, which has a name in it, as ``${oc.env:HOME}``."""
+    home = os.environ.get("HOME", "").rstrip("/")
+    if isinstance(tree, Mapping):
+        return {key: without_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [without_home(value) for value in tree]
+    if not home or not isinstance(tree, str):
+        return tree
+    return re.sub(rf"{re.escape(home)}(?=/|$)", "${oc.env:HOME}", tree)
+
+
+def settings_sha256(settings: Settings) -> str:
+    """Hex digest of `deciding_settings`."""
+    return hashlib.sha256(json.dumps(deciding_settings(settings), sort_keys=True).encode()).hexdigest()
+
+
+def place_of(name: str, seed: int, settings: Settings) -> Path:
+    """``<name>/seed<seed>-<hash of what decides the results>``, the folder of a run below the folder of runs.
+
+    Raises:
+        InputError: ``name`` is no plain folder name.
+    """
+    require_name("name", name)
+    return Path(name) / f"seed{seed}-{settings_sha256(settings)[:8]}"
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """The settings that the run in ``folder`` was started with.
+
+    Raises:
+        InputError: there are none, or they are no mapping.
+    """
+    return read_yaml(folder / "config.yaml")
+
+
+def settings_diff(saved: Settings, given: Settings) -> list[str]:
+    """``key: old -> new`` of each setting that decides the results and differs."""
+    old, new = dict(_dotted(deciding_settings(saved))), dict(_dotted(deciding_settings(given)))
+    keys = [key for key in old | new if old.get(key, ...) != new.get(key, ...)]
+    return [f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}" for key in keys]
+
+
+def _dotted(node: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
