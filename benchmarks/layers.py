@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.linear import AdaptedLinear
-from kravl.adapters.injection.parameter import Blocks
+from kravl.adapters.injection.parameter import AdapterList
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
@@ -63,7 +63,7 @@ def _base(out: int, columns: int) -> nn.Linear:
 
 def _adapted(base: nn.Linear, adapter: Adapter) -> nn.Module:
     """As `kravl.adapters.injection.inject` leaves a layer; that needs packages that these layers do not."""
-    blocks = Blocks()
+    blocks = AdapterList()
     blocks.add(adapter, "weight", slice(0, base.out_features))
     base.adapters = blocks
     base.__class__ = AdaptedLinear

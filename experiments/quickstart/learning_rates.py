@@ -19,7 +19,7 @@ from kravl.config.compose import as_written, register
 from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
 from kravl.data.sources.openmoji.source import Pictograms
-from kravl.study.scheduler import train_all
+from kravl.study.scheduler import run_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 SHOTS, SEEDS = 8, (1, 2, 3)
@@ -65,7 +65,7 @@ def main(out: Path, experiments: Sequence[str]) -> None:
                 folder = folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))
                 planned.append((folder, cfg.copy))
                 keys.append((experiment, rate))
-    ended = (outcome for outcome in train_all(planned, None) if outcome.status != "started")
+    ended = (outcome for outcome in run_all(planned, None) if outcome.status != "started")
     for position, status, reason in track(ended, "runs", total=len(planned)):
         if status != "done":
             sys.exit(f"{planned[position][0]}: {status} {reason}")

@@ -14,7 +14,7 @@ from kravl.runtime.errors import InputError
 M = TypeVar("M", bound=nn.Module)
 # from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
 # parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.
-Pull = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
+VectorJacobianProduct = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -33,13 +33,15 @@ def named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
             yield from named(child, f"{prefix}{name}.")
 
 
-def bound(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
+def with_parameters(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
     """A copy of ``module`` with other tensors as the ``parameters`` of these names; all else is shared."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     own, children = module._parameters, module._modules
     twin._parameters = {name: parameters.get(prefix + name, own[name]) for name in own}  # type: ignore[misc]
-    twin._modules = {name: child and bound(child, parameters, f"{prefix}{name}.") for name, child in children.items()}
+    twin._modules = {
+        name: child and with_parameters(child, parameters, f"{prefix}{name}.") for name, child in children.items()
+    }
     return twin
 
 
@@ -107,34 +109,36 @@ class Adapter(nn.Module, ABC):
             return out
 
     def chains(self, x: Tensor, mask: Tensor | None) -> bool:
-        """Whether the update is multiplied with ``x`` (tokens, in) by itself (`chain`), not added to the weight."""
+        """Whether ``x`` (tokens, in) is multiplied by the update in `apply_factors`; else the weight gets it."""
         return False
 
-    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out); what `rebuild` is given as kept."""
+    def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out); returns ``kept`` of `recompute`."""
         raise NotImplementedError(f"{type(self).__name__} has an update that is added to the weight")
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
         """Write the adapted ``weight`` (out, in) to ``out``, without gradient."""
         torch.add(weight, self(weight, mask), out=out)
 
-    def chains_back(self, x: Tensor, mask: Tensor | None) -> bool:
+    def applies_factors_backward(self, x: Tensor, mask: Tensor | None) -> bool:
         """As `chains`, for the gradient of the input."""
         return False
 
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+    def recompute(
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+    ) -> VectorJacobianProduct:
         """The first half of a backward pass: `add_to` where ``out`` is given. What it returns is the second half."""
-        leaves = self.leaves()
+        detached_parameters = self.detached_parameters()
         with torch.enable_grad():
-            update = self.bound(leaves)(weight, mask)
+            update = self.with_parameters(detached_parameters)(weight, mask)
         if out is not None:
             torch.add(weight, update.detach(), out=out)
 
-        def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
-            if not leaves:
+        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
+            if not detached_parameters:
                 return ()
             towards = (gradient.T @ x).to(update.dtype)
-            return torch.autograd.grad(update, list(leaves.values()), towards, allow_unused=True)
+            return torch.autograd.grad(update, list(detached_parameters.values()), towards, allow_unused=True)
 
         return pull
 
@@ -142,13 +146,13 @@ class Adapter(nn.Module, ABC):
         """The parameters that train, by name."""
         return {name: parameter for name, parameter in named(self, "") if parameter.requires_grad}
 
-    def leaves(self) -> dict[str, Tensor]:
+    def detached_parameters(self) -> dict[str, Tensor]:
         """The parameters that train, cut off from whatever else they are part of."""
         return {name: parameter.detach().requires_grad_() for name, parameter in self.trainable().items()}
 
-    def bound(self, parameters: Mapping[str, Tensor]) -> Self:
+    def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
         """This adapter with other tensors as the ``parameters`` of these names; all else is shared."""
-        return bound(self, parameters, "")
+        return with_parameters(self, parameters, "")
 
     def hyperparameters(self) -> dict[str, int | float | str | bool]:
         """The arguments of ``__init__`` after the two sizes."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter, Pull
+from kravl.adapters.base import Adapter, VectorJacobianProduct
 from kravl.adapters.workspace import cast, scratch
 from kravl.runtime.errors import InputError, unknown
 
@@ -55,13 +55,15 @@ class KRAdapter(Adapter):
             u, v = self.u.T.contiguous().T, self.v.T.contiguous().T
             _add_khatri_rao(weight.T, u, v, self.scale, out.T)
 
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+    def recompute(
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+    ) -> VectorJacobianProduct:
         if mask is not None:
-            return super().rebuild(weight, mask, out, kept)
+            return super().recompute(weight, mask, out, kept)
         if out is not None:
             self.add_to(weight, mask, out)
 
-        def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
+        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
             towards = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
             pulled = _contract(cast(towards, self.u.dtype), self.u, self.v)

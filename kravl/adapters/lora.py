@@ -43,8 +43,8 @@ class LoRA(LowRank):
     def trained(self) -> tuple[bool, bool]:
         return self.b.requires_grad, self.a.requires_grad
 
-    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
-        towards_b = None if towards_up is None else towards_up.T
+    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards_b = None if grad_up is None else grad_up.T
         return [towards for towards in (towards_down, towards_b) if towards is not None]
 
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:

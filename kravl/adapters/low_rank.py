@@ -9,22 +9,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kravl.adapters.base import Adapter, Pull
+from kravl.adapters.base import Adapter, VectorJacobianProduct
 from kravl.adapters.workspace import scratch
 
 HALF_GAIN = 4  # products of half precision are as many times as fast: measured on a CPU with AMX, more on GPUs
 SHORT = 64  # with fewer between its factors a product waits for memory, and gains nothing
-Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `Pull`
+Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `VectorJacobianProduct`
 
 
-class Plan(NamedTuple):
+class ProductOrder(NamedTuple):
     """The order of products.
 
-    ``chain``: the factors act on the tokens one after the other, else ΔW is added to the weight; ``chain_back``: so for
-    the gradient of the input; ``dense``: the factors' gradients come from that of the whole weight, else from tokens.
+    ``apply_factors``: the factors act on the tokens one after the other, else ΔW is added to the weight;
+    ``chain_back``: so for the gradient of the input; ``dense``: the factors' gradients come from that of the whole
+    weight, else from tokens.
     """
 
-    chain: bool
+    apply_factors: bool
     chain_back: bool
     dense: bool
 
@@ -39,22 +40,22 @@ class Factors(NamedTuple):
     trains_down: bool
 
 
-PLANS = tuple(starmap(Plan, product((False, True), repeat=3)))
+PLANS = tuple(starmap(ProductOrder, product((False, True), repeat=3)))
 
 
-def operations(tokens: int, factors: Factors, plan: Plan, slower: int = 1) -> int:
+def operations(tokens: int, factors: Factors, plan: ProductOrder, slower: int = 1) -> int:
     """Multiplications of the update, forward and backward, beside the frozen layer's; merging counts ``slower``."""
     k, rows, columns, up, down = factors
     merge, hidden_in, hidden_out = k * rows * columns, tokens * k * columns, tokens * k * rows
     own = slower * merge
-    total = (hidden_in + hidden_out if plan.chain else own) + (hidden_in if plan.chain_back else own)
+    total = (hidden_in + hidden_out if plan.apply_factors else own) + (hidden_in if plan.chain_back else own)
     if plan.dense:
         return total + tokens * rows * columns + hidden_out * plan.chain_back + merge * (up + down)
     total += hidden_out * (plan.chain_back or down) + hidden_in * down
-    return total + up * (hidden_out + hidden_in * (not plan.chain))
+    return total + up * (hidden_out + hidden_in * (not plan.apply_factors))
 
 
-def shortest(tokens: int, factors: Factors, slower: int = 1) -> Plan:
+def shortest(tokens: int, factors: Factors, slower: int = 1) -> ProductOrder:
     """The plan of the fewest `operations`."""
     return min(PLANS, key=lambda plan: operations(tokens, factors, plan, slower))
 
@@ -83,10 +84,10 @@ class LowRank(Adapter):
         up, down = self.factors()
         return up @ down
 
-    def plan(self, x: Tensor, mask: Tensor | None) -> Plan:
+    def plan(self, x: Tensor, mask: Tensor | None) -> ProductOrder:
         """The choices that take the shortest for ``x``; entries of the input can only be dropped in a chain."""
         if _of_entries(mask):
-            return Plan(chain=True, chain_back=True, dense=False)
+            return ProductOrder(apply_factors=True, chain_back=True, dense=False)
         slower = HALF_GAIN if x.dtype.itemsize < self.dtype.itemsize and self.inner >= SHORT else 1
         choose = shortest if torch.compiler.is_compiling() else known_shortest
         return choose(x.shape[0], self.sizes(), slower)
@@ -96,9 +97,9 @@ class LowRank(Adapter):
         return Factors(self.inner, self.out_features, self.in_features, *self.trained)
 
     def chains(self, x: Tensor, mask: Tensor | None) -> bool:
-        return self.plan(x, mask).chain
+        return self.plan(x, mask).apply_factors
 
-    def chain(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+    def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
         up, down = self._masked(mask)
         hidden = self._dropped(x, mask) @ down.to(x.dtype).T
         y.addmm_(hidden, up.to(x.dtype).T, alpha=self.scale)
@@ -108,58 +109,60 @@ class LowRank(Adapter):
         up, down = self._masked(mask)
         torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
-    def chains_back(self, x: Tensor, mask: Tensor | None) -> bool:
+    def applies_factors_backward(self, x: Tensor, mask: Tensor | None) -> bool:
         return self.plan(x, mask).chain_back
 
-    def rebuild(self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None) -> Pull:
+    def recompute(
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+    ) -> VectorJacobianProduct:
         up, down = self._masked(mask)
         if out is not None:
             torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
-        def pull(gradient: Tensor, x: Tensor, towards_x: Tensor | None) -> Sequence[Tensor | None]:
+        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             cast = up.to(x.dtype), down.to(x.dtype)
-            towards_up, towards_down = self._pull(cast, mask, kept, (gradient, x, towards_x))
+            grad_up, towards_down = self._pull(cast, mask, kept, (gradient, x, grad_x))
             if towards_down is not None and mask is not None and not _of_entries(mask):
                 towards_down *= mask
-            return self.pull_back(towards_up, towards_down) if any(self.trained) else ()
+            return self.pull_back(grad_up, towards_down) if any(self.trained) else ()
 
         return pull
 
-    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
         """Gradients of the trainable parameters from those (k, out), (k, in) of the factors where they are `trained`.
 
         They may be overwritten.
         """
-        leaves = self.leaves()
+        detached_parameters = self.detached_parameters()
         with torch.enable_grad():
-            up, down = self.bound(leaves).factors()
-            pairs = [(factor, towards) for factor, towards in ((up.T, towards_up), (down, towards_down))]
+            up, down = self.with_parameters(detached_parameters).factors()
+            pairs = [(factor, towards) for factor, towards in ((up.T, grad_up), (down, towards_down))]
         factors, towards = zip(*[pair for pair in pairs if pair[1] is not None], strict=True)
-        return torch.autograd.grad(factors, list(leaves.values()), towards, allow_unused=True)
+        return torch.autograd.grad(factors, list(detached_parameters.values()), towards, allow_unused=True)
 
     def _pull(
         self, factors: tuple[Tensor, Tensor], mask: Tensor | None, kept: Tensor | None, ends: Ends
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of up, transposed, and of down, where they are trained; the rest as in `Pull`."""
-        (up, down), (gradient, x, towards_x), (trains_up, trains_down) = factors, ends, self.trained
+        """The gradients of up, transposed, and of down, where trained; the rest as in `VectorJacobianProduct`."""
+        (up, down), (gradient, x, grad_x), (trains_up, trains_down) = factors, ends, self.trained
         dense = self.plan(x, mask).dense
-        needs_hidden = towards_x is not None or (trains_down and not dense)
+        needs_hidden = grad_x is not None or (trains_down and not dense)
         hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
-        if towards_x is not None and not _of_entries(mask):
-            towards_x.addmm_(hidden, down, alpha=self.scale)
-        elif towards_x is not None:
-            towards_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
-        towards_up = towards_down = None
+        if grad_x is not None and not _of_entries(mask):
+            grad_x.addmm_(hidden, down, alpha=self.scale)
+        elif grad_x is not None:
+            grad_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
+        grad_up = towards_down = None
         if dense:
             weight = torch.mm(gradient.T, x, out=scratch("matrix", (up.shape[0], down.shape[1]), x, x.dtype))
-            towards_up = down @ weight.T if trains_up else None
+            grad_up = down @ weight.T if trains_up else None
             towards_down = up.T @ weight if trains_down else None
         else:
             if trains_up:
-                towards_up = (x @ down.T if kept is None else kept).T @ gradient
+                grad_up = (x @ down.T if kept is None else kept).T @ gradient
             if trains_down:
                 towards_down = hidden.T @ self._dropped(x, mask)
-        return self._scaled(towards_up), self._scaled(towards_down)
+        return self._scaled(grad_up), self._scaled(towards_down)
 
     def _scaled(self, towards: Tensor | None) -> Tensor | None:
         return None if towards is None else towards.to(self.dtype).mul_(self.scale)

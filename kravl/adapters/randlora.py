@@ -49,8 +49,8 @@ class RandLoRA(LowRank):
         scaled = torch.mul(self.gamma.unsqueeze(1), self.bases_a).mul_(self.lam.unsqueeze(2)).flatten(0, 1)
         return (self.bases_b, scaled) if self.out_features > self.in_features else (scaled.T, self.bases_b.T)
 
-    def pull_back(self, towards_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
-        towards = towards_up if towards_down is None else towards_down
+    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+        towards = grad_up if towards_down is None else towards_down
         assert towards is not None
         scaled = towards.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
         towards_lam, towards_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)

@@ -21,7 +21,7 @@ from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, save
 from kravl.report.page import Picture, write_page
 from kravl.report.tables import Table as Rows
 from kravl.report.tables import markdown_rows
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side
@@ -59,10 +59,10 @@ def place(site: str) -> Place:
     return Place(tower, int(parts[1]), parts[2]) if len(parts) == 3 else Place(tower, None, site)
 
 
-def report(traces: Traces, out: Path) -> None:
+def report_spectra(traces: Traces, out: Path) -> None:
     """Write table.md, the figures and index.html to ``out``, and print the table."""
     rows = _table(traces)
-    write_whole(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
+    write_atomic(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
     captions = {"layers": "At the end, by layer: mean over the matrices of a layer; dashed: the text tower."}
     with matplotlib.rc_context(STYLE):
         save(_panels(traces, _by_layer), out / "layers.png")

@@ -27,12 +27,12 @@ def approximate(cfg: Any) -> None:
         InputError: an unknown target, method or setting, before the first fit.
     """
 
-    from kravl.analysis.approximation.report import report
-    from kravl.analysis.approximation.study import plan
+    from kravl.analysis.approximation.report import report_fits
+    from kravl.analysis.approximation.study import plan_fits
     from kravl.analysis.approximation.sweep import Ledger, sweep
 
     grid, device = make_grid(cfg), make_device(cfg.device)
-    trials, notes = plan(grid, fit_settings(cfg.fit))
+    trials, notes = plan_fits(grid, fit_settings(cfg.fit))
     out = Path(cfg.out)
     lock = _open(out)
     try:
@@ -46,7 +46,7 @@ def approximate(cfg: Any) -> None:
     finally:
         lock.release()
     found = [ledger.records[trial.key] for trial, _ in trials if trial.key in ledger.records]
-    report(found, [*notes, *failures], out)
+    report_fits(found, [*notes, *failures], out)
     if failures:
         sys.exit(f"error: {len(failures)} of {len(trials)} fits diverged: {failures[0]}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kravl.cli.main import framed
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.tracking.wandb_run import KEYS, obstacle
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.out:
         # the library's only way to its document without a network
         document = board._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
-        write_whole(options.out, document + "\n")
+        write_atomic(options.out, document + "\n")
         print(options.out)
     else:
         print(_save(board))

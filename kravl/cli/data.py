@@ -60,13 +60,13 @@ def download(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Hold a set against its card; 1 where something is wrong."""
     from kravl.data.download.acquire import on_disk
-    from kravl.data.inspect.verify import Report, inspect
+    from kravl.data.inspect.verify import Verification, inspect
 
     cfg = compose_run(options.name, options.data_root, options.set)
     card = catalog.card(options.name)
     source = open_source(cfg, options.name)
     folder = on_disk(options.name, Path(cfg.data_root))
-    report = Report(options.name, str(folder) if folder else None, expected_classes=card.get("classes"))
+    report = Verification(options.name, str(folder) if folder else None, expected_classes=card.get("classes"))
     inspect(report, images_by_split(cfg, options.name, source), source.class_ids, card.get("images", {}))
     print(json.dumps(report.record(), indent=1) if options.json else report.text())
     return EXIT_FOUND if report.problems else 0
@@ -102,7 +102,7 @@ def _drawn(cfg: Config, options: argparse.Namespace) -> dict[str, object]:
 
 def show(options: argparse.Namespace) -> int:
     """Write a contact sheet."""
-    from kravl.data.inspect.contact_sheet import SEVERITIES, class_rows, corruption_rows, draw
+    from kravl.data.inspect.contact_sheet import SEVERITIES, class_rows, corruption_rows, draw_sheet
 
     cfg = compose_run(options.name, options.data_root, options.set)
     source = open_source(cfg, options.name)
@@ -115,7 +115,7 @@ def show(options: argparse.Namespace) -> int:
         rows = class_rows(source.split(split), source.class_names, options.classes, options.samples)
         what, columns = f"{split}: {len(rows)} of {len(source.class_names)} classes", []
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(f"{options.name}, {what}", rows, columns, options.tile).save(options.out, "PNG")
+    draw_sheet(f"{options.name}, {what}", rows, columns, options.tile).save(options.out, "PNG")
     print(options.out)
     return 0
 
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, "list", list_sets, "every set that has a card: size, licence, whether it is on disk")
 
-    one = _add(commands, "download", download, "fetch a set, going on where an earlier attempt stopped")
+    one = _add(commands, "download", download, "fetch a set, resuming where an earlier attempt stopped")
     one.add_argument("--keep-archives", action="store_true", help="leave each archive beside what was unpacked from it")
 
     one = _add(commands, "verify", verify, "counts against the card, bad and doubled images, leakage")
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--split-file", type=Path, help="a file like CoOp's split_zhou_*.json; its images need not be there"
     )
-    one.add_argument("--shots", help="images a class, or null for all (default: as train.py)")
+    one.add_argument("--shots", help="images per class, or null for all (default: as train.py)")
     one.add_argument("--seed", type=int, help="split_seed of the run (default: as train.py)")
     one.add_argument("--protocol", help="split_protocol of the run (default: as train.py)")
 

@@ -18,8 +18,8 @@ from kravl.cli.main import framed
 from kravl.config.compose import check, register
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.runtime.signals import listening, poll, requested
-from kravl.study.scheduler import train_all
+from kravl.runtime.signals import handling, raise_if_stopped, stop_requested
+from kravl.study.scheduler import run_all
 from kravl.study.worker import LOG
 from kravl.tracking.run_folder import folder_of
 
@@ -29,7 +29,7 @@ SEEDS = (1, 2, 3)
 CURVE = {"linear_probe": 3}
 OTHERS = [0.5, 1.0]
 INTRODUCTION = (
-    "16 pictograms a class of OpenMoji 17, 30 classes such as 'bird' and 'tool'; kravl-tiny, a CLIP of 5.7 million "
+    "16 pictograms per class of OpenMoji 17, 30 classes such as 'bird' and 'tool'; kravl-tiny, a CLIP of 5.7 million "
     "parameters that has never seen OpenMoji's drawings. Four ways to adapt it, three seeds each; then the same test "
     "pictures as they are, and in other styles: what did adapting cost there?",
     "Pictograms: OpenMoji (https://openmoji.org), CC BY-SA 4.0.",
@@ -58,12 +58,14 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"{paragraph}\n")
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
-    planned = plan(options.seeds, [f"runs={options.out}", *options.set])
+    planned = plan_runs(options.seeds, [f"runs={options.out}", *options.set])
     _make(options.out)
     folders = _train(planned, options.jobs, console)
-    from kravl.cli.quickstart_report import report  # it loads torch, which this process needs for nothing else
+    from kravl.cli.quickstart_report import (
+        report_first_run,  # it loads torch, which this process needs for nothing else
+    )
 
-    report(folders, options.out, INTRODUCTION, NEXT)
+    report_first_run(folders, options.out, INTRODUCTION, NEXT)
     return 0
 
 
@@ -74,7 +76,7 @@ def _make(folder: Path) -> None:
         raise InputError(f"the folder {folder} cannot be written: {error.strerror}; pass --out FOLDER") from error
 
 
-def plan(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
+def plan_runs(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     """The configs of all runs, method by method.
 
     Raises:
@@ -105,14 +107,14 @@ def _train(planned: Sequence[Any], jobs: int | None, console: Console) -> list[P
         config = cast(dict[str, Any], OmegaConf.to_container(cfg))
         folders.append(folder_of(cfg.runs, cfg.name, cfg.seed, config))
     columns = TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with listening(), Progress(*columns, console=console) as progress:
+    with handling(), Progress(*columns, console=console) as progress:
         task = progress.add_task("training", total=len(planned))
         runs = list(zip(folders, planned, strict=True))[::-1]
-        for position, status, reason in train_all([(folder, cfg.copy) for folder, cfg in runs], jobs, requested):
+        for position, status, reason in run_all([(folder, cfg.copy) for folder, cfg in runs], jobs, stop_requested):
             folder, cfg = runs[position]
             if status in ("failed", "stopped"):
                 raise InputError(f"{cfg.method}, seed {cfg.seed}: {reason or status} ({folder / LOG})")
             if status == "done":
                 progress.update(task, description=f"done: {cfg.method}, seed {cfg.seed}", advance=1)
-        poll()
+        raise_if_stopped()
     return folders

@@ -9,17 +9,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kravl.analysis.spectra import mean_decay
-from kravl.data.inspect.contact_sheet import Row
-from kravl.data.inspect.contact_sheet import draw as draw_sheet
-from kravl.report.comparability import differences
-from kravl.report.figures import draw, draw_decay
+from kravl.data.inspect.contact_sheet import SheetRow
+from kravl.data.inspect.contact_sheet import draw_sheet as draw_sheet
+from kravl.report.comparability import comparability_warnings
+from kravl.report.figures import draw_comparison, draw_decay
 from kravl.report.groups import Group, group_runs
 from kravl.report.page import Picture, write_page
 from kravl.report.runs import read_runs
-from kravl.report.tables import Table, heading, markdown_rows, table, write_csv
+from kravl.report.tables import Table, group_caption, markdown_rows, table, write_csv
 from kravl.run.build import evaluation_sources, training_source
 from kravl.run.restore import saved_config
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import ZERO_SHOT, RunFolder
 from kravl.training.spectrum_monitor import SPECTRA_FILE, read_trace
 
@@ -27,7 +27,7 @@ SHOWN = 10  # test pictures a style
 TILE = 72  # pixels
 
 
-def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], following: Sequence[str]) -> None:
+def report_first_run(folders: Sequence[Path], out: Path, introduction: Sequence[str], following: Sequence[str]) -> None:
     """Write results.csv, table.md, the figures and index.html to ``out``, and print the table.
 
     Args:
@@ -39,8 +39,11 @@ def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], foll
     groups = sorted(group_runs(runs), key=lambda group: order.index(group.method))
     rows = [[cell for i, cell in enumerate(row) if i not in (1, 2)] for row in table(groups)]  # one shots, one n
     write_csv(groups, out / "results.csv")
-    write_whole(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
-    notes = [f"{heading(groups)}; n = {len(groups[-1].runs)}. Zero-shot needs no seed.", *differences(groups)]
+    write_atomic(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
+    notes = [
+        f"{group_caption(groups)}; n = {len(groups[-1].runs)}. Zero-shot needs no seed.",
+        *comparability_warnings(groups),
+    ]
     write_page(
         out / "index.html",
         "kravl: a first run",
@@ -52,7 +55,7 @@ def report(folders: Sequence[Path], out: Path, introduction: Sequence[str], foll
 
 
 def _pictures(groups: Sequence[Group], out: Path) -> list[Picture]:
-    comparison = draw(groups, out).removesuffix("png") + "svg"
+    comparison = draw_comparison(groups, out).removesuffix("png") + "svg"
     first = {group.method: RunFolder(group.runs[0].folder) for group in groups if group.method != ZERO_SHOT}
     recorded = {method: folder.path / SPECTRA_FILE for method, folder in first.items()}
     decay = {m: mean_decay(read_trace(path).singular_values) for m, path in recorded.items() if path.exists()}
@@ -76,7 +79,7 @@ def _sheet(folder: RunFolder, path: Path) -> None:
     rows = []
     for name, source in sets.items():
         samples = source.split("test")
-        rows.append(Row(name.replace("_", " "), [samples.image(i) for i in range(0, step * SHOWN, step)]))
+        rows.append(SheetRow(name.replace("_", " "), [samples.image(i) for i in range(0, step * SHOWN, step)]))
     draw_sheet("test pictures", rows, (), TILE).save(path)
 
 

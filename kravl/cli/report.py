@@ -16,7 +16,7 @@ from kravl.report.build import BASELINE, draw_figures, read_report
 from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
 from kravl.report.significance import TEST, significance_table
-from kravl.report.tables import Table, by_setting, heading, table
+from kravl.report.tables import Table, by_setting, group_caption, table
 from kravl.report.writers import Report, write_files
 from kravl.runtime.errors import InputError
 
@@ -72,7 +72,7 @@ def _show(report: Report) -> None:
     if report.comparisons and report.baseline:
         _print(console, f"against {report.baseline}", significance_table(report.comparisons, report.baseline))
         console.print(Text(f"p: {TEST}"))
-    console.print(Text(heading(report.groups)))
+    console.print(Text(group_caption(report.groups)))
     for note in report.notes:
         log.warning("%s", note)
 

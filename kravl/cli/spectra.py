@@ -25,7 +25,7 @@ def spectra(cfg: Any) -> None:
     Raises:
         InputError: no such run, or one that adapts no matrix.
     """
-    from kravl.analysis.spectra import report
+    from kravl.analysis.spectra import report_spectra
     from kravl.tracking.run_folder import find_run
 
     wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
@@ -40,7 +40,7 @@ def spectra(cfg: Any) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
-    report(traces, out)
+    report_spectra(traces, out)
 
 
 def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "Trace":

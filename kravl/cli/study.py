@@ -10,16 +10,16 @@ from rich.text import Text
 
 from kravl.cli.main import EXIT_FAILED, framed
 from kravl.runtime.errors import InputError
-from kravl.runtime.signals import EXIT_RESUMABLE, listening, requested
-from kravl.study.grid import StudyRun, commands, plan
-from kravl.study.pool import Crew
+from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
+from kravl.study.grid import StudyRun, commands, plan_runs
+from kravl.study.pool import WorkerPool
 from kravl.study.progress import Durations, duration, failure, show_plan, state
-from kravl.study.scheduler import train_all
+from kravl.study.scheduler import run_all
 from kravl.study.schema import read_study
 
 DESCRIPTION = (
     "Run every method, data set, number of shots and seed that a study names. Run the same command again to resume: "
-    "finished runs are skipped, interrupted ones go on where they stopped, and it may be given twice at once."
+    "finished runs are skipped, interrupted ones resume where they stopped, and it may be given twice at once."
 )
 
 
@@ -51,13 +51,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study)
     with console.status("reading the grid"):
-        runs = plan(study, options.set)
+        runs = plan_runs(study, options.set)
     states = [state(run) for run in runs]
     show_plan(console, study, runs, states)
     unwanted = ("done",) if options.retry_failed else ("done", "failed")
     wanted = [run for run, found in zip(runs, states, strict=True) if found not in unwanted]
     durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")
-    jobs = Crew(options.jobs).size
+    jobs = WorkerPool(options.jobs).size
     console.print(_rest(durations, wanted, jobs))
     stopped = False if options.plan else _train(console, durations, wanted, jobs)
     failed = [run for run in runs if state(run) == "failed"]
@@ -86,9 +86,9 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
     """Whether it was asked to stop."""
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     rest = dict(enumerate(wanted))
-    with listening(), Progress(*columns, console=console) as progress:
+    with handling(), Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(wanted))
-        for position, status, reason in train_all([(run.folder, run.config) for run in wanted], jobs, requested):
+        for position, status, reason in run_all([(run.folder, run.config) for run in wanted], jobs, stop_requested):
             run = wanted[position]
             if status == "done":
                 durations.add(run)
@@ -99,4 +99,4 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
             left = durations.expected(list(rest.values()))
             eta = "" if left is None else f"{duration(left / jobs)} left, "
             progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
-        return requested()
+        return stop_requested()

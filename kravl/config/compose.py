@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kravl.config.schema import CONFIGS, ApproximateConfig, Config, EvaluateConfig, SpectraConfig
-from kravl.config.untrusted import check_composed, check_files, refuse_foreign
+from kravl.config.untrusted import check_composed, check_config_files, check_interpolations
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -90,8 +90,8 @@ def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool =
     try:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
         for argument in arguments:
-            refuse_foreign({"an argument": argument}, "the command line")
-        check_files(overrides, CONFIGS)
+            check_interpolations({"an argument": argument}, "the command line")
+        check_config_files(overrides, CONFIGS)
         if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
             raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
         for further in _further_choices(overrides):

@@ -26,7 +26,7 @@ class Data:
     source: dict[str, Any] = field(default_factory=dict)  # a kravl.data.source.Source
     templates: str = "single"
     classes: str = "all"  # all | base | new: the first or the second half of the classes, as in base-to-new
-    root: str | None = None  # data=folder: the training images, a folder a class
+    root: str | None = None  # data=folder: the training images, a folder per class
     train: str | None = None
     val: str | None = None
     test: str | None = None  # data=folder: the test images
@@ -83,7 +83,7 @@ class Config:
     targets: list[str] = field(default_factory=list)  # patterns in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
     linear_head: bool = False  # class weights of their own; CLIP's start from the text features
-    shots: int | None = 16  # images a class; null: all
+    shots: int | None = 16  # images per class; null: all
     fraction: float | None = None  # share of all training images; needs shots=null and split_protocol=lineage
     short_classes: str = "error"  # error | keep: a class with fewer images than shots
     split_protocol: str = "coop"  # coop | cliplora | tip | lineage | official
@@ -101,7 +101,7 @@ class Config:
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     overwrite: bool = False  # redo a finished run
-    resume: str | None = None  # go on in this run's folder, by the settings that it was started with
+    resume: str | None = None  # resume in this run's folder, with the settings that it was started with
     force: bool = False  # with resume: by those of this command
     tracking: str = "wandb"  # none | wandb | csv
     plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
@@ -140,7 +140,7 @@ class ApproximateConfig:
     fit: Fit = field(default_factory=Fit)
     device: str = "cpu"  # cpu | cuda | cuda:1
     name: str = MISSING
-    out: str = "runs/approximation/${name}"  # folder; a study that was interrupted goes on there
+    out: str = "runs/approximation/${name}"  # folder; an interrupted study resumes there
     overwrite: bool = False  # fit again what is in the folder
     plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
 

@@ -30,7 +30,7 @@ NAMES = ("name", "method", "backbone.name", "data.name", "evaluation.name")
 HEADER = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 
 
-def refuse_foreign(tree: Any, what: str) -> None:
+def check_interpolations(tree: Any, what: str) -> None:
     """Check every text of ``tree``, a config that is not resolved; ``what`` is what errors call it.
 
     Raises:
@@ -61,7 +61,7 @@ def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, f"{key}[{position}]")
 
 
-def check_files(overrides: Sequence[Override], folder: Path) -> None:
+def check_config_files(overrides: Sequence[Override], folder: Path) -> None:
     """Read each file below ``folder`` that an override such as ``experiment=NAME`` names, and those that it names.
 
     Raises:
@@ -76,7 +76,7 @@ def check_files(overrides: Sequence[Override], folder: Path) -> None:
             continue
         seen.add(path)
         tree = read_yaml(path)
-        refuse_foreign(tree, str(path))
+        check_interpolations(tree, str(path))
         listed = tree.get("defaults") or []
         if not group.startswith("hydra/"):  # a launcher or sweeper: typed, since no other file may name one
             _refuse_hydra(path, tree, listed)

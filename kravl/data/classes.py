@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kravl.data.source import Source, refuse_control, spoken
+from kravl.data.source import Source, readable_name, refuse_control
 from kravl.runtime.errors import InputError, nearest, unknown
 
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
@@ -21,7 +21,7 @@ def name_classes(source: Source, path: str | None) -> None:
         if label not in source.class_ids:
             raise unknown(f"label in {path}: class of {source.name}", label, source.class_ids)
     pairs = zip(source.class_ids, source.class_names, strict=True)
-    source.class_names = tuple(spoken(given.get(label, name)) for label, name in pairs)
+    source.class_names = tuple(readable_name(given.get(label, name)) for label, name in pairs)
 
 
 def read_class_list(path: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ EVALUATION_CLASSES = ("trained", "own")
 
 
 @dataclass(frozen=True)
-class Plan:
+class FewShotSplit:
     """Which images are drawn; see `fewshot.few_shot_split`."""
 
     shots: int | float | None = 16
@@ -52,7 +52,7 @@ class FewShotDataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        plan: Plan,
+        plan: FewShotSplit,
         loading: LoaderSettings,
         evaluation: Mapping[str, Source] | None = None,
         classes: str = "trained",
@@ -141,7 +141,7 @@ class FewShotDataModule(LightningDataModule):
         return Loaders(self.preprocess, self.loading, self.train_samples, self._evaluated)
 
 
-def _draw(source: Source, plan: Plan) -> tuple[Samples, Samples]:
+def _draw(source: Source, plan: FewShotSplit) -> tuple[Samples, Samples]:
     whole = source.drawn_from()
     train = whole.split("train")
     val = whole.split("val") if "val" in whole.splits else train.subset(())

@@ -40,7 +40,7 @@ def few_shot_split(
     """Indices of the training and of the validation images, in the order the protocol draws them; see the module.
 
     Args:
-        shots: images a class; None takes every training image, and every validation image where the protocol has any.
+        shots: images per class; None takes every training image, and every validation image where the protocol has any.
             ``lineage`` also takes a share of all training images, between 0 and 1, whatever their class.
         short_classes: what happens to a class with fewer training images than ``shots``: ``error``, or ``keep``, the
             protocol's own rule (coop, lineage, official: the class is kept whole; cliplora, tip: drawn with

@@ -101,7 +101,7 @@ class Source(ABC):
         refuse_duplicates(name, class_ids)
         refuse_control(name, [*class_ids, *(class_names or ())])
         self.class_ids = tuple(class_ids)
-        self.class_names = tuple(spoken(c) for c in (class_ids if class_names is None else class_names))
+        self.class_names = tuple(readable_name(c) for c in (class_ids if class_names is None else class_names))
         assert len(self.class_names) == len(self.class_ids)
         self.identity = (type(self).__name__, *identity)
         self.templates = catalog.templates(name, templates)
@@ -137,7 +137,7 @@ class Source(ABC):
         return samples
 
 
-def spoken(name: str) -> str:
+def readable_name(name: str) -> str:
     """A class name as a person would write it in a sentence: spaces for ``_``, no doubled or outer spaces."""
     return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
@@ -153,7 +153,7 @@ def refuse_duplicates(where: str, names: Iterable[str]) -> None:
     """Raise InputError if two ``names`` are the same but for case, ``_`` and spaces."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups[spoken(name).casefold()].append(name)
+        groups[readable_name(name).casefold()].append(name)
     double = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     if double:
         raise InputError(f"{where}: duplicate class names: {'; '.join(double)}; rename or merge them")

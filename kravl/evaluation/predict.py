@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.microbatch import Pieces
+from kravl.runtime.microbatch import MicroBatches
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
 Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
@@ -57,7 +57,7 @@ class FeaturePass(LightningModule):
         super().__init__()
         self.classifier = classifier
         self.rows: list[Tensor] = []
-        self._pieces = Pieces()
+        self._pieces = MicroBatches()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         features = self._pieces.encode(self.classifier.image_features, batch[0], "loading.eval_batch_size")
@@ -117,7 +117,7 @@ class PredictionPass(LightningModule):
         self.takes = kept if kept == {} else None
         self.rows = cast(Sequence[_Rows], nn.ModuleList(_Rows() for _ in classes))
         self.predictions: dict[str, Predictions] = {}
-        self._pieces = Pieces()
+        self._pieces = MicroBatches()
 
     def on_test_start(self) -> None:
         # the trainer tests under inference mode, whose tensors could not take part in training afterwards

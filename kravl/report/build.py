@@ -4,15 +4,15 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kravl.report.comparability import differences
+from kravl.report.comparability import comparability_warnings
 from kravl.report.groups import Group, Setting, group_runs
 from kravl.report.paper_table import overviews
-from kravl.report.runs import Run, read_runs, select
+from kravl.report.runs import FinishedRun, read_runs, select
 from kravl.report.significance import compare
 from kravl.report.tables import by_setting
 from kravl.report.writers import Report
 from kravl.runtime.errors import InputError
-from kravl.study.grid import plan
+from kravl.study.grid import plan_runs
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import place_of
@@ -20,10 +20,10 @@ from kravl.tracking.settings import place_of
 BASELINE = "lora"  # unless a study or the command line says another
 
 
-def read_report(options: argparse.Namespace) -> tuple[Report, list[Run]]:
+def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
     runs, problems = read_runs(options.runs)
     study = read_study(options.study) if options.study else None
-    planned = plan(study, options.set) if study else []
+    planned = plan_runs(study, options.set) if study else []
     if study and runs:
         places = {run.place for run in planned}
         runs = [run for run in runs if _place(run) in places]
@@ -40,12 +40,12 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[Run]]:
     axes = (
         {"methods": list(study.methods), "datasets": sorted({run.base.data.name for run in planned})} if study else {}
     )
-    notes = [*problems, *differences(groups), *lines]
+    notes = [*problems, *comparability_warnings(groups), *lines]
     comparisons = compare(groups, baseline) if baseline else []
     return Report(_title(study), groups, notes, overviews(groups, axes), baseline, comparisons), runs
 
 
-def _place(run: Run) -> Path:
+def _place(run: FinishedRun) -> Path:
     """The end of the folder that a run with its record has, wherever the record was read from."""
     return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
 
@@ -68,6 +68,6 @@ def _baseline(groups: Sequence[Group], wanted: str | None, must: bool) -> tuple[
 
 
 def draw_figures(groups: Sequence[Group], out: Path) -> dict[Setting, str]:
-    from kravl.report.figures import draw  # matplotlib takes a second to import
+    from kravl.report.figures import draw_comparison  # matplotlib takes a second to import
 
-    return {setting: draw(list(members), out) for setting, members in by_setting(groups)}
+    return {setting: draw_comparison(list(members), out) for setting, members in by_setting(groups)}

@@ -14,7 +14,7 @@ from kravl.tracking.settings import deciding_settings
 PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
 
 
-def differences(groups: Iterable[Group]) -> list[str]:
+def comparability_warnings(groups: Iterable[Group]) -> list[str]:
     """One line for each way in which runs that a reader would compare differ, beside seed and method."""
     listed = list(groups)
     lines: list[str] = []

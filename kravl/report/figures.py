@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from kravl.report.groups import Group
 from kravl.report.robustness import ID, OOD, weight_line
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import ZERO_SHOT
 
 # Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), its yellow left out
@@ -43,7 +43,7 @@ def _styles_and_zero_shot(groups: Sequence[Group]) -> dict[str, tuple[str, str]]
 
 
 def against_shots(axes: Axes, groups: Sequence[Group]) -> None:
-    """Accuracy in domain and, dashed, the mean of the other sets, by images a class."""
+    """Accuracy in domain and, dashed, the mean of the other sets, by images per class."""
     counts = sorted({group.shots for group in groups if group.shots})
     everything = 2 * counts[-1] if counts else 1  # where "all images" is drawn
     for method, (colour, marker) in _styles(groups).items():
@@ -72,11 +72,11 @@ def against_shots(axes: Axes, groups: Sequence[Group]) -> None:
         ticks.pop(everything, None)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.set(xlabel="images a class", ylabel="top-1 %", title="in domain; dashed: mean of the other sets")
+    axes.set(xlabel="images per class", ylabel="top-1 %", title="in domain; dashed: mean of the other sets")
 
 
 def by_set(axes: Axes, groups: Sequence[Group]) -> None:
-    """Accuracy on each set, in domain first and then by what is lost there; of one number of images a class."""
+    """Accuracy on each set, in domain first and then by what is lost there; of one number of images per class."""
     styles = _styles_and_zero_shot(groups)
     means: dict[str, list[float]] = defaultdict(list)
     for group in groups:
@@ -93,7 +93,7 @@ def by_set(axes: Axes, groups: Sequence[Group]) -> None:
     axes.set_yticks(range(len(names)), [name.removesuffix("/accuracy").replace("_", " ") for name in names])
     axes.invert_yaxis()
     amount = next(group.amount for group in groups if group.method != ZERO_SHOT)
-    axes.set(xlabel="top-1 %", title=f"on each set, {amount} images a class")
+    axes.set(xlabel="top-1 %", title=f"on each set, {amount} images per class")
 
 
 def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
@@ -113,14 +113,14 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
         if line := weight_line(group, groups):
             x_line, y_line = [100 * x for _, x, _ in line], [100 * y for _, _, y in line]
             axes.plot(x_line, y_line, color=colour, lw=1, alpha=0.6)
-    title = "in and out of domain" if one_amount else "in and out of domain, by images a class"
+    title = "in and out of domain" if one_amount else "in and out of domain, by images per class"
     axes.set(xlabel="in domain, top-1 %", ylabel="mean of the other sets, top-1 %", title=title)
 
 
-def draw(groups: Sequence[Group], folder: Path) -> str:
+def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
     """Draw the ``groups`` of one setting into ``folder`` as PNG and SVG; the PNG's file name.
 
-    Left: accuracy against images a class, or that on each set where there is one number of images. Right: the other
+    Left: accuracy against images per class, or that on each set where there is one number of images. Right: the other
     sets against in-domain, where there are others.
     """
     stem = _file_name(groups[0].setting)
@@ -170,4 +170,4 @@ def save(figure: Figure, path: Path) -> None:
     for suffix, options in formats.items():
         drawn = io.BytesIO()
         figure.savefig(drawn, format=suffix[1:], **options)
-        write_whole(path.with_suffix(suffix), drawn.getvalue())
+        write_atomic(path.with_suffix(suffix), drawn.getvalue())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev, stdev
 from typing import NamedTuple
 
-from kravl.report.runs import Run
+from kravl.report.runs import FinishedRun
 from kravl.tracking.run_folder import ZERO_SHOT
 
 
@@ -37,7 +37,7 @@ class Group:
     setting: Setting
     method: str
     shots: int | float | None
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
     population: bool = False
 
     @property
@@ -68,17 +68,17 @@ def _rounded(metrics: Mapping[str, float | None]) -> str:
     return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
 
 
-def group_runs(runs: Iterable[Run], population: bool = False) -> list[Group]:
+def group_runs(runs: Iterable[FinishedRun], population: bool = False) -> list[Group]:
     """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
-    members: dict[tuple[Setting, str, int | None], list[Run]] = defaultdict(list)
-    zero_shot: dict[Setting, dict[str, Run]] = defaultdict(dict)
+    members: dict[tuple[Setting, str, int | None], list[FinishedRun]] = defaultdict(list)
+    zero_shot: dict[Setting, dict[str, FinishedRun]] = defaultdict(dict)
     for run in runs:
         record = run.record
         setting = Setting(record["backbone"], record["dataset"], record["evaluation"])
         members[setting, record["method"], record["shots"]].append(run)
         if metrics := record["zero_shot"]:
             untrained = {**record, "metrics": metrics, "trainable_parameters": 0, "effective_rank": {}}
-            zero_shot[setting].setdefault(_rounded(metrics), Run(run.folder, untrained, {}))
+            zero_shot[setting].setdefault(_rounded(metrics), FinishedRun(run.folder, untrained, {}))
     for setting, distinct in zero_shot.items():
         members[setting, ZERO_SHOT, 0] = list(distinct.values())
     groups = [Group(*key, tuple(found), population) for key, found in members.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from kravl.report.tables import Table
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -39,4 +39,4 @@ def write_page(
     template = files("kravl.report").joinpath("page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(template).render(title=title, rows=rows, pictures=pictures, **text)
-    write_whole(path, page)
+    write_atomic(path, page)

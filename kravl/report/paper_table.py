@@ -19,7 +19,7 @@ COSTS = ("parameters", "memory GB", "train s")
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A method: for each data set and for their mean the statistic over seeds (None: not run), and its costs."""
 
     method: str
@@ -35,7 +35,7 @@ class Overview:
     amount: str
     metric: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
 
     @property
     def title(self) -> str:
@@ -84,7 +84,7 @@ def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Map
         own = [cells.get((method, where)) for where in sets]
         stats = [group.stat(metric) if group else None for group in own] + [None] * len(missing)
         mean = [_mean(own, metric)] if len(stats) > 1 and not missing else [None] * (len(stats) > 1)
-        rows.append(Row(method, (*stats, *mean), _costs([group for group in own if group])))
+        rows.append(PaperRow(method, (*stats, *mean), _costs([group for group in own if group])))
     columns = (*titles, *missing, *(["mean"] if len(titles) + len(missing) > 1 else []))
     return Overview(*names, columns, tuple(rows))
 

@@ -39,7 +39,7 @@ SHORT = 7  # characters from which on the beginning of a hash or commit will do
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A metrics.json and the cost.json beside it."""
 
     folder: Path
@@ -55,13 +55,13 @@ class Run:
         return {name: number for name, number in numbers.items() if isinstance(number, int | float)}
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
+def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
     What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one. A run of
     which only W&B's folder is there is read from that.
     """
-    runs: list[Run] = []
+    runs: list[FinishedRun] = []
     problems: list[str] = []
     for path in sorted(folder.rglob("metrics.json")):
         later = sorted(path.parent.glob("evaluations/*.json"))
@@ -71,7 +71,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
             continue
         cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
         found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
-        runs.extend({each["evaluation"]: Run(path.parent, each, cost) for each in found}.values())
+        runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in found}.values())
     offline, unread = read_offline(folder)
     known = [run.record for run in runs]
     for each in offline:
@@ -81,7 +81,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         if line := _unfit(record, RUN_FIELDS):
             unread.append(f"skipped {place}: {line}")
         else:
-            runs.append(Run(place, record, each["cost"]))
+            runs.append(FinishedRun(place, record, each["cost"]))
     return runs, [*problems, *unread]
 
 
@@ -115,7 +115,7 @@ def _numbers(values: Any) -> bool:
     )
 
 
-def select(runs: Iterable[Run], conditions: Sequence[str]) -> list[Run]:
+def select(runs: Iterable[FinishedRun], conditions: Sequence[str]) -> list[FinishedRun]:
     """The runs that fulfil all of ``conditions``, each ``key=value`` or ``key=one,other`` over the keys of a record.
 
     Keys are dotted (``config.optim.lr``, ``versions.torch``); a hash or commit may be cut after seven characters.

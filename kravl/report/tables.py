@@ -7,13 +7,13 @@ from itertools import groupby
 from pathlib import Path
 
 from kravl.report.groups import Group, Setting
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 
 TOP1 = "/accuracy"
 Table = list[list[str]]  # the first row is the header
 
 
-def heading(groups: Sequence[Group]) -> str:
+def group_caption(groups: Sequence[Group]) -> str:
     """What the numbers of a table of ``groups`` are."""
     kind = (
         "population standard deviation (ddof = 0)" if groups[0].population else "sample standard deviation (ddof = 1)"
@@ -83,7 +83,7 @@ def write_csv(groups: Sequence[Group], path: Path) -> None:
             if stat := group.stat(name):
                 spread = "" if stat.std is None else stat.std
                 rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])
-    write_whole(path, csv_text(rows))
+    write_atomic(path, csv_text(rows))
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

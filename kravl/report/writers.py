@@ -9,8 +9,8 @@ from typing import Any
 from kravl.report.groups import Group, Setting, Stat
 from kravl.report.paper_table import MISSING, Overview, overview_table
 from kravl.report.significance import TEST, Comparison, significance_table
-from kravl.report.tables import Table, by_setting, escape_markdown, heading, markdown_rows, table, write_csv
-from kravl.runtime.files import write_whole
+from kravl.report.tables import Table, by_setting, escape_markdown, group_caption, markdown_rows, table, write_csv
+from kravl.runtime.files import write_atomic
 
 SPECIALS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -67,12 +67,12 @@ class Report:
 
 def write_files(report: Report, figures: Mapping[Setting, str], out: Path) -> None:
     """report.md, .tex, .csv and .json in ``out``; ``figures`` are file names there."""
-    caption = f"{heading(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
-    write_whole(out / "report.md", markdown(report, figures))
+    caption = f"{group_caption(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
+    write_atomic(out / "report.md", markdown(report, figures))
     text = latex(report.overviews, report.comparisons, report.baseline or "", caption)
-    write_whole(out / "report.tex", text)
+    write_atomic(out / "report.tex", text)
     write_csv(report.groups, out / "report.csv")
-    write_whole(out / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False) + "\n")
+    write_atomic(out / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False) + "\n")
 
 
 def _missing(report: Report) -> str:
@@ -82,7 +82,7 @@ def _missing(report: Report) -> str:
 
 def markdown(report: Report, figures: Mapping[Setting, str]) -> str:
     """The whole report as a document, with ``figures`` that lie beside it."""
-    lines = [f"# {escape_markdown(report.title)}", "", f"{heading(report.groups)}.", ""]
+    lines = [f"# {escape_markdown(report.title)}", "", f"{group_caption(report.groups)}.", ""]
     if report.notes:
         lines += ["**Mind before comparing:**", "", *(f"- {escape_markdown(note)}" for note in report.notes), ""]
     for overview in report.overviews:
@@ -108,7 +108,7 @@ def as_json(report: Report) -> dict[str, Any]:
     """Every group with all statistics, the overviews and the comparisons; accuracies as fractions."""
     return {
         "title": report.title,
-        "numbers": heading(report.groups),
+        "numbers": group_caption(report.groups),
         "notes": list(report.notes),
         "groups": [_group(group) for group in report.groups],
         "overviews": [_overview(overview) for overview in report.overviews],

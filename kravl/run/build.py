@@ -15,7 +15,7 @@ from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
 from kravl.config.schema import Config, Evaluation
 from kravl.data.classes import name_classes
-from kravl.data.datamodule import FewShotDataModule, LoaderSettings, Plan
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoaderSettings
 from kravl.data.source import Samples, Source
 from kravl.data.sources.class_half import chosen_classes
 from kravl.runtime.errors import InputError, require_safe_versions, unknown
@@ -74,7 +74,7 @@ def training_source(cfg: Config) -> Source:
 
 
 def _placement(cfg: Config) -> tuple[Any, list[str]]:
-    """The adapter's constructor and the patterns of the matrices that it goes on."""
+    """The adapter's constructor and the patterns of the matrices that it adapts."""
     if cfg.targets:
         targets = list(cfg.targets)
     elif cfg.sites is None:
@@ -99,9 +99,11 @@ def _data(cfg: Config, source: Source, sets: dict[str, Source]) -> FewShotDataMo
     return FewShotDataModule(source, make_plan(cfg), loading, sets, cfg.evaluation.classes)
 
 
-def make_plan(cfg: Config) -> Plan:
+def make_plan(cfg: Config) -> FewShotSplit:
     """Which images are drawn. Raises InputError where both ``shots`` and ``fraction`` say how many."""
-    return Plan(training_amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out)
+    return FewShotSplit(
+        training_amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out
+    )
 
 
 def training_amount(cfg: Config) -> int | float | None:

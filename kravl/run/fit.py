@@ -1,4 +1,4 @@
-"""The training of a run from its newest whole checkpoint, and how a run ends that cannot go on."""
+"""The training of a run from its newest whole checkpoint, and how a run ends that cannot continue."""
 
 import json
 import logging
@@ -16,10 +16,10 @@ from kravl.config.schema import Config
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import write_whole
-from kravl.runtime.microbatch import OutOfMemory, ran_out
+from kravl.runtime.files import write_atomic
+from kravl.runtime.microbatch import OutOfMemory, is_out_of_memory
 from kravl.runtime.profiler import Profiler
-from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, listening
+from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, handling
 from kravl.tracking.run_folder import RunFolder
 from kravl.tracking.settings import settings_sha256
 from kravl.training.checkpoint import CheckpointError, latest
@@ -38,7 +38,7 @@ def graceful_exit() -> Iterator[None]:
     Raises:
         SystemExit: see `train`.
     """
-    with listening():
+    with handling():
         try:
             yield
         except (Interrupted, SIGTERMException) as stop:
@@ -50,7 +50,7 @@ def graceful_exit() -> Iterator[None]:
             file = f"{error.filename}: " if error.filename else ""
             sys.exit(f"error: {file}{error.strerror or error}; {KEPT}")
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if not is_out_of_memory(error):
                 raise
             sys.exit(f"error: out of memory: {first_line(error)}; {KEPT}")
 
@@ -81,7 +81,7 @@ def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
     """Write the adapters of a training that has ended, and then that it has."""
     save_adapters(run.adapters, folder.adapter, run.fingerprint)
     folder.trained.parent.mkdir(exist_ok=True)
-    write_whole(folder.trained, json.dumps(asdict(training)) + "\n")
+    write_atomic(folder.trained, json.dumps(asdict(training)) + "\n")
 
 
 def ended_training(folder: RunFolder) -> Training | None:
@@ -127,7 +127,7 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
     try:
         with profiler("train"):
             while not _fits(trainer, learner, run, latest(checkpoints, tidy=trainer.is_global_zero)):
-                learner.pieces.halve(cfg.loading.batch_size, "loading.batch_size")
+                learner.micro_batches.halve(cfg.loading.batch_size, "loading.batch_size")
     except DivergedError as error:
         names = [run.data.train_samples.names[i] for i in error.indices[:LISTED]]
         before = f"the last good state is {latest(checkpoints, tidy=trainer.is_global_zero)}"
@@ -141,7 +141,7 @@ def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None)
     try:
         trainer.fit(learner, run.data, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, MemoryError) as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         if trainer.world_size > 1:  # the others wait for this process, whose step cannot be taken back alone
             raise OutOfMemory(

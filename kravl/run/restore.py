@@ -6,7 +6,7 @@ from typing import Any
 from kravl.adapters.injection.serialization import load_adapters
 from kravl.config.compose import merged
 from kravl.config.schema import Config
-from kravl.config.untrusted import refuse_foreign
+from kravl.config.untrusted import check_interpolations
 from kravl.run.build import Run, build_run
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_yaml
@@ -21,7 +21,7 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
     """
     path = folder.path / "config.yaml"
     written = read_yaml(path)
-    refuse_foreign(written, str(path))
+    check_interpolations(written, str(path))
     if "evaluation" in changes:  # in place of the run's own, not beside its sets
         written.pop("evaluation", None)
     try:

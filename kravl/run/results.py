@@ -14,7 +14,7 @@ from kravl.evaluation.metrics import DIGITS, IN_DOMAIN, Results, reliability, su
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED
 from kravl.run.build import Run, training_amount
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
 
@@ -105,8 +105,8 @@ def write_details(
         "reliability": {m: {name: reliability(rows) for name, rows in sets.items()} for m, sets in kept.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / DETAILS, json.dumps(details, sort_keys=True) + "\n")
-    write_whole(folder / IMAGES, _images(tests))
+    write_atomic(folder / DETAILS, json.dumps(details, sort_keys=True) + "\n")
+    write_atomic(folder / IMAGES, _images(tests))
     return details
 
 

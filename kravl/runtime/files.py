@@ -23,7 +23,7 @@ PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML was built without libyaml it is slower
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file beside it, so that a reader sees the old or the new one.
 
     Raises:
@@ -37,20 +37,20 @@ def write_whole(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        flush(path.parent)
+        fsync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes needed)", str(path)) from error
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed processes left in ``folder``, which only the caller writes to."""
     for leftover in folder.glob(".*"):
         if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_file():
             leftover.unlink(missing_ok=True)
 
 
-def flush(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Have the disk hold what was written to a file or folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -83,8 +83,8 @@ def parse_yaml(text: str, what: str) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
-    """``tree`` as `read_yaml` reads it again. Raises OSError as `write_whole`."""
-    write_whole(path, OmegaConf.to_yaml(OmegaConf.create(dict(tree))))
+    """``tree`` as `read_yaml` reads it again. Raises OSError as `write_atomic`."""
+    write_atomic(path, OmegaConf.to_yaml(OmegaConf.create(dict(tree))))
 
 
 def _refuse_growth(text: str, what: str) -> None:

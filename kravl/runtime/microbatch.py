@@ -17,7 +17,7 @@ class OutOfMemory(RuntimeError):  # noqa: N818 (the condition's name)
     """Memory runs out with one image at a time, or where a batch cannot be cut; says which setting to change."""
 
 
-class Pieces:
+class MicroBatches:
     """At most ``size`` images at a time; None is all of a batch."""
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class Pieces:
             try:
                 return self._encode(encode, images)
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
             self.halve(len(images), setting)  # out here, where the failed try's tensors are gone
 
-    def encode_again(self, encode: Encode, images: Tensor) -> Tensor:
+    def encode_checkpointed(self, encode: Encode, images: Tensor) -> Tensor:
         """``encode(images)`` whose backward pass computes each piece again: the activations of one are held at a time.
 
         The gradient is that of the whole batch, as if each piece had been accumulated.
@@ -66,6 +66,6 @@ class Pieces:
         return torch.cat([encode(piece) for piece in images.split(self.size)])
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory, of the machine or of a GPU, has run out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kravl.runtime.signals import poll
+from kravl.runtime.signals import raise_if_stopped
 
 Costs = Mapping[str, Mapping[str, float]]  # as those of `Profiler`
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,7 +28,7 @@ class Profiler:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Measure the block; one that raises leaves no entry. Raises Interrupted where the process was asked to end."""
-        poll()
+        raise_if_stopped()
         _forget_peaks()
         begin = time.perf_counter()
         yield

@@ -21,14 +21,14 @@ class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handling() -> Iterator[None]:
     """Within the block the signals of SIGNALS are requests to end. Threads other than the main one hear nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     earlier = {number: signal.getsignal(number) for number in SIGNALS}
     _received.clear()
-    listen()
+    install()
     try:
         yield
     finally:
@@ -37,26 +37,26 @@ def listening() -> Iterator[None]:
         _received.clear()
 
 
-def listen() -> None:
-    """Set the handlers, which others may have replaced since the block of `listening` began."""
+def install() -> None:
+    """Set the handlers, which others may have replaced since the block of `handling` began."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if number not in _received:
                 signal.signal(number, _note)
 
 
-def requested() -> bool:
+def stop_requested() -> bool:
     """Whether the process has been asked to end."""
     return bool(_received)
 
 
-def poll() -> None:
+def raise_if_stopped() -> None:
     """Raise Interrupted if the process has been asked to end."""
     if _received:
         raise Interrupted(signal.Signals(_received[0]).name)
 
 
-def pass_over(worker: int = 0) -> None:
+def ignore(worker: int = 0) -> None:
     """Of a data loader's worker: signals to the whole group of processes are for the one that it works for.
 
     The second SIGTERM ends it, as its owner may send one to a worker that does not leave by itself.

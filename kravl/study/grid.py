@@ -69,7 +69,7 @@ def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
     return [*study.settings, *own, f"study={study.name}", f"runs={study.folder}", *changes]
 
 
-def plan(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
+def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
     """The runs of the grid, the whole grid with one seed before the next: what is stopped early can be compared.
 
     Args:

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from kravl.study.worker import LOG, Told, work
+from kravl.study.worker import LOG, WorkerResult, work
 
 MOST = 4  # processes without a GPU unless told otherwise: each holds torch and a model of its own
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to end
@@ -51,7 +51,7 @@ class Worker:
         self.process = context.Process(target=work, args=(theirs, threads, gpu))
         self.process.start()
         theirs.close()
-        self.signs: tuple[Connection, int] = (self._connection, self.process.sentinel)  # one is ready when a run ends
+        self.handles: tuple[Connection, int] = (self._connection, self.process.sentinel)  # one is ready when a run ends
         self._log = Path()
 
     def begin(self, folder: Path, cfg: Any) -> None:
@@ -59,13 +59,13 @@ class Worker:
         self._log = folder / LOG
         self._connection.send((cfg, folder))
 
-    def told(self) -> Told:
+    def told(self) -> WorkerResult:
         """What became of its run; a process that was ended or broke says it through its log."""
         try:
-            told: Told = self._connection.recv()
+            told: WorkerResult = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return Told("failed", f"{_end_of(self._log)} ({_ending(self.process.exitcode)})", last=True)
+            return WorkerResult("failed", f"{_end_of(self._log)} ({_ending(self.process.exitcode)})", last=True)
         return told
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Worker:
         self._connection.close()
 
 
-class Crew:
+class WorkerPool:
     """At most ``jobs`` workers (None: one a GPU, without one one a core, at most four), begun when there is work."""
 
     def __init__(self, jobs: int | None) -> None:
@@ -94,13 +94,13 @@ class Crew:
         self._training[position] = worker
         worker.begin(folder, cfg)
 
-    def news(self, seconds: float) -> list[tuple[int, Told]]:
+    def news(self, seconds: float) -> list[tuple[int, WorkerResult]]:
         """Position and end of each run that ended, after at most so many ``seconds``."""
-        ready = wait([sign for worker in self._training.values() for sign in worker.signs], seconds)
-        ended = [position for position, worker in self._training.items() if set(worker.signs) & set(ready)]
+        ready = wait([sign for worker in self._training.values() for sign in worker.handles], seconds)
+        ended = [position for position, worker in self._training.items() if set(worker.handles) & set(ready)]
         return [(position, self._end_of_run(position)) for position in ended]
 
-    def _end_of_run(self, position: int) -> Told:
+    def _end_of_run(self, position: int) -> WorkerResult:
         worker = self._training.pop(position)
         told = worker.told()
         if told.last:

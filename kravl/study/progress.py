@@ -25,7 +25,7 @@ MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "
 
 
 def state(run: StudyRun) -> State:
-    """What the run's folder says; ``running`` is owned by another process, ``interrupted`` goes on from its state."""
+    """What the run's folder says; ``running`` is owned by another process, ``interrupted`` resumes from its state."""
     if RunFolder(run.folder).finished:
         return "done"
     if in_use(run.folder):

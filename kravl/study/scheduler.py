@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import in_use
-from kravl.study.pool import Crew
-from kravl.study.worker import LOG, Status, Told
+from kravl.study.pool import WorkerPool
+from kravl.study.worker import LOG, Status, WorkerResult
 from kravl.tracking.run_folder import RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def train_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] = bool) -> Iterator[Outcome]:
+def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] = bool) -> Iterator[Outcome]:
     """Train what is not finished, ``jobs`` at once; a run that fails does not stop the others.
 
     What another process is training is waited for, and trained here if it is left unfinished.
@@ -43,7 +43,7 @@ def train_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], b
     Raises:
         InputError: a run folder cannot be made.
     """
-    crew = Crew(jobs)
+    crew = WorkerPool(jobs)
     waiting, elsewhere = deque(range(len(planned))), deque[int]()
     try:
         while (waiting or elsewhere or crew.num_training) and not stop():
@@ -65,7 +65,7 @@ def train_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], b
         crew.end()
 
 
-def _begin(crew: Crew, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
+def _begin(crew: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
     folder, make_config = planned
     if RunFolder(folder).finished:
         return "done"
@@ -80,7 +80,7 @@ def _begin(crew: Crew, position: int, planned: Planned) -> Literal["done", "else
     return "started"
 
 
-def _outcome(position: int, folder: Path, told: Told) -> Outcome:
+def _outcome(position: int, folder: Path, told: WorkerResult) -> Outcome:
     if told.status == "failed":
-        write_whole(folder / FAILED, json.dumps({"reason": told.reason, "log": LOG}) + "\n")
+        write_atomic(folder / FAILED, json.dumps({"reason": told.reason, "log": LOG}) + "\n")
     return Outcome(position, told.status, told.reason)

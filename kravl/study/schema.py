@@ -29,7 +29,7 @@ class Study:
     backbones: Settings = field(default_factory=dict)
     datasets: Settings = field(default_factory=dict)
     methods: Settings = field(default_factory=dict)
-    shots: list[int | None] = field(default_factory=lambda: [1, 2, 4, 8, 16])  # images a class; null: all
+    shots: list[int | None] = field(default_factory=lambda: [1, 2, 4, 8, 16])  # images per class; null: all
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     settings: list[str] = field(default_factory=list)  # of every run
     runs: str | None = None  # the folder of its runs; null: runs/<name>

@@ -17,8 +17,8 @@ LOG = "log.txt"  # in a run's folder
 Status = Literal["done", "failed", "stopped", "elsewhere"]
 
 
-class Told(NamedTuple):
-    """What became of a run: ``elsewhere`` is owned by another process, ``stopped`` goes on when it is given again."""
+class WorkerResult(NamedTuple):
+    """What became of a run: ``elsewhere`` is owned by another process, ``stopped`` resumes when it is given again."""
 
     status: Status
     reason: str = ""
@@ -26,7 +26,7 @@ class Told(NamedTuple):
 
 
 def work(connection: Connection, threads: int, gpu: str | None) -> None:
-    """Train the runs (config, folder) that come through ``connection``, and send `Told` of each, until it is closed.
+    """Train the runs (config, folder) that come through ``connection``; send a `WorkerResult` of each.
 
     What is no mistake of the user ends the process, as it would end a process of one run.
     """
@@ -44,11 +44,11 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
         except SystemExit as ended:
             stopped = ended.code == EXIT_RESUMABLE
             reason = str(ended.code).removeprefix("error: ")
-            connection.send(Told("stopped" if stopped else "failed", reason, last=True))
+            connection.send(WorkerResult("stopped" if stopped else "failed", reason, last=True))
             raise
 
 
-def _train(cfg: Any, threads: int) -> Told:
+def _train(cfg: Any, threads: int) -> WorkerResult:
     import torch
 
     from kravl.run.train import train
@@ -58,11 +58,11 @@ def _train(cfg: Any, threads: int) -> Told:
     try:
         train(cfg)
     except InUseError as error:
-        return Told("elsewhere", str(error))
+        return WorkerResult("elsewhere", str(error))
     except InputError as error:
         logging.getLogger(__name__).error("error: %s", error)
-        return Told("failed", str(error))
-    return Told("done")
+        return WorkerResult("failed", str(error))
+    return WorkerResult("done")
 
 
 def _print_to(log: Path) -> None:

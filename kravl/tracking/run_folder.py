@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import InputError, nearest
-from kravl.runtime.files import sweep, write_whole, write_yaml
+from kravl.runtime.files import remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
     Settings,
@@ -79,7 +79,7 @@ class RunFolder:
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """``values`` as ``name``.json, whole or not at all."""
-        write_whole(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_atomic(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
@@ -156,7 +156,7 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
         return
     try:
         lock = _own(path)
-        sweep(path)
+        remove_leftovers(path)
         if overwrite:
             for old in path.iterdir():
                 if old.name not in LOCKS:

@@ -108,7 +108,7 @@ class SafeWandbLogger(WandbLogger):
         except FAILURES as error:
             self.lost = True
             text = first_line(error)
-            log.warning("W&B failed (%s: %s); the run goes on without it, in csv/", type(error).__name__, text)
+            log.warning("W&B failed (%s: %s); the run continues without it, in csv/", type(error).__name__, text)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

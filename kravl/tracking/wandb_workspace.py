@@ -47,8 +47,8 @@ def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
             _bar("Zero-shot, mean of the other sets", "zero_shot/ood_mean"),
         ],
         "Images a class": [
-            _scatter("Test accuracy against images a class", panels.Config("shots"), "test/accuracy", log_x=True),
-            _scatter("Other sets against images a class", panels.Config("shots"), "ood_mean", log_x=True),
+            _scatter("Test accuracy against images per class", panels.Config("shots"), "test/accuracy", log_x=True),
+            _scatter("Other sets against images per class", panels.Config("shots"), "ood_mean", log_x=True),
         ],
         "Cost": [
             _scatter("Test accuracy against trainable parameters", "trainable_parameters", "test/accuracy", log_x=True),

@@ -7,8 +7,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from kravl.runtime.files import write_whole
-from kravl.runtime.signals import Interrupted, listen, poll, requested
+from kravl.runtime.files import write_atomic
+from kravl.runtime.signals import Interrupted, install, raise_if_stopped, stop_requested
 from kravl.training.checkpoint import newest_first
 
 KEPT = 2  # checkpoints
@@ -20,11 +20,11 @@ class Polling(Callback):
     """Leaves an evaluation, or a pass that computes features, between two batches when asked to end."""
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        listen()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
-        poll()
+        install()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
+        raise_if_stopped()
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        poll()
+        raise_if_stopped()
 
 
 class Checkpoints(Polling):
@@ -42,7 +42,7 @@ class Checkpoints(Polling):
         self._saved = self._last = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        listen()
+        install()
         self._saved = self._last = trainer.global_step
         if not trainer.ckpt_path:
             self._save(trainer)
@@ -52,7 +52,11 @@ class Checkpoints(Polling):
         self._last = step
         if step == before:  # gradients are being accumulated
             return
-        asked = requested() if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(requested(), False)
+        asked = (
+            stop_requested()
+            if trainer.world_size == 1
+            else trainer.strategy.reduce_boolean_decision(stop_requested(), False)
+        )
         if asked or step % self.every == 0:
             _count_epochs(trainer)
             self._save(trainer)
@@ -113,7 +117,7 @@ class LearningCurve(Callback):
         if self._count:
             self._add(trainer)
         if trainer.is_global_zero:
-            write_whole(self.path, json.dumps(self.points, sort_keys=True) + "\n")
+            write_atomic(self.path, json.dumps(self.points, sort_keys=True) + "\n")
 
     def _add(self, trainer: Trainer) -> None:
         assert self._sum is not None

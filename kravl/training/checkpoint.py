@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import flush
+from kravl.runtime.files import fsync
 
 log = logging.getLogger(__name__)
 FILES = ("tensors.safetensors", "state.json")
@@ -103,7 +103,7 @@ def _write(tensors: Mapping[str, Tensor], state: str, folder: Path) -> None:
     manifest = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     for file in [*folder.iterdir(), folder]:
-        flush(file)
+        fsync(file)
 
 
 def _place(temporary: Path, final: Path) -> None:
@@ -113,7 +113,7 @@ def _place(temporary: Path, final: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         final.rename(aside)
     temporary.replace(final)
-    flush(final.parent)
+    fsync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 

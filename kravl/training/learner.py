@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.microbatch import Pieces
+from kravl.runtime.microbatch import MicroBatches
 from kravl.training.fsdp import whole
 from kravl.training.optim import OptimSettings, parameter_groups, schedule
 
@@ -40,7 +40,7 @@ class Learner(LightningModule):
         self.classifier = classifier
         self.optim = optim
         self.seed = seed
-        self.pieces = Pieces()
+        self.micro_batches = MicroBatches()
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -66,7 +66,7 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._indices = batch.indices
-        logits = self.classifier(batch.images) if self.pieces.size is None else self._in_pieces(batch.images)
+        logits = self.classifier(batch.images) if self.micro_batches.size is None else self._in_pieces(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}", f"batch {batch_idx}")
@@ -86,7 +86,7 @@ class Learner(LightningModule):
     def _in_pieces(self, images: Tensor) -> Tensor:
         if images.dim() == 2:  # features in place of images: nothing large is left to compute
             return self.classifier(images)
-        return self.classifier.logits(self.pieces.encode_again(self.classifier.image_features, images))
+        return self.classifier.logits(self.micro_batches.encode_checkpointed(self.classifier.image_features, images))
 
     def _diverged(self, what: str, where: str) -> DivergedError:
         indices = self._indices.tolist()
@@ -103,7 +103,7 @@ class Learner(LightningModule):
         optimizer._step_supports_amp_scaling = False  # gradients are unscaled before they are clipped
 
         def factor(step: int) -> float:
-            # asked for now, it would set up the loader before a checkpoint can tell it where to go on
+            # asked for now, it would set up the loader before a checkpoint can tell it where to resume
             total = int(self.trainer.estimated_stepping_batches) if step else 1
             return schedule(step, total, self.optim.warmup_steps, self.optim.min_lr_ratio)
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, write_whole
+from kravl.runtime.files import json_object, write_atomic
 from kravl.training.fsdp import whole_weights
 
 SPECTRA_FILE = "spectra.safetensors"
@@ -63,7 +63,7 @@ class Trace:
         tensors |= {VALUES + site: values.float().contiguous() for site, values in self.singular_values.items()}
         # one entry, because safetensors writes several in random order
         content = save(tensors, {"kravl": json.dumps({"sites": sites, "quantities": names})})
-        write_whole(self.path, content)
+        write_atomic(self.path, content)
 
 
 def read_trace(path: Path) -> Trace:

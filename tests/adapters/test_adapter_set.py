@@ -29,7 +29,7 @@ def test_wrong_order_is_refused(trained):
     adapters.merge()
     with pytest.raises(RuntimeError, match="the adapters are merged"):
         adapters.merge()
-    with pytest.raises(RuntimeError, match="the adapters are merged"), adapters.disabled():
+    with pytest.raises(RuntimeError, match="the adapters are merged"), adapters.disable_adapters():
         pass
     with pytest.raises(RuntimeError, match="the adapters are merged"):
         adapters.load_state_dict(adapters.state_dict())
@@ -38,10 +38,10 @@ def test_wrong_order_is_refused(trained):
 
 def test_no_use_is_possible_after_bake(trained):
     _, adapters = trained
-    adapters.bake()
+    adapters.merge_and_unload()
 
-    for method in ("merge", "unmerge", "bake", "state_dict", "base_sha256", "statistics"):
-        with pytest.raises(RuntimeError, match="baked"):
+    for method in ("merge", "unmerge", "merge_and_unload", "state_dict", "base_sha256", "statistics"):
+        with pytest.raises(RuntimeError, match="merged for good"):
             getattr(adapters, method)()
 
 

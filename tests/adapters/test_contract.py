@@ -74,7 +74,7 @@ def test_disabled_adapters_leave_the_pretrained_model(make_adapter, case, pertur
     perturb(adapters)
     adapted = case.run(case.model)
 
-    with adapters.disabled():
+    with adapters.disable_adapters():
         disabled = case.run(case.model)
 
     assert torch.equal(disabled, before)

@@ -41,7 +41,7 @@ def test_bake_leaves_the_adapted_function_in_the_original_classes_and_keys(make_
     perturb(adapters)
     adapted = case.run(case.model)
 
-    adapters.bake()
+    adapters.merge_and_unload()
 
     torch.testing.assert_close(case.run(case.model), adapted)
     assert list(case.model.state_dict()) == keys
@@ -61,7 +61,7 @@ def test_copies_compute_the_same_and_are_independent(make_adapter, case, perturb
     assert torch.equal(same, adapted)
     assert not torch.equal(case.run(model), adapted)
     assert torch.equal(case.run(case.model), adapted)
-    copied.bake()
+    copied.merge_and_unload()
     assert list(model.state_dict()) == [key for key in case.model.state_dict() if ".adapters." not in f".{key}"]
 
 

@@ -91,12 +91,12 @@ def test_an_adapter_that_cannot_be_made_changes_nothing(clip):
 
 
 @pytest.mark.parametrize("targets", [["head"], []])
-def test_an_adapted_model_is_not_adapted_again_before_it_is_baked(vit, targets):
+def test_an_adapted_model_is_not_adapted_again_before_its_adapters_are_merged_for_good(vit, targets):
     adapters = inject(vit, KRAdapter, ["blocks.0.attn.q"])
 
     with pytest.raises(RuntimeError, match="adapted already"):
         inject(vit, KRAdapter, targets)
-    adapters.bake()
+    adapters.merge_and_unload()
 
     inject(vit, KRAdapter, targets)
 
@@ -130,7 +130,7 @@ def test_frozen_attention_is_replaced_as_well(clip):
     adapters = inject(clip, KRAdapter, ["visual.proj"])
 
     assert sum(isinstance(module, AdaptedAttention) for module in clip.modules()) == 4
-    adapters.bake()
+    adapters.merge_and_unload()
     assert sum(type(module) is nn.MultiheadAttention for module in clip.modules()) == 4
 
 

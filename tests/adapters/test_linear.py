@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from kravl.adapters.dora import DoRA
 from kravl.adapters.full import Full
 from kravl.adapters.injection.linear import adapted_linear
-from kravl.adapters.injection.parameter import Block, adapted_weight
+from kravl.adapters.injection.parameter import AdaptedRows, adapted_weight
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
@@ -52,7 +52,7 @@ def test_output_and_gradients_equal_plain_autograd(name, shape):
     factors = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     pull = torch.randn(2, 5, shape[0]).double()
 
-    y = adapted_linear(x, weight, bias, [Block(adapter, slice(0, shape[0]))])
+    y = adapted_linear(x, weight, bias, [AdaptedRows(adapter, slice(0, shape[0]))])
     gradients = torch.autograd.grad(y, [x, bias, *factors], pull)
 
     plain = x @ (weight + adapter.update(weight)).T + bias
@@ -69,7 +69,7 @@ def test_gradients_equal_finite_differences(name):
     factors = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
 
     def product(x, *_):
-        return adapted_linear(x, weight, None, [Block(adapter, slice(0, 6))])
+        return adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 6))])
 
     assert torch.autograd.gradcheck(product, (x, *factors))
 
@@ -78,7 +78,7 @@ def test_row_blocks_share_one_product_and_leave_the_other_rows_alone():
     weight, x = torch.randn(12, 5).double(), torch.randn(3, 5).double().requires_grad_()
     first = moved(KRAdapter, weight[0:4])
     thin = moved(METHODS["lora"], weight[8:12])
-    blocks = [Block(first, slice(0, 4)), Block(thin, slice(8, 12))]
+    blocks = [AdaptedRows(first, slice(0, 4)), AdaptedRows(thin, slice(8, 12))]
     factors = [*first.parameters(), *thin.parameters()]
 
     y = adapted_linear(x, weight, None, blocks)
@@ -98,7 +98,7 @@ def test_several_thin_branches_equal_their_dense_updates():
     adapters = [moved(METHODS["lora"], weight[row]) for row in rows]
     factors = [parameter for adapter in adapters for parameter in adapter.parameters()]
 
-    y = adapted_linear(x, weight, None, [Block(a, row) for a, row in zip(adapters, rows, strict=True)])
+    y = adapted_linear(x, weight, None, [AdaptedRows(a, row) for a, row in zip(adapters, rows, strict=True)])
     gradients = torch.autograd.grad(y.square().sum(), [x, *factors])
 
     updates = [adapters[0].update(weight[0:4]), torch.zeros(4, 5).double(), adapters[1].update(weight[8:12])]
@@ -113,7 +113,7 @@ def test_the_dropout_mask_is_the_same_in_forward_and_backward():
     weight = torch.randn(6, 50).double()
     adapter, x = moved(KRAdapter, weight, dropout=0.5), torch.eye(50).double().requires_grad_()
 
-    y = adapted_linear(x, weight, None, [Block(adapter, slice(0, 6))])
+    y = adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 6))])
     (gradient,) = torch.autograd.grad(y.sum(), x)
 
     update = (y.T - weight).detach()  # x is the identity
@@ -127,7 +127,7 @@ def test_a_frozen_adapter_still_passes_the_gradient_to_its_input():
     weight = torch.randn(4, 3).double()
     adapter, x = moved(KRAdapter, weight).requires_grad_(False), torch.randn(2, 3).double().requires_grad_()
 
-    adapted_linear(x, weight, None, [Block(adapter, slice(0, 4))]).sum().backward()
+    adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 4))]).sum().backward()
 
     torch.testing.assert_close(x.grad, (weight + adapter.update(weight)).sum(0).expand(2, 3))
 
@@ -136,8 +136,8 @@ def test_a_single_vector_is_a_valid_input():
     weight = torch.randn(4, 3).double()
     adapter, x = moved(KRAdapter, weight), torch.randn(3).double()
 
-    y = adapted_linear(x, weight, None, [Block(adapter, slice(0, 4))])
+    y = adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 4))])
     y.sum().backward()
 
-    torch.testing.assert_close(y, adapted_weight(weight, [Block(adapter, slice(0, 4))]) @ x)
+    torch.testing.assert_close(y, adapted_weight(weight, [AdaptedRows(adapter, slice(0, 4))]) @ x)
     assert adapter.u.grad is not None

@@ -17,7 +17,7 @@ def test_the_two_thin_products_equal_the_dense_update(rank_stabilised, scale):
     nn.init.normal_(adapter.b)
     x, y = torch.randn(7, 5), torch.zeros(7, 6)
 
-    adapter.chain(x, y, None)
+    adapter.apply_factors(x, y, None)
 
     torch.testing.assert_close(y, scale * x @ (adapter.b @ adapter.a).T)
     torch.testing.assert_close(y, x @ adapter.update(torch.zeros(6, 5)).T)

@@ -27,7 +27,7 @@ def test_a_weight_shared_by_two_layers_is_adapted_in_both(perturb):
     adapted = model(tokens)
     adapters.merge()
     merged = model(tokens)
-    adapters.bake()
+    adapters.merge_and_unload()
 
     assert not torch.allclose(adapted, before, atol=1e-2)
     torch.testing.assert_close(merged, adapted)
@@ -92,7 +92,7 @@ def test_the_separate_weights_of_cocas_pooler_are_adapted(make, perturb):
     adapted.sum().backward()
     adapters.merge()
     merged = model(x)
-    adapters.bake()
+    adapters.merge_and_unload()
 
     assert torch.equal(at_start, before)
     assert not torch.allclose(adapted, before, atol=1e-2)
@@ -115,7 +115,7 @@ def test_open_clips_own_attention_is_adapted(options, targets, perturb):
     adapted.sum().backward()
     adapters.merge()
     merged = model["attn"](x)
-    adapters.bake()
+    adapters.merge_and_unload()
 
     assert torch.equal(at_start, before)
     assert not torch.allclose(adapted, before, atol=1e-3)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kravl.adapters.full import Full
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.linear import adapted_linear, product
-from kravl.adapters.injection.parameter import Block
+from kravl.adapters.injection.parameter import AdaptedRows
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.low_rank import PLANS, LowRank, operations
@@ -52,7 +52,7 @@ def assert_equal_gradients(adapter, tokens, mask=None):
     weight, x = torch.randn(out, columns).double(), torch.randn(tokens, columns).double().requires_grad_()
     pull, wanted = torch.randn(tokens, out).double(), [x, *(p for p in adapter.parameters() if p.requires_grad)]
 
-    y = product(x, weight, None, [Block(adapter, slice(0, out), mask)], torch.float64)
+    y = product(x, weight, None, [AdaptedRows(adapter, slice(0, out), mask)], torch.float64)
     gradients = torch.autograd.grad(y, wanted, pull)
 
     plain = x @ (weight + adapter(weight, mask)).T
@@ -77,7 +77,7 @@ def test_kradapter_takes_three_matrix_products_and_one_look_at_the_third(out, co
 
 def test_q_k_and_v_apart_are_one_product():
     adapters = [KRAdapter(8, 8) for _ in range(3)]
-    blocks = [Block(adapter, slice(8 * i, 8 * i + 8)) for i, adapter in enumerate(adapters)]
+    blocks = [AdaptedRows(adapter, slice(8 * i, 8 * i + 8)) for i, adapter in enumerate(adapters)]
     x, weight = torch.randn(5, 8), torch.randn(24, 8)
 
     with FlopCounterMode(display=False) as counter:
@@ -118,7 +118,7 @@ def test_the_shapes_decide_between_chained_and_merged(name):
 
     for tokens, flag in ((8, few), (20_000, many)):
         x = torch.empty(tokens, 3072, device="meta")
-        flag[0], flag[1] = adapter.chains(x, None), adapter.chains_back(x, None)
+        flag[0], flag[1] = adapter.chains(x, None), adapter.applies_factors_backward(x, None)
 
     assert few.all()
     assert not many.any()
@@ -127,9 +127,9 @@ def test_the_shapes_decide_between_chained_and_merged(name):
 def test_more_tokens_are_chained_in_half_precision_where_merging_is_in_full():
     adapter, x = RandLoRA(768, 3072, rank=10, alpha=1), torch.empty(2000, 3072, device="meta")
 
-    assert not adapter.chains_back(x, None)
-    assert adapter.chains_back(x.bfloat16(), None)
-    assert not adapter.bfloat16().chains_back(x.bfloat16(), None)
+    assert not adapter.applies_factors_backward(x, None)
+    assert adapter.applies_factors_backward(x.bfloat16(), None)
+    assert not adapter.bfloat16().applies_factors_backward(x.bfloat16(), None)
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
@@ -140,7 +140,7 @@ def test_the_plan_counts_the_operations_that_are_done(name, out, columns, tokens
     x = torch.randn(tokens, columns, requires_grad=True)
     # RandLoRA's own pull_back contracts the factor's gradient with lam and gamma
     elementwise = 2 * adapter.inner * min(out, columns) if name == "randlora" else 0
-    blocks = [Block(adapter, slice(0, out))]
+    blocks = [AdaptedRows(adapter, slice(0, out))]
 
     done = count(lambda: adapted_linear(x, weight, None, blocks).sum().backward())
 
@@ -163,7 +163,7 @@ def test_dropout_of_entries_has_the_gradients_of_torchs_dropout():
     wanted = [x, adapter.a, adapter.b]
 
     torch.manual_seed(1)
-    y = adapted_linear(x, weight, None, [Block(adapter, slice(0, 10))])
+    y = adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 10))])
     gradients = torch.autograd.grad(y.square().sum(), wanted)
 
     torch.manual_seed(1)

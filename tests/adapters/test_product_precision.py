@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kravl.adapters.injection.linear import adapted_linear
-from kravl.adapters.injection.parameter import Block
+from kravl.adapters.injection.parameter import AdaptedRows
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.low_rank import LowRank
@@ -48,7 +48,7 @@ def test_bf16_is_as_close_to_float64_as_plain_autocast(name, out, columns, token
     y64 = plain(x64, weight.double(), twin)
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     exact = [y64, *torch.autograd.grad(y64, [x64, *trained], pull.double())]
-    ours = errors(lambda: adapted_linear(x, weight, None, [Block(adapter, slice(0, out))]))
+    ours = errors(lambda: adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, out))]))
     torchs = errors(lambda: plain(x, weight, adapter))
 
     assert all(error > 0 for error in ours)

@@ -71,7 +71,7 @@ def test_a_file_of_other_base_weights_is_refused_and_both_hashes_are_named(built
 
 
 def test_a_model_that_has_the_adapters_baked_in_refuses_them_a_second_time(vit, adapters, saved):
-    adapters.bake()
+    adapters.merge_and_unload()
     again = inject(vit, partial(LoRA, rank=2, alpha=2), TARGETS, unfreeze=["norm.*"])
 
     with pytest.raises(InputError, match="base_sha256"):

@@ -58,7 +58,7 @@ def test_the_pretrained_model_survives_a_diverged_adapter(built_vit, trained):
         for parameter in adapters.parameters():
             parameter.fill_(float("nan"))
 
-    with adapters.disabled():
+    with adapters.disable_adapters():
         assert torch.equal(model(IMAGES), built_vit(IMAGES))
 
 
@@ -81,7 +81,7 @@ def test_disabled_restores_the_adapters_after_an_error(trained):
     model, adapters = trained
     adapted = model(IMAGES)
 
-    with pytest.raises(KeyError), adapters.disabled():
+    with pytest.raises(KeyError), adapters.disable_adapters():
         raise KeyError
 
     assert torch.equal(model(IMAGES), adapted)
@@ -92,7 +92,7 @@ def test_bake_keeps_the_alpha_that_is_merged(trained):
     adapters.merge(alpha=0.5)
     halfway = model(IMAGES)
 
-    adapters.bake()
+    adapters.merge_and_unload()
 
     assert torch.equal(model(IMAGES), halfway)
 
@@ -117,7 +117,7 @@ def test_without_sites_the_set_still_merges_what_was_unfrozen(vit, built_vit, pe
     perturb(adapters)
     probed = vit(IMAGES)
 
-    with adapters.disabled():
+    with adapters.disable_adapters():
         assert torch.equal(vit(IMAGES), built_vit(IMAGES))
 
     assert torch.equal(vit(IMAGES), probed)

@@ -6,7 +6,7 @@ import torch
 from kravl.adapters.dora import DoRA
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.analysis.approximation.fit import DivergedError, FitSettings, fit
+from kravl.analysis.approximation.fit import FitDivergedError, FitSettings, fit_adapter
 
 SETTINGS = FitSettings(30, 0.05, "cosine", 0.0, 1.0, True)
 TARGET = torch.randn(12, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -14,7 +14,7 @@ TARGET = torch.randn(12, 10, generator=torch.Generator().manual_seed(0), dtype=t
 
 def fitted(make, target=TARGET, settings=SETTINGS):
     torch.manual_seed(1)
-    return fit(make(*target.shape), target, settings)
+    return fit_adapter(make(*target.shape), target, settings)
 
 
 def test_the_size_of_the_target_does_not_matter_where_it_is_normalised():
@@ -34,10 +34,10 @@ def test_without_normalisation_it_does():
 def test_the_scale_of_the_study_takes_the_place_of_the_adapters_own():
     adapter = LoRA(12, 10, rank=2, alpha=8)
 
-    fit(adapter, TARGET, SETTINGS)
+    fit_adapter(adapter, TARGET, SETTINGS)
     own = FitSettings(1, 0.05, "cosine", 0.0, None, True)
     other = LoRA(12, 10, rank=2, alpha=8)
-    fit(other, TARGET, own)
+    fit_adapter(other, TARGET, own)
 
     assert (adapter.scale, other.scale) == (1.0, 4.0)
 
@@ -54,5 +54,5 @@ def test_a_method_that_starts_from_pretrained_values_is_fitted_to_the_change_of_
 def test_a_loss_that_is_no_number_is_said_with_the_rate():
     settings = FitSettings(30, 1e30, "constant", 0.0, 1.0, True)
 
-    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step 29; lower fit.lr=1e\+30"):
+    with pytest.raises(FitDivergedError, match=r"the loss is (nan|inf) at step 29; lower fit.lr=1e\+30"):
         fitted(KRAdapter, settings=settings)

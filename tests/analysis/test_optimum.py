@@ -12,7 +12,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
 from kravl.adapters.vera import VeRA
-from kravl.analysis.approximation.fit import FitSettings, fit, frobenius_error
+from kravl.analysis.approximation.fit import FitSettings, fit_adapter, frobenius_error
 from kravl.analysis.approximation.optimum import optimum
 from kravl.analysis.approximation.target import Target, draw
 from kravl.config.instantiate import build
@@ -55,7 +55,7 @@ def test_training_gets_as_near_as_the_optimum_and_no_nearer(method, shape):
     torch.manual_seed(0)
     adapter, target = METHODS[method](*shape), torch.randn(shape, dtype=torch.float64)
 
-    found = fit(adapter, target, SETTINGS)
+    found = fit_adapter(adapter, target, SETTINGS)
 
     best = frobenius_error(optimum(adapter, target), target)
     assert best - 1e-6 <= frobenius_error(found, target) <= 1.01 * best
@@ -69,7 +69,7 @@ def test_training_reaches_the_optimum_on_every_target(method, target):
     torch.manual_seed(1)
     adapter = METHODS[method](36, 36)
 
-    error = frobenius_error(fit(adapter, matrix, SETTINGS), matrix)
+    error = frobenius_error(fit_adapter(adapter, matrix, SETTINGS), matrix)
 
     best = frobenius_error(optimum(adapter, matrix), matrix)
     assert error == pytest.approx(best, abs=0.01)

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from kravl.analysis.approximation.study import plan
+from kravl.analysis.approximation.study import plan_fits
 from kravl.cli.approximate import approximate, fit_settings, make_grid
 from kravl.config.compose import check
 from kravl.config.schema import CONFIGS
@@ -129,7 +129,7 @@ def test_a_diverged_fit_is_told_at_the_end_and_the_others_are_kept(tmp_path: Pat
 def test_a_shipped_preset_plans(preset: str):
     cfg = composed(f"preset={preset}", "shape=[256,256]" if preset == "full" else f"name={preset}", "seeds=[1]")
 
-    trials, _ = plan(make_grid(cfg), fit_settings(cfg.fit))
+    trials, _ = plan_fits(make_grid(cfg), fit_settings(cfg.fit))
 
     assert len({trial.key for trial, _ in trials}) == len(trials) > 1
     assert cfg.name == preset

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from run_records import accuracies, write_run
 
 from kravl.cli.report import main
-from kravl.report.runs import Run
-from kravl.study.grid import plan
+from kravl.report.runs import FinishedRun
+from kravl.study.grid import plan_runs
 from kravl.study.schema import read_study
 from kravl.tracking.settings import recorded_settings
 
@@ -166,8 +166,8 @@ def test_two_thousand_runs_are_reported(tmp_path: Path, monkeypatch: pytest.Monk
         write_run(tmp_path / f"runs/{method}/{dataset}/{k}/{seed}", method=method, dataset=dataset, shots=k, seed=seed,
                   split_seed=seed, metrics=metrics)  # fmt: skip
     reads: list[int] = []
-    monkeypatch.setattr(Run, "values", cached_property(counted(Run.values.func, reads)))
-    Run.values.__set_name__(Run, "values")
+    monkeypatch.setattr(FinishedRun, "values", cached_property(counted(FinishedRun.values.func, reads)))
+    FinishedRun.values.__set_name__(FinishedRun, "values")
 
     assert main([str(tmp_path / "runs"), "--no-figures", "--out", str(tmp_path / "out")]) == 0
 
@@ -180,8 +180,10 @@ def test_two_thousand_runs_are_reported(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(reads) == 2000  # the numbers of a run are gathered once, however many tables ask for them
 
 
-def counted(function: Callable[[Run], dict[str, float]], reads: list[int]) -> Callable[[Run], dict[str, float]]:
-    def values(run: Run) -> dict[str, float]:
+def counted(
+    function: Callable[[FinishedRun], dict[str, float]], reads: list[int]
+) -> Callable[[FinishedRun], dict[str, float]]:
+    def values(run: FinishedRun) -> dict[str, float]:
         reads.append(1)
         return function(run)
 
@@ -215,7 +217,7 @@ def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: 
     study = {"name": "s", "question": "which?", "backbones": ["vit_s14"], "datasets": ["dtd", "eurosat"],
              "methods": ["kra", "lora", "vera"], "shots": [4], "seeds": [1, 2], "baseline": "kra"}  # fmt: skip
     (tmp_path / "s.yaml").write_text(json.dumps(study))
-    for run in plan(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
+    for run in plan_runs(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
         if run.cell.method != "vera" and run.cell.dataset == "dtd":
             config = recorded_settings(OmegaConf.to_container(run.config()))  # type: ignore[arg-type]
             write_run(tmp_path / f"moved/{run.cell.method}{run.seed}", name=run.config().name, method=run.cell.method,

@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 
 from kravl.data.loading.cache import Cache
 from kravl.data.loading.dataset import CroppedImages, Finish, TrainingImages
-from kravl.data.loading.samplers import Draw
+from kravl.data.loading.samplers import AugmentedIndex
 from kravl.data.loading.transforms import INTERPOLATIONS, CropFlip, Normalization, Pixels, unchanged
 from kravl.data.source import Samples
 from kravl.runtime.errors import InputError
@@ -79,7 +79,7 @@ def test_without_augmentation_pixels_stay() -> None:
 def test_crops_that_the_models_device_finishes_are_the_batches_that_a_worker_would_make() -> None:
     cache = Cache(Samples(("a", "b"), (4, 5), _Memory()))
     augment, normalize = CropFlip(16, "bicubic", "tensor"), Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    draws = [Draw(i % 2, seed) for i, seed in enumerate(range(12))]
+    draws = [AugmentedIndex(i % 2, seed) for i, seed in enumerate(range(12))]
     expected = TrainingImages(cache, augment, normalize).__getitems__(draws)
 
     crops = CroppedImages(cache, augment).__getitems__(draws)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.corruptions.source import Corrupted
-from kravl.data.inspect.contact_sheet import GAP, LABEL_WIDTH, Row, class_rows, corruption_rows, draw
+from kravl.data.inspect.contact_sheet import GAP, LABEL_WIDTH, SheetRow, class_rows, corruption_rows, draw_sheet
 from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
@@ -22,7 +22,7 @@ def source(root: Path) -> ImageFolder:
 
 
 def test_each_image_is_in_its_row_and_column() -> None:
-    sheet = draw("two rows", [Row("first", [RED, BLUE]), Row("second", [BLUE])], [], tile=16)
+    sheet = draw_sheet("two rows", [SheetRow("first", [RED, BLUE]), SheetRow("second", [BLUE])], [], tile=16)
 
     pixels = np.asarray(sheet)
     top = sheet.height - 2 * (16 + GAP)
@@ -36,7 +36,9 @@ def test_a_label_stays_in_its_margin_and_a_title_on_the_sheet() -> None:
     label = "a class name of many words and " + "w" * 60
     white = Image.new("RGB", (9, 9), "white")
 
-    sheet = draw("a title that is far wider than the one image below it", [Row(label, [white])], ["1"], tile=200)
+    sheet = draw_sheet(
+        "a title that is far wider than the one image below it", [SheetRow(label, [white])], ["1"], tile=200
+    )
 
     ink = np.asarray(sheet.convert("L")) < 200
     assert ink[80:, :LABEL_WIDTH].any()
@@ -61,7 +63,7 @@ def test_an_image_that_cannot_be_read_is_shown_as_the_reason(make_tree: MakeTree
     (row,) = class_rows(source(root).split("test"), ["cat"], 1, 2)
 
     assert "cannot read" in str(row.images[0])
-    assert np.asarray(draw("t", [row], [], tile=64)).min() < 128
+    assert np.asarray(draw_sheet("t", [row], [], tile=64)).min() < 128
 
 
 def test_all_corruptions_are_shown_of_one_image_by_severity(

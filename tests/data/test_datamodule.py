@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kravl.data.corruptions.source import Corrupted
-from kravl.data.datamodule import FewShotDataModule, Plan
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit
 from kravl.data.loading.resumable import LoaderSettings
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.sources.domains import Domains
@@ -37,7 +37,7 @@ def shift(root: Path) -> ImageFolder:
 
 
 def test_shots_of_each_class_are_drawn_and_the_draw_is_identified(source: ImageFolder) -> None:
-    modules = [FewShotDataModule(source, Plan(3, seed), LOADING) for seed in (1, 1, 2)]
+    modules = [FewShotDataModule(source, FewShotSplit(3, seed), LOADING) for seed in (1, 1, 2)]
 
     assert sorted(modules[0].train_samples.labels) == [0] * 3 + [1] * 3 + [2] * 3
     assert sorted(modules[0].val_samples.labels) == [0, 0, 1, 1, 1, 2]
@@ -48,7 +48,7 @@ def test_shots_of_each_class_are_drawn_and_the_draw_is_identified(source: ImageF
 def test_a_set_without_validation_images_has_none(make_tree: Callable[..., Path]) -> None:
     root = make_tree("photo", {"cat": 10, "dog": 10})
 
-    data = FewShotDataModule(Domains("pets", str(root), "photo", holdout=5), Plan(2), LOADING)
+    data = FewShotDataModule(Domains("pets", str(root), "photo", holdout=5), FewShotSplit(2), LOADING)
 
     assert len(data.val_samples) == 0
     assert len(data.train_samples) == 4
@@ -58,7 +58,7 @@ def test_a_set_without_validation_images_has_none(make_tree: Callable[..., Path]
 def test_training_batches_are_of_the_drawn_images_and_as_many_as_asked(
     num_workers: int, source: ImageFolder, preprocess: Preprocess
 ) -> None:
-    data = FewShotDataModule(source, Plan(1), replace(LOADING, num_workers=num_workers))
+    data = FewShotDataModule(source, FewShotSplit(1), replace(LOADING, num_workers=num_workers))
     data.preprocess = preprocess
 
     batches = list(data.train_dataloader())
@@ -71,7 +71,7 @@ def test_training_batches_are_of_the_drawn_images_and_as_many_as_asked(
 
 def test_the_seed_of_training_is_not_the_seed_of_the_split(source: ImageFolder, preprocess: Preprocess) -> None:
     first, second = (
-        FewShotDataModule(source, Plan(2), LoaderSettings(batch_size=4, num_workers=0, seed=s)) for s in (1, 2)
+        FewShotDataModule(source, FewShotSplit(2), LoaderSettings(batch_size=4, num_workers=0, seed=s)) for s in (1, 2)
     )
     first.preprocess = second.preprocess = preprocess
 
@@ -83,7 +83,7 @@ def test_the_own_test_set_comes_first_and_each_set_has_its_classes(
     source: ImageFolder, root: Path, preprocess: Preprocess
 ) -> None:
     sets = {"shift": shift(root), "noise": Corrupted(source, "gaussian_noise", 1)}
-    data = FewShotDataModule(source, Plan(2), LOADING, sets)
+    data = FewShotDataModule(source, FewShotSplit(2), LOADING, sets)
     data.preprocess = preprocess
 
     loaders = data.evaluation_loaders()
@@ -98,7 +98,7 @@ def test_the_own_test_set_comes_first_and_each_set_has_its_classes(
 def test_every_image_that_the_run_will_need_is_checked_and_no_other(
     source: ImageFolder, root: Path, preprocess: Preprocess
 ) -> None:
-    data, sound = (FewShotDataModule(source, Plan(4), LOADING, {"shift": shift(root)}) for _ in range(2))
+    data, sound = (FewShotDataModule(source, FewShotSplit(4), LOADING, {"shift": shift(root)}) for _ in range(2))
     data.preprocess = sound.preprocess = preprocess
     sound.check()
     unused = set(source.split("train").names) - set(data.train_samples.names)
@@ -116,9 +116,9 @@ def test_every_image_that_the_run_will_need_is_checked_and_no_other(
 
 def test_a_class_with_fewer_images_than_shots_is_named_or_kept(source: ImageFolder) -> None:
     with pytest.raises(InputError, match=r"2 classes have fewer than shots=6 training images: cat \(5\), emu \(4\)"):
-        FewShotDataModule(source, Plan(6), LOADING)
+        FewShotDataModule(source, FewShotSplit(6), LOADING)
 
-    kept = FewShotDataModule(source, Plan(6, short_classes="keep"), LOADING)
+    kept = FewShotDataModule(source, FewShotSplit(6, short_classes="keep"), LOADING)
     assert [kept.train_samples.labels.count(c) for c in range(3)] == [5, 6, 4]
 
 
@@ -128,7 +128,7 @@ def test_a_class_that_occurs_only_in_the_test_list_is_named(tmp_path: Path) -> N
     source = SplitFile("mine", str(tmp_path), str(split))
 
     with pytest.raises(InputError, match=r"1 classes have fewer than shots=1 training images: hot dog \(0\)"):
-        FewShotDataModule(source, Plan(1), LOADING)
+        FewShotDataModule(source, FewShotSplit(1), LOADING)
 
 
 def test_an_evaluation_set_with_a_class_that_is_not_trained_is_refused(
@@ -138,14 +138,14 @@ def test_an_evaluation_set_with_a_class_that_is_not_trained_is_refused(
     other = ImageFolder(str(root), train="other", test="other", name="other")
 
     with pytest.raises(InputError, match="other: 1 classes are not among the trained ones: 'emus', nearest 'emu'"):
-        FewShotDataModule(source, Plan(1), LOADING, {"other": other})
+        FewShotDataModule(source, FewShotSplit(1), LOADING, {"other": other})
 
 
 def test_the_name_of_the_own_test_set_is_taken(source: ImageFolder, root: Path) -> None:
     with pytest.raises(InputError, match="an evaluation set cannot be named 'test'"):
-        FewShotDataModule(source, Plan(1), LOADING, {"test": shift(root)})
+        FewShotDataModule(source, FewShotSplit(1), LOADING, {"test": shift(root)})
 
 
 def test_batches_before_the_backbone_is_known_are_a_wrong_order(source: ImageFolder) -> None:
     with pytest.raises(RuntimeError, match="set preprocess"):
-        FewShotDataModule(source, Plan(1), LOADING).train_dataloader()
+        FewShotDataModule(source, FewShotSplit(1), LOADING).train_dataloader()

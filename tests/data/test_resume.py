@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from kravl.data.datamodule import FewShotDataModule, Plan
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit
 from kravl.data.loading.resumable import Batch, LoaderSettings
 from kravl.data.loading.transforms import Preprocess
 from kravl.data.sources.folder import ImageFolder
@@ -44,7 +44,7 @@ def test_lightning_resumes_in_mid_epoch_with_the_batches_that_were_left(
     loading = LoaderSettings(batch_size=4, num_workers=0, min_batches=4)
 
     def fit(callbacks: list[ModelCheckpoint], checkpoint: Path | None = None) -> list[Seen]:
-        data = FewShotDataModule(ImageFolder(root, train="train", test="train"), Plan(shots=None), loading)
+        data = FewShotDataModule(ImageFolder(root, train="train", test="train"), FewShotSplit(shots=None), loading)
         data.preprocess = preprocess
         recorder = Recorder()
         trainer = Trainer(

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from kravl.data.loading.samplers import Draw, EpochSampler, Shard
+from kravl.data.loading.samplers import AugmentedIndex, DistributedSequential, EpochSampler
 
 
-def epoch(sampler: EpochSampler, number: int) -> list[Draw]:
+def epoch(sampler: EpochSampler, number: int) -> list[AugmentedIndex]:
     sampler.set_epoch(number)
     return list(sampler)
 
@@ -66,7 +66,7 @@ def test_processes_share_one_order_in_equal_parts(num_replicas: int) -> None:
 
 @pytest.mark.parametrize("num_replicas", [1, 2, 3])
 def test_evaluation_takes_every_image_once_whatever_the_processes(num_replicas: int) -> None:
-    parts = [Shard(10, num_replicas, rank) for rank in range(num_replicas)]
+    parts = [DistributedSequential(10, num_replicas, rank) for rank in range(num_replicas)]
 
     assert sorted(i for part in parts for i in part) == list(range(10))
     assert [len(list(part)) for part in parts] == [len(part) for part in parts]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kravl.data.catalog import existing_folder
-from kravl.data.source import refuse_duplicates, spoken
+from kravl.data.source import readable_name, refuse_duplicates
 from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
@@ -34,9 +34,9 @@ def test_the_digest_is_of_names_labels_and_order(make_tree: Callable[..., Path])
 
 
 def test_a_class_name_is_written_with_spaces() -> None:
-    assert spoken("car_side") == "car side"
-    assert spoken("  hot__dog ") == "hot dog"
-    assert spoken("cafe\N{COMBINING ACUTE ACCENT}") == "café"
+    assert readable_name("car_side") == "car side"
+    assert readable_name("  hot__dog ") == "hot dog"
+    assert readable_name("cafe\N{COMBINING ACUTE ACCENT}") == "café"
 
 
 def test_names_that_differ_in_case_or_spacing_only_are_duplicates() -> None:

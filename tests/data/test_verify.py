@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kravl.data.images import FileOpener
-from kravl.data.inspect.verify import Report, inspect
+from kravl.data.inspect.verify import Verification, inspect
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
 
@@ -23,9 +23,9 @@ def tree(make_tree: MakeTree) -> Path:
     return make_tree("a test set", {"cat": 1, "dog": 2})
 
 
-def verified(root: Path, images: Mapping[str, int] | None = None, classes: int | None = None) -> Report:
+def verified(root: Path, images: Mapping[str, int] | None = None, classes: int | None = None) -> Verification:
     source = ImageFolder(str(root), train="train", test="a test set")
-    report = Report("mine", str(root), expected_classes=classes)
+    report = Verification("mine", str(root), expected_classes=classes)
     inspect(report, {s: source.split(s) for s in ("train", "test")}, source.class_ids, images or {})
     return report
 
@@ -66,7 +66,7 @@ def test_every_unreadable_image_is_named_with_its_reason(tree: Path) -> None:
 
 def test_a_missing_image_of_a_list_is_named(tree: Path) -> None:
     samples = Samples(("cat/0.png", "cat/gone.png"), (0, 0), FileOpener(tree / "train", ("cat/0.png", "cat/gone.png")))
-    report = Report("mine", None)
+    report = Verification("mine", None)
 
     inspect(report, {"train": samples}, ["cat"], {})
 
@@ -103,7 +103,7 @@ def test_images_that_are_no_files_are_compared_by_their_pixels() -> None:
         def check(self, position: int) -> None:
             self(position)
 
-    report = Report("colours", None)
+    report = Verification("colours", None)
 
     inspect(report, {"train": Samples(("a", "b", "c"), (0, 0, 0), Colours())}, ["colour"], {})
 

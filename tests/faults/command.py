@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -97,5 +97,5 @@ def _keep(out: Path, results: dict[str, dict[str, Any]]) -> None:
     kept = json.loads(file.read_text()) if file.exists() else {}
     kept |= {name: result | where | {"versions": versions} for name, result in results.items()}
     kept = dict(sorted(kept.items(), key=lambda item: (item[1]["row"], item[0])))
-    write_whole(file, json.dumps(kept, indent=1) + "\n")
-    write_whole(out / "table.md", markdown(kept.values()))
+    write_atomic(file, json.dumps(kept, indent=1) + "\n")
+    write_atomic(out / "table.md", markdown(kept.values()))

@@ -42,7 +42,7 @@ def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, 
             failures.append(f"run {runs}: exit code {ended.exitcode}, see {log}")
         elif differing := differing_bits(place, unbroken()):
             failures.append(f"run {runs}: {differing} differ")
-        if state and f"going on from {state}" not in log.read_text():
+        if state and f"resuming from {state}" not in log.read_text():
             failures.append(f"run {runs}: did not go on from {state}")
         failures += [f"run {runs}: left {name}" for name in leftovers(place)]
         runs += 1

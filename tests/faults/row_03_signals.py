@@ -53,7 +53,7 @@ def _ask(place: Path, phase: str, number: signal.Signals) -> str | None:
         return f"it kept {state}"
     if (code := run(configured(place, *settings), log)) != 0:
         return f"went on to exit code {code}"
-    if state and f"going on from {state}" not in log.read_text():
+    if state and f"resuming from {state}" not in log.read_text():
         return f"did not go on from {state}"
     return f"{differing} differ" if (differing := differing_bits(place, unbroken(*settings))) else None
 

@@ -24,7 +24,7 @@ def killed_at_each_change(count: int, folder: Path) -> Outcome:
             failures.append(f"event {point} never came: exit code {code}")
         elif again != 0 or differing_bits(place, unbroken()):
             failures.append(f"event {point}: exit code {again}, or another end")
-        elif state and f"going on from {state}" not in log.read_text():
+        elif state and f"resuming from {state}" not in log.read_text():
             failures.append(f"event {point}: did not go on from {state}")
         failures += [f"event {point}: left {name}" for name in leftovers(place)]
     return Outcome(len(points), f"{len(points)} kills, {len(failures)} ambiguous or different", failures)

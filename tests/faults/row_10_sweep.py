@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
 from kravl.config.schema import CONFIGS
-from kravl.study.scheduler import train_all
+from kravl.study.scheduler import run_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 JOBS = 2  # at once
@@ -53,7 +53,7 @@ def _start(folder: Path, count: int, failing: int) -> None:
 def _all(folder: Path, count: int, failing: int) -> None:
     os.setpgid(0, 0)
     planned = [_planned(folder, seed, seed > count - failing) for seed in range(1, count + 1)]
-    for _ in train_all(planned, JOBS):
+    for _ in run_all(planned, JOBS):
         pass
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.config.untrusted import refuse_foreign
+from kravl.config.untrusted import check_interpolations
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import parse_yaml
 
@@ -120,7 +120,7 @@ def test_no_text_that_passes_resolves_to_a_key(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_KEY", "obviously-fake")
         try:
-            refuse_foreign({"a": text}, "it")
+            check_interpolations({"a": text}, "it")
             resolved = OmegaConf.to_container(OmegaConf.create({"a": text, "b": "FAKE_KEY"}), resolve=True)
         except (InputError, OmegaConfBaseException):
             return

@@ -14,8 +14,8 @@ from PIL import Image
 
 from kravl.backbones.classifier import Preprocess
 from kravl.data.classes import name_classes, read_class_list
-from kravl.data.datamodule import FewShotDataModule, LoaderSettings, Plan
-from kravl.data.inspect.verify import Report, inspect
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoaderSettings
+from kravl.data.inspect.verify import Verification, inspect
 from kravl.data.source import Source
 from kravl.data.sources.folder import ImageFolder
 from kravl.data.sources.split_file import SplitFile
@@ -40,7 +40,7 @@ def tree(folder: Path) -> Path:
 
 def ready(source: Source, shots: int = 2, **others: Source) -> None:
     """All that happens before the first batch."""
-    data = FewShotDataModule(source, Plan(shots), LoaderSettings(), others)
+    data = FewShotDataModule(source, FewShotSplit(shots), LoaderSettings(), others)
     data.preprocess = PREPROCESS
     data.check()
 
@@ -71,7 +71,7 @@ def _in_two_splits(folder: Path) -> None:
 def _same_bytes(folder: Path) -> None:
     (tree(folder) / "test/a/0.png").write_bytes((folder / "train/a/0.png").read_bytes())
     source = folder_set(folder)
-    report = Report("theirs", str(folder))
+    report = Verification("theirs", str(folder))
     inspect(report, {split: source.split(split) for split in ("train", "test")}, source.class_ids, {})
     if report.problems:
         raise InputError("; ".join(report.problems))

@@ -16,7 +16,7 @@ from rehearsal.commands import ROOT, Step, steps
 from rich.console import Console
 from rich.progress import track
 
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import provenance
 
 DESCRIPTION = (
@@ -47,7 +47,7 @@ def main() -> int:
     text = _tables(rows, found, done, failures)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "table.md", text)
+    write_atomic(options.out / "table.md", text)
     return int(bool(failures))
 
 
@@ -59,7 +59,7 @@ def _run(work: Path, full: bool, console: Console) -> dict[str, dict[str, Any]]:
     for step in track(steps(work / "data", work, full), "commands", console=console):
         if done.get(step.name, {}).get("ended") != "well":
             done[step.name] = _measure(step, work / "logs" / f"{step.name.replace('/', ' ')}.txt")
-            write_whole(kept, json.dumps(done, indent=1) + "\n")
+            write_atomic(kept, json.dumps(done, indent=1) + "\n")
             console.print(f"{step.name}: {done[step.name]['ended']}, {done[step.name]['seconds']:.0f} s")
     return done
 

@@ -50,7 +50,7 @@ def test_the_first_command_ends_at_imagenets_classes_within_its_memory(imagenet:
 
 
 def growing(seconds: Callable[[int, int], float], held: Callable[[int, int], float]) -> list[measures.Measured]:
-    """Runs whose phase costs that much at so many classes and images a class."""
+    """Runs whose phase costs that much at so many classes and images per class."""
     return [
         measures.Measured(
             "growth",

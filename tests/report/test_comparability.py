@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from run_records import accuracies, record, write_run
 
-from kravl.report.comparability import differences
+from kravl.report.comparability import comparability_warnings
 from kravl.report.groups import group_runs
 from kravl.report.runs import read_runs, select
 
 
 def notes(folder: Path) -> list[str]:
-    return differences(group_runs(read_runs(folder)[0]))
+    return comparability_warnings(group_runs(read_runs(folder)[0]))
 
 
 def test_seeds_of_one_method_and_another_method_on_the_same_images_need_no_note(tmp_path: Path) -> None:
@@ -91,4 +91,4 @@ def test_what_a_note_says_selects_runs_that_need_no_note(tmp_path: Path, changes
     [run] = select(read_runs(tmp_path)[0], [f"{key}={value}"])
 
     assert run.record["seed"] == 2
-    assert differences(group_runs([run])) == []
+    assert comparability_warnings(group_runs([run])) == []

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from run_records import accuracies, write_run
 
-from kravl.report.figures import draw
+from kravl.report.figures import draw_comparison
 from kravl.report.groups import group_runs
 from kravl.report.runs import read_runs
 
 
 def drawn(folder: Path) -> tuple[Path, Path]:
-    png = folder / draw(group_runs(read_runs(folder)[0]), folder)
+    png = folder / draw_comparison(group_runs(read_runs(folder)[0]), folder)
     return png, png.with_suffix(".svg")
 
 
@@ -49,9 +49,9 @@ def test_one_number_of_images_is_drawn_set_by_set_and_several_against_each_other
 
     one, several = (drawn(tmp_path / name)[1].read_text() for name in ("one", "several"))
 
-    assert "<!-- on each set, 16 images a class -->" in one
+    assert "<!-- on each set, 16 images per class -->" in one
     assert "<!-- sketch -->" in one
-    assert "<!-- images a class -->" in several
+    assert "<!-- images per class -->" in several
     assert "on each set" not in several
 
 

@@ -25,7 +25,7 @@ def test_the_p_value_is_scipys_exact_one(n: int) -> None:
 def test_ties_and_zeros_are_those_of_all_signs_counted(differences: list[float]) -> None:
     kept = np.array([d for d in differences if d])
     ranks = rankdata(np.abs(kept).round(12))
-    sums = np.array([ranks[list(signs)].sum() for signs in itertools.product((True, False), repeat=len(kept))])
+    sums = np.array([ranks[list(handles)].sum() for handles in itertools.product((True, False), repeat=len(kept))])
     seen = ranks[kept > 0].sum()
 
     expected = min(1.0, 2 * min((sums <= seen + 1e-9).mean(), (sums >= seen - 1e-9).mean()))

@@ -63,7 +63,7 @@ def test_the_exported_weights_are_a_plain_open_clip_model(adapted: Path) -> None
     wanted = parts.classifier(images)
     parts.adapters.unmerge()
 
-    parts.adapters.bake()
+    parts.adapters.merge_and_unload()
     plain = open_clip.create_model("kravl-tiny", pretrained=str(WEIGHTS)).eval()
     plain.load_state_dict(parts.classifier.encoder().state_dict())
     prompts = [parts.source.templates[0].format(name) for name in parts.source.class_names]

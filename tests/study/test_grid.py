@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from kravl.config.compose import as_keys
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.study.grid import commands, plan
+from kravl.study.grid import commands, plan_runs
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import folder_of
 
@@ -51,7 +51,7 @@ def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
             cfg = compose("train", overrides=settings)
             folders.add(folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
 
-    runs = plan(study(), ["data_root=/data"])
+    runs = plan_runs(study(), ["data_root=/data"])
 
     assert all(line.startswith("python train.py -m ") for line in lines)
     assert len(runs) == 16
@@ -60,7 +60,7 @@ def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
 
 
 def test_a_run_has_the_names_and_settings_of_its_cell() -> None:
-    runs = {(run.cell.method, run.cell.dataset, run.shots, run.seed): run for run in plan(study())}
+    runs = {(run.cell.method, run.cell.dataset, run.shots, run.seed): run for run in plan_runs(study())}
 
     cfg = runs["lora_r4", "pets", None, 2].config()
 
@@ -81,7 +81,7 @@ def test_names_without_settings_share_a_command() -> None:
 
 
 def test_a_change_comes_last_and_wins() -> None:
-    [first, *_] = plan(study(settings=["optim.lr=1", "tracking=none"]), ["optim.lr=2", "runs=/x"])
+    [first, *_] = plan_runs(study(settings=["optim.lr=1", "tracking=none"]), ["optim.lr=2", "runs=/x"])
 
     assert first.base.optim.lr == 2
     assert first.folder.parent.parent == Path("/x")
@@ -100,7 +100,7 @@ def test_a_change_comes_last_and_wins() -> None:
 )
 def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
-        plan(study(**changes))
+        plan_runs(study(**changes))
 
     assert "\n" not in str(caught.value)
 
@@ -111,6 +111,6 @@ def test_a_shipped_study_composes(path: Path) -> None:
     [cell] = [{axis: dict([max(getattr(found, axis).items(), key=lambda item: len(item[1]))]) for axis in
                ("backbones", "datasets", "methods")}]  # fmt: skip
 
-    runs = plan(Study(**{**vars(found), **cell}))
+    runs = plan_runs(Study(**{**vars(found), **cell}))
 
     assert len(runs) == len(found.shots) * len(found.seeds)

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import Lock
-from kravl.study.pool import Crew, gpus
-from kravl.study.scheduler import FAILED, Outcome, train_all
+from kravl.study.pool import WorkerPool, gpus
+from kravl.study.scheduler import FAILED, Outcome, run_all
 from kravl.tracking.run_folder import RunFolder, folder_of
 
 
@@ -33,7 +33,7 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
     lock = Lock(folder["owned"])
     told: dict[str, list[Outcome]] = {name: [] for name in names}
 
-    for outcome in train_all(runs, jobs=1):
+    for outcome in run_all(runs, jobs=1):
         told[names[outcome.position]].append(outcome)
         if outcome.status == "started" and names[outcome.position] == "killed":
             [process] = multiprocessing.active_children()
@@ -57,7 +57,7 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
 def test_finished_runs_need_no_process(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}")
 
-    assert list(train_all([(tmp_path, dict)], jobs=None)) == [Outcome(0, "done")]
+    assert list(run_all([(tmp_path, dict)], jobs=None)) == [Outcome(0, "done")]
     assert multiprocessing.active_children() == []
 
 
@@ -65,14 +65,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(InputError, match=r"the run folder .*/file/a cannot be written: .*; pass runs="):
-        list(train_all([(tmp_path / "file/a", dict)], jobs=1))
+        list(run_all([(tmp_path / "file/a", dict)], jobs=1))
 
 
 def test_runs_share_the_gpus_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     assert gpus() == ["0", "3"]
-    assert Crew(None).size == 2
+    assert WorkerPool(None).size == 2
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert gpus() == []
-    assert Crew(3).size == 3
+    assert WorkerPool(3).size == 3

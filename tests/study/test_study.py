@@ -73,7 +73,7 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     [failed] = {line for line in second.splitlines() if line.startswith("failed: wild on folder") and "log.txt" in line}
     assert re.search("seed 1: the (loss|norm of the gradient) is (nan|inf) at step", failed)
     [metrics] = (tmp_path / "runs").glob("*_kra_*/*/metrics.json")
-    assert "going on from" in metrics.with_name("log.txt").read_text()
+    assert "resuming from" in metrics.with_name("log.txt").read_text()
     unbroken = train(tiny_run(f"runs={tmp_path}/unbroken", *LONG, "name=vit_tiny_random_kra_6shot_folder"))
     assert json.loads(metrics.read_text())["metrics"] == unbroken["metrics"]
 

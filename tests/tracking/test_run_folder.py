@@ -11,7 +11,7 @@ import yaml
 
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import Lock
 from kravl.tracking.run_folder import find_run, folder_of, provenance
 from kravl.tracking.run_folder import open_run as open_path
@@ -38,7 +38,8 @@ def finish(folder):
 def open_in_another_process(runs, config=CONFIG):
     code = (
         "from kravl.tracking.run_folder import folder_of, open_run\n"
-        f"with open_run(folder_of({str(runs)!r}, 'name', 1, {config!r}), {{}}, False) as folder: print(folder.path.name)"
+        f"path = folder_of({str(runs)!r}, 'name', 1, {config!r})\n"
+        "with open_run(path, {}, False) as folder: print(folder.path.name)"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -223,8 +224,8 @@ def test_a_run_that_is_missing_unfinished_or_ambiguous_is_said_so(tmp_path):
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "metrics.json"
-    write_whole(path, json.dumps({"a": 1}))
-    write_whole(path, json.dumps({"a": 2}))
+    write_atomic(path, json.dumps({"a": 1}))
+    write_atomic(path, json.dumps({"a": 2}))
 
     assert json.loads(path.read_text()) == {"a": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]

@@ -123,7 +123,7 @@ def test_a_run_goes_on_when_the_process_of_wandb_dies_and_the_next_run_has_a_new
     close_logger(logger)
 
     assert logger.lost
-    assert sum("the run goes on without it" in message for message in caplog.messages) == 1
+    assert sum("the run continues without it" in message for message in caplog.messages) == 1
     other = tmp_path / "other"
     other.mkdir()
     successor = make_logger("wandb", other, IDENTITY, {})

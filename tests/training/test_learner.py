@@ -129,7 +129,7 @@ def test_a_batch_in_pieces_has_the_loss_and_the_gradient_of_the_whole(size):
     whole = learner.training_step(batch(images), 0)
     expected = torch.autograd.grad(whole, list(model.parameters()))
 
-    learner.pieces.size = size
+    learner.micro_batches.size = size
     loss = learner.training_step(batch(images), 0)
 
     torch.testing.assert_close(loss, whole)

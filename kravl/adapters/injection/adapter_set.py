@@ -1,4 +1,4 @@
-"""The adapters of one model as a whole: merge, restore, disable, load, bake and inspect."""
+"""The adapters of one model as a whole: merge, restore, disable, load, merge for good and inspect."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,7 +71,8 @@ class Weights:
 class AdapterSet:
     """The adapters of one model by site name, and the parameters that train beside them. Made by `inject`.
 
-    Only `merge` and `bake` write base weights. RuntimeError is raised for calls in the wrong order, and after `bake`.
+    Only `merge` and `merge_and_unload` write base weights. RuntimeError is raised for calls in the wrong order, and
+    after `merge_and_unload`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class AdapterSet:
     ) -> None:
         self.adapters, self.unfrozen, self._swapped = adapters, unfrozen, swapped
         self._weights = Weights(sites, unfrozen)
-        self._merged = self._baked = False
+        self._merged = self._unloaded = False
 
     @property
     def merged(self) -> bool:
@@ -144,7 +145,7 @@ class AdapterSet:
         self._set_merged(False)
 
     @contextmanager
-    def disabled(self) -> Iterator[None]:
+    def disable_adapters(self) -> Iterator[None]:
         """Within the block the model is the pretrained one (the zero-shot baseline)."""
         self.merge(alpha=0.0)
         try:
@@ -152,7 +153,7 @@ class AdapterSet:
         finally:
             self.unmerge()
 
-    def bake(self) -> None:
+    def merge_and_unload(self) -> None:
         """Merge for good, or keep the alpha that is merged: plain weights, former classes and keys, for export."""
         self._require()
         if not self.merged:
@@ -160,7 +161,7 @@ class AdapterSet:
         for module, cls in self._swapped:
             module.__class__ = cls
             del module.adapters
-        self._baked = True
+        self._unloaded = True
         self._weights.forget()
 
     @torch.no_grad()
@@ -201,7 +202,7 @@ class AdapterSet:
             blocks_of(module).merged = merged
 
     def _require(self, merged: bool | None = None) -> None:
-        if self._baked:
-            raise RuntimeError("the adapters are baked into the weights and can no longer be used")
+        if self._unloaded:
+            raise RuntimeError("the adapters are merged for good (merge_and_unload) and can no longer be used")
         if merged is not None and self._merged != merged:
             raise RuntimeError(f"the adapters are {'not ' if merged else ''}merged")

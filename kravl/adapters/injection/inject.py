@@ -16,7 +16,7 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.attention import AdaptedAttention
 from kravl.adapters.injection.linear import AdaptedLinear
-from kravl.adapters.injection.parameter import Blocks, adapted_class
+from kravl.adapters.injection.parameter import AdapterList, adapted_class
 from kravl.adapters.injection.sites import Site, select_sites
 from kravl.runtime.errors import InputError, nearest
 
@@ -40,8 +40,10 @@ def inject(
         InputError: a pattern matches nothing, or two sites overlap; the model is as it was.
         RuntimeError: the model has adapters already.
     """
-    if any(isinstance(module, Adapter | Blocks) for module in model.modules()):
-        raise RuntimeError("the model is adapted already; bake its adapters before injecting others")
+    if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
+        raise RuntimeError(
+            "the model is adapted already; call merge_and_unload() on its adapters before injecting others"
+        )
     sites = select_sites(model, targets)
     unfrozen = _select_parameters(model, unfreeze, sites)
     adapters = _make_adapters(make_adapter, sites)
@@ -97,14 +99,14 @@ def _swap_classes(
     model: nn.Module, sites: Sequence[Site], adapters: dict[str, Adapter]
 ) -> list[tuple[nn.Module, type[nn.Module]]]:
     """Hang the adapters on the modules that hold their weights, and return each module with its former class."""
-    blocks: dict[nn.Module, Blocks] = {}
+    blocks: dict[nn.Module, AdapterList] = {}
     for module in list(model.modules()):
         if _is_plain_attention(module):
-            blocks[module] = Blocks()
+            blocks[module] = AdapterList()
         for param, held in module._parameters.items():
             for site in sites:
                 if held is site.parameter:  # a weight shared by several modules is adapted in each of them
-                    blocks.setdefault(module, Blocks()).add(adapters[site.name], param, site.rows)
+                    blocks.setdefault(module, AdapterList()).add(adapters[site.name], param, site.rows)
     swapped = [(module, type(module)) for module in blocks]
     for module, hung in blocks.items():
         module.adapters = hung.train(module.training)
@@ -116,7 +118,7 @@ def _is_plain_attention(module: nn.Module) -> bool:
     return type(module) is nn.MultiheadAttention and module.in_proj_weight is not None
 
 
-def _adapted(module: nn.Module, blocks: Blocks) -> type[nn.Module]:
+def _adapted(module: nn.Module, blocks: AdapterList) -> type[nn.Module]:
     if _is_plain_attention(module):
         return AdaptedAttention
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:

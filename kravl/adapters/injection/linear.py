@@ -8,11 +8,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kravl.adapters.base import without_autocast
-from kravl.adapters.injection.parameter import Block, adapted_weight, blocks_of, reads_adapted
+from kravl.adapters.injection.parameter import AdaptedRows, adapted_weight, blocks_of, reads_adapted
 from kravl.adapters.workspace import cast, scratch
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype) -> Tensor:
+def product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[AdaptedRows], dtype: torch.dtype
+) -> Tensor:
     """y (..., out) for ``x`` (..., in), ``weight`` (out, in) and ``bias`` (out,), multiplied in ``dtype``."""
     if not blocks:
         return F.linear(x, weight, bias)
@@ -23,7 +25,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Blo
 
 
 def _multiply(
-    x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block], dtype: torch.dtype
+    x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[AdaptedRows], dtype: torch.dtype
 ) -> tuple[Tensor, list[Tensor | None]]:
     """y, and what the backward pass needs of each block's own product."""
     tokens = x.reshape(-1, x.shape[-1])
@@ -43,7 +45,7 @@ def _multiply(
         y = y.contiguous()
         flat = y.view(-1, y.shape[-1])
         kept = [
-            block.adapter.chain(tokens, flat[:, block.rows], block.mask) if chained else None
+            block.adapter.apply_factors(tokens, flat[:, block.rows], block.mask) if chained else None
             for block, chained in zip(blocks, chains, strict=True)
         ]
     return y, kept
@@ -68,38 +70,44 @@ class _Product(torch.autograd.Function):
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
         with without_autocast(weight.device.type):
-            towards_x, grads = _pull((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
-        grad_x = None if towards_x is None else towards_x.view(x.shape)
+            grad_x, grads = _pull((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
+        grad_x = None if grad_x is None else grad_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
 
 
-def _with_saved(blocks: Sequence[Block], saved: Sequence[Tensor]) -> list[Block]:
+def _with_saved(blocks: Sequence[AdaptedRows], saved: Sequence[Tensor]) -> list[AdaptedRows]:
     """The blocks with the masks, then the factors, that were saved, which may not be those of now."""
     masks, factors = saved[: len(blocks)], iter(saved[len(blocks) :])
-    bound = [block.adapter.bound({name: next(factors) for name in block.adapter.trainable()}) for block in blocks]
-    return [Block(a, block.rows, mask) for a, block, mask in zip(bound, blocks, masks, strict=True)]
+    bound = [
+        block.adapter.with_parameters({name: next(factors) for name in block.adapter.trainable()}) for block in blocks
+    ]
+    return [AdaptedRows(a, block.rows, mask) for a, block, mask in zip(bound, blocks, masks, strict=True)]
 
 
 def _pull(
-    ends: tuple[Tensor, Tensor], weight: Tensor, blocks: Sequence[Block], kept: Sequence[Tensor | None], wants_x: bool
+    ends: tuple[Tensor, Tensor],
+    weight: Tensor,
+    blocks: Sequence[AdaptedRows],
+    kept: Sequence[Tensor | None],
+    wants_x: bool,
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     """Gradients of x (tokens, in), where it is wanted, and of all factors; ``ends`` are x and that of the output."""
     x, gradient = ends
-    chained = [wants_x and block.adapter.chains_back(x, block.mask) for block in blocks]
+    chained = [wants_x and block.adapter.applies_factors_backward(x, block.mask) for block in blocks]
     merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
     out = _room(weight, merged) if wants_x else weight
     pulls = [
-        adapter.rebuild(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
+        adapter.recompute(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
         for (adapter, rows, mask), chains, hidden in zip(blocks, chained, kept, strict=True)
     ]
-    towards_x = gradient @ cast(out, gradient.dtype) if wants_x else None
+    grad_x = gradient @ cast(out, gradient.dtype) if wants_x else None
     grads: list[Tensor | None] = []
     for block, pull, chains in zip(blocks, pulls, chained, strict=True):
-        grads += pull(gradient[:, block.rows], x, towards_x if chains else None)
-    return towards_x, grads
+        grads += pull(gradient[:, block.rows], x, grad_x if chains else None)
+    return grad_x, grads
 
 
-def _room(weight: Tensor, merged: Sequence[Block]) -> Tensor:
+def _room(weight: Tensor, merged: Sequence[AdaptedRows]) -> Tensor:
     """A matrix for the adapted weight: the rows that no block adapts are there; ``weight`` itself if all are."""
     if not merged:
         return weight
@@ -115,7 +123,7 @@ def _room(weight: Tensor, merged: Sequence[Block]) -> Tensor:
     return out
 
 
-def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[Block]) -> Tensor:
+def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[AdaptedRows]) -> Tensor:
     """``x`` (..., in) times the adapted ``weight`` (out, in), plus ``bias`` (out,): shape (..., out).
 
     One product for all blocks. The adapted weight is built in the adapters' precision and cast to that of the product,

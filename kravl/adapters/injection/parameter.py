@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from kravl.adapters.base import Adapter, without_autocast
 
 
-class Block(NamedTuple):
+class AdaptedRows(NamedTuple):
     """An adapter, the rows of the weight that it adapts, and its dropout mask for one forward (`Adapter.draw_mask`)."""
 
     adapter: Adapter
     rows: slice
     mask: Tensor | None = None
 
-    def draw(self, x: Tensor | None = None) -> "Block":
+    def draw(self, x: Tensor | None = None) -> "AdaptedRows":
         """The same block with a newly drawn mask, for an input ``x`` (..., in) where there is one."""
         return self._replace(mask=self.adapter.draw_mask(x))
 
 
-class Blocks(nn.ModuleList):
+class AdapterList(nn.ModuleList):
     """The adapters of one module (its child ``adapters``), each with the parameter and the rows that it adapts."""
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class Blocks(nn.ModuleList):
         self.append(adapter)
         self.places.append((param, rows))
 
-    def of(self, param: str) -> list[Block]:
+    def of(self, param: str) -> list[AdaptedRows]:
         """The blocks that adapt ``param``; none while they are merged into it."""
         if self.merged:
             return []
         placed = zip(self, self.places, strict=True)
-        return [Block(adapter, rows) for adapter, (name, rows) in placed if name == param]  # type: ignore[arg-type]
+        return [AdaptedRows(adapter, rows) for adapter, (name, rows) in placed if name == param]  # type: ignore[arg-type]
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.merged)
@@ -51,14 +51,14 @@ class Blocks(nn.ModuleList):
             raise RuntimeError(f"the state was saved with adapters {theirs}, but this model's are {ours}")
 
 
-def blocks_of(module: nn.Module) -> Blocks:
+def blocks_of(module: nn.Module) -> AdapterList:
     """The blocks that `inject` hung on ``module``."""
     blocks = module._modules["adapters"]
-    assert isinstance(blocks, Blocks)
+    assert isinstance(blocks, AdapterList)
     return blocks
 
 
-def adapted_weight(weight: Tensor, blocks: Sequence[Block]) -> Tensor:
+def adapted_weight(weight: Tensor, blocks: Sequence[AdaptedRows]) -> Tensor:
     """``weight`` (out, in) plus the update of each block on its rows, in the wider of the two dtypes.
 
     Computed outside autocast: a bf16 product of LoRA factors would lose the small updates of early training.

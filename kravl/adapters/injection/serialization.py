@@ -10,7 +10,7 @@ from safetensors.torch import save
 import kravl
 from kravl.adapters.injection.adapter_set import AdapterSet, sha256
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, write_whole
+from kravl.runtime.files import json_object, write_atomic
 
 METADATA_KEY = "kravl"
 SHOWN = 300  # characters of a foreign description in an error
@@ -28,7 +28,7 @@ def save_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] 
     record |= {"facts": dict(facts or {})}
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
-    write_whole(path, content)
+    write_atomic(path, content)
 
 
 def load_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kravl.analysis.approximation.summary import ERROR, OPTIMUM, Row, at_one_budget
+from kravl.analysis.approximation.summary import ERROR, OPTIMUM, FitSummary, at_one_budget
 from kravl.report.figures import COLOURS, MARKERS, STYLE, save
 
 COLUMNS = 4  # panels side by side
@@ -18,7 +18,7 @@ INKS = (*COLOURS, "#888888")
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--", "++", "**", "||")  # a second cue for bars
 
 
-def draw(rows: Sequence[Row], folder: Path) -> dict[str, str]:
+def draw_errors(rows: Sequence[FitSummary], folder: Path) -> dict[str, str]:
     """Every figure that ``rows`` allow, PNG and SVG in ``folder``: file name without ending -> what it shows."""
     if not rows:
         return {}
@@ -45,7 +45,7 @@ def draw(rows: Sequence[Row], folder: Path) -> dict[str, str]:
     return captions
 
 
-def _panels(rows: Sequence[Row], fill: Callable[[Axes, Sequence[Row], list[str]], None]) -> Figure:
+def _panels(rows: Sequence[FitSummary], fill: Callable[[Axes, Sequence[FitSummary], list[str]], None]) -> Figure:
     """One panel a target, filled by ``fill(axes, its rows, all methods)``, and one legend."""
     targets, methods = names(rows)
     columns = min(COLUMNS, len(targets))
@@ -64,7 +64,7 @@ def _panels(rows: Sequence[Row], fill: Callable[[Axes, Sequence[Row], list[str]]
     return figure
 
 
-def _against_budget(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
+def _against_budget(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None:
     for i, method in enumerate(methods):
         own = sorted((row for row in rows if row.method == method), key=lambda row: row.parameters)
         if not own:
@@ -92,7 +92,7 @@ def _against_budget(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None
     axes.set(xlabel="trainable parameters", ylabel="relative error")
 
 
-def _spectra(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
+def _spectra(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None:
     def line(values: Sequence[float], **style: object) -> None:
         share = [100 * i / (len(values) - 1) for i in range(len(values))]
         axes.plot(share, [value / top for value in values], **style)  # type: ignore[arg-type]
@@ -116,12 +116,12 @@ def _spectra(axes: Axes, rows: Sequence[Row], methods: list[str]) -> None:
     axes.set(xlabel="singular value, % of all", ylabel="relative to the target's")
 
 
-def names(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+def names(rows: Sequence[FitSummary]) -> tuple[list[str], list[str]]:
     """Targets and methods in order of appearance."""
     return list(dict.fromkeys(row.target for row in rows)), list(dict.fromkeys(row.method for row in rows))
 
 
-def heat_map(rows: Sequence[Row]) -> Figure:
+def heat_map(rows: Sequence[FitSummary]) -> Figure:
     """Relative Frobenius error in percent, targets x methods; the best of each target is framed."""
     targets, methods = names(rows)
     errors = {(row.target, row.method): row.mean[ERROR] for row in rows}
@@ -145,7 +145,7 @@ def heat_map(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def bars(rows: Sequence[Row]) -> Figure:
+def bars(rows: Sequence[FitSummary]) -> Figure:
     """Mean absolute difference of sorted singular values, LoRA's = 100."""
     targets, methods = names(rows)
     values = {(row.target, row.method): row.mean["singular_value_error"] for row in rows}

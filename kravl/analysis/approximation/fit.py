@@ -75,7 +75,7 @@ def _overlap(found: Decomposed, target: Decomposed) -> float:
     return (0.5 * (left + right)).item()
 
 
-class DivergedError(RuntimeError):
+class FitDivergedError(RuntimeError):
     """The loss is not a number."""
 
 
@@ -95,7 +95,7 @@ class FitSettings:
     normalise: bool
 
 
-def fit(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tensor:
+def fit_adapter(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tensor:
     """The update (out, in) that training finds, in double precision.
 
     A method that starts from pretrained values (DoRA) gets a normal matrix of the target's root mean square.
@@ -132,4 +132,4 @@ def _train(adapter: Adapter, base: Tensor, goal: Tensor, settings: FitSettings) 
 
 def _require_finite(loss: Tensor, step: int, settings: FitSettings) -> None:
     if not torch.isfinite(loss):
-        raise DivergedError(f"the loss is {loss.item()} at step {step}; lower fit.lr={settings.lr}")
+        raise FitDivergedError(f"the loss is {loss.item()} at step {step}; lower fit.lr={settings.lr}")

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kravl.analysis.approximation.figures import draw
-from kravl.analysis.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_csv
+from kravl.analysis.approximation.figures import draw_errors
+from kravl.analysis.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_fits_csv
 from kravl.report.page import Picture, write_page
 from kravl.report.tables import markdown_rows
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 
 FILE_WIDTH = 160  # columns, where the output is no terminal
 HEADING = (
@@ -29,15 +29,15 @@ NEXT = (
 )
 
 
-def report(records: Sequence[Mapping[str, Any]], notes: Sequence[str], out: Path) -> None:
+def report_fits(records: Sequence[Mapping[str, Any]], notes: Sequence[str], out: Path) -> None:
     """Write everything to ``out`` and print the table and ``notes``."""
     rows = summarise(records)
     if not rows:
         return
-    write_csv(rows, out / "results.csv")
+    write_fits_csv(rows, out / "results.csv")
     table = error_table(rows)
-    write_whole(out / "table.md", "\n".join(markdown_rows(table)) + "\n")
-    pictures = [Picture(out / f"{name}.svg", caption) for name, caption in draw(rows, out).items()]
+    write_atomic(out / "table.md", "\n".join(markdown_rows(table)) + "\n")
+    pictures = [Picture(out / f"{name}.svg", caption) for name, caption in draw_errors(rows, out).items()]
     seconds = sum(record["seconds"] for record in records)
     lines = [*notes, f"{len(records)} fits, {seconds:.0f} s of fitting"]
     if worst := largest_gap(rows):

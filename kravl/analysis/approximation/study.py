@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kravl.adapters.base import Adapter
-from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit, frobenius_error, measure
+from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit_adapter, frobenius_error, measure
 from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, sizes, spend, unit
 from kravl.analysis.approximation.target import Shape, Target, draw
 from kravl.runtime.errors import InputError
@@ -70,7 +70,7 @@ class Grid:
     seeds: Sequence[int]
 
 
-def plan(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, MakeAdapter]], list[str]]:
+def plan_fits(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, MakeAdapter]], list[str]]:
     """Every trial with the constructor of its adapter, and a line for each method that a budget is too small for.
 
     Raises:
@@ -133,7 +133,7 @@ def run(trial: Trial, make: MakeAdapter, target: Decomposed) -> dict[str, Any]:
         torch.manual_seed(trial.seed)
         adapter: Adapter = make(*trial.shape)
         begin = time.perf_counter()
-        found = Decomposed(fit(adapter, target.matrix, trial.fit))
+        found = Decomposed(fit_adapter(adapter, target.matrix, trial.fit))
         seconds = time.perf_counter() - begin
     best = optimum(adapter, target.matrix)
     return {

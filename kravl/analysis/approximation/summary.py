@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kravl.report.tables import csv_text
-from kravl.runtime.files import write_whole
+from kravl.runtime.files import write_atomic
 
 ERROR = "frobenius_error"
 OPTIMUM = "optimum_error"
@@ -16,7 +16,7 @@ SPECTRA = ("spectrum", "target_spectrum")
 
 
 @dataclass(frozen=True)
-class Row:
+class FitSummary:
     """Mean and sample standard deviation (0 of a single seed) of each metric over ``n`` seeds."""
 
     target: str
@@ -30,7 +30,7 @@ class Row:
     target_spectrum: Sequence[float]
 
 
-def summarise(records: Iterable[Mapping[str, Any]]) -> list[Row]:
+def summarise(records: Iterable[Mapping[str, Any]]) -> list[FitSummary]:
     """Rows in the order of first appearance; records of one row differ by seed only."""
     members: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -43,7 +43,7 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> list[Row]:
         std = {name: stdev(each[name] for each in values) if len(values) > 1 else 0.0 for name in names}
         spectra = [zip(*(record[name] for record in found), strict=True) for name in SPECTRA]
         fitted, given = ([fmean(at) for at in points] for points in spectra)
-        rows.append(Row(target, method, budget, parameters, len(found), mean, std, fitted, given))
+        rows.append(FitSummary(target, method, budget, parameters, len(found), mean, std, fitted, given))
     return rows
 
 
@@ -53,7 +53,7 @@ def _values(record: Mapping[str, Any]) -> dict[str, float]:
     return {**record["metrics"], **known, "seconds": record["seconds"]}
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_fits_csv(rows: Sequence[FitSummary], path: Path) -> None:
     """One line a row: mean and standard deviation of each metric in two columns, blank where there is none."""
     present = {name for row in rows for name in row.mean}
     names = sorted(present, key=lambda name: (name not in (ERROR, OPTIMUM), name))
@@ -63,10 +63,10 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         numbers = [f"{part[name]:.6g}" if name in part else "" for name in names for part in (row.mean, row.std)]
         budget = "" if row.budget is None else row.budget
         lines.append([row.target, row.method, budget, row.parameters, row.n, *numbers])
-    write_whole(path, csv_text(lines))
+    write_atomic(path, csv_text(lines))
 
 
-def at_one_budget(rows: Sequence[Row]) -> list[Row]:
+def at_one_budget(rows: Sequence[FitSummary]) -> list[FitSummary]:
     """The rows whose budget is nearest to KRAdapter's own, or all where methods have sizes of their own."""
     budgets = {row.budget for row in rows if row.budget is not None}
     if not budgets:
@@ -75,7 +75,7 @@ def at_one_budget(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.budget == chosen]
 
 
-def error_table(rows: Sequence[Row]) -> list[list[str]]:
+def error_table(rows: Sequence[FitSummary]) -> list[list[str]]:
     """Header, then a row a target: each method's relative Frobenius error in percent, its optimum in brackets."""
     rows = at_one_budget(rows)
     parameters = {row.method: row.parameters for row in rows}
@@ -90,7 +90,7 @@ def error_table(rows: Sequence[Row]) -> list[list[str]]:
     return [header, *body]
 
 
-def largest_gap(rows: Sequence[Row]) -> Row | None:
+def largest_gap(rows: Sequence[FitSummary]) -> FitSummary | None:
     """Where training stays farthest above the closed-form optimum; None where no method has one."""
     known = [row for row in rows if OPTIMUM in row.mean]
     return max(known, key=lambda row: row.mean[ERROR] - row.mean[OPTIMUM], default=None)

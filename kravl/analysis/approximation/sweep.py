@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kravl.analysis.approximation.fit import Decomposed, DivergedError
+from kravl.analysis.approximation.fit import Decomposed, FitDivergedError
 from kravl.analysis.approximation.optimum import MakeAdapter
 from kravl.analysis.approximation.study import Goal, Trial, run
 from kravl.analysis.approximation.target import draw
@@ -75,7 +75,7 @@ def sweep(
                 progress.update(task, description=f"{name}, {trial.method}, seed {seed}")
                 try:
                     ledger.append(run(trial, make, target))
-                except DivergedError as error:
+                except FitDivergedError as error:
                     failures.append(f"{name}, {trial.method}, seed {seed}: {error}")
                 progress.advance(task)
     return failures

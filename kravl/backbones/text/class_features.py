@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from kravl.backbones.text.prompt_tree import PromptTree, split
 from kravl.backbones.text.tower import CausalTextTower
 from kravl.runtime.distributed import gather_rows, num_processes, own_share
-from kravl.runtime.signals import poll
+from kravl.runtime.signals import raise_if_stopped
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -46,7 +46,7 @@ class ClassPrompts(nn.Module):
         encoded = []
         for piece in pieces:
             if not torch.is_grad_enabled():  # a step that trains is finished first
-                poll()
+                raise_if_stopped()
             encoded.append(checkpoint(piece, use_reentrant=False) if again else piece())
         features = F.normalize(torch.cat(encoded), dim=-1)
         if self._places:

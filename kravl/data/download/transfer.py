@@ -1,4 +1,4 @@
-"""A transfer by HTTP that goes on where it stopped."""
+"""A transfer by HTTP that resumes where it stopped."""
 
 import hashlib
 import json

@@ -19,20 +19,20 @@ SEVERITIES = (1, 2, 3, 4, 5)
 INK, FAINT, PAPER, ALARM = "#222222", "#777777", "white", "#B00020"
 
 
-class Row(NamedTuple):
+class SheetRow(NamedTuple):
     """A labelled row of images; an image that could not be made is the reason why."""
 
     label: str
     images: Sequence[Image.Image | str]
 
 
-def class_rows(samples: Samples, class_names: Sequence[str], num_classes: int, num_samples: int) -> list[Row]:
+def class_rows(samples: Samples, class_names: Sequence[str], num_classes: int, num_samples: int) -> list[SheetRow]:
     """``num_classes`` classes and ``num_samples`` images of each, both spread evenly over what there is."""
     of_class: dict[int, list[int]] = {label: [] for label in range(len(class_names))}
     for i, label in enumerate(samples.labels):
         of_class[label].append(i)
     return [
-        Row(
+        SheetRow(
             f"{class_names[label]} ({len(of_class[label])})",
             [_image(samples, i) for i in _spread(of_class[label], num_samples)],
         )
@@ -40,7 +40,7 @@ def class_rows(samples: Samples, class_names: Sequence[str], num_classes: int, n
     ]
 
 
-def corruption_rows(source: Source, corruption: str, num_samples: int) -> list[Row]:
+def corruption_rows(source: Source, corruption: str, num_samples: int) -> list[SheetRow]:
     """Clean, then severity 1 to 5: every corruption of one test image (``all``), or one of several images.
 
     Raises:
@@ -67,7 +67,7 @@ class _Few(Source):
         return self._chosen
 
 
-def draw(title: str, rows: Sequence[Row], columns: Sequence[str], tile: int) -> Image.Image:
+def draw_sheet(title: str, rows: Sequence[SheetRow], columns: Sequence[str], tile: int) -> Image.Image:
     """The sheet: a title, ``columns`` as headings (or none), and each row's images cropped to squares.
 
     Args:
@@ -103,14 +103,14 @@ def _tile(image: Image.Image | str, side: int, font: ImageFont.FreeTypeFont) -> 
     return tile
 
 
-def _corrupted(source: Source, corruption: str, i: int, label: str) -> Row:
+def _corrupted(source: Source, corruption: str, i: int, label: str) -> SheetRow:
     images: list[Image.Image | str] = [_image(source.split("test"), i)]
     for severity in SEVERITIES:
         try:
             images.append(Corrupted(source, corruption, severity).split("test").image(i))
         except InputError as error:
             images.append(str(error))
-    return Row(label, images)
+    return SheetRow(label, images)
 
 
 def _image(samples: Samples, i: int) -> Image.Image | str:

@@ -17,7 +17,7 @@ from kravl.data.download.acquire import on_disk
 FILE_WIDTH = 1000  # columns, where the output is no terminal: a set is one line for grep
 
 
-class Row(NamedTuple):
+class ListedSet(NamedTuple):
     """A line of the table; sizes are of the files to download."""
 
     name: str
@@ -30,16 +30,16 @@ class Row(NamedTuple):
     on_disk: str
 
 
-def rows(data_root: Path, choices: Mapping[str, str]) -> list[Row]:
+def rows(data_root: Path, choices: Mapping[str, str]) -> list[ListedSet]:
     """One for each card, by name; ``choices`` say how a run takes it."""
     names = [path.parent.name for path in sorted(catalog.folder().glob("*/card.yaml"))]
     return [_row(name, choices.get(name, ""), data_root) for name in names]
 
 
-def show_table(listed: Sequence[Row]) -> None:
+def show_table(listed: Sequence[ListedSet]) -> None:
     """Print the table, folded to the width of the terminal."""
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for field in Row._fields:
+    for field in ListedSet._fields:
         numeric = field in ("classes", "images", "size")
         table.add_column(field.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
@@ -47,13 +47,13 @@ def show_table(listed: Sequence[Row]) -> None:
     Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
 
 
-def _row(name: str, choice: str, data_root: Path) -> Row:
+def _row(name: str, choice: str, data_root: Path) -> ListedSet:
     card = catalog.card(name)
     images = card["images"]
     folder = on_disk(name, data_root)
     total = sum(images.values()) if isinstance(images, dict) else images
     counts = (str(card["classes"]), f"{total:,}" if total else "?")
-    return Row(name, card["title"], choice, *counts, card["licence"], _size(card), str(folder or "no"))
+    return ListedSet(name, card["title"], choice, *counts, card["licence"], _size(card), str(folder or "no"))
 
 
 def _size(card: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ class Double(NamedTuple):
 
 
 @dataclass
-class Report:
+class Verification:
     """What was found; ``leaked`` are doubles across splits, ``doubled`` those within one."""
 
     name: str
@@ -91,7 +91,9 @@ class Report:
         return {**asdict(self), "counts": counts, **doubles, "problems": self.problems}
 
 
-def inspect(report: Report, splits: Mapping[str, Samples], class_ids: Sequence[str], images: Mapping[str, int]) -> None:
+def inspect(
+    report: Verification, splits: Mapping[str, Samples], class_ids: Sequence[str], images: Mapping[str, int]
+) -> None:
     """Fill ``report`` in: read and digest every image of ``splits``, several at a time; a bar on stderr if a terminal.
 
     Args:

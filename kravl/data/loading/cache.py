@@ -16,7 +16,7 @@ from kravl.data.images import decode_rgb
 from kravl.data.loading.transforms import Pixels
 from kravl.data.source import Samples
 from kravl.runtime.errors import InputError
-from kravl.runtime.signals import poll
+from kravl.runtime.signals import raise_if_stopped
 
 LISTED = 20
 MAX_THREADS = 8
@@ -49,7 +49,7 @@ def check_images(images_by_set: Mapping[str, Checked]) -> None:
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("checking images", total=total)
         for size, problems in _checked(_jobs(images_by_set)):
-            poll()
+            raise_if_stopped()
             progress.advance(bar, size)
             count += len(problems)
             bad += problems[: LISTED - len(bad)]

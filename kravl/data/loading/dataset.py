@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from kravl.data.loading.cache import Cache
 from kravl.data.loading.pixel_cache import PixelFile
-from kravl.data.loading.samplers import Draw
+from kravl.data.loading.samplers import AugmentedIndex
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Pixels
 from kravl.data.source import Samples
 
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class TrainingImages(Dataset[Batch]):
-    """Augmented images, asked for by `Draw`; read once and kept."""
+    """Augmented images, asked for by `AugmentedIndex`; read once and kept."""
 
     def __init__(self, cache: Cache, augment: Augment, normalize: Normalization) -> None:
         self.cache = cache
@@ -39,14 +39,14 @@ class TrainingImages(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+    def __getitems__(self, draws: Sequence[AugmentedIndex]) -> Batch:
         views = [self._augment(self.cache[draw.position], draw.seed) for draw in draws]
         positions = [draw.position for draw in draws]
         return Batch(self._normalize(views), *_labelled(self.cache.samples, positions))
 
 
 class TrainingFeatures(Dataset[Batch]):
-    """Rows of image features (n, d) in place of the images of ``samples``, asked for by `Draw`."""
+    """Rows of image features (n, d) in place of the images of ``samples``, asked for by `AugmentedIndex`."""
 
     def __init__(self, samples: Samples, features: Tensor) -> None:
         self.samples = samples
@@ -55,7 +55,7 @@ class TrainingFeatures(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch:
+    def __getitems__(self, draws: Sequence[AugmentedIndex]) -> Batch:
         positions = [draw.position for draw in draws]
         return Batch(self._features[positions], *_labelled(self.samples, positions))
 
@@ -97,7 +97,7 @@ class Crops(NamedTuple):
 
 
 class CroppedImages(Dataset[Crops]):
-    """Random crops as they are cut from the image, asked for by `Draw`; `Finish` makes a batch of them."""
+    """Random crops as they are cut from the image, asked for by `AugmentedIndex`; `Finish` makes a batch of them."""
 
     def __init__(self, cache: Cache, augment: CropFlip) -> None:
         self.cache = cache
@@ -106,7 +106,7 @@ class CroppedImages(Dataset[Crops]):
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Crops:
+    def __getitems__(self, draws: Sequence[AugmentedIndex]) -> Crops:
         views, mirrored = zip(*(self._augment.view(self.cache[d.position], d.seed) for d in draws), strict=True)
         positions = [draw.position for draw in draws]
         labels = [self.cache.samples.labels[i] for i in positions]

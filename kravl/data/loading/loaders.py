@@ -18,7 +18,7 @@ from kravl.data.loading.dataset import (
 )
 from kravl.data.loading.pixel_cache import pixel_file, writing
 from kravl.data.loading.resumable import LoaderSettings, ResumableLoader, evaluation_loader, ordered_loader, processes
-from kravl.data.loading.samplers import Draw, EpochSampler
+from kravl.data.loading.samplers import AugmentedIndex, EpochSampler
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess, unchanged
 from kravl.data.source import Samples
 
@@ -63,7 +63,7 @@ class Loaders:
         if self._loading.augmentation != "none":
             return None
         images = TrainingImages(self._cache, unchanged, self._normalize)
-        return ordered_loader(images, [Draw(i, seed=0) for i in range(len(self._cache))], self._loading)
+        return ordered_loader(images, [AugmentedIndex(i, seed=0) for i in range(len(self._cache))], self._loading)
 
     def _training_set(self, features: Tensor | None) -> TrainingImages | CroppedImages | TrainingFeatures:
         if features is not None:

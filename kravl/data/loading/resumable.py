@@ -10,10 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kravl.data.loading.dataset import Batch, CroppedImages, Crops, EvaluationImages, TrainingFeatures, TrainingImages
-from kravl.data.loading.samplers import Draw, EpochSampler, InOrder, Shard
+from kravl.data.loading.samplers import AugmentedIndex, DistributedSequential, EpochSampler, FixedOrder
 from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.signals import pass_over
+from kravl.runtime.signals import ignore
 
 MAX_WORKERS = 8
 T = TypeVar("T")
@@ -107,13 +107,15 @@ class ResumableLoader(DataLoader[Batch | Crops]):
 
 def evaluation_loader(dataset: EvaluationImages, loading: LoaderSettings) -> DataLoader[Batch]:
     """Every image once, in the order of the set; shared out among processes where there are several."""
-    sampler = Shard(len(dataset), *processes())
+    sampler = DistributedSequential(len(dataset), *processes())
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
-def ordered_loader(dataset: TrainingImages, draws: Sequence[Draw], loading: LoaderSettings) -> DataLoader[Batch]:
+def ordered_loader(
+    dataset: TrainingImages, draws: Sequence[AugmentedIndex], loading: LoaderSettings
+) -> DataLoader[Batch]:
     """The images that are drawn, in that order and in batches of evaluation; all of them in every process."""
-    sampler = InOrder(draws)
+    sampler = FixedOrder(draws)
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
@@ -130,15 +132,15 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
         "sampler": sampler,
         "batch_size": batch_size,
         "num_workers": workers,
-        "collate_fn": as_made,
+        "collate_fn": no_collate,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": pass_over,
+        "worker_init_fn": ignore,
         # they share what is decoded, and end with a run that is killed; those of Python 3.14's "forkserver" do neither
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
 
 
-def as_made(batch: T) -> T:
+def no_collate(batch: T) -> T:
     """The data sets make whole batches; there is nothing left to collate."""
     return batch

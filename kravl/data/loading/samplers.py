@@ -9,14 +9,14 @@ from torch.utils.data import Dataset, DistributedSampler
 LARGEST_SEED = 2**63 - 1
 
 
-class Draw(NamedTuple):
+class AugmentedIndex(NamedTuple):
     """One image of an epoch: its position in the samples, and the seed of its augmentation."""
 
     position: int
     seed: int
 
 
-class EpochSampler(DistributedSampler[Draw]):
+class EpochSampler(DistributedSampler[AugmentedIndex]):
     """Random permutations of ``size`` images, repeated until an epoch has ``min_draws``.
 
     An epoch draws each image equally often, give or take one. Several processes take turns through one common order;
@@ -38,16 +38,16 @@ class EpochSampler(DistributedSampler[Draw]):
     def __len__(self) -> int:
         return -(-self._num_draws // self.num_replicas)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[AugmentedIndex]:
         generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
         rounds = [torch.randperm(self.size, generator=generator) for _ in range(-(-self._num_draws // self.size))]
         order = torch.cat(rounds)[: self._num_draws].tolist()
         seeds = torch.randint(LARGEST_SEED, (len(order),), generator=generator).tolist()
         mine = [i % len(order) for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)]
-        return iter([Draw(order[i], seeds[i]) for i in mine[self.start :]])
+        return iter([AugmentedIndex(order[i], seeds[i]) for i in mine[self.start :]])
 
 
-class Shard(DistributedSampler[int]):
+class DistributedSequential(DistributedSampler[int]):
     """Every image once, in order; each of several processes takes its own, and none is repeated to fill up."""
 
     def __init__(self, size: int, num_replicas: int = 1, rank: int = 0) -> None:
@@ -61,17 +61,17 @@ class Shard(DistributedSampler[int]):
         return iter(self._mine)
 
 
-class InOrder(DistributedSampler[Draw]):
+class FixedOrder(DistributedSampler[AugmentedIndex]):
     """These draws, one after another, in every process."""
 
-    def __init__(self, draws: Sequence[Draw]) -> None:
+    def __init__(self, draws: Sequence[AugmentedIndex]) -> None:
         super().__init__(_sized(len(draws)), num_replicas=1, rank=0, shuffle=False)
         self._draws = draws
 
     def __len__(self) -> int:
         return len(self._draws)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[AugmentedIndex]:
         return iter(self._draws)
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Charts of means over seeds: against images a class, on each set, against cost.
+// Charts of means over seeds: against images per class, on each set, against cost.
 (() => {
   const { look, percent, withSpread, figure, plot, none, marks, spread, ID, OOD, ZERO } = kravl;
 
@@ -56,11 +56,11 @@
       width,
     );
     return figure("against-shots", {
-      title: "Accuracy against images a class",
+      title: "Accuracy against images per class",
       full: true,
       chart: rows.length ? chart : none("Nothing is chosen."),
       caption: "Bands and bars: sample standard deviation over seeds. Dotted grey: zero-shot.",
-      header: ["method", "images a class", "panel", "top-1 %"],
+      header: ["method", "images per class", "panel", "top-1 %"],
       rows: rows.map((r) => [r.group.method, r.group.shots, r.panel, withSpread(r.stat)]),
     });
   };

@@ -13,14 +13,14 @@ from jinja2 import Environment, StrictUndefined
 from kravl.report.groups import Group
 from kravl.report.interactive.payload import payload
 from kravl.report.interactive.pictures import disagreements
-from kravl.report.interactive.run_files import Files
+from kravl.report.interactive.run_files import RunFiles
 from kravl.report.robustness import ID, OOD
-from kravl.report.runs import Run
-from kravl.report.tables import by_setting, heading
-from kravl.runtime.files import write_whole
+from kravl.report.runs import FinishedRun
+from kravl.report.tables import by_setting, group_caption
+from kravl.runtime.files import write_atomic
 
 SCALE = 2**20  # bytes in a MiB
-ALL = 1e9  # images a class: "all" is sorted behind every number
+ALL = 1e9  # images per class: "all" is sorted behind every number
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
 OWN = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # scripts, in order
 LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3", "vendor/LICENSE.bundled")
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     number: bool = False
 
 
-class Cell(NamedTuple):
+class PageCell(NamedTuple):
     """``text`` as shown; ``order`` is a number, or None where there is none, or text in small letters."""
 
     text: str
@@ -84,39 +84,39 @@ def rows(groups: Sequence[Group]) -> tuple[list[Column], list[dict[str, Any]], s
 
 def _row(group: Group) -> dict[str, Any]:
     names = [*group.setting[:3], group.method]
-    first = [Cell(name, name.lower()) for name in names]
+    first = [PageCell(name, name.lower()) for name in names]
     first += [
-        Cell(group.amount, ALL if group.shots is None else group.shots),
-        Cell(str(len(group.runs)), len(group.runs)),
+        PageCell(group.amount, ALL if group.shots is None else group.shots),
+        PageCell(str(len(group.runs)), len(group.runs)),
     ]
     cells = first + [_cell(group, column) for column in COLUMNS[len(first) :]]
     filters = {"data set": group.setting.dataset, "method": group.method, "shots": group.amount}
     return {"filters": filters, "cells": cells}
 
 
-def _cell(group: Group, column: Column) -> Cell:
+def _cell(group: Group, column: Column) -> PageCell:
     assert column.quantity is not None
     stat = group.stat(column.quantity)
     if stat is None:
-        return Cell("", None)
+        return PageCell("", None)
     spread = f" ± {column.show(stat.std)}" if stat.std else ""
     fewer = f" (n={stat.n})" if stat.n != len(group.runs) else ""
-    return Cell(column.show(stat.mean) + spread + fewer, stat.mean)
+    return PageCell(column.show(stat.mean) + spread + fewer, stat.mean)
 
 
-def write_comparison(runs: Sequence[Run], groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
+def write_comparison(runs: Sequence[FinishedRun], groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
     """Write the page of ``runs``, which are in ``groups``, to ``path``.
 
     Args:
         notes: what to mind before comparing, as text.
     """
-    kept = Files()
+    kept = RunFiles()
     data = payload(groups, kept)
     lines = _add_pictures(data, groups)
     lines = [*notes, *kept.problems, *lines]
     columns, table_rows, caption = rows(groups)
     scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in OWN))]
-    text = {"heading": heading(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
+    text = {"heading": group_caption(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_resource("page.html")).render(
         **text,
@@ -129,7 +129,7 @@ def write_comparison(runs: Sequence[Run], groups: Sequence[Group], notes: Sequen
         policy=_policy(scripts),
         data=_safe_json(data),
     )
-    write_whole(path, page)
+    write_atomic(path, page)
 
 
 def _add_pictures(data: dict[str, Any], groups: Sequence[Group]) -> list[str]:

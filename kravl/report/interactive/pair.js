@@ -69,7 +69,7 @@
       return figure("pictures", {
         ...given,
         caption: "",
-        chart: none(`No predictions of both methods at ${kept.shots} images a class.`),
+        chart: none(`No predictions of both methods at ${kept.shots} images per class.`),
       });
     const item = (image) =>
       element(
@@ -105,7 +105,7 @@
       });
     return figure("pictures", {
       ...given,
-      caption: `First seed, ${kept.shots} images a class; taken at equal steps through the test set, not chosen.`,
+      caption: `First seed, ${kept.shots} images per class; taken at equal steps through the test set, not chosen.`,
       chart: element("div", {}, ...rows),
     });
   };

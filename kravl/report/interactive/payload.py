@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from kravl.report.groups import Group, Setting, Stat, statistic
-from kravl.report.interactive.run_files import Files
+from kravl.report.interactive.run_files import RunFiles
 from kravl.report.robustness import BASELINES, baseline, effective_robustness, weight_line
 from kravl.report.tables import by_setting
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -14,7 +14,7 @@ STATS = ("ood_mean", "harmonic_mean", "trainable_parameters", "effective_rank", 
 MEAN = "mean over data sets"
 
 
-def payload(groups: Sequence[Group], files: Files) -> dict[str, Any]:
+def payload(groups: Sequence[Group], files: RunFiles) -> dict[str, Any]:
     """Settings, each with its groups; statistics are [mean, sample deviation or null, n], metrics fractions."""
     members = [(setting, list(found)) for setting, found in by_setting(groups)]
     return {
@@ -23,7 +23,7 @@ def payload(groups: Sequence[Group], files: Files) -> dict[str, Any]:
     }
 
 
-def _setting(setting: Setting, groups: list[Group], files: Files) -> dict[str, Any]:
+def _setting(setting: Setting, groups: list[Group], files: RunFiles) -> dict[str, Any]:
     kept = next(filter(None, (files.details(run) for group in groups for run in group.runs)), None)
     names = list(kept["class_names"]) if kept else []
     line = baseline(groups)

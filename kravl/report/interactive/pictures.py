@@ -12,7 +12,7 @@ from PIL import Image
 
 from kravl.report.groups import Group
 from kravl.report.interactive.run_files import details_folder
-from kravl.report.runs import Run
+from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import ZERO_SHOT
 
@@ -22,10 +22,10 @@ SIDE = 112  # pixels
 QUALITY = 80  # of a JPEG
 
 
-class Said(NamedTuple):
+class MethodPredictions(NamedTuple):
     """What one method said about every test image: index -> (label, predicted, confidence)."""
 
-    run: Run
+    run: FinishedRun
     rows: Mapping[int, tuple[int, int, float]]
 
     def right(self, index: int) -> bool:
@@ -34,7 +34,7 @@ class Said(NamedTuple):
 
 
 def disagreements(groups: Sequence[Group], problems: list[str]) -> dict[str, Any] | None:
-    """Pictures of the setting of ``groups``, by the first seed of each method at the most images a class.
+    """Pictures of the setting of ``groups``, by the first seed of each method at the most images per class.
 
     Returns:
         ``shots``, the ``methods``, ``counts`` of images by who is right (row) and who wrong (column), and ``images``;
@@ -44,7 +44,7 @@ def disagreements(groups: Sequence[Group], problems: list[str]) -> dict[str, Any
     shots = max((group.shots for group in trained if group.shots is not None), default=None)
     last = [group for group in trained if group.shots == shots]
     setting = ", ".join(groups[0].setting)
-    said: dict[str, Said] = {}
+    said: dict[str, MethodPredictions] = {}
     for group in last:
         if found := _read(group.runs[0], problems):
             said |= {group.method: found["adapted"]} | ({ZERO_SHOT: found["zero_shot"]} if "zero_shot" in found else {})
@@ -67,7 +67,7 @@ def disagreements(groups: Sequence[Group], problems: list[str]) -> dict[str, Any
     return {"shots": last[0].amount, "methods": list(same), "counts": counts, "images": shown}
 
 
-def _read(run: Run, problems: list[str]) -> dict[str, Said] | None:
+def _read(run: FinishedRun, problems: list[str]) -> dict[str, MethodPredictions] | None:
     path = details_folder(run) / "predictions.csv"
     models: dict[str, dict[int, tuple[int, int, float]]] = {"adapted": {}, "zero_shot": {}}
     try:
@@ -82,14 +82,14 @@ def _read(run: Run, problems: list[str]) -> dict[str, Said] | None:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         problems.append(f"left out {path}: {type(error).__name__} {error}")
         return None
-    return {name: Said(run, rows) for name, rows in models.items() if rows} if models["adapted"] else None
+    return {name: MethodPredictions(run, rows) for name, rows in models.items() if rows} if models["adapted"] else None
 
 
-def _labels(said: Said) -> dict[int, int]:
+def _labels(said: MethodPredictions) -> dict[int, int]:
     return {index: label for index, (label, *_) in said.rows.items()}
 
 
-def _between(one: Said, other: Said) -> list[int]:
+def _between(one: MethodPredictions, other: MethodPredictions) -> list[int]:
     return [index for index in one.rows if one.right(index) and not other.right(index)]
 
 
@@ -99,7 +99,7 @@ def _spread(found: Sequence[int], count: int) -> list[int]:
     return [found[i * len(found) // count] for i in range(count)]
 
 
-def _images(run: Run, indices: Sequence[int]) -> dict[int, str]:
+def _images(run: FinishedRun, indices: Sequence[int]) -> dict[int, str]:
     """Index -> the picture as a data URL. Raises InputError or OSError where the data set is not here."""
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")

@@ -98,7 +98,7 @@
       chart: draw(setting.line, points, setting.line ? setting.groups.filter(isBaseline) : [], width, state),
       caption: `Lines with small dots: WiSE-FT, from the pretrained to the adapted weights. ${fit(setting.line)}`,
       options: [kravl.element("label", { class: "option screen" }, toggle, "logit axes")],
-      header: ["method", "images a class", "in domain", "other sets", "beyond the line, points"],
+      header: ["method", "images per class", "in domain", "other sets", "beyond the line, points"],
       rows: points.map((g) => [
         g.method,
         g.shots,

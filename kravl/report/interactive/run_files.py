@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from kravl.report.groups import Group
-from kravl.report.runs import Run
+from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import ZERO_SHOT
 
@@ -18,7 +18,7 @@ MOST_POINTS = 100  # of a learning curve
 Kept = Mapping[str, Any]
 
 
-def details_folder(run: Run) -> Path:
+def details_folder(run: FinishedRun) -> Path:
     """Where details.json and predictions.csv of the run's evaluation are, if it has any."""
     name = Path(run.record["evaluation"]).name  # a record may come from anywhere: no path in it is followed
     later = run.folder / "evaluations" / name
@@ -31,18 +31,18 @@ def model(group: Group, names: Mapping[str, Any]) -> str | None:
     return wanted if wanted in names else None
 
 
-class Files:
+class RunFiles:
     """Reads each file once; one that is not what a run writes is a line in ``problems`` and counts as none."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self._read = cache(self._read_once)
 
-    def details(self, run: Run) -> Kept | None:
+    def details(self, run: FinishedRun) -> Kept | None:
         found = self._read(details_folder(run) / "details.json", _check_details)
         return found if found and found["evaluation"] == run.record["evaluation"] else None
 
-    def curve(self, run: Run) -> Kept | None:
+    def curve(self, run: FinishedRun) -> Kept | None:
         return self._read(run.folder / "curve.json", _check_curve)
 
     def _read_once(self, path: Path, check: Callable[[Any], None]) -> Kept | None:

@@ -15,7 +15,7 @@ from run_records import accuracies, record
 
 from kravl.report.groups import group_runs
 from kravl.report.interactive.page import write_comparison
-from kravl.report.runs import Run, read_runs
+from kravl.report.runs import FinishedRun, read_runs
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'kravl[browser]'")
 from selenium import webdriver
@@ -58,7 +58,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(read_runs(folder)[0], folder)
 
 
-def write(runs: list[Run], folder: Path) -> Path:
+def write(runs: list[FinishedRun], folder: Path) -> Path:
     write_comparison(runs, group_runs(runs), [f"skipped {EVIL}"], folder / "index.html")
     return folder / "index.html"
 
@@ -248,7 +248,7 @@ def test_charts_fit_the_width_of_the_window(page: Browser, width: int) -> None:
 def test_two_thousand_runs_load_sort_and_filter(browser: Browser, tmp_path: Path) -> None:
     given: dict[str, Any] = {"zero_shot": accuracies(0.4, 0.3), "metrics": accuracies(0.5, 0.4)}
     runs = [
-        Run(tmp_path, record(seed=s, dataset=f"set{d}", method=f"m{m}", shots=n, **given), {})
+        FinishedRun(tmp_path, record(seed=s, dataset=f"set{d}", method=f"m{m}", shots=n, **given), {})
         for s in range(1, 6) for d in range(10) for m in range(8) for n in (1, 2, 4, 8, 16)
     ]  # fmt: skip
 

@@ -10,12 +10,12 @@ from run_records import accuracies, record, write_run
 
 from kravl.report.groups import group_runs
 from kravl.report.interactive.payload import payload
-from kravl.report.interactive.run_files import Files
-from kravl.report.runs import Run, read_runs
+from kravl.report.interactive.run_files import RunFiles
+from kravl.report.runs import FinishedRun, read_runs
 
 
 def drawn(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    files = Files()
+    files = RunFiles()
     return payload(group_runs(read_runs(folder)[0]), files), files.problems
 
 
@@ -112,11 +112,11 @@ def test_runs_that_kept_nothing_are_drawn_without_it(tmp_path: Path) -> None:
 def test_two_thousand_runs_are_a_megabyte_at_most() -> None:
     metrics = accuracies(0.5, 0.4)
     runs = [
-        Run(Path("nowhere"), record(seed=s, dataset=f"set{d}", method=f"m{m}", shots=n, metrics=metrics), {})
+        FinishedRun(Path("nowhere"), record(seed=s, dataset=f"set{d}", method=f"m{m}", shots=n, metrics=metrics), {})
         for s in range(1, 6) for d in range(10) for m in range(8) for n in (1, 2, 4, 8, 16)
     ]  # fmt: skip
 
-    data = payload(group_runs(runs), Files())
+    data = payload(group_runs(runs), RunFiles())
 
     assert len(runs) == 2000
     assert sum(len(setting["groups"]) for setting in data["settings"]) == 440  # 400 and the mean over sets
