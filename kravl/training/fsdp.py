@@ -31,7 +31,7 @@ class _Root(nn.Module):
 
 
 class ShardedStrategy(DDPStrategy):
-    """``trainer.strategy=fsdp``: states are written and read whole, so that a run may be resumed with other strategies."""
+    """``trainer.strategy=fsdp``: states are written and read whole, so that a run may resume with other strategies."""
 
     def _setup_model(self, model: nn.Module) -> Any:
         # others know them by identity, such as who goes back to the pretrained ones
