@@ -4,12 +4,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import hydra
-from hydra._internal.utils import get_args_parser
-
 from kravl.cli.main import framed
-from kravl.config.compose import as_keys, check, methods, register
 from kravl.config.schema import CONFIGS
+from kravl.runtime.files import read_yaml
 
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 
@@ -21,6 +18,14 @@ def run_configured(config_name: str, task: Callable[[Any], object], arguments: S
         InputError: an unknown key or choice, a value of the wrong type, or what `check` finds.
         SystemExit: the task's own, and Hydra's.
     """
+    if list(arguments) in (["--help"], ["-h"]):
+        print(_help(config_name))
+        return 0
+    import hydra
+    from hydra._internal.utils import get_args_parser
+
+    from kravl.config.compose import as_keys, check, register
+
     command = sys.argv
     sys.argv = [command[0], *as_keys(as_methods(arguments))]
     given = get_args_parser().parse_args()
@@ -45,10 +50,22 @@ def run_configured(config_name: str, task: Callable[[Any], object], arguments: S
     return 0
 
 
+def _help(config_name: str) -> str:
+    """What Hydra prints, without its second of composing; with any setting beside --help it is Hydra's."""
+    template: str = read_yaml(CONFIGS / f"{config_name}.yaml")["hydra"]["help"]["template"]
+    files = sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "hydra")
+    groups = {file.parent.name: [f.stem for f in files if f.parent == file.parent] for file in files}
+    listed = "\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items())
+    settings = f"kravl {config_name} key=value --help prints each of them, as that command line composes them."
+    return template.replace("$APP_CONFIG_GROUPS", listed).replace("$CONFIG", settings)
+
+
 def as_methods(arguments: Sequence[str]) -> list[str]:
     """``adapter=lora`` alone as ``method=lora``: its own learning rate, and its own name in folders and tables."""
-    if any(a.startswith("method=") for a in arguments):
+    if any(a.startswith("method=") for a in arguments) or not any(a.startswith("adapter=") for a in arguments):
         return list(arguments)
+    from kravl.config.compose import methods
+
     changed = []
     for argument in arguments:
         key, _, names = argument.partition("=")

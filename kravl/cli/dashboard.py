@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from kravl.cli.main import framed
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_atomic
-from kravl.tracking.wandb_run import KEYS, obstacle
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -30,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sets", nargs="+", default=[], metavar="SET", help="a chart for each, such as imagenet_a")
     parser.add_argument("--out", type=Path, help="write the workspace's document to this file and send nothing")
     options = parser.parse_args(arguments)
+    from kravl.tracking.wandb_run import KEYS, obstacle  # with torch
+
     if options.out is None and (reason := obstacle()):
         raise InputError(
             f"W&B cannot be reached: {reason}; set {KEYS[0]} on a machine with a network, or pass --out FILE"

@@ -51,7 +51,7 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
 
 def open_source(cfg: Config, name: str) -> Source:
     """The set ``name`` as a run on it would have it. Raises InputError where the images are not as ``cfg`` says."""
-    from kravl.run.build import training_source  # torch, which a mistyped name need not wait for
+    from kravl.run.sources import training_source  # torch, which a mistyped name need not wait for
 
     return training_source(cfg) if cfg.data.name == name else _evaluated(cfg, name)[0][1]
 

@@ -17,8 +17,8 @@ from kravl.report.groups import Group, group_runs
 from kravl.report.page import Picture, write_page
 from kravl.report.runs import read_runs
 from kravl.report.tables import Table, group_caption, markdown_rows, table, write_csv
-from kravl.run.build import evaluation_sources, training_source
 from kravl.run.restore import saved_config
+from kravl.run.sources import evaluation_sources, training_source
 from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import ZERO_SHOT, RunFolder
 from kravl.training.spectrum_monitor import SPECTRA_FILE, read_trace

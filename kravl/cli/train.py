@@ -18,7 +18,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(cfg: Any) -> object:
-    """Imports here, so that --help and a typo are answered before torch is loaded."""
+    """Imports here, so that --help, a typo and a missing folder are answered before torch is loaded."""
+    from kravl.config.compose import as_written, typed
+    from kravl.run.sources import list_sources
+    from kravl.tracking.run_folder import RunFolder, folder_of
+
+    finished = RunFolder(folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))).finished
+    sources = None if finished and not cfg.overwrite else list_sources(typed(cfg))
     from kravl.run.train import objective, train
 
-    return objective(cfg.objective, train(cfg))
+    return objective(cfg.objective, train(cfg, sources))

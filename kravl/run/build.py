@@ -1,7 +1,6 @@
 """From a config to what a run is made of: source, classifier, adapters, data."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,11 @@ from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
-from kravl.config.schema import Config, Evaluation
-from kravl.data.classes import name_classes
+from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoaderSettings
 from kravl.data.source import Samples, Source
-from kravl.data.sources.class_half import chosen_classes
+from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions, unknown
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,16 +37,18 @@ class Run:
         return model | {"classes": f"{len(self.source.class_ids)}, sha256 {hashlib.sha256(classes).hexdigest()[:16]}"}
 
 
-def build_run(cfg: Config) -> Run:
+def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     """Everything that a run needs: weights loaded, adapters injected and untrained, no image read yet.
+
+    Args:
+        sources: what `list_sources` has found, where it was asked before.
 
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
     """
     require_safe_versions()
-    source = training_source(cfg)
-    # before the weights: a class with too few images need not wait for them
-    data = _data(cfg, source, evaluation_sources(cfg.evaluation, source, cfg.plugins))
+    source, evaluated = sources or list_sources(cfg)
+    data = _data(cfg, source, evaluated)  # before the weights: a class with too few images need not wait for them
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = build(cfg.backbone.build, Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
@@ -64,13 +62,6 @@ def build_run(cfg: Config) -> Run:
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Run(source, classifier, adapters, data)
-
-
-def training_source(cfg: Config) -> Source:
-    """The set that is trained on. Raises InputError as `build_run`."""
-    whole = build(cfg.data.source, Source, cfg.plugins, templates=cfg.data.templates)()
-    name_classes(whole, cfg.data.class_names)
-    return chosen_classes(whole, cfg.data.classes)
 
 
 def _placement(cfg: Config) -> tuple[Any, list[str]]:
@@ -92,7 +83,7 @@ def tested_images(cfg: Config) -> Samples:
     return _data(cfg, source, {}).test_samples if cfg.evaluation.held_out else source.split("test")
 
 
-def _data(cfg: Config, source: Source, sets: dict[str, Source]) -> FewShotDataModule:
+def _data(cfg: Config, source: Source, sets: Mapping[str, Source]) -> FewShotDataModule:
     loading = LoaderSettings(
         **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
     )
@@ -117,20 +108,3 @@ def training_amount(cfg: Config) -> int | float | None:
     if cfg.shots is not None:
         raise InputError(f"shots={cfg.shots} and fraction={cfg.fraction} are both given; set one of them to null")
     return cfg.fraction
-
-
-def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str]) -> dict[str, Source]:
-    """The sets of an evaluation config; one with images that are trained on is left out, with a line that says so.
-
-    A node is that of a source, or of a whole data config, as Hydra composes it with ``/data@sets.NAME: NAME``.
-    """
-    sets = {}
-    for name, node in evaluation.sets.items():
-        if not isinstance(node, Mapping):
-            raise InputError(f"evaluation set {name}: {str(node)[:80]!r} stands where settings by name are expected")
-        candidate = build(node.get("source") or node, Source, plugins, source=source)()
-        if candidate.overlaps(source.drawn_from()):
-            log.info("evaluation set %s is what is trained on; left out", name)
-        else:
-            sets[name] = candidate
-    return sets

@@ -15,6 +15,7 @@ from kravl.run.build import Run, build_run, training_amount
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
 from kravl.run.results import cost, describe, precisions, scores, write_details
+from kravl.run.sources import Sources
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
@@ -38,11 +39,12 @@ log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
 
 
-def train(config: Any) -> dict[str, Any]:
+def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     """Adapt a pretrained classifier to a few-shot set, evaluate it in and out of distribution, record the result.
 
     Args:
         config: a composed `kravl.config.schema.Config`.
+        sources: what `list_sources` has found for it, where it was asked before.
 
     Raises:
         InputError: what is wrong in it.
@@ -60,7 +62,7 @@ def train(config: Any) -> dict[str, Any]:
             return folder.metrics()
         if folder.owned:
             warn_unfinished(folder)
-        return _train(cfg, folder)
+        return _train(cfg, folder, sources)
 
 
 def check(cfg: Config) -> None:
@@ -72,10 +74,10 @@ def check(cfg: Config) -> None:
     training_amount(cfg)
 
 
-def _train(cfg: Config, folder: RunFolder) -> dict[str, Any]:
+def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
-        run = build_run(cfg)
+        run = build_run(cfg, sources)
     with profiler("images"):
         run.data.check(training=training is None)
     folder.begin()

@@ -10,7 +10,7 @@ from kravl.data.fewshot import few_shot_split
 from kravl.data.loading.resumable import LoaderSettings
 from kravl.data.sources.class_half import ClassHalf, OtherHalf, chosen_classes
 from kravl.data.sources.folder import ImageFolder
-from kravl.run.build import evaluation_sources
+from kravl.run.sources import evaluation_sources
 from kravl.runtime.errors import InputError
 
 

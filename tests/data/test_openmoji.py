@@ -15,7 +15,7 @@ from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.source import Source
 from kravl.data.sources.openmoji.source import Pictograms
-from kravl.run.build import evaluation_sources
+from kravl.run.sources import evaluation_sources
 from kravl.runtime.errors import InputError
 
 GENDER = re.compile("(-FE0F)?-200D-264[02]-FE0F$")

@@ -5,8 +5,6 @@ Ids and the subsets of ImageNet-A and -R come from timm, English names from open
 
 import pkgutil
 
-import open_clip
-
 from kravl.data.catalog import existing_folder, find_folder
 from kravl.data.source import Samples, Source
 from kravl.data.sources.folder import folder_samples
@@ -47,10 +45,12 @@ class ImageNetShift(Source):
     def __init__(
         self, name: str, root: str, subset: str = "imagenet", ways: str = "subset", templates: str = "single"
     ) -> None:
-        self._folders = wordnet_classes(subset)[0]
         if ways not in WAYS:
             raise unknown(f"ways of {name}", ways, WAYS)
+        if subset not in SUBSETS:
+            raise unknown("ImageNet subset", subset, SUBSETS)
         self._root = find_folder(name, root)
+        self._folders = wordnet_classes(subset)[0]
         ids, names = wordnet_classes("imagenet" if ways == "all" else subset)
         super().__init__(name, ids, ("test",), (str(self._root.resolve()),), names, templates)
 
@@ -77,13 +77,9 @@ class ImageNetV2(Source):
 
 
 def wordnet_classes(subset: str) -> tuple[list[str], list[str]]:
-    """WordNet ids in label order, and what open_clip calls them.
+    """WordNet ids in label order of one of SUBSETS, and what open_clip calls them."""
+    import open_clip  # with torch; a folder that is missing is told before
 
-    Raises:
-        InputError: no such subset.
-    """
-    if subset not in SUBSETS:
-        raise unknown("ImageNet subset", subset, SUBSETS)
     name_of = dict(zip(_wordnet_ids("imagenet"), open_clip.IMAGENET_CLASSNAMES, strict=True))
     ids = _wordnet_ids(subset)
     return ids, [name_of[wnid] for wnid in ids]

@@ -1,0 +1,58 @@
+"""The data sets that a run's config names, listed without their images: nothing here loads torch.
+
+A folder that is missing is told in a second, not after the libraries that train.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from kravl.config.instantiate import build
+from kravl.config.schema import Config, Evaluation
+from kravl.data.classes import name_classes
+from kravl.data.source import Source
+from kravl.data.sources.class_half import chosen_classes
+from kravl.runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class Sources(NamedTuple):
+    """What is trained on, and what is evaluated on besides its test images, by name."""
+
+    training: Source
+    evaluation: Mapping[str, Source]
+
+
+def list_sources(cfg: Config) -> Sources:
+    """Every set of a run.
+
+    Raises:
+        InputError: a set that does not exist, a setting that it does not have, or images that are not there.
+    """
+    training = training_source(cfg)
+    return Sources(training, evaluation_sources(cfg.evaluation, training, cfg.plugins))
+
+
+def training_source(cfg: Config) -> Source:
+    """The set that is trained on. Raises InputError as `list_sources`."""
+    whole = build(cfg.data.source, Source, cfg.plugins, templates=cfg.data.templates)()
+    name_classes(whole, cfg.data.class_names)
+    return chosen_classes(whole, cfg.data.classes)
+
+
+def evaluation_sources(evaluation: Evaluation, source: Source, plugins: list[str]) -> dict[str, Source]:
+    """The sets of an evaluation config; one with images that are trained on is left out, with a line that says so.
+
+    A node is that of a source, or of a whole data config, as Hydra composes it with ``/data@sets.NAME: NAME``.
+    """
+    sets = {}
+    for name, node in evaluation.sets.items():
+        if not isinstance(node, Mapping):
+            raise InputError(f"evaluation set {name}: {str(node)[:80]!r} stands where settings by name are expected")
+        candidate = build(node.get("source") or node, Source, plugins, source=source)()
+        if candidate.overlaps(source.drawn_from()):
+            log.info("evaluation set %s is what is trained on; left out", name)
+        else:
+            sets[name] = candidate
+    return sets
