@@ -22,6 +22,14 @@ class KRAdapter(Adapter):
 
     Raises:
         InputError: ``split`` is neither of the two, nor a whole number from 1 to M.
+
+    Example:
+        >>> from kravl import KRAdapter
+        >>> adapter = KRAdapter(out_features=768, in_features=3072)
+        >>> sum(parameter.numel() for parameter in adapter.parameters())
+        108288
+        >>> bool(adapter.delta_weight().any())  # nothing is changed at the start
+        False
     """
 
     def __init__(

@@ -15,6 +15,12 @@ class LoRA(LowRank):
 
     ``rank_stabilised`` scales by alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732), as CLIP-LoRA
     does. ``dropout`` acts on each entry of the adapter's input, as there; on bare projections on columns of ΔW.
+
+    Example:
+        >>> from kravl import LoRA
+        >>> adapter = LoRA(out_features=768, in_features=768, rank=16, alpha=16)
+        >>> tuple(adapter.delta_weight().shape)
+        (768, 768)
     """
 
     def __init__(

@@ -5,7 +5,16 @@ from torch import Tensor
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """exp of the entropy of the normalised singular values (Roy & Vetterli, EUSIPCO 2007); 0 for a zero matrix."""
+    """exp of the entropy of the normalised singular values (Roy & Vetterli, EUSIPCO 2007); 0 for a zero matrix.
+
+    Example:
+        >>> import torch
+        >>> from kravl import effective_rank
+        >>> round(effective_rank(torch.eye(4)), 6)
+        4.0
+        >>> round(effective_rank(torch.ones(4, 4)), 6)
+        1.0
+    """
     return spectrum(matrix)["effective_rank"]
 
 

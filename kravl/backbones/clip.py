@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kravl.backbones.classifier import Classifier, Preprocess
 from kravl.backbones.clip_weights import load_clip
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
-from kravl.backbones.text.class_features import ClassPrompts
+from kravl.backbones.text.class_features import ClassPrompts, class_prompts
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.runtime.errors import InputError, unknown
 
@@ -106,7 +106,7 @@ class ClipClassifier(Classifier):
         self._further_features = torch.cat(further) if further else None
 
     def _read(self, class_names: Sequence[str], templates: Sequence[str]) -> ClassPrompts:
-        prompts = [template.format(class_name) for class_name in class_names for template in templates]
+        prompts = class_prompts(class_names, templates)
         tokens = _tokenizer(self._name)(prompts).to(self.model.logit_scale.device)
         tower = causal_text_tower(self.model)
         return ClassPrompts(tokens, len(class_names), self.model.encode_text, tower, TEXT_ROWS)

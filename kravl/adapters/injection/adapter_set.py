@@ -132,6 +132,17 @@ class AdapterSet:
 
         ``alpha`` 1 is the adapted model at no extra cost per forward, 0 the pretrained one with its very weights, and
         between them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
+
+        Example:
+            >>> from torch import nn
+            >>> from kravl import Full, inject
+            >>> model = nn.Sequential(nn.Linear(2, 2, bias=False))
+            >>> before = model[0].weight.clone()
+            >>> adapters = inject(model, Full, ["0"])
+            >>> _ = nn.init.ones_(adapters.parameters()[0])
+            >>> adapters.merge(alpha=0.5)
+            >>> (model[0].weight - before).round(decimals=4).tolist()
+            [[0.5, 0.5], [0.5, 0.5]]
         """
         self._require(merged=False)
         adapted = ((name, self.adapters[name].adapted(base, alpha)) for name, base in self._weights.base())
@@ -139,14 +150,39 @@ class AdapterSet:
         self._set_merged(True)
 
     def unmerge(self) -> None:
-        """Restore the pretrained weights bit for bit and reattach the adapters."""
+        """Restore the pretrained weights bit for bit and reattach the adapters.
+
+        Example:
+            >>> from torch import nn
+            >>> from kravl import KRAdapter, inject
+            >>> model = nn.Sequential(nn.Linear(4, 4))
+            >>> before = model[0].weight.clone()
+            >>> adapters = inject(model, KRAdapter, ["0"])
+            >>> adapters.merge()
+            >>> adapters.unmerge()
+            >>> bool((model[0].weight == before).all())
+            True
+        """
         self._require(merged=True)
         self._weights.restore()
         self._set_merged(False)
 
     @contextmanager
     def disable_adapters(self) -> Iterator[None]:
-        """Within the block the model is the pretrained one (the zero-shot baseline)."""
+        """Within the block the model is the pretrained one (the zero-shot baseline).
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> from kravl import Full, inject
+            >>> model, x = nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2)
+            >>> pretrained = model(x)
+            >>> adapters = inject(model, Full, ["0"])
+            >>> _ = nn.init.ones_(adapters.parameters()[0])
+            >>> with adapters.disable_adapters():
+            ...     bool((model(x) == pretrained).all())
+            True
+        """
         self.merge(alpha=0.0)
         try:
             yield
@@ -154,7 +190,16 @@ class AdapterSet:
             self.unmerge()
 
     def merge_and_unload(self) -> None:
-        """Merge for good, or keep the alpha that is merged: plain weights, former classes and keys, for export."""
+        """Merge for good, or keep the alpha that is merged: plain weights, former classes and keys, for export.
+
+        Example:
+            >>> from torch import nn
+            >>> from kravl import KRAdapter, inject
+            >>> model = nn.Sequential(nn.Linear(4, 4))
+            >>> inject(model, KRAdapter, ["0"]).merge_and_unload()
+            >>> type(model[0]), list(model.state_dict())
+            (<class 'torch.nn.modules.linear.Linear'>, ['0.weight', '0.bias'])
+        """
         self._require()
         if not self.merged:
             self.merge()

@@ -39,6 +39,17 @@ def inject(
     Raises:
         InputError: a pattern matches nothing, or two sites overlap; the model is as it was.
         RuntimeError: the model has adapters already.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch import nn
+        >>> from kravl import KRAdapter, inject
+        >>> model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4))
+        >>> adapters = inject(model, partial(KRAdapter, scale=2.0), ["0"], unfreeze=["2.*"])
+        >>> adapters.num_trainable()
+        324
+        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad and "adapters" not in name]
+        ['2.weight', '2.bias']
     """
     if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
         raise RuntimeError(

@@ -16,28 +16,51 @@ METADATA_KEY = "kravl"
 SHOWN = 300  # characters of a foreign description in an error
 
 
-def save_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
+def save_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, object] | None = None) -> None:
     """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as JSON in its metadata.
 
     ``facts`` are what else a model must have in common with this one, such as the classes in their order.
 
     The file appears whole or not at all: it is written beside ``path`` and moved there. Equal sets make equal files.
+
+    Example:
+        >>> import tempfile
+        >>> from functools import partial
+        >>> from pathlib import Path
+        >>> from torch import nn
+        >>> from kravl import LoRA, inject, load_adapters, save_adapters
+        >>> model = nn.Sequential(nn.Linear(16, 32))
+        >>> adapters = inject(model, partial(LoRA, rank=2, alpha=2), ["0"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_adapters(adapters, Path(folder) / "adapter.safetensors")
+        ...     load_adapters(adapters, Path(folder) / "adapter.safetensors")
     """
     tensors = {name: tensor.contiguous() for name, tensor in adapters.state_dict().items()}
     record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
     record |= {"facts": dict(facts or {})}
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
-    write_atomic(path, content)
+    write_atomic(Path(path), content)
 
 
-def load_adapters(adapters: AdapterSet, path: Path, facts: Mapping[str, object] | None = None) -> None:
+def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, object] | None = None) -> None:
     """Load what `save_adapters` wrote into equal adapters on equal base weights.
 
     Raises:
         InputError: no such file, not whole, or of another method, other sites, hyper-parameters, base weights or
             ``facts`` (of an older file that has none they are not asked); nothing has changed.
         RuntimeError: the adapters are merged.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch import nn
+        >>> from kravl import InputError, KRAdapter, inject, load_adapters
+        >>> adapters = inject(nn.Sequential(nn.Linear(16, 32)), KRAdapter, ["0"])
+        >>> try:
+        ...     load_adapters(adapters, "nowhere.safetensors")
+        ... except InputError as error:
+        ...     print(str(error)[:64])
+        'nowhere.safetensors' cannot be read as an adapter file: No such
     """
     try:
         with safe_open(path, framework="pt") as file:

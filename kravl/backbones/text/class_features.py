@@ -1,6 +1,6 @@
-"""Text features of classes, the normalised mean over their templates, computed in pieces that fit in memory."""
+"""From class names to prompts and to text features: the normalised mean over templates, in pieces that fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,11 @@ from kravl.runtime.distributed import gather_rows, num_processes, own_share
 from kravl.runtime.signals import raise_if_stopped
 
 Encode = Callable[[Tensor], Tensor]
+
+
+def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """The C x T prompts, class by class: each of the ``templates``, format strings with one ``{}``, with each name."""
+    return [template.format(class_name) for class_name in class_names for template in templates]
 
 
 class ClassPrompts(nn.Module):
