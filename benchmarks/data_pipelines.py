@@ -49,8 +49,8 @@ class Pipelines:
         mode, clip = InterpolationMode.BICUBIC, Clip()
         crop = [T.RandomResizedCrop(224, interpolation=mode), T.RandomHorizontalFlip()]
         centre = [T.Resize(224, interpolation=mode), T.CenterCrop(224)]
-        apply_factors = T.Compose([*(crop if train else centre), T.ToTensor(), T.Normalize(clip.mean, clip.std)])
-        images = Subset(torchvision.datasets.ImageFolder(str(self.folder), apply_factors), self.indices)
+        chain = T.Compose([*(crop if train else centre), T.ToTensor(), T.Normalize(clip.mean, clip.std)])
+        images = Subset(torchvision.datasets.ImageFolder(str(self.folder), chain), self.indices)
         return DataLoader(images, 32 if train else 256, shuffle=train, num_workers=self.workers)
 
     def checked(self, train: Samples, test: Samples, cache: str | None, engine: str = "pil") -> Loaders:

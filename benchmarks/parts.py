@@ -13,7 +13,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
-from itertools import apply_factors
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,7 +50,7 @@ def part_of(name: str) -> str:
     operation = name.removeprefix("aten::")
     named = (part for part, names in PARTS.items() if operation in names)
     akin = (part for part, pieces in FAMILIES.items() if any(piece in operation for piece in pieces))
-    return next(apply_factors(named, akin), OTHERS)
+    return next(chain(named, akin), OTHERS)
 
 
 def apart(run: Run, rounds: int, floor: Floor) -> Iterator[dict[str, Any]]:
@@ -128,7 +128,7 @@ def main() -> None:
         options.shape, options.tokens = "50x37", [8]
     rows = []
     for dtype in options.dtypes:
-        for name, run in apply_factors(*(part(options, dtype) for part in (steps, forwards, layers))):
+        for name, run in chain(*(part(options, dtype) for part in (steps, forwards, layers))):
             floor = Floor("cpu", getattr(torch, dtype))
             rows += [{"what": name, "dtype": dtype, **row} for row in apart(run, options.rounds, floor)]
     settings = {key: getattr(options, key) for key in ("model", "classes", "batch", "blocks", "shape", "rounds")}

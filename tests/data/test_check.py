@@ -96,7 +96,7 @@ def test_nothing_is_checked_any_more_once_a_check_is_interrupted(monkeypatch: py
         if images.checked > 1_000:
             raise Interrupted
 
-    monkeypatch.setattr("kravl.data.loading.cache.poll", interrupt)
+    monkeypatch.setattr("kravl.data.loading.cache.raise_if_stopped", interrupt)
     with pytest.raises(Interrupted):
         check_images({"train": images})
 
