@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product, starmap
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -40,7 +40,7 @@ class Factors(NamedTuple):
     trains_down: bool
 
 
-PLANS = tuple(starmap(ProductOrder, product((False, True), repeat=3)))
+ORDERS = tuple(ProductOrder(*choices) for choices in product((False, True), repeat=3))
 
 
 def operations(tokens: int, factors: Factors, plan: ProductOrder, slower: int = 1) -> int:
@@ -57,7 +57,7 @@ def operations(tokens: int, factors: Factors, plan: ProductOrder, slower: int = 
 
 def shortest(tokens: int, factors: Factors, slower: int = 1) -> ProductOrder:
     """The plan of the fewest `operations`."""
-    return min(PLANS, key=lambda plan: operations(tokens, factors, plan, slower))
+    return min(ORDERS, key=lambda plan: operations(tokens, factors, plan, slower))
 
 
 known_shortest = lru_cache(maxsize=4096)(shortest)  # asked several times in every layer of every step

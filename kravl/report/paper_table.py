@@ -81,10 +81,11 @@ def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Map
     order = [*methods, *(name for name in planned.get("methods", ()) if name not in methods)]
     rows = []
     for method in order:
-        own = [cells.get((method, where)) for where in sets]
-        stats = [group.stat(metric) if group else None for group in own] + [None] * len(missing)
-        mean = [_mean(own, metric)] if len(stats) > 1 and not missing else [None] * (len(stats) > 1)
-        rows.append(PaperRow(method, (*stats, *mean), _costs([group for group in own if group])))
+        in_sets = [cells.get((method, where)) for where in sets]
+        stats = [group.stat(metric) if group else None for group in in_sets] + [None] * len(missing)
+        if len(stats) > 1:
+            stats.append(None if missing else _mean(in_sets, metric))
+        rows.append(PaperRow(method, tuple(stats), _costs([group for group in in_sets if group])))
     columns = (*titles, *missing, *(["mean"] if len(titles) + len(missing) > 1 else []))
     return Overview(*names, columns, tuple(rows))
 

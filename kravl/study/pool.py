@@ -10,7 +10,7 @@ from typing import Any
 
 from kravl.study.worker import LOG, WorkerResult, work
 
-MOST = 4  # processes without a GPU unless told otherwise: each holds torch and a model of its own
+MOST = 4  # processes without a GPU unless result otherwise: each holds torch and a model of its own
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to end
 # glibc's: memory of up to 32 MB, its largest setting, stays with a process; activations of a small model are otherwise
 # given back to the system and faulted in again at every step, page by page
@@ -54,19 +54,19 @@ class Worker:
         self.handles: tuple[Connection, int] = (self._connection, self.process.sentinel)  # one is ready when a run ends
         self._log = Path()
 
-    def begin(self, folder: Path, cfg: Any) -> None:
+    def submit(self, folder: Path, cfg: Any) -> None:
         """Train a run in ``folder``, which exists."""
         self._log = folder / LOG
         self._connection.send((cfg, folder))
 
-    def told(self) -> WorkerResult:
+    def result(self) -> WorkerResult:
         """What became of its run; a process that was ended or broke says it through its log."""
         try:
-            told: WorkerResult = self._connection.recv()
+            result: WorkerResult = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             return WorkerResult("failed", f"{_end_of(self._log)} ({_ending(self.process.exitcode)})", last=True)
-        return told
+        return result
 
     def close(self) -> None:
         """Its last run is over; it ends by itself."""
@@ -88,13 +88,13 @@ class WorkerPool:
     def num_training(self) -> int:
         return len(self._training)
 
-    def begin(self, position: int, folder: Path, cfg: Any) -> None:
+    def submit(self, position: int, folder: Path, cfg: Any) -> None:
         """Let a worker train the run at ``position``; there must be one without a run."""
         worker = self._idle.pop() if self._idle else Worker(self._threads, self._places.pop())
         self._training[position] = worker
-        worker.begin(folder, cfg)
+        worker.submit(folder, cfg)
 
-    def news(self, seconds: float) -> list[tuple[int, WorkerResult]]:
+    def poll(self, seconds: float) -> list[tuple[int, WorkerResult]]:
         """Position and end of each run that ended, after at most so many ``seconds``."""
         ready = wait([sign for worker in self._training.values() for sign in worker.handles], seconds)
         ended = [position for position, worker in self._training.items() if set(worker.handles) & set(ready)]
@@ -102,13 +102,13 @@ class WorkerPool:
 
     def _end_of_run(self, position: int) -> WorkerResult:
         worker = self._training.pop(position)
-        told = worker.told()
-        if told.last:
+        result = worker.result()
+        if result.last:
             worker.close()
             self._places.append(worker.gpu)
         else:
             self._idle.append(worker)
-        return told
+        return result
 
     def end(self) -> None:
         """Ask what still trains to save its state and end, and wait for it."""

@@ -31,41 +31,41 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] = bool) -> Iterator[Outcome]:
+def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] | None = None) -> Iterator[Outcome]:
     """Train what is not finished, ``jobs`` at once; a run that fails does not stop the others.
 
     What another process is training is waited for, and trained here if it is left unfinished.
 
     Args:
         jobs: None: one a GPU, without one one a core, at most four.
-        stop: asked again and again; once it says True, runs are asked to save their state, and this ends.
+        stop: asked between two runs; once it says True, runs are asked to save their state, and this ends.
 
     Raises:
         InputError: a run folder cannot be made.
     """
-    crew = WorkerPool(jobs)
+    pool = WorkerPool(jobs)
     waiting, elsewhere = deque(range(len(planned))), deque[int]()
     try:
-        while (waiting or elsewhere or crew.num_training) and not stop():
-            if waiting and crew.num_training < crew.size:
+        while (waiting or elsewhere or pool.num_training) and not (stop and stop()):
+            if waiting and pool.num_training < pool.size:
                 position = waiting.popleft()
-                status = _begin(crew, position, planned[position])
+                status = _begin(pool, position, planned[position])
                 if status == "elsewhere":
                     elsewhere.append(position)
                 else:
                     yield Outcome(position, status)
-            elif crew.num_training:
-                for position, told in crew.news(POLL):
-                    yield _outcome(position, planned[position][0], told)
-                    elsewhere += [position] if told.status == "elsewhere" else []
+            elif pool.num_training:
+                for position, result in pool.poll(POLL):
+                    yield _outcome(position, planned[position][0], result)
+                    elsewhere += [position] if result.status == "elsewhere" else []
             else:
                 time.sleep(POLL)
                 waiting, elsewhere = elsewhere, deque()
     finally:
-        crew.end()
+        pool.end()
 
 
-def _begin(crew: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
+def _begin(pool: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
     folder, make_config = planned
     if RunFolder(folder).finished:
         return "done"
@@ -76,11 +76,11 @@ def _begin(crew: WorkerPool, position: int, planned: Planned) -> Literal["done",
     if in_use(folder):
         return "elsewhere"
     (folder / FAILED).unlink(missing_ok=True)
-    crew.begin(position, folder, make_config())
+    pool.submit(position, folder, make_config())
     return "started"
 
 
-def _outcome(position: int, folder: Path, told: WorkerResult) -> Outcome:
-    if told.status == "failed":
-        write_atomic(folder / FAILED, json.dumps({"reason": told.reason, "log": LOG}) + "\n")
-    return Outcome(position, told.status, told.reason)
+def _outcome(position: int, folder: Path, result: WorkerResult) -> Outcome:
+    if result.status == "failed":
+        write_atomic(folder / FAILED, json.dumps({"reason": result.reason, "log": LOG}) + "\n")
+    return Outcome(position, result.status, result.reason)

@@ -18,7 +18,7 @@ from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import fsync
 
 log = logging.getLogger(__name__)
-FILES = ("tensors.safetensors", "state.json")
+TENSORS, STATE = FILES = ("tensors.safetensors", "state.json")
 MANIFEST = "manifest.json"
 MOST_JSON = 16 * 2**20  # bytes: a state of some thousand tensors has far less
 ASIDE = ".aside"
@@ -89,7 +89,7 @@ class SafeCheckpointIO(CheckpointIO):
         if reason := damage(folder):
             raise InputError(f"checkpoint {folder} is damaged: {reason}")
         try:
-            return decode(json.loads((folder / FILES[1]).read_text()), load_file(folder / FILES[0]))
+            return decode(json.loads((folder / STATE).read_text()), load_file(folder / TENSORS))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise InputError(f"checkpoint {folder} is none of kravl's: {first_line(error)}") from error
 
@@ -98,8 +98,8 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 def _write(tensors: Mapping[str, Tensor], state: str, folder: Path) -> None:
-    save_file(dict(tensors), folder / FILES[0])
-    (folder / FILES[1]).write_text(state)
+    save_file(dict(tensors), folder / TENSORS)
+    (folder / STATE).write_text(state)
     manifest = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES}
     (folder / MANIFEST).write_text(json.dumps(manifest))
     for file in [*folder.iterdir(), folder]:
@@ -127,7 +127,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {size:,} bytes, {told['bytes']:,} were written"
             if _sha256(folder / name) != told["sha256"]:
                 return f"{name} is not what was written"
-        _bounded_json(folder / FILES[1])
+        _bounded_json(folder / STATE)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{type(error).__name__} {first_line(error)}"
     return None

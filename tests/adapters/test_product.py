@@ -14,7 +14,7 @@ from kravl.adapters.injection.linear import adapted_linear, product
 from kravl.adapters.injection.parameter import AdaptedRows
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.low_rank import PLANS, LowRank, operations
+from kravl.adapters.low_rank import ORDERS, LowRank, operations
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
 
@@ -101,7 +101,7 @@ def test_a_frozen_prefix_costs_no_gradient(make):
 
 @pytest.mark.parametrize("name", LOW_RANK)
 @pytest.mark.parametrize(("out", "columns"), [(10, 7), (7, 10), (9, 9)])
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", ORDERS)
 def test_every_order_of_products_has_the_gradients_of_the_dense_update(name, out, columns, plan, monkeypatch):
     monkeypatch.setattr(LowRank, "plan", lambda self, tokens, mask: plan)
     adapter = moved(LOW_RANK[name], out, columns)
@@ -144,7 +144,7 @@ def test_the_plan_counts_the_operations_that_are_done(name, out, columns, tokens
 
     done = count(lambda: adapted_linear(x, weight, None, blocks).sum().backward())
 
-    fewest = min(operations(tokens, adapter.sizes(), plan) for plan in PLANS)
+    fewest = min(operations(tokens, adapter.sizes(), plan) for plan in ORDERS)
     assert done == 2 * tokens * out * columns + fewest + elementwise
 
 
