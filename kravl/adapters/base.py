@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from kravl.runtime.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
-# from the gradient (tokens, out) of a layer's output and its input (tokens, in): the gradient of each trainable
-# parameter, in order. To the gradient (tokens, in) of the input, where it is given, it adds the update's share.
+# (dL/dy (tokens, out), x (tokens, in), dL/dx (tokens, in) or None) -> dL/dp of each trainable parameter p, in order.
+# To dL/dx, where it is given, it adds the update's share, scale * dL/dy @ ΔW.
 VectorJacobianProduct = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
 
 
@@ -127,20 +127,24 @@ class Adapter(nn.Module, ABC):
     def recompute(
         self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
     ) -> VectorJacobianProduct:
-        """The first half of a backward pass: `add_to` where ``out`` is given. What it returns is the second half."""
+        """The update again, for a backward pass: W + scale * ΔW is written to ``out`` (out, in) where that is given.
+
+        What it returns computes the gradients: with G = dL/dy (tokens, out) and x (tokens, in), dL/dΔW = scale * Gᵀ x,
+        which is pulled back through `delta_weight` to the parameters.
+        """
         detached_parameters = self.detached_parameters()
         with torch.enable_grad():
             update = self.with_parameters(detached_parameters)(weight, mask)
         if out is not None:
             torch.add(weight, update.detach(), out=out)
 
-        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
+        def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             if not detached_parameters:
                 return ()
-            towards = (gradient.T @ x).to(update.dtype)
-            return torch.autograd.grad(update, list(detached_parameters.values()), towards, allow_unused=True)
+            grad_update = (gradient.T @ x).to(update.dtype)
+            return torch.autograd.grad(update, list(detached_parameters.values()), grad_update, allow_unused=True)
 
-        return pull
+        return vjp
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that train, by name."""

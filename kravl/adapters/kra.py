@@ -71,13 +71,13 @@ class KRAdapter(Adapter):
         if out is not None:
             self.add_to(weight, mask, out)
 
-        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
+        def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
-            towards = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
-            pulled = _contract(cast(towards, self.u.dtype), self.u, self.v)
+            grad_update = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
+            pulled = _contract(cast(grad_update, self.u.dtype), self.u, self.v)
             return [p.mul_(self.scale) for p, own in zip(pulled, (self.u, self.v), strict=True) if own.requires_grad]
 
-        return pull
+        return vjp
 
 
 def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
@@ -90,18 +90,18 @@ def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Ten
         torch.addcmul(weight[:, -rest:], v[:, whole:], u[:, :rest], value=scale, out=out[:, -rest:])
 
 
-def _contract(towards: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def _contract(grad_update: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of u and v from that (m, M) of the rows v_i ⊗ u_i: each row, folded to (c, r), times u_i and v_i."""
-    r, long = u.shape[1], towards.shape[1]
+    r, long = u.shape[1], grad_update.shape[1]
     whole, rest = divmod(long, r)
-    groups = towards[:, : long - rest].view(-1, whole, r)
-    towards_u = (v[:, :whole].unsqueeze(1) @ groups).squeeze(1)
-    towards_v = (groups @ u.unsqueeze(2)).squeeze(2)
+    groups = grad_update[:, : long - rest].view(-1, whole, r)
+    grad_u = (v[:, :whole].unsqueeze(1) @ groups).squeeze(1)
+    grad_v = (groups @ u.unsqueeze(2)).squeeze(2)
     if rest:
-        tail = towards[:, -rest:]
-        towards_u[:, :rest].addcmul_(tail, v[:, whole:])
-        towards_v = torch.cat([towards_v, (tail * u[:, :rest]).sum(1, keepdim=True)], dim=1)
-    return towards_u, towards_v
+        tail = grad_update[:, -rest:]
+        grad_u[:, :rest].addcmul_(tail, v[:, whole:])
+        grad_v = torch.cat([grad_v, (tail * u[:, :rest]).sum(1, keepdim=True)], dim=1)
+    return grad_u, grad_v
 
 
 def inner_size(split: str | int, short: int, long: int) -> int:

@@ -49,9 +49,9 @@ class LoRA(LowRank):
     def trained(self) -> tuple[bool, bool]:
         return self.b.requires_grad, self.a.requires_grad
 
-    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
-        towards_b = None if grad_up is None else grad_up.T
-        return [towards for towards in (towards_down, towards_b) if towards is not None]
+    def pull_back(self, grad_up: Tensor | None, grad_down: Tensor | None) -> Sequence[Tensor | None]:
+        grad_b = None if grad_up is None else grad_up.T
+        return [gradient for gradient in (grad_down, grad_b) if gradient is not None]
 
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
         if x is None or not self.input_dropout.training or self.dropout == 0.0:

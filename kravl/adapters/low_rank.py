@@ -119,16 +119,16 @@ class LowRank(Adapter):
         if out is not None:
             torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
-        def pull(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
+        def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             cast = up.to(x.dtype), down.to(x.dtype)
-            grad_up, towards_down = self._pull(cast, mask, kept, (gradient, x, grad_x))
-            if towards_down is not None and mask is not None and not _of_entries(mask):
-                towards_down *= mask
-            return self.pull_back(grad_up, towards_down) if any(self.trained) else ()
+            grad_up, grad_down = self._pull(cast, mask, kept, (gradient, x, grad_x))
+            if grad_down is not None and mask is not None and not _of_entries(mask):
+                grad_down *= mask
+            return self.pull_back(grad_up, grad_down) if any(self.trained) else ()
 
-        return pull
+        return vjp
 
-    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
+    def pull_back(self, grad_up: Tensor | None, grad_down: Tensor | None) -> Sequence[Tensor | None]:
         """Gradients of the trainable parameters from those (k, out), (k, in) of the factors where they are `trained`.
 
         They may be overwritten.
@@ -136,14 +136,18 @@ class LowRank(Adapter):
         detached_parameters = self.detached_parameters()
         with torch.enable_grad():
             up, down = self.with_parameters(detached_parameters).factors()
-            pairs = [(factor, towards) for factor, towards in ((up.T, grad_up), (down, towards_down))]
-        factors, towards = zip(*[pair for pair in pairs if pair[1] is not None], strict=True)
-        return torch.autograd.grad(factors, list(detached_parameters.values()), towards, allow_unused=True)
+            pairs = [(factor, gradient) for factor, gradient in ((up.T, grad_up), (down, grad_down))]
+        factors, gradients = zip(*[pair for pair in pairs if pair[1] is not None], strict=True)
+        return torch.autograd.grad(factors, list(detached_parameters.values()), gradients, allow_unused=True)
 
     def _pull(
         self, factors: tuple[Tensor, Tensor], mask: Tensor | None, kept: Tensor | None, ends: Ends
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of up, transposed, and of down, where trained; the rest as in `VectorJacobianProduct`."""
+        """dL/dupᵀ (k, out) and dL/ddown (k, in), where trained; the rest as in `VectorJacobianProduct`.
+
+        With ΔW = up down, G = dL/dy (tokens, out) and s the scale: dL/dupᵀ = s (x downᵀ)ᵀ G, dL/ddown = s (G up)ᵀ x, or
+        both through the dense Gᵀ x (out, in) where that takes fewer operations; dL/dx gets s G up down.
+        """
         (up, down), (gradient, x, grad_x), (trains_up, trains_down) = factors, ends, self.trained
         dense = self.plan(x, mask).dense
         needs_hidden = grad_x is not None or (trains_down and not dense)
@@ -152,20 +156,20 @@ class LowRank(Adapter):
             grad_x.addmm_(hidden, down, alpha=self.scale)
         elif grad_x is not None:
             grad_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
-        grad_up = towards_down = None
+        grad_up = grad_down = None
         if dense:
             weight = torch.mm(gradient.T, x, out=scratch("matrix", (up.shape[0], down.shape[1]), x, x.dtype))
             grad_up = down @ weight.T if trains_up else None
-            towards_down = up.T @ weight if trains_down else None
+            grad_down = up.T @ weight if trains_down else None
         else:
             if trains_up:
                 grad_up = (x @ down.T if kept is None else kept).T @ gradient
             if trains_down:
-                towards_down = hidden.T @ self._dropped(x, mask)
-        return self._scaled(grad_up), self._scaled(towards_down)
+                grad_down = hidden.T @ self._dropped(x, mask)
+        return self._scaled(grad_up), self._scaled(grad_down)
 
-    def _scaled(self, towards: Tensor | None) -> Tensor | None:
-        return None if towards is None else towards.to(self.dtype).mul_(self.scale)
+    def _scaled(self, gradient: Tensor | None) -> Tensor | None:
+        return None if gradient is None else gradient.to(self.dtype).mul_(self.scale)
 
     def _masked(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         up, down = self.factors()

@@ -49,10 +49,10 @@ class RandLoRA(LowRank):
         scaled = torch.mul(self.gamma.unsqueeze(1), self.bases_a).mul_(self.lam.unsqueeze(2)).flatten(0, 1)
         return (self.bases_b, scaled) if self.out_features > self.in_features else (scaled.T, self.bases_b.T)
 
-    def pull_back(self, grad_up: Tensor | None, towards_down: Tensor | None) -> Sequence[Tensor | None]:
-        towards = grad_up if towards_down is None else towards_down
-        assert towards is not None
-        scaled = towards.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
-        towards_lam, towards_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
-        pairs = ((self.lam, towards_lam.squeeze(2)), (self.gamma, towards_gamma.squeeze(1)))
+    def pull_back(self, grad_up: Tensor | None, grad_down: Tensor | None) -> Sequence[Tensor | None]:
+        grad_factor = grad_up if grad_down is None else grad_down
+        assert grad_factor is not None
+        scaled = grad_factor.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
+        grad_lam, grad_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
+        pairs = ((self.lam, grad_lam.squeeze(2)), (self.gamma, grad_gamma.squeeze(1)))
         return [gradient for own, gradient in pairs if own.requires_grad]

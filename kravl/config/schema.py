@@ -1,13 +1,13 @@
 """The schema of every command: the only list of knobs. A key that is not here is refused."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import II, MISSING
 
-_PACKAGE = Path(__file__).parents[1]
-CONFIGS = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
+from kravl.runtime.files import shipped
+
+CONFIGS = shipped("configs")
 CACHE = "${oc.env:XDG_CACHE_HOME,'~/.cache'}/kravl"
 
 

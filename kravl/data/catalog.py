@@ -5,17 +5,15 @@ from typing import Any
 
 from kravl.data import catalog
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.files import read_yaml, shipped
 
 PLAIN = "a photo of a {}."
 TEMPLATE_SETS = ("single", "plain", "imagenet7", "openai80")
 
 
 def folder() -> Path:
-    """The folder ``datasets``: inside an installed package, else beside the package in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "datasets"
-    return installed if installed.is_dir() else package.parent / "datasets"
+    """The folder ``datasets``."""
+    return shipped("datasets")
 
 
 def class_names(name: str) -> tuple[str, ...] | None:

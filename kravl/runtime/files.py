@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,18 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Ev
 
 from kravl.runtime.errors import InputError, first_line
 
+PACKAGE = Path(str(files("kravl")))
 MAX_YAML = 2**20  # bytes; the largest that ships has 8 kB
 MAX_NODES = 100_000  # values once every alias is replaced by what it stands for
 MAX_DEPTH = 50
 MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML was built without libyaml it is slower
+
+
+def shipped(name: str) -> Path:
+    """The folder ``name`` that comes with kravl: within the package where it is installed, beside it in a checkout."""
+    return next(path for path in (PACKAGE / name, PACKAGE.parent / name) if path.is_dir())
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

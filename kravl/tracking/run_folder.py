@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import InputError, nearest
-from kravl.runtime.files import remove_leftovers, write_atomic, write_yaml
+from kravl.runtime.files import PACKAGE, remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
     Settings,
@@ -210,7 +210,7 @@ def provenance() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
+        command = ["git", "-C", str(PACKAGE), *arguments]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):

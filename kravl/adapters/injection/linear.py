@@ -70,7 +70,7 @@ class _Product(torch.autograd.Function):
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
         with without_autocast(weight.device.type):
-            grad_x, grads = _pull((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
+            grad_x, grads = _gradients((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
         grad_x = None if grad_x is None else grad_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
 
@@ -84,26 +84,30 @@ def _with_saved(blocks: Sequence[AdaptedRows], saved: Sequence[Tensor]) -> list[
     return [AdaptedRows(a, block.rows, mask) for a, block, mask in zip(bound, blocks, masks, strict=True)]
 
 
-def _pull(
+def _gradients(
     ends: tuple[Tensor, Tensor],
     weight: Tensor,
     blocks: Sequence[AdaptedRows],
     kept: Sequence[Tensor | None],
     wants_x: bool,
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Gradients of x (tokens, in), where it is wanted, and of all factors; ``ends`` are x and that of the output."""
+    """dL/dx = dL/dy W' (tokens, in), where it is wanted, and the gradients of all factors; ``ends`` are x and dL/dy.
+
+    W' is the adapted weight, built again here; a block whose factors are cheaper one after the other is left out of it
+    and adds its own share to dL/dx.
+    """
     x, gradient = ends
     chained = [wants_x and block.adapter.applies_factors_backward(x, block.mask) for block in blocks]
     merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
     out = _room(weight, merged) if wants_x else weight
-    pulls = [
+    products = [
         adapter.recompute(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
         for (adapter, rows, mask), chains, hidden in zip(blocks, chained, kept, strict=True)
     ]
     grad_x = gradient @ cast(out, gradient.dtype) if wants_x else None
     grads: list[Tensor | None] = []
-    for block, pull, chains in zip(blocks, pulls, chained, strict=True):
-        grads += pull(gradient[:, block.rows], x, grad_x if chains else None)
+    for block, vjp, chains in zip(blocks, products, chained, strict=True):
+        grads += vjp(gradient[:, block.rows], x, grad_x if chains else None)
     return grad_x, grads
 
 

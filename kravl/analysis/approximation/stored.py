@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kravl.analysis.approximation.target import Shape, Target
 from kravl.runtime.errors import InputError, nearest
-from kravl.runtime.files import json_object
+from kravl.runtime.files import PACKAGE, json_object
 
-SHIPPED = Path(__file__).parents[2] / "backbones/kravl_tiny/weights.safetensors"
+SHIPPED = PACKAGE / "backbones/kravl_tiny/weights.safetensors"
 FULL = "kravl.adapters.full.Full"
 
 
