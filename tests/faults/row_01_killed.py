@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.campaign import Outcome, Row
-from faults.victims import configured, differing_bits, expected_state, leftovers, start, unbroken
+from faults.victims import configured, differing_bits, expected_line, leftovers, start, unbroken
 
 MOST_A_RUN = 6  # kills of one run before it is left to end
 
@@ -35,15 +35,15 @@ def killed_at_random(count: int, folder: Path, environment: Sequence[tuple[str, 
         while mine < MOST_A_RUN and killed < count and (phase := _kill_once(place, log, rng, clock, environment)):
             mine, killed = mine + 1, killed + 1
             where[phase] += 1
-        state = expected_state(place)
+        line = expected_line(place)
         ended = start(configured(place), log, environment=environment)
         ended.join()
         if ended.exitcode != 0:
             failures.append(f"run {runs}: exit code {ended.exitcode}, see {log}")
         elif differing := differing_bits(place, unbroken()):
             failures.append(f"run {runs}: {differing} differ")
-        if state and f"resuming from {state}" not in log.read_text():
-            failures.append(f"run {runs}: did not go on from {state}")
+        if line and line not in log.read_text():
+            failures.append(f"run {runs}: did not say: {line}")
         failures += [f"run {runs}: left {name}" for name in leftovers(place)]
         runs += 1
     phases = ", ".join(f"{number} {name}" for name, number in sorted(where.items()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, OwnGroup, Send
-from faults.victims import configured, differing_bits, expected_state, run, unbroken
+from faults.victims import configured, differing_bits, expected_line, expected_state, run, unbroken
 
 FROZEN = ("method=linear_probe", "loading.augmentation=none", "loading.eval_batch_size=4")
 STEP = "kravl.training.learner:Learner.training_step"
@@ -48,13 +48,13 @@ def _ask(place: Path, phase: str, number: signal.Signals) -> str | None:
         return f"exit code {code}, see {log}"
     if call == STEP and (batches := len(counted.read_text().split())) > MOST_BATCHES:
         return f"{batches} batches before it ended"
-    state = expected_state(place)
+    state, line = expected_state(place), expected_line(place)
     if call == STEP and (state is None or state.name != f"step={at}.ckpt"):
         return f"it kept {state}"
     if (code := run(configured(place, *settings), log)) != 0:
         return f"went on to exit code {code}"
-    if state and f"resuming from {state}" not in log.read_text():
-        return f"did not go on from {state}"
+    if line and line not in log.read_text():
+        return f"did not say: {line}"
     return f"{differing} differ" if (differing := differing_bits(place, unbroken(*settings))) else None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from faults.campaign import Outcome, Row
 from faults.triggers import KillAtFileEvent
-from faults.victims import configured, differing_bits, expected_state, leftovers, run, unbroken
+from faults.victims import configured, differing_bits, expected_line, leftovers, run, unbroken
 
 FIRST_COUNT = 20  # at 1, 2, ... these events in full; a quick campaign takes every few of them
 LAST = 100
@@ -18,14 +18,14 @@ def killed_at_each_change(count: int, folder: Path) -> Outcome:
     for point in points:
         place, log = folder / str(point), folder / f"{point}.log"
         code = run(configured(place), log, KillAtFileEvent("/checkpoints", point))
-        state = expected_state(place)
+        line = expected_line(place)
         again = run(configured(place), log)
         if code != -signal.SIGKILL:
             failures.append(f"event {point} never came: exit code {code}")
         elif again != 0 or differing_bits(place, unbroken()):
             failures.append(f"event {point}: exit code {again}, or another end")
-        elif state and f"resuming from {state}" not in log.read_text():
-            failures.append(f"event {point}: did not go on from {state}")
+        elif line and line not in log.read_text():
+            failures.append(f"event {point}: did not say: {line}")
         failures += [f"event {point}: left {name}" for name in leftovers(place)]
     return Outcome(len(points), f"{len(points)} kills, {len(failures)} ambiguous or different", failures)
 

@@ -98,8 +98,16 @@ def differing_bits(ours: Path, theirs: Path) -> list[str]:
 
 
 def expected_state(folder: Path) -> Path | None:
-    """The newest whole checkpoint of the one run below ``folder``: what the next start is to go on from."""
+    """The newest whole checkpoint of the one run below ``folder``: what the next start is to resume from."""
     return next((p for place in folder.glob("*/*/checkpoints") for p in newest_first(place) if not damage(p)), None)
+
+
+def expected_line(folder: Path) -> str | None:
+    """What the next start of the run below ``folder`` is to say: that training has ended, or what it resumes from."""
+    if any(folder.glob("*/*/checkpoints/trained.json")):
+        return "training has ended before"
+    state = expected_state(folder)
+    return f"resuming from {state}" if state else None
 
 
 def leftovers(folder: Path) -> list[str]:
