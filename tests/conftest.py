@@ -26,6 +26,7 @@ MakeTree = Callable[[str, Mapping[str, int]], Path]
 ARCHIVES = ("caltech101_128", "pacs128", "cifar10_15k")
 LONGEST = ("test_train.py", "test_runs.py", "test_quickstart.py", "test_study.py", "test_adaptation.py")
 LONGEST += ("test_benchmarks.py", "test_two_processes.py", "test_scheduler.py", "test_contract.py", "test_spectra.py")
+LONGEST += ("test_wheel.py", "test_main.py", "test_rehearsal.py", "test_earlier_release.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
