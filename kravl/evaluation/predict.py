@@ -53,6 +53,8 @@ Kept = dict[str, Batches]  # set -> its batches, image features in place of the 
 
 
 class FeaturePass(LightningModule):
+    """Collects the image features (b, d) of each batch, on the CPU."""
+
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
@@ -110,6 +112,8 @@ class _Rows(Metric):
 
 
 class PredictionPass(LightningModule):
+    """Collects each set's predictions, and the image features where they are to be kept."""
+
     def __init__(self, classifier: Classifier, classes: Classes, kept: Kept | None) -> None:
         super().__init__()
         self.classifier = classifier

@@ -87,10 +87,10 @@ def _data(cfg: Config, source: Source, sets: Mapping[str, Source]) -> FewShotDat
     loading = LoaderSettings(
         **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
     )
-    return FewShotDataModule(source, make_plan(cfg), loading, sets, cfg.evaluation.classes)
+    return FewShotDataModule(source, make_split(cfg), loading, sets, cfg.evaluation.classes)
 
 
-def make_plan(cfg: Config) -> FewShotSplit:
+def make_split(cfg: Config) -> FewShotSplit:
     """Which images are drawn. Raises InputError where both ``shots`` and ``fraction`` say how many."""
     return FewShotSplit(
         training_amount(cfg), cfg.split_seed, cfg.split_protocol, cfg.short_classes, cfg.evaluation.held_out

@@ -73,6 +73,7 @@ class Training:
 
     @classmethod
     def of(cls, folder: RunFolder, trainer: Trainer, profiler: Profiler, spectrum_seconds: float) -> "Training":
+        """Of a training by ``trainer`` that has just ended in ``folder``; ``spectrum_seconds`` are in seconds."""
         sha256 = settings_sha256(folder.settings)
         return cls(sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds)
 

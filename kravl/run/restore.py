@@ -14,7 +14,9 @@ from kravl.tracking.run_folder import RunFolder
 
 
 def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
-    """The config that the run was started with, merged with ``changes``; its evaluation and packages are theirs alone.
+    """The config that the run was started with, merged with ``changes``.
+
+    An evaluation among them replaces the run's own; packages to build from are those of the changes alone.
 
     Raises:
         InputError: it is no longer one, refers to what a config must not, or the changes do not fit it.

@@ -38,7 +38,7 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
 
     Args:
         jobs: None: one a GPU, without one one a core, at most four.
-        stop: asked between two runs; once it says True, runs are asked to save their state, and this ends.
+        stop: asked at every poll of the workers; once it says True, runs are asked to save their state, and this ends.
 
     Raises:
         InputError: a run folder cannot be made.
