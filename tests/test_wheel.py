@@ -49,14 +49,3 @@ def test_the_command_trains_and_reports(site: Path) -> None:
     reported = kravl(site, "report", "runs", "--no-figures")
     assert reported.returncode == 0, reported.stderr
     assert "linear_probe" in reported.stdout
-
-
-def test_help_and_typos_are_answered(site: Path) -> None:
-    told = kravl(site, "--help")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert all(f"\n  {verb} " in told.stdout for verb in ("train", "evaluate", "data", "study", "report", "spectra"))
-
-    typo = kravl(site, "rapport")
-    assert typo.returncode == 2
-    assert typo.stderr.startswith("error: unknown verb 'rapport': did you mean 'report'?")
-    assert kravl(site).returncode == 2

@@ -1,9 +1,9 @@
 """The command ``kravl``: what it says without loading torch, and the frame that every verb ends in."""
 
 import errno
+import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,36 +11,53 @@ from kravl.cli.main import VERBS, framed, main
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import Interrupted
 
-WITHOUT = """
-import sys
+EACH = """
+import contextlib, io, json, sys
 from kravl.cli.main import main
-try:
-    status = main({arguments})
-except SystemExit as end:
-    status = end.code
-print(status or 0, {{"torch", "open_clip", "timm", "wandb", "pytorch_lightning"}} & sys.modules.keys(), file=sys.stderr)
+ends = []
+for arguments in json.load(sys.stdin):
+    said, shown = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(shown):
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+    heavy = {"torch", "open_clip", "timm", "wandb", "pytorch_lightning"} & sys.modules.keys()
+    ends.append((status or 0, said.getvalue(), shown.getvalue(), sorted(heavy)))
+json.dump(ends, sys.stdout)
 """
 QUICK = {
     "a typo": (["train", "experiment=clip_vitb16_kra_16shot", "shotz=3"], 2, "did you mean 'shots'?"),
     "a missing folder": (["train", "experiment=clip_vitb16_kra_16shot", "data_root=/nowhere"], 2, "/nowhere/imagenet"),
     "no runs": (["report", "/nowhere"], 2, "no finished run below /nowhere"),
+    "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),
     "no study": (["study", "/nowhere.yaml"], 2, "no study '/nowhere.yaml'"),
     **{f"{verb} --help": ([verb, "--help"], 0, "") for verb in VERBS},
 }
 
 
-@pytest.mark.parametrize(("arguments", "status", "said"), QUICK.values(), ids=QUICK)
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str, list[str]]]:
+    """Status, stderr, stdout and heavy modules of each of ``QUICK``, one after the other in one process."""
+    folder = tmp_path_factory.mktemp("quick")
+    arguments = json.dumps([arguments for arguments, _, _ in QUICK.values()])
+    command = [sys.executable, "-c", EACH]
+    done = subprocess.run(command, cwd=folder, input=arguments, capture_output=True, text=True, check=True)
+    assert not list(folder.iterdir())  # a mistake leaves no folder
+    return dict(zip(QUICK, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_help_and_mistakes_are_answered_without_torch(
-    arguments: list[str], status: int, said: str, tmp_path: Path
+    name: str, ends: dict[str, tuple[int, str, str, list[str]]]
 ) -> None:
-    code = WITHOUT.format(arguments=arguments)
+    _, expected, message = QUICK[name]
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    status, stderr, stdout, heavy = ends[name]
 
-    assert done.stderr.endswith(f"{status} set()\n")
-    assert said in done.stderr
-    assert bool(done.stdout) == (status == 0)
-    assert not list(tmp_path.iterdir())  # a mistake leaves no folder
+    assert (status, heavy) == (expected, [])
+    assert message in stderr
+    assert bool(stdout) == (status == 0)
 
 
 def failing(error: BaseException) -> int:
@@ -99,6 +116,10 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 
 
 def test_the_verbs_and_their_meanings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    usage = capsys.readouterr().out
     assert main(["--help"]) == 0
 
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2 : 2 + len(VERBS)]] == list(VERBS)
+    listing = capsys.readouterr().out
+    assert [line.split()[0] for line in listing.splitlines()[2 : 2 + len(VERBS)]] == list(VERBS)
+    assert usage == listing
