@@ -1,4 +1,4 @@
-"""``kravl report``: tables, figures and a page of all runs below a folder, over their seeds."""
+"""``kravl report``: tables, figures and a page of all runs below a folder or in a W&B project, over their seeds."""
 
 import argparse
 import logging
@@ -17,6 +17,7 @@ from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
 from kravl.report.significance import TEST, significance_table
 from kravl.report.tables import Table, by_setting, group_caption, table
+from kravl.report.wandb_runs import PREFIX
 from kravl.report.writers import Report, write_files
 from kravl.runtime.errors import InputError
 
@@ -28,7 +29,7 @@ FILE_WIDTH = 160  # columns, where the output is no terminal
 def main(arguments: Sequence[str]) -> int:
     """Write report.md, .tex, .csv, .json, figures and a page; 0, or 2 with nothing to report or nowhere to write it."""
     options = _parser().parse_args(arguments)
-    out: Path = options.out or options.runs / "report"
+    out: Path = options.out or Path("" if options.runs.startswith(PREFIX) else options.runs, "report")
     report, runs = read_report(options)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -45,8 +46,12 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     description = "Tables (Markdown, LaTeX, CSV, JSON), figures and a page of all finished runs, over their seeds."
     parser = argparse.ArgumentParser(prog="kravl report", description=description)
-    parser.add_argument("runs", type=Path, help="folder that holds runs or W&B's folders, at any depth")
-    parser.add_argument("--out", type=Path, help="folder for the report (default: <runs>/report)")
+    parser.add_argument(
+        "runs",
+        help="folder that holds runs, at any depth; or wandb:ENTITY/PROJECT, the runs of a W&B project, which takes a "
+        "key ($WANDB_API_KEY or `wandb login`); wandb:PROJECT is one of your own entity",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the report (default: <runs>/report; of W&B's: report)")
     parser.add_argument("--study", type=Path, help="take its runs alone, show what is missing, and use its baseline")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="as they were given to the study")
     parser.add_argument(

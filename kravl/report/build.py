@@ -10,6 +10,7 @@ from kravl.report.paper_table import overviews
 from kravl.report.runs import FinishedRun, read_runs, select
 from kravl.report.significance import compare
 from kravl.report.tables import by_setting
+from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
 from kravl.runtime.errors import InputError
 from kravl.study.grid import plan_runs
@@ -21,7 +22,8 @@ BASELINE = "lora"  # unless a study or the command line says another
 
 
 def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
-    runs, problems = read_runs(options.runs)
+    source: str = options.runs
+    runs, problems = read_wandb(source) if source.startswith(PREFIX) else read_runs(Path(source))
     study = read_study(options.study) if options.study else None
     planned = plan_runs(study, options.set) if study else []
     if study and runs:
@@ -31,7 +33,7 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
             problems.append(f"{missing} of the {len(places)} runs of {study.name} are not finished")
     if not runs:
         reason = "; ".join(problems) or "no metrics.json in it"
-        raise InputError(f"no finished run below {options.runs}: {reason}")
+        raise InputError(f"no finished run below {source}: {reason}")
     runs = select(runs, options.where)
     groups = group_runs(runs, population=options.std == "population")
     groups = _in_order(groups, study.methods) if study else groups

@@ -9,7 +9,6 @@ from typing import Any
 
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_json
-from kravl.tracking.wandb_offline import read_offline
 
 SCHEMA = 1
 NUMBERS = ("metrics", "zero_shot", "effective_rank")
@@ -40,7 +39,10 @@ SHORT = 7  # characters from which on the beginning of a hash or commit will do
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A metrics.json and the cost.json beside it."""
+    """A metrics.json and the cost.json beside it.
+
+    ``folder`` is where its other files are, if any; of a run in W&B it is the project's address, where there are none.
+    """
 
     folder: Path
     record: Mapping[str, Any]
@@ -58,8 +60,7 @@ class FinishedRun:
 def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
-    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one. A run of
-    which only W&B's folder is there is read from that.
+    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one.
     """
     runs: list[FinishedRun] = []
     problems: list[str] = []
@@ -72,17 +73,20 @@ def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
         cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
         found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
         runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in found}.values())
-    offline, unread = read_offline(folder)
-    known = [run.record for run in runs]
-    for each in offline:
-        place, record = each["folder"], each["record"]
-        if record in known:  # a copy of W&B's folder, away from its run
-            continue
-        if line := _unfit(record, RUN_FIELDS):
-            unread.append(f"skipped {place}: {line}")
-        else:
-            runs.append(FinishedRun(place, record, each["cost"]))
-    return runs, [*problems, *unread]
+    return runs, [*problems, *_without_metrics(folder)]
+
+
+def _without_metrics(folder: Path) -> list[str]:
+    """A line where W&B's offline folders are below ``folder`` that have no metrics.json beside them."""
+    offline = {file.parent for file in folder.rglob("offline-run-*/run-*.wandb")}
+    alone = sorted(path for path in offline if not any((near / "metrics.json").exists() for near in path.parents[:2]))
+    if not alone:
+        return []
+    return [
+        f"left out {len(alone)} of W&B's offline folders, which have no metrics.json beside them, such as {alone[0]}: "
+        "the run is unfinished, or W&B's copy is all that is left of it; after `wandb sync` of that folder "
+        "`kravl report wandb:ENTITY/PROJECT` reads it"
+    ]
 
 
 def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | None:
@@ -90,7 +94,7 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
         record = read_json(path)
         if not isinstance(record, dict):
             raise InputError("no JSON object")
-        if line := _unfit(record, fields):
+        if line := unfit(record, fields):
             raise InputError(line)
     except InputError as error:
         problems.append(f"skipped {path}: {error}")
@@ -98,7 +102,7 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
     return record
 
 
-def _unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
+def unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
     """Why this is no record with the ``fields``, or None."""
     if (schema := record.get("schema", SCHEMA)) != SCHEMA:
         return f"schema {schema}, not {SCHEMA}"

@@ -136,7 +136,7 @@ def log_result(
 ) -> None:
     """Everything that a report or `kravl.dashboard` reads; nothing for another logger than W&B.
 
-    The summary gets ``record`` (as metrics.json, its config apart) and ``cost`` (as cost.json), so that W&B's folder
+    The summary gets ``record`` (as metrics.json, its config apart) and ``cost`` (as cost.json), so that W&B
     alone makes a report; the history ``wise_ft/*`` by alpha and ``calibration/*`` by confidence, both on ``test``.
     """
     if not isinstance(logger, SafeWandbLogger):

@@ -4,9 +4,7 @@ W&B itself is not asked: a server on this machine stands in for it, with the ans
 """
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,13 @@ import pytest
 import wandb
 from hydra import compose, initialize_config_dir
 from tiny_run import CLIP, TINY
-from wandb_records import FAKE_KEY, isolate, records
+from wandb_records import isolate, logged, records
+from wandb_server import WandbServer, serve
 
 from kravl.cli.dashboard import main
 from kravl.config.schema import CONFIGS
 from kravl.report.runs import read_runs
+from kravl.report.wandb_runs import read_wandb
 from kravl.run.train import train
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'kravl[dashboard]'")
@@ -40,7 +40,7 @@ def run(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         yield next(folder.glob("*/seed*"))
 
 
-def logged(run: Path) -> dict[str, set[str]]:
+def names(run: Path) -> dict[str, set[str]]:
     """Names of what was logged: history, summary and config, the last with ``.value`` for a first level."""
     found: dict[str, set[str]] = {"history": set(), "summary": set(), "config": set()}
     for each in records(run):
@@ -61,7 +61,7 @@ def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_every_number_that_the_dashboard_draws_is_logged_by_a_run(run: Path, tmp_path: Path) -> None:
-    known = logged(run)
+    known = names(run)
 
     board = document(tmp_path, "--sets", "serif")
 
@@ -110,79 +110,29 @@ def test_a_study_is_the_group_of_its_runs_and_the_filter_of_its_dashboard(run: P
     assert [each["name"] for each in runs["grouping"]] == ["group", "method.value"]
 
 
-def test_the_report_from_wandbs_folder_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
+def test_a_report_from_wandb_is_that_of_the_run(run: Path, server: WandbServer) -> None:
     [local] = read_runs(run)[0]
-    (tmp_path / "wandb").symlink_to(run / "wandb")
+    server.add("team/kravl", "one", logged(run))
 
-    [again] = read_runs(tmp_path / "wandb")[0]
+    [again] = read_wandb("wandb:team/kravl")[0]
 
     assert again.record == local.record
     assert again.cost == local.cost
 
 
-class Server(ThreadingHTTPServer):
-    """Answers W&B's client; ``asked`` holds the GraphQL requests, ``refuse`` makes it say no."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict[str, Any]] = []
-        self.refuse = False
-        self.entity: str | None = "team"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self._answer({})
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if self.path != "/graphql":  # telemetry
-            return self._answer({})
-        asked = json.loads(body)
-        self.server.asked.append(asked)
-        if "upsertView" in asked["query"]:
-            if self.server.refuse:
-                return self._answer({"errors": [{"message": "permission denied"}]})
-            view = {"id": "VmlldzoxMjM=", "name": asked["variables"]["name"]}
-            return self._answer({"data": {"upsertView": {"view": view, "inserted": True}}})
-        viewer = {"id": "x", "entity": self.server.entity, "username": "u", "email": "", "flags": "{}"}
-        return self._answer({"data": {"viewer": {**viewer, "teams": {"edges": []}}}})
-
-    def _answer(self, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    isolate(tmp_path, monkeypatch)
-    wandb.teardown()
-    with Server() as made:
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{made.server_port}")
-        monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
-        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    with serve(tmp_path, monkeypatch) as made:
         yield made
-        wandb.teardown()
-        made.shutdown()
 
 
-def saved(server: Server) -> dict[str, Any]:
+def saved(server: WandbServer) -> dict[str, Any]:
     [mutation] = [asked for asked in server.asked if "upsertView" in asked["query"]]
     return mutation["variables"]
 
 
 def test_the_workspace_is_sent_as_one_view_of_the_project(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--project", "adapters", "--entity", "lab", "--study", 'few "shot"', "--sets", "serif"]) == 0
 
@@ -199,15 +149,15 @@ def test_the_workspace_is_sent_as_one_view_of_the_project(
     assert "/lab/adapters?nw=" in address
 
 
-def test_without_an_entity_it_is_the_keys_own(server: Server) -> None:
+def test_without_an_entity_it_is_the_keys_own(server: WandbServer) -> None:
     assert main(["--project", "p"]) == 0
 
     assert saved(server)["entityName"] == "team"
 
 
 @pytest.mark.parametrize("fault", ["refused", "no entity"])
-def test_a_refusal_is_one_line(server: Server, capsys: pytest.CaptureFixture[str], fault: str) -> None:
-    server.refuse, server.entity = fault == "refused", None if fault == "no entity" else "team"
+def test_a_refusal_is_one_line(server: WandbServer, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    server.refuses, server.entity = fault == "refused", None if fault == "no entity" else "team"
 
     code = main([])
 
