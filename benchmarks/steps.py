@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.inject import inject
-from kravl.adapters.injection.parameter import blocks_of
+from kravl.adapters.injection.parameter import adapters_of
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.backbones.clip import ClipClassifier
@@ -68,7 +68,7 @@ class PlainAttention(nn.Module):
     def __init__(self, attention: Any) -> None:
         super().__init__()
         weight, bias = attention._parameters["in_proj_weight"], attention.in_proj_bias
-        blocks = blocks_of(attention)
+        blocks = adapters_of(attention)
         rows = [rows for _, rows in blocks.places] or [slice(0, len(weight))]
         adapters = list(blocks) or [None]
         self.parts = nn.ModuleList(
@@ -102,7 +102,7 @@ def plain_copy(model: Any) -> Any:
             for name, layer in list(block.mlp.named_children()):
                 if "adapters" in layer._modules:
                     base = _linear(layer._parameters["weight"], layer.bias)
-                    setattr(block.mlp, name, written_out(base, blocks_of(layer)[0]))
+                    setattr(block.mlp, name, written_out(base, adapters_of(layer)[0]))
     return model
 
 

@@ -2,7 +2,7 @@
 
     from kravl import KRAdapter, inject, save_adapters
 
-What is named here is loaded when it is asked for: ``import kravl`` alone loads no torch.
+Public names are imported on first use: ``import kravl`` alone does not import torch.
 """
 
 import re
@@ -57,6 +57,6 @@ def _adapters() -> dict[str, str]:
         name: f"kravl.adapters.{path.stem}"
         for path in (Path(__file__).parent / "adapters").glob("*.py")
         for name in re.findall(
-            r"^class (\w+)\((?:nn\.Module|Adapter|LowRank)\b", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"^class (\w+)\((?:nn\.Module|Adapter|LowRankAdapter)\b", path.read_text(encoding="utf-8"), re.MULTILINE
         )
     }

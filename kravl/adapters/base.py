@@ -18,13 +18,13 @@ VectorJacobianProduct = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tenso
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context without autocast, entered only where it is on: that takes longer than a small product."""
+    """A context with autocast off, entered only where it is on: entering takes longer than a small product."""
     on = torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
-    """As named_parameters, which takes ten times as long; a parameter of two names has both."""
+    """As ``named_parameters``, ten times as fast; a shared parameter comes under each of its names."""
     for name, parameter in module._parameters.items():
         if parameter is not None:
             yield prefix + name, parameter
@@ -34,13 +34,16 @@ def named(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def with_parameters(module: M, parameters: Mapping[str, Tensor], prefix: str) -> M:
-    """A copy of ``module`` with other tensors as the ``parameters`` of these names; all else is shared."""
+    """A shallow copy of ``module`` in which ``parameters`` replace those of the same names; the rest is shared."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
-    own, children = module._parameters, module._modules
-    twin._parameters = {name: parameters.get(prefix + name, own[name]) for name in own}  # type: ignore[misc]
+    twin._parameters = {
+        name: parameters.get(prefix + name, current)  # type: ignore[misc]
+        for name, current in module._parameters.items()
+    }
     twin._modules = {
-        name: child and with_parameters(child, parameters, f"{prefix}{name}.") for name, child in children.items()
+        name: child and with_parameters(child, parameters, f"{prefix}{name}.")
+        for name, child in module._modules.items()
     }
     return twin
 
@@ -55,11 +58,11 @@ class Adapter(nn.Module, ABC):
     """Update of one frozen weight matrix: the adapted weight is ``W + scale * delta_weight()``.
 
     A subclass creates its parameters in ``__init__`` and returns the dense update from ``delta_weight``; injection,
-    merging, checkpoints and rank diagnostics come from this contract. At initialisation the update is exactly zero, so
-    adaptation starts at the pretrained model. Each hyper-parameter of ``__init__`` is kept under its own name.
+    merging, checkpoints and rank diagnostics follow from this contract. The initial update is exactly zero: adaptation
+    starts at the pretrained model. Each hyper-parameter of ``__init__`` is an attribute of the same name.
 
     ``scale`` multiplies the update (alpha / rank in LoRA's notation). ``dropout`` is the fraction of columns of ΔW that
-    a training forward leaves out; the others are divided by 1 - dropout.
+    a forward pass in training drops; the others are divided by 1 - dropout.
 
     Raises:
         InputError: ``dropout`` is not in [0, 1).
@@ -76,11 +79,11 @@ class Adapter(nn.Module, ABC):
         """The unscaled update, shape (out_features, in_features), differentiable in the parameters."""
 
     def attach(self, weight: Tensor) -> None:
-        """Called once with the pretrained matrix (out, in), for methods that start from its values."""
+        """Called once with the pretrained matrix (out, in), for methods whose initialisation depends on it."""
         assert weight.shape == (self.out_features, self.in_features), (weight.shape, self)
 
     def update(self, weight: Tensor) -> Tensor:
-        """Adapted minus pretrained matrix, (out, in); a method that is not additive overrides it."""
+        """Adapted minus pretrained matrix, (out, in); overridden by methods that are not additive."""
         return self.scale * self.delta_weight()
 
     def forward(self, weight: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -89,9 +92,9 @@ class Adapter(nn.Module, ABC):
         return update if mask is None else update * mask
 
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
-        """A new dropout mask (in,) of zeros and 1 / (1 - dropout) for the columns of ΔW; None: nothing is dropped.
+        """A new dropout mask (in,) of zeros and 1 / (1 - dropout) for the columns of ΔW; None if nothing is dropped.
 
-        A method that drops entries of its input ``x`` (tokens, in) overrides it.
+        Overridden by methods that drop entries of their input ``x`` (tokens, in).
         """
         if not self.training or self.dropout == 0.0:
             return None
@@ -100,7 +103,7 @@ class Adapter(nn.Module, ABC):
         return torch.bernoulli(keep) / keep
 
     def adapted(self, weight: Tensor, alpha: float) -> Tensor:
-        """The matrix ``weight`` + alpha * ΔW, without gradient; for alpha 1 with the bits of `add_to`."""
+        """The matrix ``weight`` + alpha * ΔW, without gradient; for alpha 1 bit for bit what `add_to` writes."""
         with without_autocast(weight.device.type):
             if alpha != 1.0:
                 return weight + alpha * self.update(weight)
@@ -108,12 +111,12 @@ class Adapter(nn.Module, ABC):
             self.add_to(weight, None, out)
             return out
 
-    def chains(self, x: Tensor, mask: Tensor | None) -> bool:
-        """Whether ``x`` (tokens, in) is multiplied by the update in `apply_factors`; else the weight gets it."""
+    def applies_factors(self, x: Tensor, mask: Tensor | None) -> bool:
+        """Whether `apply_factors` multiplies ``x`` (tokens, in) by the update; else it is added to the weight."""
         return False
 
     def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Add the update's product with ``x`` (tokens, in) to ``y`` (tokens, out); returns ``kept`` of `recompute`."""
+        """Add ``x`` (tokens, in) times the update to ``y`` (tokens, out); returns ``hidden`` of `recompute`."""
         raise NotImplementedError(f"{type(self).__name__} has an update that is added to the weight")
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
@@ -121,16 +124,16 @@ class Adapter(nn.Module, ABC):
         torch.add(weight, self(weight, mask), out=out)
 
     def applies_factors_backward(self, x: Tensor, mask: Tensor | None) -> bool:
-        """As `chains`, for the gradient of the input."""
+        """As `applies_factors`, for the gradient of the input."""
         return False
 
     def recompute(
-        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, hidden: Tensor | None
     ) -> VectorJacobianProduct:
-        """The update again, for a backward pass: W + scale * ΔW is written to ``out`` (out, in) where that is given.
+        """Recompute the update for the backward pass; W + scale * ΔW is written to ``out`` (out, in), where given.
 
-        What it returns computes the gradients: with G = dL/dy (tokens, out) and x (tokens, in), dL/dΔW = scale * Gᵀ x,
-        which is pulled back through `delta_weight` to the parameters.
+        ``hidden`` is what `apply_factors` returned. The function returned computes the gradients: with G = dL/dy
+        (tokens, out) and x (tokens, in), dL/dΔW = scale * Gᵀ x, pulled back through `delta_weight` to the parameters.
         """
         detached_parameters = self.detached_parameters()
         with torch.enable_grad():
@@ -147,15 +150,15 @@ class Adapter(nn.Module, ABC):
         return vjp
 
     def trainable(self) -> dict[str, Tensor]:
-        """The parameters that train, by name."""
+        """The trainable parameters by name."""
         return {name: parameter for name, parameter in named(self, "") if parameter.requires_grad}
 
     def detached_parameters(self) -> dict[str, Tensor]:
-        """The parameters that train, cut off from whatever else they are part of."""
+        """The trainable parameters as leaves of a new autograd graph."""
         return {name: parameter.detach().requires_grad_() for name, parameter in self.trainable().items()}
 
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> Self:
-        """This adapter with other tensors as the ``parameters`` of these names; all else is shared."""
+        """A shallow copy in which ``parameters`` replace those of the same names; the rest is shared."""
         return with_parameters(self, parameters, "")
 
     def hyperparameters(self) -> dict[str, int | float | str | bool]:
@@ -165,7 +168,7 @@ class Adapter(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of its parameters."""
+        """The parameters' dtype."""
         return next(parameter.dtype for _, parameter in named(self, ""))
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""DoRA: magnitude and direction of a weight apart (Liu et al., ICML 2024, https://arxiv.org/abs/2402.09353)."""
+"""DoRA: a weight's magnitude and direction trained separately (Liu et al., ICML 2024, https://arxiv.org/abs/2402.09353)."""
 
 import math
 
@@ -9,7 +9,7 @@ from kravl.adapters.base import Adapter, check_rank
 
 
 class DoRA(Adapter):
-    """The adapted weight is m * V / |V| row by row, with V = W + (alpha / r) B A and m, which trains, starting at |W|.
+    """The adapted weight is m * V / |V| row by row; V = W + (alpha / r) B A, and the trainable m starts at |W|.
 
     B (out, r) is zero and A (r, in) Kaiming-uniform, as in LoRA. The norm is differentiated too: this is the formula
     itself, without the shortcut that treats |V| as a constant. A row of zeros stays zero.

@@ -15,20 +15,20 @@ class KRAdapter(Adapter):
     """Row i of ΔW is v_i ⊗ u_i: entry (i, a * r + b) is V[i, a] * U[i, b], cut to the longer side.
 
     With m the shorter and M the longer side, U is (m, r) and zero, V is (m, c) and Kaiming-uniform with negative slope
-    ``init_a``, c = ceil(M / r). ``split`` says which side r is the floored square root of: "short", as the paper's
-    released layer, or "long", as its toy experiment; or it is r itself. If the shorter side is the input, ΔW is
-    transposed. m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; a generic rank-1 update is
-    out of reach unless r is M.
+    ``init_a``, c = ceil(M / r). r is the floored square root of the side that ``split`` names ("short" as in the
+    released layer, "long" as in the paper's toy experiment) or ``split`` itself. If the shorter side is the input, ΔW is
+    transposed. It has m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot express a
+    generic rank-1 update unless r is M.
 
     Raises:
-        InputError: ``split`` is neither of the two, nor a whole number from 1 to M.
+        InputError: ``split`` is neither "short" nor "long" nor a whole number from 1 to M.
 
     Example:
         >>> from kravl import KRAdapter
         >>> adapter = KRAdapter(out_features=768, in_features=3072)
         >>> sum(parameter.numel() for parameter in adapter.parameters())
         108288
-        >>> bool(adapter.delta_weight().any())  # nothing is changed at the start
+        >>> bool(adapter.delta_weight().any())  # zero at initialisation
         False
     """
 
@@ -59,23 +59,24 @@ class KRAdapter(Adapter):
             super().add_to(weight, mask, out)
         elif self.out_features <= self.in_features:
             _add_khatri_rao(weight, self.u, self.v, self.scale, out)
-        else:  # copies of the factors, so that all four are read and written in the order of their memory
+        else:  # contiguous copies of the factors, so that all four matrices are accessed in memory order
             u, v = self.u.T.contiguous().T, self.v.T.contiguous().T
             _add_khatri_rao(weight.T, u, v, self.scale, out.T)
 
     def recompute(
-        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, hidden: Tensor | None
     ) -> VectorJacobianProduct:
         if mask is not None:
-            return super().recompute(weight, mask, out, kept)
+            return super().recompute(weight, mask, out, hidden)
         if out is not None:
             self.add_to(weight, mask, out)
 
         def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
             grad_update = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
-            pulled = _contract(cast(grad_update, self.u.dtype), self.u, self.v)
-            return [p.mul_(self.scale) for p, own in zip(pulled, (self.u, self.v), strict=True) if own.requires_grad]
+            gradients = _contract(cast(grad_update, self.u.dtype), self.u, self.v)
+            pairs = zip(gradients, (self.u, self.v), strict=True)
+            return [gradient.mul_(self.scale) for gradient, parameter in pairs if parameter.requires_grad]
 
         return vjp
 
@@ -83,29 +84,29 @@ class KRAdapter(Adapter):
 def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:
     """out[i, a * r + b] = weight[i, a * r + b] + scale * v[i, a] * u[i, b] in one pass; the last group may be cut."""
     r, long = u.shape[1], weight.shape[1]
-    whole, rest = divmod(long, r)
-    groups, target = (matrix[:, : long - rest].view(-1, whole, r) for matrix in (weight, out))
-    torch.addcmul(groups, v[:, :whole].unsqueeze(2), u.unsqueeze(1), value=scale, out=target)
-    if rest:
-        torch.addcmul(weight[:, -rest:], v[:, whole:], u[:, :rest], value=scale, out=out[:, -rest:])
+    count, left = divmod(long, r)
+    groups, target = (matrix[:, : long - left].view(-1, count, r) for matrix in (weight, out))
+    torch.addcmul(groups, v[:, :count].unsqueeze(2), u.unsqueeze(1), value=scale, out=target)
+    if left:
+        torch.addcmul(weight[:, -left:], v[:, count:], u[:, :left], value=scale, out=out[:, -left:])
 
 
 def _contract(grad_update: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of u and v from that (m, M) of the rows v_i ⊗ u_i: each row, folded to (c, r), times u_i and v_i."""
     r, long = u.shape[1], grad_update.shape[1]
-    whole, rest = divmod(long, r)
-    groups = grad_update[:, : long - rest].view(-1, whole, r)
-    grad_u = (v[:, :whole].unsqueeze(1) @ groups).squeeze(1)
+    count, left = divmod(long, r)
+    groups = grad_update[:, : long - left].view(-1, count, r)
+    grad_u = (v[:, :count].unsqueeze(1) @ groups).squeeze(1)
     grad_v = (groups @ u.unsqueeze(2)).squeeze(2)
-    if rest:
-        tail = grad_update[:, -rest:]
-        grad_u[:, :rest].addcmul_(tail, v[:, whole:])
-        grad_v = torch.cat([grad_v, (tail * u[:, :rest]).sum(1, keepdim=True)], dim=1)
+    if left:
+        tail = grad_update[:, -left:]
+        grad_u[:, :left].addcmul_(tail, v[:, count:])
+        grad_v = torch.cat([grad_v, (tail * u[:, :left]).sum(1, keepdim=True)], dim=1)
     return grad_u, grad_v
 
 
 def inner_size(split: str | int, short: int, long: int) -> int:
-    """r of `KRAdapter` for a matrix whose sides are ``short`` and ``long``. Raises InputError as it does."""
+    """r of `KRAdapter` for a matrix with sides ``short`` and ``long``. Raises InputError as it does."""
     if isinstance(split, int):
         if not 1 <= split <= long:
             raise InputError(f"split must be short, long or a whole number from 1 to {long}, not {split}")

@@ -1,4 +1,4 @@
-"""KRAdapter plus a small LoRA at KRAdapter's own number of parameters: the low-rank part that KRAdapter cannot express.
+"""KRAdapter plus a small LoRA at KRAdapter's number of parameters: the low-rank part that KRAdapter cannot express.
 
 An experiment of kravl's own (experiments/matrix_approximation), not a published method.
 """
@@ -16,14 +16,14 @@ from kravl.runtime.errors import InputError
 class KRALoRA(Adapter):
     """ΔW = K + B A, with K a Khatri-Rao product whose rows i share v_i in groups of ``share``, and B A of ``rank``.
 
-    A generic KRAdapter has no fewer parameters than 2 * m * sqrt(M); K has about 2 * m * sqrt(M / share), and ``rank``
-    None spends on B A what that saves, rounded down but at least 1. With m the shorter and M the longer side, row i of
+    KRAdapter has at least 2 * m * sqrt(M) parameters, K about 2 * m * sqrt(M / share); ``rank`` None spends the
+    difference on B A, rounded down but at least 1. With m the shorter and M the longer side, row i of
     K is v_(i // share) ⊗ u_i, U (m, r) is zero, V (ceil(m / share), c) Kaiming-uniform with negative slope 5,
     r = floor(sqrt(m / share)), c = ceil(M / r); if the shorter side is the input, K is transposed. B is zero and A
     Kaiming-uniform, as in LoRA.
 
     Raises:
-        InputError: ``share`` or ``rank`` is no whole number from 1 up.
+        InputError: ``share`` or ``rank`` is not a positive whole number.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class KRALoRA(Adapter):
         self.v = nn.Parameter(torch.empty(math.ceil(short / share), math.ceil(long / r)))
         nn.init.kaiming_uniform_(self.v, a=5.0)
         if rank is None:
-            own = inner_size("short", short, long)
-            saved = short * (own + math.ceil(long / own)) - self.u.numel() - self.v.numel()
+            r_kra = inner_size("short", short, long)
+            saved = short * (r_kra + math.ceil(long / r_kra)) - self.u.numel() - self.v.numel()
             rank = max(1, saved // (short + long))
         check_rank(rank)
         self.a = nn.Parameter(torch.empty(rank, in_features))

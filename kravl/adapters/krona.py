@@ -12,8 +12,8 @@ from kravl.runtime.errors import InputError
 class KronA(Adapter):
     """ΔW = (A ⊗ B) cut to (out, in), with A (f, f) Kaiming-uniform and B (ceil(out / f), ceil(in / f)) zero.
 
-    ``factor`` f sets the size: about f² + out * in / f² parameters, fewest near f = (out * in)^¼; full rank almost
-    surely.
+    ``factor`` f sets the size: it has about f² + out * in / f² parameters, fewest near f = (out * in)^¼, and full rank
+    almost surely.
 
     Raises:
         InputError: ``factor`` is less than 1.

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
-from kravl.adapters.low_rank import LowRank
+from kravl.adapters.low_rank import LowRankAdapter
 
 
-class LoRA(LowRank):
+class LoRA(LowRankAdapter):
     """ΔW = B A with B (out, r) zero and A (r, in) Kaiming-uniform, scaled by alpha / r.
 
     ``rank_stabilised`` scales by alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732), as CLIP-LoRA
-    does. ``dropout`` acts on each entry of the adapter's input, as there; on bare projections on columns of ΔW.
+    does. ``dropout`` drops entries of the adapter's input, as there; for bare projections it drops columns of ΔW.
 
     Example:
         >>> from kravl import LoRA
@@ -37,7 +37,7 @@ class LoRA(LowRank):
         super().__init__(out_features, in_features, scale, dropout)
         self.rank, self.alpha, self.rank_stabilised = rank, alpha, rank_stabilised
         self.inner = rank
-        self.input_dropout = nn.Dropout(dropout)  # whoever asks what in a model is random finds a module
+        self.input_dropout = nn.Dropout(dropout)  # a module, so that a search for what is random in a model finds it
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))

@@ -1,4 +1,4 @@
-"""Updates that are a product of two factors, in the order of products that takes the fewest operations."""
+"""Updates that are a product of two factors, multiplied in the order that takes the fewest operations."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from torch import Tensor
 from kravl.adapters.base import Adapter, VectorJacobianProduct
 from kravl.adapters.workspace import scratch
 
-HALF_GAIN = 4  # products of half precision are as many times as fast: measured on a CPU with AMX, more on GPUs
-SHORT = 64  # with fewer between its factors a product waits for memory, and gains nothing
-Ends = tuple[Tensor, Tensor, Tensor | None]  # as in `VectorJacobianProduct`
+HALF_GAIN = 4  # how many times as fast products in half precision are: measured on a CPU with AMX; more on GPUs
+SHORT = 64  # below this inner size a product is bound by memory, and half precision gains nothing
+VjpArguments = tuple[Tensor, Tensor, Tensor | None]  # of a `VectorJacobianProduct`
 
 
 class ProductOrder(NamedTuple):
     """The order of products.
 
-    ``apply_factors``: the factors act on the tokens one after the other, else ΔW is added to the weight;
-    ``chain_back``: so for the gradient of the input; ``dense``: the factors' gradients come from that of the whole
-    weight, else from tokens.
+    ``apply_factors``: the tokens are multiplied by one factor after the other, else ΔW is added to the weight;
+    ``apply_factors_backward``: the same for the gradient of the input; ``dense``: the factors' gradients are computed
+    from the gradient of the full ΔW, else from the tokens.
     """
 
     apply_factors: bool
-    chain_back: bool
+    apply_factors_backward: bool
     dense: bool
 
 
 class Factors(NamedTuple):
-    """Sizes of the factors (out, inner) and (inner, in), and whether parameters that train enter the one, the other."""
+    """Sizes of the factors (out, inner) and (inner, in), and whether each depends on trainable parameters."""
 
     inner: int
     out: int
@@ -43,30 +43,30 @@ class Factors(NamedTuple):
 ORDERS = tuple(ProductOrder(*choices) for choices in product((False, True), repeat=3))
 
 
-def operations(tokens: int, factors: Factors, plan: ProductOrder, slower: int = 1) -> int:
-    """Multiplications of the update, forward and backward, beside the frozen layer's; merging counts ``slower``."""
+def operations(tokens: int, factors: Factors, order: ProductOrder, slower: int = 1) -> int:
+    """Multiplications that the update adds, forward and backward; those of merging count ``slower`` times."""
     k, rows, columns, up, down = factors
     merge, hidden_in, hidden_out = k * rows * columns, tokens * k * columns, tokens * k * rows
-    own = slower * merge
-    total = (hidden_in + hidden_out if plan.apply_factors else own) + (hidden_in if plan.chain_back else own)
-    if plan.dense:
-        return total + tokens * rows * columns + hidden_out * plan.chain_back + merge * (up + down)
-    total += hidden_out * (plan.chain_back or down) + hidden_in * down
-    return total + up * (hidden_out + hidden_in * (not plan.apply_factors))
+    total = hidden_in + hidden_out if order.apply_factors else slower * merge
+    total += hidden_in if order.apply_factors_backward else slower * merge
+    if order.dense:
+        return total + tokens * rows * columns + hidden_out * order.apply_factors_backward + merge * (up + down)
+    total += hidden_out * (order.apply_factors_backward or down) + hidden_in * down
+    return total + up * (hidden_out + hidden_in * (not order.apply_factors))
 
 
-def shortest(tokens: int, factors: Factors, slower: int = 1) -> ProductOrder:
-    """The plan of the fewest `operations`."""
-    return min(ORDERS, key=lambda plan: operations(tokens, factors, plan, slower))
+def cheapest(tokens: int, factors: Factors, slower: int = 1) -> ProductOrder:
+    """The order with the fewest `operations`."""
+    return min(ORDERS, key=lambda order: operations(tokens, factors, order, slower))
 
 
-known_shortest = lru_cache(maxsize=4096)(shortest)  # asked several times in every layer of every step
+cached_cheapest = lru_cache(maxsize=4096)(cheapest)  # called several times in every layer of every step
 
 
-class LowRank(Adapter):
-    """ΔW = up @ down, of shapes (out, k) and (k, in), multiplied in the order that the shapes make the shortest.
+class LowRankAdapter(Adapter):
+    """ΔW = up @ down, of shapes (out, k) and (k, in), multiplied in the order that is cheapest for the shapes.
 
-    A chain keeps its (tokens, k) in the middle for the backward pass.
+    Where tokens are multiplied by one factor after the other, the (tokens, k) between is saved for the backward pass.
     """
 
     inner: int  # k
@@ -74,7 +74,7 @@ class LowRank(Adapter):
     @property
     @abstractmethod
     def trained(self) -> tuple[bool, bool]:
-        """Whether parameters that train enter up, and down."""
+        """Whether ``up`` and ``down`` depend on trainable parameters."""
 
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
@@ -84,54 +84,54 @@ class LowRank(Adapter):
         up, down = self.factors()
         return up @ down
 
-    def plan(self, x: Tensor, mask: Tensor | None) -> ProductOrder:
-        """The choices that take the shortest for ``x``; entries of the input can only be dropped in a chain."""
-        if _of_entries(mask):
-            return ProductOrder(apply_factors=True, chain_back=True, dense=False)
+    def order(self, x: Tensor, mask: Tensor | None) -> ProductOrder:
+        """The cheapest order for ``x``; a mask of the input's entries needs the factors applied to the tokens."""
+        if _masks_entries(mask):
+            return ProductOrder(apply_factors=True, apply_factors_backward=True, dense=False)
         slower = HALF_GAIN if x.dtype.itemsize < self.dtype.itemsize and self.inner >= SHORT else 1
-        choose = shortest if torch.compiler.is_compiling() else known_shortest
+        choose = cheapest if torch.compiler.is_compiling() else cached_cheapest
         return choose(x.shape[0], self.sizes(), slower)
 
     def sizes(self) -> Factors:
-        """Those of `factors`, and which of them train."""
+        """The sizes of `factors`, and which of them train."""
         return Factors(self.inner, self.out_features, self.in_features, *self.trained)
 
-    def chains(self, x: Tensor, mask: Tensor | None) -> bool:
-        return self.plan(x, mask).apply_factors
+    def applies_factors(self, x: Tensor, mask: Tensor | None) -> bool:
+        return self.order(x, mask).apply_factors
 
     def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
         up, down = self._masked(mask)
         hidden = self._dropped(x, mask) @ down.to(x.dtype).T
         y.addmm_(hidden, up.to(x.dtype).T, alpha=self.scale)
-        return None if self.plan(x, mask).dense or not self.trained[0] else hidden
+        return None if self.order(x, mask).dense or not self.trained[0] else hidden
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
         up, down = self._masked(mask)
         torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
     def applies_factors_backward(self, x: Tensor, mask: Tensor | None) -> bool:
-        return self.plan(x, mask).chain_back
+        return self.order(x, mask).apply_factors_backward
 
     def recompute(
-        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, kept: Tensor | None
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, hidden: Tensor | None
     ) -> VectorJacobianProduct:
         up, down = self._masked(mask)
         if out is not None:
             torch.addmm(weight.to(up.dtype), up, down, alpha=self.scale, out=out)
 
         def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
-            cast = up.to(x.dtype), down.to(x.dtype)
-            grad_up, grad_down = self._pull(cast, mask, kept, (gradient, x, grad_x))
-            if grad_down is not None and mask is not None and not _of_entries(mask):
+            factors = up.to(x.dtype), down.to(x.dtype)
+            grad_up, grad_down = self._pull(factors, mask, hidden, (gradient, x, grad_x))
+            if grad_down is not None and mask is not None and not _masks_entries(mask):
                 grad_down *= mask
             return self.pull_back(grad_up, grad_down) if any(self.trained) else ()
 
         return vjp
 
     def pull_back(self, grad_up: Tensor | None, grad_down: Tensor | None) -> Sequence[Tensor | None]:
-        """Gradients of the trainable parameters from those (k, out), (k, in) of the factors where they are `trained`.
+        """Gradients of the trainable parameters from those of upᵀ (k, out) and down (k, in), where `trained`.
 
-        They may be overwritten.
+        The given gradients may be overwritten.
         """
         detached_parameters = self.detached_parameters()
         with torch.enable_grad():
@@ -141,21 +141,21 @@ class LowRank(Adapter):
         return torch.autograd.grad(factors, list(detached_parameters.values()), gradients, allow_unused=True)
 
     def _pull(
-        self, factors: tuple[Tensor, Tensor], mask: Tensor | None, kept: Tensor | None, ends: Ends
+        self, factors: tuple[Tensor, Tensor], mask: Tensor | None, hidden: Tensor | None, arguments: VjpArguments
     ) -> tuple[Tensor | None, Tensor | None]:
-        """dL/dupᵀ (k, out) and dL/ddown (k, in), where trained; the rest as in `VectorJacobianProduct`.
+        """dL/dupᵀ (k, out) and dL/ddown (k, in), where trained, from the ``arguments`` of a vjp.
 
         With ΔW = up down, G = dL/dy (tokens, out) and s the scale: dL/dupᵀ = s (x downᵀ)ᵀ G, dL/ddown = s (G up)ᵀ x, or
         both through the dense Gᵀ x (out, in) where that takes fewer operations; dL/dx gets s G up down.
         """
-        (up, down), (gradient, x, grad_x), (trains_up, trains_down) = factors, ends, self.trained
-        dense = self.plan(x, mask).dense
-        needs_hidden = grad_x is not None or (trains_down and not dense)
-        hidden = gradient @ up if needs_hidden else gradient  # (tokens, k)
-        if grad_x is not None and not _of_entries(mask):
-            grad_x.addmm_(hidden, down, alpha=self.scale)
+        (up, down), (gradient, x, grad_x), (trains_up, trains_down) = factors, arguments, self.trained
+        dense = self.order(x, mask).dense
+        needs_grad_hidden = grad_x is not None or (trains_down and not dense)
+        grad_hidden = gradient @ up if needs_grad_hidden else gradient  # (tokens, k)
+        if grad_x is not None and not _masks_entries(mask):
+            grad_x.addmm_(grad_hidden, down, alpha=self.scale)
         elif grad_x is not None:
-            grad_x.add_(self._dropped(hidden @ down, mask), alpha=self.scale)
+            grad_x.add_(self._dropped(grad_hidden @ down, mask), alpha=self.scale)
         grad_up = grad_down = None
         if dense:
             weight = torch.mm(gradient.T, x, out=scratch("matrix", (up.shape[0], down.shape[1]), x, x.dtype))
@@ -163,9 +163,9 @@ class LowRank(Adapter):
             grad_down = up.T @ weight if trains_down else None
         else:
             if trains_up:
-                grad_up = (x @ down.T if kept is None else kept).T @ gradient
+                grad_up = (x @ down.T if hidden is None else hidden).T @ gradient
             if trains_down:
-                grad_down = hidden.T @ self._dropped(x, mask)
+                grad_down = grad_hidden.T @ self._dropped(x, mask)
         return self._scaled(grad_up), self._scaled(grad_down)
 
     def _scaled(self, gradient: Tensor | None) -> Tensor | None:
@@ -173,12 +173,12 @@ class LowRank(Adapter):
 
     def _masked(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         up, down = self.factors()
-        return (up, down) if mask is None or _of_entries(mask) else (up, down * mask)
+        return (up, down) if mask is None or _masks_entries(mask) else (up, down * mask)
 
     def _dropped(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return x if mask is None or mask.dim() == 1 else (x * mask).mul_(1 / (1 - self.dropout))
 
 
-def _of_entries(mask: Tensor | None) -> bool:
-    """Whether the mask is one of the input's entries (tokens, in), with which no update of the weight agrees."""
+def _masks_entries(mask: Tensor | None) -> bool:
+    """Whether the mask is of the input's entries (tokens, in), which no update of the weight can express."""
     return mask is not None and mask.dim() == 2

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
-from kravl.adapters.low_rank import LowRank
+from kravl.adapters.low_rank import LowRankAdapter
 
 
-class RandLoRA(LowRank):
+class RandLoRA(LowRankAdapter):
     """ΔW = Σ_i B_i diag(λ_i) A diag(γ_i) over ceil(m / r) bases of rank r, scaled by alpha / r; λ and γ train.
 
-    m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, normal of
-    unit variance, and follow from ``seed``: they are not stored in checkpoints, and sites of one shape share them. λ
+    m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, standard
+    normal and determined by ``seed``: they are not stored in checkpoints, and sites of the same shape share them. λ
     starts at zero, γ at 1 / M. If the shorter side is the output, ΔW is transposed.
     """
 
@@ -55,4 +55,4 @@ class RandLoRA(LowRank):
         scaled = grad_factor.view(*self.lam.shape, -1).mul_(self.bases_a)  # (num, r, m)
         grad_lam, grad_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
         pairs = ((self.lam, grad_lam.squeeze(2)), (self.gamma, grad_gamma.squeeze(1)))
-        return [gradient for own, gradient in pairs if own.requires_grad]
+        return [gradient for parameter, gradient in pairs if parameter.requires_grad]

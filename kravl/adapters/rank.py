@@ -24,15 +24,15 @@ def stable_rank(matrix: Tensor) -> float:
 
 
 def spectrum(matrix: Tensor) -> dict[str, float]:
-    """What `summary` says of a matrix (out, in), in double precision.
+    """The `ranks_and_norms` of a matrix (out, in), in double precision.
 
     The squared singular values are the eigenvalues of the smaller Gram matrix, six times faster than a singular value
     decomposition. Those below 1e-8 of the largest are lost in rounding, which moves the ranks by less than 1e-4.
     """
-    return summary(gram_singular_values(matrix))
+    return ranks_and_norms(gram_singular_values(matrix))
 
 
-def summary(values: Tensor) -> dict[str, float]:
+def ranks_and_norms(values: Tensor) -> dict[str, float]:
     """Both ranks, the Frobenius ``norm`` and the ``spectral_norm`` of a matrix with singular ``values``, any order."""
     values = values.detach().double()
     largest = values.max()
@@ -51,8 +51,8 @@ def summary(values: Tensor) -> dict[str, float]:
 def gram_singular_values(matrix: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """Singular values of a matrix (out, in), largest first, from its smaller Gram matrix.
 
-    In single precision twice as fast; those below 3e-4 of the largest are then lost, which raised the effective rank of
-    a LoRA of rank 16 by 3 % and changed that of KRAdapter by less than 0.1 % (768 x 3072).
+    Single precision is twice as fast but loses those below 3e-4 of the largest, which raised the effective rank of a
+    LoRA of rank 16 by 3 % and changed that of KRAdapter by less than 0.1 % (768 x 3072).
     """
     a = matrix.detach().to(dtype)
     largest = a.abs().max()

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
-from kravl.adapters.low_rank import LowRank
+from kravl.adapters.low_rank import LowRankAdapter
 
 
-class VeRA(LowRank):
-    """ΔW = diag(b) B diag(d) A with the vectors b (out) zero and d (r) ``d_initial``; only they train.
+class VeRA(LowRankAdapter):
+    """ΔW = diag(b) B diag(d) A; only the vectors b (out), initially zero, and d (r), initially ``d_initial``, train.
 
-    A (r, in) and B (out, r) are frozen, Kaiming-uniform, and follow from ``seed``: they are not stored in checkpoints,
-    and sites of one shape share them.
+    A (r, in) and B (out, r) are frozen, Kaiming-uniform and determined by ``seed``: they are not stored in checkpoints,
+    and sites of the same shape share them.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Memory for a matrix that lives within one call, kept between calls on a CPU.
+"""Scratch memory for a matrix that is needed within one call alone, reused between calls on a CPU.
 
-There, large memory is given back to the system and faulted in again at each use, page by page, which takes longer than
-to write a matrix of a ViT-B. On a GPU PyTorch's allocator keeps it.
+There, the allocator returns large blocks to the system and faults them in again at each use, page by page, which takes
+longer than writing a matrix of a ViT-B. On a GPU, PyTorch's caching allocator does not.
 """
 
 import threading
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 
-class _Kept(threading.local):
+class _Buffers(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
-_kept = _Kept()
+_local = _Buffers()
 
 
 def scratch(purpose: str, shape: tuple[int, int], like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -23,20 +23,20 @@ def scratch(purpose: str, shape: tuple[int, int], like: Tensor, dtype: torch.dty
     if like.device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=like.device)
     name, size = (purpose, dtype), shape[0] * shape[1]
-    buffer = _kept.buffers.get(name)
+    buffer = _local.buffers.get(name)
     if buffer is None or buffer.numel() < size:
-        with torch.inference_mode(False):  # what is made in that mode cannot be written outside of it
-            _kept.buffers[name] = buffer = torch.empty(size, dtype=dtype)
+        with torch.inference_mode(False):  # a tensor created in that mode cannot be written outside of it
+            _local.buffers[name] = buffer = torch.empty(size, dtype=dtype)
     return buffer[:size].view(shape)
 
 
 def cast(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """``matrix`` in ``dtype``: itself, or a copy that is valid until the next one."""
+    """``matrix`` in ``dtype``: itself, or a copy that is valid until the next call."""
     if matrix.dtype == dtype:
         return matrix
     return scratch("cast", (matrix.shape[0], matrix.shape[1]), matrix, dtype).copy_(matrix)
 
 
 def release() -> None:
-    """Give back what this thread keeps."""
-    _kept.buffers.clear()
+    """Free the buffers of this thread."""
+    _local.buffers.clear()

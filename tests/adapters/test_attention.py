@@ -56,14 +56,14 @@ def test_output_and_input_gradient_start_as_those_of_torch(kind, batch_first, dt
 
     torchs, plain = run(model), run(unadapted(model))
     inject(model, KRAdapter, TARGETS)
-    ours = run(model)
+    actual = run(model)
 
     assert type(model["attn"]) is AdaptedAttention
-    assert torch.equal(ours[0], plain[0])
+    assert torch.equal(actual[0], plain[0])
     # Sums in another order: at most an eps of a sum for each of its terms, in four products. In bfloat16 sums are exact
     # beside the rounding of each result: q, k, v, probabilities, their product with v, y and their gradients.
     roundings = 8 if dtype == torch.bfloat16 else 4 * WIDTH
-    for a, b in zip(ours, torchs, strict=True):
+    for a, b in zip(actual, torchs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=roundings * torch.finfo(dtype).eps * b.abs().max().item())
 
 
@@ -80,7 +80,7 @@ def test_wide_layers_round_where_torch_rounds(width, batch_first, dtype):
     plain = copy.deepcopy(layer)
     inject(model, KRAdapter, ["attn.qkv"])
 
-    ours = model["attn"](x, x, x, need_weights=False)[0]
+    actual = model["attn"](x, x, x, need_weights=False)[0]
 
     if batch_first:  # scattered once the batch is moved, and torch adds the bias to scattered rows apart
         packed = F.linear(x, plain.in_proj_weight) + plain.in_proj_bias
@@ -88,7 +88,7 @@ def test_wide_layers_round_where_torch_rounds(width, batch_first, dtype):
         packed = F.linear(x, plain.in_proj_weight, plain.in_proj_bias)
     q, k, v = packed.view(2, 3, 3, width // 64, 64).permute((2, 0, 3, 1, 4) if batch_first else (2, 1, 3, 0, 4))
     y = F.scaled_dot_product_attention(q, k, v).permute((0, 2, 1, 3) if batch_first else (2, 0, 1, 3))
-    assert torch.equal(ours, plain.out_proj(y.reshape(x.shape)))
+    assert torch.equal(actual, plain.out_proj(y.reshape(x.shape)))
 
 
 def test_attention_dropout_acts_in_training_only(unadapted):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from kravl.adapters.dora import DoRA
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
-from kravl.adapters.low_rank import LowRank
+from kravl.adapters.low_rank import LowRankAdapter
 
 
 def test_no_dense_update_stays_alive_for_the_backward_pass(make_adapter):
@@ -18,19 +18,19 @@ def test_no_dense_update_stays_alive_for_the_backward_pass(make_adapter):
     adapter = inject(layer, make_adapter, ["0"]).adapters["0"]
     x = torch.randn(2, 64, requires_grad=True)
     known = {tensor.untyped_storage().data_ptr() for tensor in (x, *layer.parameters())}
-    kept = []
+    saved = []
 
     def pack(tensor):
         if tensor.untyped_storage().data_ptr() not in known:
-            kept.append(tensor.numel())
+            saved.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         y = layer(x)
 
     assert y.requires_grad
-    between = adapter.inner if isinstance(adapter, LowRank) else 0  # the factors of a chain
-    assert sum(kept) <= 2 * between
+    between = adapter.inner if isinstance(adapter, LowRankAdapter) else 0  # the factors of a chain
+    assert sum(saved) <= 2 * between
 
 
 def test_hooks_on_factors_see_each_gradient_once():

@@ -14,7 +14,7 @@ from kravl.adapters.injection.linear import adapted_linear, product
 from kravl.adapters.injection.parameter import AdaptedRows
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.low_rank import ORDERS, LowRank, operations
+from kravl.adapters.low_rank import ORDERS, LowRankAdapter, operations
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
 
@@ -50,14 +50,14 @@ def assert_equal_gradients(adapter, tokens, mask=None):
     out, columns = adapter.out_features, adapter.in_features
     adapter.double()
     weight, x = torch.randn(out, columns).double(), torch.randn(tokens, columns).double().requires_grad_()
-    pull, wanted = torch.randn(tokens, out).double(), [x, *(p for p in adapter.parameters() if p.requires_grad)]
+    pull, inputs = torch.randn(tokens, out).double(), [x, *(p for p in adapter.parameters() if p.requires_grad)]
 
     y = product(x, weight, None, [AdaptedRows(adapter, slice(0, out), mask)], torch.float64)
-    gradients = torch.autograd.grad(y, wanted, pull)
+    gradients = torch.autograd.grad(y, inputs, pull)
 
     plain = x @ (weight + adapter(weight, mask)).T
     torch.testing.assert_close(y, plain, rtol=1e-12, atol=1e-12)
-    expected = torch.autograd.grad(plain, wanted, pull)
+    expected = torch.autograd.grad(plain, inputs, pull)
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -101,9 +101,9 @@ def test_a_frozen_prefix_costs_no_gradient(make):
 
 @pytest.mark.parametrize("name", LOW_RANK)
 @pytest.mark.parametrize(("out", "columns"), [(10, 7), (7, 10), (9, 9)])
-@pytest.mark.parametrize("plan", ORDERS)
-def test_every_order_of_products_has_the_gradients_of_the_dense_update(name, out, columns, plan, monkeypatch):
-    monkeypatch.setattr(LowRank, "plan", lambda self, tokens, mask: plan)
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_of_products_has_the_gradients_of_the_dense_update(name, out, columns, order, monkeypatch):
+    monkeypatch.setattr(LowRankAdapter, "order", lambda self, tokens, mask: order)
     adapter = moved(LOW_RANK[name], out, columns)
 
     for tokens in (2, 20):
@@ -118,7 +118,7 @@ def test_the_shapes_decide_between_chained_and_merged(name):
 
     for tokens, flag in ((8, few), (20_000, many)):
         x = torch.empty(tokens, 3072, device="meta")
-        flag[0], flag[1] = adapter.chains(x, None), adapter.applies_factors_backward(x, None)
+        flag[0], flag[1] = adapter.applies_factors(x, None), adapter.applies_factors_backward(x, None)
 
     assert few.all()
     assert not many.any()
@@ -135,7 +135,7 @@ def test_more_tokens_are_chained_in_half_precision_where_merging_is_in_full():
 @pytest.mark.parametrize("name", LOW_RANK)
 @pytest.mark.parametrize(("out", "columns"), [(40, 24), (24, 40)])
 @pytest.mark.parametrize("tokens", [4, 60])
-def test_the_plan_counts_the_operations_that_are_done(name, out, columns, tokens):
+def test_the_order_counts_the_operations_that_are_done(name, out, columns, tokens):
     adapter, weight = moved(LOW_RANK[name], out, columns), torch.randn(out, columns)
     x = torch.randn(tokens, columns, requires_grad=True)
     # RandLoRA's own pull_back contracts the factor's gradient with lam and gamma
@@ -144,7 +144,7 @@ def test_the_plan_counts_the_operations_that_are_done(name, out, columns, tokens
 
     done = count(lambda: adapted_linear(x, weight, None, blocks).sum().backward())
 
-    fewest = min(operations(tokens, adapter.sizes(), plan) for plan in ORDERS)
+    fewest = min(operations(tokens, adapter.sizes(), order) for order in ORDERS)
     assert done == 2 * tokens * out * columns + fewest + elementwise
 
 
@@ -160,16 +160,16 @@ def test_half_of_lora_may_be_frozen(trains):
 def test_dropout_of_entries_has_the_gradients_of_torchs_dropout():
     adapter = moved(LOW_RANK["lora"], 10, 7, dropout=0.25).double()
     weight, x = torch.randn(10, 7).double(), torch.randn(60, 7).double().requires_grad_()
-    wanted = [x, adapter.a, adapter.b]
+    inputs = [x, adapter.a, adapter.b]
 
     torch.manual_seed(1)
     y = adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, 10))])
-    gradients = torch.autograd.grad(y.square().sum(), wanted)
+    gradients = torch.autograd.grad(y.square().sum(), inputs)
 
     torch.manual_seed(1)
     plain = x @ weight.T + adapter.scale * F.dropout(x, 0.25) @ adapter.a.T @ adapter.b.T
     torch.testing.assert_close(y, plain, rtol=1e-12, atol=1e-12)
-    expected = torch.autograd.grad(plain.square().sum(), wanted)
+    expected = torch.autograd.grad(plain.square().sum(), inputs)
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-12)
 
 

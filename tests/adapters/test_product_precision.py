@@ -12,7 +12,7 @@ from kravl.adapters.injection.linear import adapted_linear
 from kravl.adapters.injection.parameter import AdaptedRows
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
-from kravl.adapters.low_rank import LowRank
+from kravl.adapters.low_rank import LowRankAdapter
 from kravl.adapters.randlora import RandLoRA
 
 METHODS = {"kra": KRAdapter, "lora": partial(LoRA, rank=8, alpha=8), "randlora": partial(RandLoRA, rank=6, alpha=120)}
@@ -20,7 +20,7 @@ METHODS = {"kra": KRAdapter, "lora": partial(LoRA, rank=8, alpha=8), "randlora":
 
 def plain(x: Tensor, weight: Tensor, adapter) -> Tensor:
     """Factor by factor where there are factors, as PEFT does; else with the adapted weight."""
-    if not isinstance(adapter, LowRank):
+    if not isinstance(adapter, LowRankAdapter):
         return F.linear(x, weight + adapter.update(weight))
     up, down = adapter.factors()
     return F.linear(x, weight) + adapter.scale * F.linear(F.linear(x, down), up)
@@ -36,20 +36,20 @@ def test_bf16_is_as_close_to_float64_as_plain_autocast(name, out, columns, token
         for parameter in adapter.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02 * parameter.requires_grad)
     x, pull = torch.randn(tokens, columns).requires_grad_(), torch.randn(tokens, out)
-    wanted = [x, *(parameter for parameter in adapter.parameters() if parameter.requires_grad)]
+    inputs = [x, *(parameter for parameter in adapter.parameters() if parameter.requires_grad)]
 
     def errors(multiply) -> list[float]:
         with torch.autocast("cpu", torch.bfloat16):
             y = multiply()
-        found = [y, *torch.autograd.grad(y, wanted, pull.to(y.dtype))]
-        return [(a.double() - b).norm().item() for a, b in zip(found, exact, strict=True)]
+        values = [y, *torch.autograd.grad(y, inputs, pull.to(y.dtype))]
+        return [(a.double() - b).norm().item() for a, b in zip(values, exact, strict=True)]
 
     twin, x64 = copy.deepcopy(adapter).double(), x.detach().double().requires_grad_()
     y64 = plain(x64, weight.double(), twin)
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     exact = [y64, *torch.autograd.grad(y64, [x64, *trained], pull.double())]
-    ours = errors(lambda: adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, out))]))
+    actual = errors(lambda: adapted_linear(x, weight, None, [AdaptedRows(adapter, slice(0, out))]))
     torchs = errors(lambda: plain(x, weight, adapter))
 
-    assert all(error > 0 for error in ours)
-    assert all(a < 1.1 * b for a, b in zip(ours, torchs, strict=True)), (ours, torchs)
+    assert all(error > 0 for error in actual)
+    assert all(a < 1.1 * b for a, b in zip(actual, torchs, strict=True)), (actual, torchs)

@@ -36,17 +36,17 @@ def saved(adapters, tmp_path):
         (
             KRAdapter,
             TARGETS,
-            "its method is kravl.adapters.lora.LoRA, the model's kravl.adapters.kra.KRAdapter",
+            "its method is kravl.adapters.lora.LoRA, the model's is kravl.adapters.kra.KRAdapter",
         ),
         (
             partial(LoRA, rank=2, alpha=4),
             TARGETS,
-            "its hyperparameters differ in 1: {'alpha': 2}, the model's {'alpha': 4}",
+            "its hyperparameters differ in 1: {'alpha': 2}, the model's are {'alpha': 4}",
         ),
         (
             partial(LoRA, rank=2, alpha=2),
             ["head"],
-            r"its sites differ in 2: {'blocks.0.attn.q': \[48, 48\], .*, the model's {'blocks.0.attn.q': None",
+            r"its sites differ in 2: {'blocks.0.attn.q': \[48, 48\], .*, the model's are {'blocks.0.attn.q': None",
         ),
     ],
 )
@@ -66,11 +66,12 @@ def test_a_file_of_other_base_weights_is_refused_and_both_hashes_are_named(built
         model.head.weight[0, 0] += 1e-6
     other = inject(model, partial(LoRA, rank=2, alpha=2), TARGETS, unfreeze=["norm.*"])
 
-    with pytest.raises(InputError, match=f"base_sha256 is {adapters.base_sha256()}, the model's {other.base_sha256()}"):
+    message = f"base_sha256 is {adapters.base_sha256()}, the model's is {other.base_sha256()}"
+    with pytest.raises(InputError, match=message):
         load_adapters(other, saved)
 
 
-def test_a_model_that_has_the_adapters_baked_in_refuses_them_a_second_time(vit, adapters, saved):
+def test_a_model_with_the_adapters_merged_for_good_refuses_them_a_second_time(vit, adapters, saved):
     adapters.merge_and_unload()
     again = inject(vit, partial(LoRA, rank=2, alpha=2), TARGETS, unfreeze=["norm.*"])
 

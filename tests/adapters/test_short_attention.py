@@ -22,22 +22,22 @@ def test_outputs_have_the_bits_of_torch_and_gradients_are_exact(masked: bool) ->
     mask = causal(torch.float64) if masked else None
     weights = torch.randn(2, 3, 9, 8, dtype=torch.float64)
 
-    ours, torchs = short_attention(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask)
-    gradients = torch.autograd.grad((ours * weights).sum(), (q, k, v))
-    wanted = torch.autograd.grad((torchs * weights).sum(), (q, k, v))
+    actual, torchs = short_attention(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask)
+    gradients = torch.autograd.grad((actual * weights).sum(), (q, k, v))
+    expected = torch.autograd.grad((torchs * weights).sum(), (q, k, v))
 
-    assert torch.equal(ours, torchs)
-    torch.testing.assert_close(gradients, wanted, rtol=1e-12, atol=1e-12)
+    assert torch.equal(actual, torchs)
+    torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_in_bfloat16_gradients_are_no_further_from_float64_than_those_of_torch() -> None:
     exact, rounded = heads(torch.float64), [x.detach().bfloat16().requires_grad_() for x in heads(torch.float64)]
     weights = torch.randn(2, 3, 9, 8, dtype=torch.float64)
-    wanted = torch.autograd.grad((F.scaled_dot_product_attention(*exact) * weights).sum(), exact)
+    reference = torch.autograd.grad((F.scaled_dot_product_attention(*exact) * weights).sum(), exact)
 
     def error(attention) -> float:
-        found = torch.autograd.grad((attention(*rounded) * weights.bfloat16()).sum(), rounded)
-        return sum((a.double() - b).norm().item() for a, b in zip(found, wanted, strict=True))
+        gradients = torch.autograd.grad((attention(*rounded) * weights.bfloat16()).sum(), rounded)
+        return sum((a.double() - b).norm().item() for a, b in zip(gradients, reference, strict=True))
 
     assert error(lambda q, k, v: short_attention(q, k, v, None)) < 1.5 * error(F.scaled_dot_product_attention)
 

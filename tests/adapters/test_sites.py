@@ -65,9 +65,9 @@ def test_separate_attention_weights_are_sites_by_their_parameter_names():
 
 
 def test_open_clips_own_attention_has_the_names_of_torchs():
-    own, torchs = Attention(8, 2), nn.MultiheadAttention(8, 2)
+    open_clips, torchs = Attention(8, 2), nn.MultiheadAttention(8, 2)
 
-    assert shapes(nn.ModuleDict({"attn": own})) == shapes(nn.ModuleDict({"attn": torchs}))
+    assert shapes(nn.ModuleDict({"attn": open_clips})) == shapes(nn.ModuleDict({"attn": torchs}))
 
 
 def test_a_resnet_tower_offers_its_attention_pool():

@@ -1,4 +1,4 @@
-"""What is said of ΔW beside W, against decompositions by numpy and against updates whose answer is known."""
+"""The quantities of ΔW relative to W, against decompositions by numpy and updates whose answer is known."""
 
 import copy
 
@@ -29,19 +29,19 @@ def test_quantities_equal_those_of_numpy(vit, precision, size):
     delta = size * noise * 0.8 ** torch.arange(48)
     adapters, weight = full(vit, delta)
 
-    found = Diagnosis(adapters, precision).quantities()[SITE]
+    quantities = Diagnosis(adapters, precision).quantities()[SITE]
 
     u, s, vh = np.linalg.svd(delta.double().numpy(), full_matrices=False)
     u0, _, vh0 = np.linalg.svd(weight.double().numpy(), full_matrices=False)
     p = s / s.sum()
     overlap = 0.5 * (np.square(u[:, :TOP].T @ u0[:, :TOP]).sum() + np.square(vh[:TOP] @ vh0[:TOP].T).sum()) / TOP
     cosine = (delta * weight).sum() / delta.norm() / weight.norm()
-    assert found["effective_rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=2e-3)
-    assert found["norm"] == pytest.approx(delta.norm().item(), rel=1e-5)
-    assert found["spectral_norm"] == pytest.approx(s[0], rel=1e-5)
-    assert found["stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2, rel=1e-5)
-    assert found["cosine"] == pytest.approx(cosine.item(), abs=1e-6)
-    assert found["overlap"] == pytest.approx(overlap, abs=0.02 if precision == "fast" else 1e-6)
+    assert quantities["effective_rank"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=2e-3)
+    assert quantities["norm"] == pytest.approx(delta.norm().item(), rel=1e-5)
+    assert quantities["spectral_norm"] == pytest.approx(s[0], rel=1e-5)
+    assert quantities["stable_rank"] == pytest.approx((s**2).sum() / s[0] ** 2, rel=1e-5)
+    assert quantities["cosine"] == pytest.approx(cosine.item(), abs=1e-6)
+    assert quantities["overlap"] == pytest.approx(overlap, abs=0.02 if precision == "fast" else 1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fast", "exact"])
@@ -49,11 +49,11 @@ def test_more_of_the_same_weight_has_its_directions_and_no_intruder(vit, precisi
     adapters, weight = full(vit, torch.zeros(192, 48))
     adapters.adapters[SITE].delta.data.copy_(0.5 * weight)
 
-    found = Diagnosis(adapters, precision).quantities()[SITE]
+    quantities = Diagnosis(adapters, precision).quantities()[SITE]
 
-    assert found["cosine"] == pytest.approx(1.0, abs=1e-5)
-    assert found["overlap"] == pytest.approx(1.0, abs=1e-3)
-    assert found.get("intruders", 0.0) == 0.0
+    assert quantities["cosine"] == pytest.approx(1.0, abs=1e-5)
+    assert quantities["overlap"] == pytest.approx(1.0, abs=1e-3)
+    assert quantities.get("intruders", 0.0) == 0.0
 
 
 def test_a_strong_direction_that_the_weight_lacks_is_one_intruder(vit):

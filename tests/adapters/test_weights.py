@@ -1,4 +1,4 @@
-"""What merging writes over the weights, for every alpha, and that all of it can be undone."""
+"""What merging writes to the weights, for every alpha, and that it can be undone."""
 
 import pytest
 import torch
@@ -87,7 +87,7 @@ def test_disabled_restores_the_adapters_after_an_error(trained):
     assert torch.equal(model(IMAGES), adapted)
 
 
-def test_bake_keeps_the_alpha_that_is_merged(trained):
+def test_merging_for_good_keeps_a_merged_alpha(trained):
     model, adapters = trained
     adapters.merge(alpha=0.5)
     halfway = model(IMAGES)

@@ -26,12 +26,12 @@ def test_released_memory_is_not_given_again_while_it_is_held():
 
 
 def test_each_thread_has_its_own():
-    ours, theirs = scratch("matrix", (6, 5), LIKE, torch.float32), []
-    thread = threading.Thread(target=lambda: theirs.append(scratch("matrix", (6, 5), LIKE, torch.float32)))
+    here, there = scratch("matrix", (6, 5), LIKE, torch.float32), []
+    thread = threading.Thread(target=lambda: there.append(scratch("matrix", (6, 5), LIKE, torch.float32)))
     thread.start()
     thread.join()
 
-    assert theirs[0].data_ptr() != ours.data_ptr()
+    assert there[0].data_ptr() != here.data_ptr()
 
 
 def test_what_is_made_in_inference_mode_can_be_written_in_training():

@@ -162,7 +162,7 @@ def test_a_folder_of_a_model_that_asks_for_more_than_its_weights_is_refused(kind
         ClipClassifier(["a"], ["{}"], name=f"local-dir:{tmp_path}", pretrained=None)
 
 
-def test_values_that_are_no_numbers_and_a_description_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_and_a_description_of_another_kind_are_refused(tmp_path: Path) -> None:
     from kravl.adapters.injection.serialization import save_adapters
 
     adapters = _adapters()
@@ -172,7 +172,7 @@ def test_values_that_are_no_numbers_and_a_description_of_another_kind_are_refuse
     save_file({"a": torch.ones(2)}, tmp_path / "list.safetensors", {"kravl": "[1]"})
     save_file({"a": torch.ones(2)}, tmp_path / "deep.safetensors", {"kravl": "[" * 100_000})
 
-    for name, reason in (("nan", "no numbers"), ("list", "no JSON object"), ("deep", "not JSON")):
+    for name, reason in (("nan", "not finite"), ("list", "no JSON object"), ("deep", "not JSON")):
         with pytest.raises(InputError, match=reason):
             load_adapters(_adapters(), tmp_path / f"{name}.safetensors")
 

@@ -1,1 +1,1 @@
-"""How adapters enter a model, leave it and are stored."""
+"""How adapters are put into a model, removed from it and stored."""

@@ -1,4 +1,4 @@
-"""The adapters of one model as a whole: merge, restore, disable, load, merge for good and inspect."""
+"""All adapters of one model: merge, unmerge, disable, load, merge for good and inspect."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, without_autocast
-from kravl.adapters.injection.parameter import blocks_of
+from kravl.adapters.injection.parameter import adapters_of
 from kravl.adapters.injection.sites import Site
 from kravl.adapters.rank import spectrum
 from kravl.runtime.errors import InputError
 
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Hex digest that does not depend on the order or the device of ``tensors``."""
+    """Hex digest, independent of the order and the device of ``tensors``."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -30,21 +30,21 @@ class Weights:
         self._sites = {site.name: site for site in sites}
         self._unfrozen = unfrozen
         self._initial = {name: parameter.detach().clone() for name, parameter in unfrozen.items()}
-        self._base: dict[str, Tensor] = {}  # the pretrained rows while others are written over them
+        self._base: dict[str, Tensor] = {}  # the pretrained rows while merged ones are written over them
         self._trained: dict[str, Tensor] = {}
 
     def base(self) -> Iterator[tuple[str, Tensor]]:
-        """(site name, pretrained rows) of each site, whatever is written over them."""
+        """(site name, pretrained rows) of each site, also while merged."""
         for name, site in self._sites.items():
             yield name, self._base.get(name, site.weight)
 
     def trained(self) -> dict[str, Tensor]:
-        """The trained values of what was unfrozen, live unless something is written over them."""
+        """Trained values of the unfrozen parameters: the live tensors unless merged."""
         return {name: self._trained.get(name, parameter.detach()) for name, parameter in self._unfrozen.items()}
 
     @torch.no_grad()
     def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """The ``adapted`` weights by site, and ``alpha`` times the changes of what was unfrozen."""
+        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of the unfrozen parameters."""
         self._base = {name: base.clone() for name, base in self.base()}
         self._trained = {name: value.clone() for name, value in self.trained().items()}
         if alpha != 0.0:  # zero times a diverged update is not zero
@@ -64,15 +64,15 @@ class Weights:
         self.forget()
 
     def forget(self) -> None:
-        """Let what was written stay for good."""
+        """Make what `write` wrote permanent."""
         self._base, self._trained = {}, {}
 
 
 class AdapterSet:
-    """The adapters of one model by site name, and the parameters that train beside them. Made by `inject`.
+    """The adapters of one model by site name, and the unfrozen parameters; created by `inject`.
 
-    Only `merge` and `merge_and_unload` write base weights. RuntimeError is raised for calls in the wrong order, and
-    after `merge_and_unload`.
+    Only `merge` and `merge_and_unload` write base weights. Calls in the wrong order, or after `merge_and_unload`, raise
+    RuntimeError.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class AdapterSet:
         sites: Sequence[Site],
         adapters: dict[str, Adapter],
         unfrozen: dict[str, nn.Parameter],
-        swapped: list[tuple[nn.Module, type[nn.Module]]],  # modules with their former classes
+        swapped: list[tuple[nn.Module, type[nn.Module]]],  # modules with their original classes
     ) -> None:
         self.adapters, self.unfrozen, self._swapped = adapters, unfrozen, swapped
         self._weights = Weights(sites, unfrozen)
@@ -91,15 +91,15 @@ class AdapterSet:
         return self._merged
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that trains: that of each adapter in site order, then what was unfrozen."""
-        owned = [p for adapter in self.adapters.values() for p in adapter.parameters() if p.requires_grad]
-        return owned + list(self.unfrozen.values())
+        """Everything that trains: the adapters' parameters in site order, then the unfrozen ones."""
+        of_adapters = [p for adapter in self.adapters.values() for p in adapter.parameters() if p.requires_grad]
+        return of_adapters + list(self.unfrozen.values())
 
     def num_trainable(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that trains, live and without gradient: ``<site>.<parameter>`` and the names of unfrozen parameters."""
+        """What trains, live and without gradient: ``<site>.<parameter>``, and unfrozen parameters by name."""
         self._require()
         state = {
             f"{site}.{name}": parameter.detach()
@@ -115,23 +115,23 @@ class AdapterSet:
         """Inverse of `state_dict`.
 
         Raises:
-            InputError: a key is missing or unexpected, or a shape differs; nothing has changed.
+            InputError: a key is missing or unexpected, or a shape differs; nothing is loaded.
         """
         self._require(merged=False)
-        if (own := self.state_dict()).keys() != state.keys():
-            missing, unexpected = sorted(own.keys() - state.keys())[:5], sorted(state.keys() - own.keys())[:5]
-            raise InputError(f"the state is of other adapters: missing {missing}, unexpected {unexpected}")
-        for name, tensor in own.items():
+        if (current := self.state_dict()).keys() != state.keys():
+            missing, unexpected = sorted(current.keys() - state.keys())[:5], sorted(state.keys() - current.keys())[:5]
+            raise InputError(f"the state belongs to other adapters: missing {missing}, unexpected {unexpected}")
+        for name, tensor in current.items():
             if (shape := state[name].shape) != tensor.shape:
-                raise InputError(f"{name!r} has shape {tuple(shape)}, the model {tuple(tensor.shape)}")
-        for name, tensor in own.items():
+                raise InputError(f"{name!r} has shape {tuple(shape)}, but {tuple(tensor.shape)} in the model")
+        for name, tensor in current.items():
             tensor.copy_(state[name])
 
     def merge(self, alpha: float = 1.0) -> None:
-        """Write W + alpha * ΔW into the weights, and θ0 + alpha * (θ - θ0) into what was unfrozen; see `unmerge`.
+        """Write W + alpha * ΔW to the weights and θ0 + alpha * (θ - θ0) to the unfrozen parameters; see `unmerge`.
 
-        ``alpha`` 1 is the adapted model at no extra cost per forward, 0 the pretrained one with its very weights, and
-        between them lies the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
+        ``alpha`` 1 gives the adapted model at no extra cost per forward pass, 0 the pretrained one bit for bit, and
+        values between them the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
 
         Example:
             >>> from torch import nn
@@ -190,7 +190,7 @@ class AdapterSet:
             self.unmerge()
 
     def merge_and_unload(self) -> None:
-        """Merge for good, or keep the alpha that is merged: plain weights, former classes and keys, for export.
+        """Merge for good (a merged alpha is kept) and restore the original classes and keys, for export.
 
         Example:
             >>> from torch import nn
@@ -226,7 +226,7 @@ class AdapterSet:
         return {name: spectrum(delta) for name, delta in self.deltas()}
 
     def base_sha256(self) -> str:
-        """Hex digest of the pretrained adapted weights, and of the shapes of what was unfrozen; also while merged."""
+        """Hex digest of the sites' pretrained weights and the unfrozen parameters' shapes; also while merged."""
         self._require()
         shapes = {f"{name} {tuple(p.shape)}": torch.empty(0) for name, p in self.unfrozen.items()}
         return sha256(dict(self._weights.base()) | shapes)
@@ -244,7 +244,7 @@ class AdapterSet:
     def _set_merged(self, merged: bool) -> None:
         self._merged = merged
         for module, _ in self._swapped:
-            blocks_of(module).merged = merged
+            adapters_of(module).merged = merged
 
     def _require(self, merged: bool | None = None) -> None:
         if self._unloaded:

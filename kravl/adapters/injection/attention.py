@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.adapters.injection.linear import adapted_linear
-from kravl.adapters.injection.parameter import blocks_of, reads_adapted
+from kravl.adapters.injection.parameter import adapters_of, reads_adapted
 
-# The backward pass of PyTorch's fused kernel is slow there: a step of kravl-tiny, 65 tokens, took 0.41 s with it and
-# 0.24 s without. Of many tokens the scores, which are made here, would need too much memory.
+# The backward pass of PyTorch's fused kernel is slow on a CPU: a step of kravl-tiny, 65 tokens, took 0.41 s with it and
+# 0.24 s without. For more tokens, the scores that are materialised here would need too much memory.
 SHORT = 128
 
 
 def is_short(q: Tensor) -> bool:
-    """Whether `short_attention` is for q (n, heads, l, head_dim): in training under mixed precision on a CPU."""
+    """Whether to use `short_attention` for q (n, heads, l, head_dim): in mixed-precision training on a CPU."""
     trains = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"
     return trains and torch.is_autocast_enabled("cpu") and q.shape[-2] <= SHORT and not torch.compiler.is_compiling()
 
@@ -37,18 +37,18 @@ class _ShortAttention(torch.autograd.Function):
         scale = q.shape[-1] ** -0.5
         scores = (q * scale) @ k.transpose(-2, -1)
         p = (scores if mask is None else scores + mask).softmax(-1)  # (n, heads, l, l)
-        towards_p = gradient @ v.transpose(-2, -1)
-        towards_scores = p * (towards_p - (gradient * (p @ v)).sum(-1, keepdim=True))
-        towards_q = towards_scores @ k * scale
-        return towards_q, towards_scores.transpose(-2, -1) @ q * scale, p.transpose(-2, -1) @ gradient, None
+        grad_p = gradient @ v.transpose(-2, -1)
+        grad_scores = p * (grad_p - (gradient * (p @ v)).sum(-1, keepdim=True))
+        grad_q = grad_scores @ k * scale
+        return grad_q, grad_scores.transpose(-2, -1) @ q * scale, p.transpose(-2, -1) @ gradient, None
 
 
 class AdaptedAttention(nn.MultiheadAttention):
-    """An nn.MultiheadAttention with a child ``adapters``, made by `inject` by a change of class.
+    """An nn.MultiheadAttention with a child ``adapters``, created by `inject` by swapping the class.
 
     Batched self-attention without returned weights (what vision and text towers do) is one packed product, scaled dot
     product attention and a call of ``out_proj``. Everything else is left to nn.MultiheadAttention, which reads the
-    adapted weights as attributes: the same result, with more memory.
+    adapted weights as attributes: the same result at the cost of more memory.
     """
 
     in_proj_weight = reads_adapted("in_proj_weight")
@@ -92,7 +92,7 @@ class AdaptedAttention(nn.MultiheadAttention):
         """q, k and v side by side (..., 3 * d) of tokens (..., d)."""
         weight = self._parameters["in_proj_weight"]
         assert weight is not None
-        return adapted_linear(x, weight, self.in_proj_bias, blocks_of(self).of("in_proj_weight"))
+        return adapted_linear(x, weight, self.in_proj_bias, adapters_of(self).of("in_proj_weight"))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
         """Attention of q (n, heads, l, head_dim) to k and v (n, heads, m, head_dim), without dropout."""
@@ -104,10 +104,10 @@ class AdaptedAttention(nn.MultiheadAttention):
     def _project(self, x: Tensor) -> Tensor:
         """q, k and v of each token side by side, (..., 3 * d), by the operations of nn.MultiheadAttention.
 
-        It moves the batch to the second place first; where that leaves ``x`` scattered, torch adds the bias apart. The
-        rows stay in their order here: bits are those of torch where a product's row does not depend on its place.
+        That moves the batch to the second dimension first and, if ``x`` is not contiguous then, adds the bias
+        separately. Rows are not moved here: bit for bit torch's result where a product's row ignores its position.
         """
-        weight, blocks = self._parameters["in_proj_weight"], blocks_of(self).of("in_proj_weight")
+        weight, blocks = self._parameters["in_proj_weight"], adapters_of(self).of("in_proj_weight")
         assert weight is not None
         if self.in_proj_bias is None or (x.transpose(0, 1) if self.batch_first else x).is_contiguous():
             return adapted_linear(x, weight, self.in_proj_bias, blocks)

@@ -1,7 +1,7 @@
-"""Put adapters on a frozen backbone: a change of class, so that every parameter keeps its name, place and key.
+"""Put adapters on a frozen backbone by swapping the modules' classes: every parameter keeps its name, module and key.
 
 nn.MultiheadAttention hands ``in_proj_weight`` and ``out_proj.weight`` to one function and never calls ``out_proj``, so
-wrapped layers inside it are silently ignored. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, and the
+wrapping those layers has no effect. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, and the
 owner of any other matrix a subclass that reads it as adapted.
 """
 
@@ -37,8 +37,8 @@ def inject(
     Plain nn.MultiheadAttention layers become `AdaptedAttention` even where nothing in them is adapted.
 
     Raises:
-        InputError: a pattern matches nothing, or two sites overlap; the model is as it was.
-        RuntimeError: the model has adapters already.
+        InputError: a pattern matches nothing, or two sites overlap; the model is unchanged.
+        RuntimeError: the model already has adapters.
 
     Example:
         >>> from functools import partial
@@ -53,7 +53,7 @@ def inject(
     """
     if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
         raise RuntimeError(
-            "the model is adapted already; call merge_and_unload() on its adapters before injecting others"
+            "the model is already adapted; call merge_and_unload() on its adapters before injecting others"
         )
     sites = select_sites(model, targets)
     unfrozen = _select_parameters(model, unfreeze, sites)
@@ -92,36 +92,36 @@ def _make_adapters(make_adapter: Callable[[int, int], Adapter], sites: Iterable[
     return adapters
 
 
-def _tie_frozen(adapter: Adapter, known: list[nn.Parameter]) -> None:
-    """Replace each frozen parameter by an equal one of ``known``, so that random bases are stored once."""
+def _tie_frozen(adapter: Adapter, shared: list[nn.Parameter]) -> None:
+    """Replace each frozen parameter by an equal one of ``shared``, or add it: random bases are stored once."""
     for module in adapter.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.requires_grad:
                 continue
-            alike = (p for p in known if p.shape == parameter.shape and p.dtype == parameter.dtype)
-            twin = next((p for p in alike if p.device == parameter.device and torch.equal(p, parameter)), None)
-            if twin is None:
-                known.append(parameter)
+            alike = (p for p in shared if p.shape == parameter.shape and p.dtype == parameter.dtype)
+            equal = next((p for p in alike if p.device == parameter.device and torch.equal(p, parameter)), None)
+            if equal is None:
+                shared.append(parameter)
             else:
-                setattr(module, name, twin)
+                setattr(module, name, equal)
 
 
 def _swap_classes(
     model: nn.Module, sites: Sequence[Site], adapters: dict[str, Adapter]
 ) -> list[tuple[nn.Module, type[nn.Module]]]:
-    """Hang the adapters on the modules that hold their weights, and return each module with its former class."""
-    blocks: dict[nn.Module, AdapterList] = {}
+    """Attach the adapters to the modules that hold their weights; return each module with its original class."""
+    lists: dict[nn.Module, AdapterList] = {}
     for module in list(model.modules()):
         if _is_plain_attention(module):
-            blocks[module] = AdapterList()
-        for param, held in module._parameters.items():
+            lists[module] = AdapterList()
+        for param, parameter in module._parameters.items():
             for site in sites:
-                if held is site.parameter:  # a weight shared by several modules is adapted in each of them
-                    blocks.setdefault(module, AdapterList()).add(adapters[site.name], param, site.rows)
-    swapped = [(module, type(module)) for module in blocks]
-    for module, hung in blocks.items():
-        module.adapters = hung.train(module.training)
-        module.__class__ = _adapted(module, hung)
+                if parameter is site.parameter:  # a weight shared by several modules is adapted in each of them
+                    lists.setdefault(module, AdapterList()).add(adapters[site.name], param, site.rows)
+    swapped = [(module, type(module)) for module in lists]
+    for module, attached in lists.items():
+        module.adapters = attached.train(module.training)
+        module.__class__ = _adapted(module, attached)
     return swapped
 
 
@@ -129,9 +129,9 @@ def _is_plain_attention(module: nn.Module) -> bool:
     return type(module) is nn.MultiheadAttention and module.in_proj_weight is not None
 
 
-def _adapted(module: nn.Module, blocks: AdapterList) -> type[nn.Module]:
+def _adapted(module: nn.Module, attached: AdapterList) -> type[nn.Module]:
     if _is_plain_attention(module):
         return AdaptedAttention
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return AdaptedLinear
-    return adapted_class(type(module), tuple(sorted({param for param, _ in blocks.places})))  # type: ignore[arg-type]
+    return adapted_class(type(module), tuple(sorted({param for param, _ in attached.places})))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from kravl.adapters.base import without_autocast
-from kravl.adapters.injection.parameter import AdaptedRows, adapted_weight, blocks_of, reads_adapted
+from kravl.adapters.injection.parameter import AdaptedRows, adapted_weight, adapters_of, reads_adapted
 from kravl.adapters.workspace import cast, scratch
 
 
@@ -27,15 +27,15 @@ def product(
 def _multiply(
     x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[AdaptedRows], dtype: torch.dtype
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """y, and what the backward pass needs of each block's own product."""
+    """y, and for each block ``hidden`` of `Adapter.recompute`."""
     tokens = x.reshape(-1, x.shape[-1])
-    chains = [block.adapter.chains(tokens, block.mask) for block in blocks]
-    merged = [block for block, chained in zip(blocks, chains, strict=True) if not chained]
+    factored = [block.adapter.applies_factors(tokens, block.mask) for block in blocks]
+    merged = [block for block, is_factored in zip(blocks, factored, strict=True) if not is_factored]
     with without_autocast(x.device.type):
-        if torch.compiler.is_compiling():  # it differentiates by itself, and rebuilds what is cheap
+        if torch.compiler.is_compiling():  # the compiler differentiates, and recomputes what is cheap
             adapted = adapted_weight(weight, merged).to(dtype)
         else:
-            out = _room(weight, merged)
+            out = _buffer(weight, merged)
             for block in merged:
                 block.adapter.add_to(weight[block.rows], block.mask, out[block.rows])
             adapted = cast(out, dtype)
@@ -44,75 +44,75 @@ def _multiply(
             return y, [None] * len(blocks)
         y = y.contiguous()
         flat = y.view(-1, y.shape[-1])
-        kept = [
-            block.adapter.apply_factors(tokens, flat[:, block.rows], block.mask) if chained else None
-            for block, chained in zip(blocks, chains, strict=True)
+        hidden = [
+            block.adapter.apply_factors(tokens, flat[:, block.rows], block.mask) if is_factored else None
+            for block, is_factored in zip(blocks, factored, strict=True)
         ]
-    return y, kept
+    return y, hidden
 
 
 class _Product(torch.autograd.Function):
-    """Saves x and references to W and the factors, dropout masks, and what lies between the factors of a chain."""
+    """Saves x and references to W and the factors, dropout masks, and ``hidden`` of each block."""
 
     @staticmethod
-    def forward(ctx, blocks, dtype, x, weight, bias, *rest):  # type: ignore[no-untyped-def]
+    def forward(ctx, blocks, dtype, x, weight, bias, *masks_and_factors):  # type: ignore[no-untyped-def]
         ctx.blocks = blocks
-        y, kept = _multiply(x, weight, bias, blocks, dtype)
-        ctx.save_for_backward(x, weight, *kept, *rest)
+        y, hidden = _multiply(x, weight, bias, blocks, dtype)
+        ctx.save_for_backward(x, weight, *hidden, *masks_and_factors)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, weight, *rest = ctx.saved_tensors  # once: gradient checkpointing gives them a single time
-        kept, rest = rest[: len(ctx.blocks)], rest[len(ctx.blocks) :]
-        blocks = _with_saved(ctx.blocks, rest)
+        x, weight, *saved = ctx.saved_tensors  # read once: gradient checkpointing hands them out a single time
+        hidden, masks_and_factors = saved[: len(ctx.blocks)], saved[len(ctx.blocks) :]
+        blocks = _with_saved(ctx.blocks, masks_and_factors)
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         grad_bias = flat.sum(0) if ctx.needs_input_grad[4] else None
         with without_autocast(weight.device.type):
-            grad_x, grads = _gradients((tokens, flat), weight, blocks, kept, ctx.needs_input_grad[2])
+            grad_x, grads = _gradients((tokens, flat), weight, blocks, hidden, ctx.needs_input_grad[2])
         grad_x = None if grad_x is None else grad_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
 
 
 def _with_saved(blocks: Sequence[AdaptedRows], saved: Sequence[Tensor]) -> list[AdaptedRows]:
-    """The blocks with the masks, then the factors, that were saved, which may not be those of now."""
+    """The blocks with the ``saved`` masks, then factors, which may differ from the current ones."""
     masks, factors = saved[: len(blocks)], iter(saved[len(blocks) :])
-    bound = [
+    adapters = [
         block.adapter.with_parameters({name: next(factors) for name in block.adapter.trainable()}) for block in blocks
     ]
-    return [AdaptedRows(a, block.rows, mask) for a, block, mask in zip(bound, blocks, masks, strict=True)]
+    return [AdaptedRows(a, block.rows, mask) for a, block, mask in zip(adapters, blocks, masks, strict=True)]
 
 
 def _gradients(
-    ends: tuple[Tensor, Tensor],
+    x_and_gradient: tuple[Tensor, Tensor],
     weight: Tensor,
     blocks: Sequence[AdaptedRows],
-    kept: Sequence[Tensor | None],
-    wants_x: bool,
+    hidden: Sequence[Tensor | None],
+    needs_grad_x: bool,
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """dL/dx = dL/dy W' (tokens, in), where it is wanted, and the gradients of all factors; ``ends`` are x and dL/dy.
+    """dL/dx = dL/dy W' (tokens, in), where needed, and the gradients of all factors, from x and dL/dy.
 
-    W' is the adapted weight, built again here; a block whose factors are cheaper one after the other is left out of it
-    and adds its own share to dL/dx.
+    W' is the adapted weight, recomputed here; a block whose factors are cheaper to apply one after the other is left
+    out of it and adds its share to dL/dx itself.
     """
-    x, gradient = ends
-    chained = [wants_x and block.adapter.applies_factors_backward(x, block.mask) for block in blocks]
-    merged = [block for block, chains in zip(blocks, chained, strict=True) if wants_x and not chains]
-    out = _room(weight, merged) if wants_x else weight
+    x, gradient = x_and_gradient
+    factored = [needs_grad_x and block.adapter.applies_factors_backward(x, block.mask) for block in blocks]
+    merged = [block for block, is_factored in zip(blocks, factored, strict=True) if needs_grad_x and not is_factored]
+    out = _buffer(weight, merged) if needs_grad_x else weight
     products = [
-        adapter.recompute(weight[rows], mask, out[rows] if wants_x and not chains else None, hidden)
-        for (adapter, rows, mask), chains, hidden in zip(blocks, chained, kept, strict=True)
+        adapter.recompute(weight[rows], mask, out[rows] if needs_grad_x and not is_factored else None, saved)
+        for (adapter, rows, mask), is_factored, saved in zip(blocks, factored, hidden, strict=True)
     ]
-    grad_x = gradient @ cast(out, gradient.dtype) if wants_x else None
+    grad_x = gradient @ cast(out, gradient.dtype) if needs_grad_x else None
     grads: list[Tensor | None] = []
-    for block, vjp, chains in zip(blocks, products, chained, strict=True):
-        grads += vjp(gradient[:, block.rows], x, grad_x if chains else None)
+    for block, vjp, is_factored in zip(blocks, products, factored, strict=True):
+        grads += vjp(gradient[:, block.rows], x, grad_x if is_factored else None)
     return grad_x, grads
 
 
-def _room(weight: Tensor, merged: Sequence[AdaptedRows]) -> Tensor:
-    """A matrix for the adapted weight: the rows that no block adapts are there; ``weight`` itself if all are."""
+def _buffer(weight: Tensor, merged: Sequence[AdaptedRows]) -> Tensor:
+    """A matrix for the adapted weight, with the rows that no block adapts filled in; ``weight`` if none is merged."""
     if not merged:
         return weight
     dtype = torch.promote_types(weight.dtype, merged[0].adapter.dtype)
@@ -141,11 +141,11 @@ def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Seque
 
 
 class AdaptedLinear(nn.Linear):
-    """An nn.Linear with a child ``adapters``, made by `inject` by a change of class; its weight stays as it was."""
+    """An nn.Linear with a child ``adapters``, created by `inject` by swapping the class; its weight is unchanged."""
 
     weight = reads_adapted("weight")
 
     def forward(self, input: Tensor) -> Tensor:
         weight = self._parameters["weight"]
         assert weight is not None
-        return adapted_linear(input, weight, self.bias, blocks_of(self).of("weight"))
+        return adapted_linear(input, weight, self.bias, adapters_of(self).of("weight"))

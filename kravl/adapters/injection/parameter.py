@@ -1,4 +1,4 @@
-"""A frozen parameter that reads as its adapted value: the swap of classes that serves any module."""
+"""A frozen parameter that reads as its adapted value: a swap of classes that works for any module."""
 
 import functools
 from collections.abc import Sequence
@@ -47,15 +47,15 @@ class AdapterList(nn.ModuleList):
     def set_extra_state(self, state: Tensor) -> None:
         # merged weights loaded beside live adapters would apply the update twice
         if bool(state) != self.merged:
-            theirs, ours = ("merged", "not merged") if state else ("not merged", "merged")
-            raise RuntimeError(f"the state was saved with adapters {theirs}, but this model's are {ours}")
+            saved, current = ("merged", "not merged") if state else ("not merged", "merged")
+            raise RuntimeError(f"the state was saved with adapters {saved}, but this model's are {current}")
 
 
-def blocks_of(module: nn.Module) -> AdapterList:
-    """The blocks that `inject` hung on ``module``."""
-    blocks = module._modules["adapters"]
-    assert isinstance(blocks, AdapterList)
-    return blocks
+def adapters_of(module: nn.Module) -> AdapterList:
+    """The adapters that `inject` attached to ``module``."""
+    adapters = module._modules["adapters"]
+    assert isinstance(adapters, AdapterList)
+    return adapters
 
 
 def adapted_weight(weight: Tensor, blocks: Sequence[AdaptedRows]) -> Tensor:
@@ -75,13 +75,13 @@ def adapted_weight(weight: Tensor, blocks: Sequence[AdaptedRows]) -> Tensor:
 
 
 def reads_adapted(param: str) -> property:
-    """A property that yields parameter ``param`` with its updates, whoever reads it; the parameter stays in place.
+    """A property that yields parameter ``param`` with its updates to every reader; the parameter itself is unchanged.
 
     Attention layers that hand ``self.out_proj.weight`` to a function, and never call ``out_proj``, get the adapted one.
     """
 
     def read(module: nn.Module) -> Tensor:
-        weight, blocks = module._parameters[param], blocks_of(module).of(param)
+        weight, blocks = module._parameters[param], adapters_of(module).of(param)
         assert weight is not None
         if not blocks:
             return weight
@@ -95,7 +95,7 @@ def adapted_class(cls: type[nn.Module], params: tuple[str, ...]) -> type[nn.Modu
     """The subclass of ``cls`` whose parameters ``params`` read as adapted; one class for equal arguments."""
 
     def reduce(module: nn.Module, protocol: int) -> tuple[object, ...]:
-        return _new_adapted, (cls, params), module.__getstate__()  # pickle cannot find a class made here by its name
+        return _new_adapted, (cls, params), module.__getstate__()  # pickle cannot find a class created here by its name
 
     properties = {param: reads_adapted(param) for param in params}
     return type(f"Adapted{cls.__name__}", (cls,), {**properties, "__reduce_ex__": reduce, "__module__": __name__})

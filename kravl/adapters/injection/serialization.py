@@ -1,4 +1,4 @@
-"""Adapters as one safetensors file: what trained, how it was made, and on which weights."""
+"""Adapters as one safetensors file: the trained tensors, their settings, and the weights they belong to."""
 
 import json
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, write_atomic
 
 METADATA_KEY = "kravl"
-SHOWN = 300  # characters of a foreign description in an error
+SHOWN = 300  # characters of an untrusted description in an error
 
 
 def save_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, object] | None = None) -> None:
-    """Write all that trains to ``path``, with method, sites, hyper-parameters and hashes as JSON in its metadata.
+    """Write everything that trains to ``path``; method, sites, hyper-parameters and hashes are JSON in its metadata.
 
     ``facts`` are what else a model must have in common with this one, such as the classes in their order.
 
-    The file appears whole or not at all: it is written beside ``path`` and moved there. Equal sets make equal files.
+    The write is atomic: a temporary file beside ``path`` is renamed. Equal adapters give equal files.
 
     Example:
         >>> import tempfile
@@ -47,8 +47,8 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
     """Load what `save_adapters` wrote into equal adapters on equal base weights.
 
     Raises:
-        InputError: no such file, not whole, or of another method, other sites, hyper-parameters, base weights or
-            ``facts`` (of an older file that has none they are not asked); nothing has changed.
+        InputError: the file is missing or truncated, or its method, sites, hyper-parameters, base weights or ``facts``
+            differ (the latter are not compared if an older file has none); nothing is loaded.
         RuntimeError: the adapters are merged.
 
     Example:
@@ -68,15 +68,15 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
-    for key, ours in _identity(adapters).items():
-        if (theirs := record.get(key)) != ours:
-            raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, theirs, ours)}")
-    if (theirs := record.get("facts")) and facts and theirs != facts:
-        raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', theirs, dict(facts))}")
+    for key, expected in _identity(adapters).items():
+        if (saved := record.get(key)) != expected:
+            raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, saved, expected)}")
+    if (saved := record.get("facts")) and facts and saved != facts:
+        raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', saved, dict(facts))}")
     if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
     if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are no numbers")
+        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are not finite")
     adapters.load_state_dict(tensors)
 
 
@@ -87,9 +87,9 @@ def _identity(adapters: AdapterSet) -> dict[str, object]:
     return parts | {"base_sha256": adapters.base_sha256()}
 
 
-def _difference(key: str, theirs: object, ours: object) -> str:
-    if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return f"its {key} is {str(theirs)[:SHOWN]}, the model's {str(ours)[:SHOWN]}"
-    names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    values = [{name: part.get(name) for name in names[:3]} for part in (theirs, ours)]
-    return f"its {key} differ in {len(names)}: {str(values[0])[:SHOWN]}, the model's {str(values[1])[:SHOWN]}"
+def _difference(key: str, saved: object, expected: object) -> str:
+    if not isinstance(saved, dict) or not isinstance(expected, dict):
+        return f"its {key} is {str(saved)[:SHOWN]}, the model's is {str(expected)[:SHOWN]}"
+    names = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
+    values = [{name: part.get(name) for name in names[:3]} for part in (saved, expected)]
+    return f"its {key} differ in {len(names)}: {str(values[0])[:SHOWN]}, the model's are {str(values[1])[:SHOWN]}"

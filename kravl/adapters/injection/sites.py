@@ -1,8 +1,8 @@
 """Where an adapter can go: every weight matrix of a backbone, by name.
 
 A fused query-key-value weight is one site, ``<attn>.qkv``, and also three row blocks of it, ``<attn>.q``, ``<attn>.k``
-and ``<attn>.v``; a pattern chooses which of the two readings is adapted. A projection that is a bare parameter goes by
-its own name, such as ``visual.proj``.
+and ``<attn>.v``; a pattern chooses which of the two is adapted. A projection that is a bare parameter is named after
+it, such as ``visual.proj``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kravl.runtime.errors import InputError, nearest
 
-PROJECTION_ENDINGS = ("proj", "projection", "proj_weight")  # keeps embeddings, which are matrices too, out
+PROJECTION_ENDINGS = ("proj", "projection", "proj_weight")  # excludes embeddings, which are matrices too
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Site:
 
     @property
     def parameter(self) -> nn.Parameter:
-        """The whole parameter as it is stored, also where reading it from the module yields the adapted one."""
+        """The full parameter as stored, even where reading it from the module yields the adapted one."""
         parameter = self.module._parameters[self.param]
         assert parameter is not None
         return parameter
@@ -44,7 +44,7 @@ def find_sites(model: nn.Module) -> Iterator[Site]:
         if isinstance(module, nn.Linear) and name.split(".")[-1] == "qkv":
             yield from _fused_sites(name.removesuffix("qkv"), module, "weight")
         elif isinstance(module, nn.Linear):
-            yield _whole(name or "weight", module, "weight")
+            yield _full_site(name or "weight", module, "weight")
         for param, tensor in module._parameters.items():
             if tensor is None or tensor.dim() != 2 or not tensor.is_floating_point():
                 continue
@@ -52,18 +52,18 @@ def find_sites(model: nn.Module) -> Iterator[Site]:
             if param == "in_proj_weight":
                 yield from _fused_sites(prefix, module, param)
             elif param.endswith(PROJECTION_ENDINGS):
-                yield _whole(prefix + param, module, param)
+                yield _full_site(prefix + param, module, param)
 
 
-def _whole(name: str, module: nn.Module, param: str) -> Site:
+def _full_site(name: str, module: nn.Module, param: str) -> Site:
     return Site(name, module, param, slice(0, len(module._parameters[param])))  # type: ignore[arg-type]
 
 
 def _fused_sites(prefix: str, module: nn.Module, param: str) -> Iterator[Site]:
-    whole = _whole(f"{prefix}qkv", module, param)
-    yield whole
-    width, rest = divmod(whole.rows.stop, 3)
-    if rest == 0:
+    fused = _full_site(f"{prefix}qkv", module, param)
+    yield fused
+    width, remainder = divmod(fused.rows.stop, 3)
+    if remainder == 0:
         for i, part in enumerate("qkv"):
             yield Site(f"{prefix}{part}", module, param, slice(i * width, (i + 1) * width))
 

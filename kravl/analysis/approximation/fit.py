@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.rank import summary
+from kravl.adapters.rank import ranks_and_norms
 
 TOP = 16  # singular directions whose overlap is taken
 POINTS = 64  # singular values that are kept of a spectrum, at equal steps of its length
@@ -33,7 +33,7 @@ class Decomposed:
 
     def describe(self) -> dict[str, float]:
         """Effective and stable rank and the nuclear norm."""
-        ranks = summary(self.values)
+        ranks = ranks_and_norms(self.values)
         wanted = {name: ranks[name] for name in ("effective_rank", "stable_rank")}
         return wanted | {"nuclear_norm": self.values.sum().item()}
 
