@@ -16,9 +16,9 @@ class KRAdapter(Adapter):
 
     With m the shorter and M the longer side, U is (m, r) and zero, V is (m, c) and Kaiming-uniform with negative slope
     ``init_a``, c = ceil(M / r). r is the floored square root of the side that ``split`` names ("short" as in the
-    released layer, "long" as in the paper's toy experiment) or ``split`` itself. If the shorter side is the input, ΔW is
-    transposed. It has m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot express a
-    generic rank-1 update unless r is M.
+    released layer, "long" as in the paper's toy experiment) or ``split`` itself. If the shorter side is the input, ΔW
+    is transposed. It has m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot
+    express a generic rank-1 update unless r is M.
 
     Raises:
         InputError: ``split`` is neither "short" nor "long" nor a whole number from 1 to M.

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 @runtime_checkable
 class StepwiseAttention(Protocol):
-    """A self-attention whose weights are not plain parameters, adapted ones for instance, offers its two steps."""
+    """What a self-attention offers whose weights are not plain parameters, such as adapted ones."""
 
     num_heads: int
     out_proj: nn.Module
@@ -18,12 +18,12 @@ class StepwiseAttention(Protocol):
         ...
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-        """Values (n, heads, l, d / heads) for q of the same shape; k and v may have other lengths."""
+        """Outputs (n, heads, l, d / heads) for q of the same shape; k and v may have other lengths."""
         ...
 
 
 def is_stepwise(attention: nn.Module) -> bool:
-    """Whether `project` and `attend` compute what ``attention`` does of a sequence on its own."""
+    """Whether `project` and `attend` together compute the self-attention of ``attention``."""
     if not isinstance(attention, nn.MultiheadAttention):
         return False
     same_width = attention.embed_dim == attention.kdim == attention.vdim
@@ -41,7 +41,7 @@ def project(attention: nn.Module, x: Tensor) -> Tensor:
 
 
 def attend(attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-    """Output (n, l, d), not yet projected, for q (n, l, d) among k and v (n, m, d); from the end if ``is_causal``."""
+    """Output (n, l, d) before its projection, for q (n, l, d) and k, v (n, m, d); ``is_causal`` needs l = m."""
     assert isinstance(attention, nn.MultiheadAttention)
     q, k, v = (rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for rows in (q, k, v))
     if isinstance(attention, StepwiseAttention):

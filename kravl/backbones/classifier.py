@@ -1,4 +1,4 @@
-"""The contract of a backbone: images (b, 3, h, w) -> logits (b, classes), with an encoder that adapters can enter."""
+"""The contract of a backbone: images (b, 3, h, w) -> logits (b, classes), with an encoder that can be adapted."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Classifier(nn.Module, ABC):
     """A pretrained model that scores images against named classes.
 
     Args:
-        class_names: what the logits' columns stand for, in order.
+        class_names: the classes of the logits' columns, in order.
     """
 
     preprocess: Preprocess
@@ -46,7 +46,7 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def image_features(self, images: Tensor) -> Tensor:
-        """What the head reads (b, d) of images (b, 3, image_size, image_size)."""
+        """Features (b, d), the head's input, of images (b, 3, image_size, image_size)."""
 
     @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def image_tower(self) -> nn.Module:
-        """The module that `image_features` runs; it may hold the head too."""
+        """The module that `image_features` runs; it may include the head."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, classes) in float32 for images (b, 3, image_size, image_size), or for their features (b, d)."""
@@ -71,15 +71,15 @@ class Classifier(nn.Module, ABC):
         """Recompute what evaluation reuses between batches; call it whenever trained weights have changed."""
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Parameters that start from nothing and may need a learning rate of their own; empty if there are none."""
+        """Newly initialised parameters, which may need their own learning rate; empty if there are none."""
         return []
 
     def free_head(self) -> None:
-        """Make the class weights parameters of their own (C, d), where they are not already."""
+        """Turn the class weights (C, d) into parameters, unless they are parameters already."""
         return
 
     def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        """Score images against further classes too: columns after those there are, in evaluation alone.
+        """In evaluation only, score images against further classes too, in columns after the existing ones.
 
         Raises:
             InputError: the model knows only the classes that it is trained on.
@@ -90,14 +90,14 @@ class Classifier(nn.Module, ABC):
         )
 
     def checkpoint_blocks(self) -> None:
-        """Keep only the input of each block for the backward pass, which then computes the block again.
+        """Save only the input of each block for the backward pass, which recomputes the block.
 
         Raises:
-            InputError: the architecture has no blocks that can be computed again.
+            InputError: the architecture does not support it.
         """
         try:
             self.encoder().set_grad_checkpointing(True)  # type: ignore[operator]
-        except AssertionError as error:  # timm's answer
+        except AssertionError as error:  # timm raises it
             raise InputError(f"checkpointing=true: {error} in {self.provenance()['model']}") from error
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Classifier(nn.Module, ABC):
 
 
 def _varies(module: nn.Module) -> bool:
-    """Whether the module treats an image differently each time in training, as it will be; see `Classifier.train`."""
+    """Whether the module, once training, treats an image differently each time; see `Classifier.train`."""
     if isinstance(module, BATCH_NORMS):
         return not list(module.parameters())  # with frozen parameters it stays in eval mode
     return isinstance(module, RANDOM) or (isinstance(module, nn.Dropout) and module.p > 0)
@@ -119,7 +119,7 @@ def _varies(module: nn.Module) -> bool:
 
 def _set_mode(module: nn.Module, mode: bool) -> None:
     parameters = list(module.parameters())
-    # a module without parameters (dropout, activation) follows the one that holds it
+    # a module without parameters (dropout, activation) follows its parent
     module.training = mode and (not parameters or any(p.requires_grad for p in parameters))
     for child in module.children():
         _set_mode(child, module.training)

@@ -17,7 +17,7 @@ from kravl.backbones.text.tower import causal_text_tower
 from kravl.runtime.errors import InputError, unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
-# rows of the text tower at a time, see `ClassPrompts`: those of a prompt for each class of ImageNet are 4,008
+# rows of the text tower computed at a time, see `ClassPrompts`; a prompt per class of ImageNet has 4,008
 TEXT_ROWS = 4096
 
 
@@ -28,16 +28,16 @@ class ClipClassifier(Classifier):
     while the text tower is frozen, and in every training step while it trains.
 
     Args:
-        class_names: C names as a person would say them.
+        class_names: C names as they should appear in a prompt.
         templates: format strings with one ``{}``.
         name: an open_clip model (``ViT-B-16``), ``kravl-tiny``, ``hf-hub:org/repo`` or ``local-dir:/folder``.
-        pretrained: an open_clip tag (``openai``; of kravl-tiny ``kravl``), the path of a checkpoint, or None for random
+        pretrained: an open_clip tag (``openai``; ``kravl`` for kravl-tiny), the path of a checkpoint, or None: random
             weights.
         quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
         logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
 
     Raises:
-        InputError: unknown model or tag, unusable checkpoint, or weights that cannot be reached.
+        InputError: unknown model or tag, unusable checkpoint, or weights that cannot be downloaded.
     """
 
     zero_shot = True
@@ -63,7 +63,7 @@ class ClipClassifier(Classifier):
         self.preprocess = _preprocess(self.model)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self.templates = tuple(templates)
-        self._prompts = self._read(self.class_names, self.templates)
+        self._prompts = self._tokenize(self.class_names, self.templates)
         self._further = nn.ModuleList()
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
@@ -73,7 +73,7 @@ class ClipClassifier(Classifier):
 
     @torch.no_grad()
     def free_head(self) -> None:
-        # held by the model, so that it is saved and interpolated with the other trained weights
+        # owned by the model, so that it is saved and interpolated with the other trained weights
         self.model.register_parameter("class_weight", nn.Parameter(self.encode_text()))
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -88,7 +88,7 @@ class ClipClassifier(Classifier):
         )
 
     def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        self._further.append(self._read(class_names, templates))
+        self._further.append(self._tokenize(class_names, templates))
         self._text_features = None
 
     def encode_text(self) -> Tensor:
@@ -99,13 +99,13 @@ class ClipClassifier(Classifier):
     def prepare(self) -> None:
         if self._text_features is not None and not self.text_trains():
             return
-        # outside of autocast: what serves many batches is computed in full precision once
+        # without autocast: computed once for many batches, hence in full precision
         with torch.autocast(self._prompts.tokens.device.type, enabled=False):
             self._text_features = self.encode_text()
             further = [prompts.features() for prompts in self._further]  # type: ignore[operator]
         self._further_features = torch.cat(further) if further else None
 
-    def _read(self, class_names: Sequence[str], templates: Sequence[str]) -> ClassPrompts:
+    def _tokenize(self, class_names: Sequence[str], templates: Sequence[str]) -> ClassPrompts:
         prompts = class_prompts(class_names, templates)
         tokens = _tokenizer(self._name)(prompts).to(self.model.logit_scale.device)
         tower = causal_text_tower(self.model)
@@ -137,7 +137,7 @@ class ClipClassifier(Classifier):
         return scale * (features.float() @ text.float().T)
 
     def provenance(self) -> dict[str, Any]:
-        # of a file the name alone: its folder says where a user keeps it
+        # a file's name only: its folder would tell where a user keeps it
         weights = Path(self._pretrained).name if self._pretrained else None
         return {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
 

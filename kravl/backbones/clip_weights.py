@@ -15,13 +15,13 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tup
     """The model ``name`` with the weights ``pretrained`` (a tag, a path, or None), and whether it uses QuickGELU.
 
     Raises:
-        InputError: unknown model or tag, missing or unfitting checkpoint, unreachable weights, or a checkpoint path
-            for which the activation must be stated.
+        InputError: unknown model or tag, missing or mismatched checkpoint, weights that cannot be downloaded, or a
+            checkpoint path for which the activation must be given.
     """
     if name == tiny.NAME:
         tiny.register()
     if ":" in name:
-        _check_place(name)
+        _check_model_source(name)
         activation = False  # the folder's or the repository's own config decides
     elif name not in open_clip.list_models():
         raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
@@ -36,7 +36,7 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tup
     return model, activation
 
 
-def _check_place(name: str) -> None:
+def _check_model_source(name: str) -> None:
     schema, _, place = name.partition(":")
     if schema == "hf-hub":
         require_hub_file(place, ["open_clip_config.json"], f"model {name!r}")
@@ -54,11 +54,11 @@ def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
     in_config = bool(open_clip.get_model_config(name).get("quick_gelu", False))
     if pretrained is None:
         return bool(stated) or in_config
-    if known := open_clip.get_pretrained_cfg(name, pretrained):
-        trained_with = bool(known.get("quick_gelu", False))
+    if config := open_clip.get_pretrained_cfg(name, pretrained):
+        trained_with = bool(config.get("quick_gelu", False))
         if stated not in (None, trained_with):
             raise InputError(f"quick_gelu={stated} contradicts {pretrained!r}, trained with quick_gelu={trained_with}")
-        _check_reachable(f"weights {pretrained!r} of {name!r}", known)
+        _check_reachable(f"weights {pretrained!r} of {name!r}", config)
         return trained_with
     if not Path(pretrained).is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
@@ -67,8 +67,8 @@ def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
     recorded = _recorded_quick_gelu(Path(pretrained)) if stated is None else stated
     if recorded is None and not in_config and f"{name}-quickgelu" in open_clip.list_models():
         raise InputError(
-            f"the checkpoint {pretrained} does not say its activation: pass backbone.build.quick_gelu=true (OpenAI, "
-            "DFN, MetaCLIP weights) or false (LAION, DataComp); the wrong one costs points without a warning"
+            f"the checkpoint {pretrained} does not record its activation: pass backbone.build.quick_gelu=true (OpenAI, "
+            "DFN, MetaCLIP weights) or false (LAION, DataComp); the wrong one silently costs accuracy"
         )
     return in_config or bool(recorded)
 
@@ -80,13 +80,13 @@ def _recorded_quick_gelu(path: Path) -> bool | None:
         with safe_open(path, framework="pt") as file:
             value = (file.metadata() or {}).get("quick_gelu")
     except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file: {error}") from error
+        raise InputError(f"{path} is not a complete safetensors file: {error}") from error
     return None if value is None else value == "true"
 
 
-def _check_reachable(what: str, known: dict[str, str]) -> None:
-    if "file" in known:
+def _check_reachable(what: str, config: dict[str, str]) -> None:
+    if "file" in config:
         return
-    repo, name = known["hf_hub"].rsplit("/", 1)
+    repo, name = config["hf_hub"].rsplit("/", 1)
     names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     require_hub_file(repo, [*names, *(str(Path(n).with_suffix(".safetensors")) for n in names)], what)

@@ -1,6 +1,6 @@
-"""Image features pooled at the first token, whose state alone is computed in the last block: no other is read.
+"""Image features pooled at the first token: the last block computes the state of that token alone, the only one read.
 
-Inspection decides: a tower that pools otherwise, or whose blocks are of a kind that is not known here, runs as it is.
+A tower is inspected first: one that pools differently, or has blocks of an unknown type, runs unchanged.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from kravl.backbones.attention import attend, is_stepwise, project
 
 
 def clip_pools_first_token(tower: nn.Module) -> bool:
-    """Whether `clip_first_token` is for this image tower of an open_clip model."""
+    """Whether `clip_first_token` applies to this image tower of an open_clip model."""
     if not isinstance(tower, ClipVision) or type(tower).forward is not ClipVision.forward:
         return False
     pools = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
@@ -30,7 +30,7 @@ def clip_pools_first_token(tower: nn.Module) -> bool:
 
 
 def clip_first_token(tower: Any, images: Tensor) -> Tensor:
-    """What ``tower`` makes of images (n, 3, h, w): features (n, d)."""
+    """Features (n, d) that ``tower`` computes for images (n, 3, h, w)."""
     last = tower.transformer.resblocks[-1]
     if not is_stepwise(last.attn):
         return tower(images)
@@ -44,7 +44,7 @@ def clip_first_token(tower: Any, images: Tensor) -> Tensor:
 
 
 def timm_pools_first_token(model: nn.Module) -> bool:
-    """Whether `timm_first_token` is for this timm model."""
+    """Whether `timm_first_token` applies to this timm model."""
     if type(model) is not TimmVision or model.global_pool != "token" or model.attn_pool is not None:
         return False
     attention: Any = model.blocks[-1].attn if _ends_in(Block, model.blocks) else None
@@ -52,7 +52,7 @@ def timm_pools_first_token(model: nn.Module) -> bool:
 
 
 def timm_first_token(model: Any, images: Tensor) -> Tensor:
-    """What the head of ``model`` reads of images (n, 3, h, w): features (n, d)."""
+    """Features (n, d), the input of the head of ``model``, for images (n, 3, h, w)."""
     last = model.blocks[-1]
     settings = {"stop_early": True, "intermediates_only": True, "output_fmt": "NLC", "return_prefix_tokens": True}
     ((patches, prefix),) = model.forward_intermediates(images, indices=[len(model.blocks) - 2], **settings)
@@ -63,7 +63,7 @@ def timm_first_token(model: Any, images: Tensor) -> Tensor:
 
 
 def _ends_in(kind: type[nn.Module], blocks: nn.Module) -> bool:
-    """Whether the last of two blocks or more is of that kind."""
+    """Whether there are at least two blocks and the last is a ``kind``."""
     *before, last = blocks.children()
     return bool(before) and type(last) is kind
 

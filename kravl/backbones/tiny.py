@@ -24,10 +24,10 @@ def register() -> None:
     if NAME in open_clip.list_models():
         return
     config = json.loads(CONFIG.read_text())
-    # open_clip opens the byte pairs by this path in whatever folder the process then is
+    # absolute: open_clip opens the byte pairs later, in whatever working directory that is
     config["text_cfg"]["tokenizer_kwargs"] = {"bpe_path": str(MERGES)}
     with TemporaryDirectory() as folder:
         (Path(folder) / CONFIG.name).write_text(json.dumps(config))
-        open_clip.add_model_config(folder)  # reads the file at once and passes over a folder that is gone later
-    # open_clip adds models but no tags by a public function; `file` is its own key for weights that are at hand
+        open_clip.add_model_config(folder)  # reads the file now, and ignores a folder that is gone later
+    # open_clip has no public function to add tags; `file` is its key for local weights
     open_clip.pretrained._PRETRAINED[NAME] = {TAG: {"file": str(WEIGHTS), "quick_gelu": False}}

@@ -18,13 +18,13 @@ class VitClassifier(Classifier):
 
     Args:
         class_names: C names, the head's rows.
-        templates: not used; every backbone takes the same two first arguments.
+        templates: unused; every backbone takes the same first two arguments.
         name: a timm model (``vit_small_patch14_dinov2``).
         pretrained: True for timm's own weights, the path of a checkpoint, or False for random weights.
-        image_size: pixels, if other than the model's own; positions are interpolated.
+        image_size: pixels, if not the model's own; position embeddings are interpolated.
 
     Raises:
-        InputError: unknown model, no linear head, unusable checkpoint, or weights that cannot be reached.
+        InputError: unknown model, no linear head, unusable checkpoint, or weights that cannot be downloaded.
     """
 
     zero_shot = False
@@ -95,13 +95,13 @@ def _weights(name: str, pretrained: bool | str) -> dict[str, Any]:
 
 
 def _check_covers(path: Path, model: Any) -> None:
-    """timm fills what a checkpoint lacks with random numbers and says nothing; a foreign file must not pass."""
+    """timm silently leaves weights that a checkpoint lacks random: refuse a checkpoint of another model."""
     keys = timm.models.load_state_dict(str(path)).keys()
     head = {id(p) for p in model.get_classifier().parameters()}
     missing = [n for n, p in model.named_parameters() if id(p) not in head and n not in keys]
     if missing:
         raise InputError(
-            f"{path} is a checkpoint of another model: it lacks {len(missing)} weights, first {missing[0]!r}"
+            f"{path} is a checkpoint of another model: it lacks {len(missing)} weights, such as {missing[0]!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: at hand or reachable, of which file, and safe to load."""
+"""Pretrained weights: whether they are cached, can be downloaded, and are safe to load."""
 
 import json
 import socket
@@ -20,11 +20,16 @@ from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_json
 
 NUMPY = (".npz", ".npy")
-TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder may say of its tokenizer
+TOKENIZER = {
+    "clean",
+    "strip_sep_token",
+    "language",
+    "context_length",
+}  # what a folder's config may set for its tokenizer
 LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # where open_clip looks in a folder
 TIMEOUT_SECONDS = 5.0
 INSTEAD = "connect to the network once, or pass backbone.build.pretrained=/path/to/weights.safetensors"
-# what torch.load and safetensors raise on damaged or foreign files (found by mutating 3,000 checkpoints)
+# what torch.load and safetensors raise on damaged or other files (found by mutating 3,000 checkpoints)
 LOAD_ERRORS = (
     *(RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError),
     *(UnpicklingError, SafetensorError),
@@ -32,23 +37,23 @@ LOAD_ERRORS = (
 
 
 class _HostileError(Exception):
-    """Why the file is no plain weights."""
+    """Why the file is refused."""
 
 
 def check_weights(path: Path) -> None:
-    """Read what ``path`` holds, as tensors by name.
+    """Read ``path`` and check that it holds tensors by name.
 
     Raises:
-        InputError: anything else, damaged, or with members that unpack to more than the file.
+        InputError: it holds anything else, is damaged, or has members that unpack to more than the size of the file.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused, or loaded once more
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused, or loaded again later
             _check(path)
-    except UnpicklingError as error:  # whose own text says how to run it all the same
+    except UnpicklingError as error:  # its message explains how to load the file anyway
         reason = "it is damaged, or a pickle of more than tensors, which may run code"
         raise InputError(f"{path} is refused: {reason}; pass a .safetensors file") from error
     except (*LOAD_ERRORS, zipfile.BadZipFile, AttributeError, RecursionError, _HostileError) as error:
-        raise InputError(f"{path} is refused, it is no plain file of weights: {first_line(error)}") from error
+        raise InputError(f"{path} is refused, as it is not a plain file of weights: {first_line(error)}") from error
 
 
 def _check(path: Path) -> None:
@@ -67,8 +72,8 @@ def check_folder(folder: Path) -> None:
     """Check ``open_clip_config.json`` and every file of weights in ``folder``, as open_clip saves a model.
 
     Raises:
-        InputError: the config names another model source or code of a tokenizer, a file as in `check_weights`, or no
-            file of weights, for which open_clip would put random numbers.
+        InputError: the config names another model source or code of a tokenizer, a file is refused by `check_weights`,
+            or there is no file of weights, in which case open_clip would leave them random.
     """
     path = folder / "open_clip_config.json"
     check_model_config(read_json(path), str(path))
@@ -85,9 +90,9 @@ def check_model_config(config: Any, what: str) -> None:
     text, vision = ((model.get(key, {}) if isinstance(model, dict) else None) for key in ("text_cfg", "vision_cfg"))
     if not isinstance(text, dict) or not isinstance(vision, dict):
         raise InputError(f"{what} describes no model: it needs model_cfg with text_cfg and vision_cfg")
-    asked = text.get("tokenizer_kwargs") or {}
-    if not isinstance(asked, dict) or asked.keys() - TOKENIZER or "trust_remote_code" in json.dumps(config):
-        raise InputError(f"{what} is refused: its tokenizer may set {sorted(TOKENIZER)}, not {str(asked)[:80]}")
+    tokenizer = text.get("tokenizer_kwargs") or {}
+    if not isinstance(tokenizer, dict) or tokenizer.keys() - TOKENIZER or "trust_remote_code" in json.dumps(config):
+        raise InputError(f"{what} is refused: its tokenizer may set {sorted(TOKENIZER)}, not {str(tokenizer)[:80]}")
     for name in (text.get("hf_model_name"), vision.get("timm_model_name")):
         if name is not None and (not isinstance(name, str) or ":" in name or name.startswith((".", "/"))):
             raise InputError(f"{what} is refused: its tower is {str(name)[:80]!r}, not the name of a model")
@@ -103,35 +108,35 @@ def _check_numpy(path: Path) -> None:
 
 
 def _check_pickled(path: Path) -> None:
-    whole = zipfile.is_zipfile(path)
-    if whole:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
         with zipfile.ZipFile(path) as zipped:
             _refuse_growth(zipped, path, stored=True)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=whole or None)
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise _HostileError(f"it holds a {type(content).__name__}, not tensors by name")
     if strange := [name for name in content if not isinstance(name, str)]:
-        raise _HostileError(f"{strange[0]!r} is no name of a tensor")
+        raise _HostileError(f"{strange[0]!r} is not the name of a tensor")
 
 
 def _refuse_growth(zipped: zipfile.ZipFile, path: Path, stored: bool) -> None:
-    """torch stores its members as they are; compressed or overlapping ones are there to grow."""
+    """torch stores its members uncompressed; compressed or overlapping ones are a zip bomb."""
     members = zipped.infolist()
     size, limit = sum(member.file_size for member in members), path.stat().st_size * (1 if stored else 20)
     if size > limit:
-        raise _HostileError(f"its members are {size:,} bytes in a file of {path.stat().st_size:,}")
+        raise _HostileError(f"its members unpack to {size:,} bytes from a file of {path.stat().st_size:,}")
 
 
 def require_hub_file(repo: str, filenames: Sequence[str], what: str) -> None:
-    """Check that one of ``filenames`` of ``repo`` is cached or that the hub can be asked for it.
+    """Check that one of ``filenames`` of ``repo`` is cached, or that the hub can be reached.
 
     Args:
         what: the weights as the user named them, for the message.
 
     Raises:
-        InputError: nothing is cached and the hub does not answer (the libraries would retry for a minute first).
+        InputError: nothing is cached and the hub does not answer (the libraries would retry for a minute).
     """
     if any(isinstance(try_to_load_from_cache(repo, filename), str) for filename in filenames):
         return

@@ -1,4 +1,4 @@
-"""An evaluation's results as tables of a terminal."""
+"""The results of an evaluation as tables for a terminal."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def comparison_table(zero_shot: Results | None, adapted: Results) -> Table:
 
 
 def curve_table(curve: Mapping[float, Results]) -> Table:
-    """One row per alpha of the WiSE-FT curve: top-1 of every set and the mean out of domain, in percent."""
+    """One row per alpha of the WiSE-FT curve: top-1 of every set and the out-of-domain mean, in percent."""
     table = _table("top-1 in percent, from the pretrained (0) to the adapted model (1)")
     rows = {alpha: _rows(results) for alpha, results in curve.items()}
     sets = [name for name in next(iter(rows.values())) if name != "harmonic mean"]

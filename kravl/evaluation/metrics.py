@@ -7,32 +7,32 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from kravl.evaluation.predict import Predictions
 
-IN_DOMAIN = "test"  # the name of the set that the training data's own test split goes by
+IN_DOMAIN = "test"  # the name of the training set's own test split among the evaluated sets
 CALIBRATION_BINS = 15
 
 Results = dict[str, dict[str, float]]  # set -> metric -> value
 
 
 def score(predictions: Predictions) -> dict[str, float]:
-    """Metrics of one set as fractions, beside the mean cross-entropy ``loss`` (nats) and the ``count`` of images.
+    """Metrics of one set as fractions, the mean cross-entropy ``loss`` (nats) and the ``count`` of images.
 
     ``accuracy`` is top-1; ``per_class_recall`` and ``macro_f1`` are means over the classes that have images; ``ece`` is
     sum_b n_b/n |accuracy_b - confidence_b| over 15 bins of equal width (https://arxiv.org/abs/1706.04599).
     """
     _, labels, predicted, confidence, loss = predictions
-    # counted by class: torchmetrics' stat scores are a table of images x classes^2 under deterministic algorithms
+    # counted per class: with deterministic algorithms, torchmetrics builds a table of images x classes^2
     num_classes = int(torch.maximum(labels, predicted).max()) + 1
     correct = predicted == labels
-    support, said, hit = (
+    support, predictions_per_class, hits = (
         torch.bincount(rows, minlength=num_classes).double() for rows in (labels, predicted, labels[correct])
     )
     tested = support > 0  # a class without images has no recall
-    inside = confidence.double().clamp(max=1 - 1e-9)  # torchmetrics gives a confidence of exactly 1 a sixteenth bin
+    clamped = confidence.double().clamp(max=1 - 1e-9)  # torchmetrics puts a confidence of exactly 1 in a 16th bin
     return {
         "accuracy": correct.double().mean().item(),
-        "per_class_recall": (hit / support)[tested].mean().item(),
-        "macro_f1": (2 * hit / (said + support))[tested].mean().item(),
-        "ece": binary_calibration_error(inside, correct.long(), n_bins=CALIBRATION_BINS).item(),
+        "per_class_recall": (hits / support)[tested].mean().item(),
+        "macro_f1": (2 * hits / (predictions_per_class + support))[tested].mean().item(),
+        "ece": binary_calibration_error(clamped, correct.long(), n_bins=CALIBRATION_BINS).item(),
         "loss": loss.double().mean().item(),
         "count": len(labels),
     }
@@ -48,20 +48,20 @@ def summary(results: Results) -> dict[str, float | None]:
     return {"in_domain": in_domain, "ood_mean": ood_mean, "harmonic_mean": harmonic_mean([in_domain, ood_mean])}
 
 
-DIGITS = 4  # of a probability: a picture shows no more
+DIGITS = 4  # of a probability: a figure shows no more
 
 
 def reliability(predictions: Predictions) -> list[list[float]]:
-    """One row (images, mean confidence, accuracy) for each of 15 bins of confidence of equal width that has images.
+    """One row (images, mean confidence, accuracy) for each non-empty one of 15 confidence bins of equal width.
 
-    The bars of a reliability diagram (https://arxiv.org/abs/1706.04599); ``ece`` is their weighted distance.
+    The bars of a reliability diagram (https://arxiv.org/abs/1706.04599); ``ece`` is their weighted gap.
     """
     confidence = predictions.confidence.double()
     correct = (predictions.predicted == predictions.labels).double()
     bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    count, sure, right = (
+    count, confidence_sum, num_correct = (
         torch.bincount(bins, weight, minlength=CALIBRATION_BINS)
         for weight in (torch.ones_like(confidence), confidence, correct)
     )
-    rows = torch.stack([count, sure / count, right / count], dim=1)[count > 0].tolist()
-    return [[int(images), round(mean, DIGITS), round(hit, DIGITS)] for images, mean, hit in rows]
+    rows = torch.stack([count, confidence_sum / count, num_correct / count], dim=1)[count > 0].tolist()
+    return [[int(images), round(mean, DIGITS), round(accuracy, DIGITS)] for images, mean, accuracy in rows]

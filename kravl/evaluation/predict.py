@@ -1,6 +1,6 @@
-"""One pass over evaluation sets with a classifier; image features kept where the image tower is fixed."""
+"""Predictions of a classifier on evaluation sets, from images or from image features computed once."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -15,14 +15,14 @@ from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
 
 Batch = tuple[Tensor, Tensor, Tensor]  # images, labels, indices
-Loaders = Mapping[str, DataLoader]  # each yields (images, labels, indices)
-# positions of a set's classes among the classifier's; several for a class that several of them stand for; None: all
+EvaluationLoaders = Mapping[str, DataLoader]  # set -> loader of (images, labels, indices)
+# positions of a set's classes among the classifier's; several for a class that comprises several of them; None: all
 Columns = Sequence[int] | Sequence[Sequence[int]] | None
 Classes = Mapping[str, Columns]
 
 
 class Batches:
-    """What a loader has yielded, to be gone through again; Lightning would take a plain list for several loaders."""
+    """Batches in memory, iterated like a loader; Lightning would take a plain list for several loaders."""
 
     def __init__(self) -> None:
         self._batches: list[Batch] = []
@@ -37,10 +37,10 @@ class Batches:
         return len(self._batches)
 
 
-class Classifier(Protocol):
+class ClassifierLike(Protocol):
     """Image features (b, d) of images (b, 3, h, w), and logits (b, classes) of image features.
 
-    In place of images it takes their features. `prepare` recomputes what is kept between batches.
+    `prepare` recomputes what is cached between batches.
     """
 
     def prepare(self) -> None: ...
@@ -49,32 +49,41 @@ class Classifier(Protocol):
     def features_are_fixed(self) -> bool: ...
 
 
-Kept = dict[str, Batches]  # set -> its batches, image features in place of the images
-
-
 class FeaturePass(LightningModule):
-    """Collects the image features (b, d) of each batch, on the CPU."""
+    """Collects each set's batches, with image features (b, d) in place of the images, on the CPU."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: ClassifierLike, sets: Iterable[str]) -> None:
         super().__init__()
         self.classifier = classifier
-        self.rows: list[Tensor] = []
-        self._pieces = MicroBatches()
+        self.batches = {name: Batches() for name in sets}
+        self._micro_batches = MicroBatches()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        features = self._pieces.encode(self.classifier.image_features, batch[0], "loading.eval_batch_size")
-        self.rows.append(features.cpu())
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        images, labels, indices = batch
+        features = self._micro_batches.encode(self.classifier.image_features, images, "loading.eval_batch_size")
+        list(self.batches.values())[dataloader_idx].add(features, labels, indices)
 
 
-def image_features(trainer: Trainer, classifier: Classifier, loader: Iterable[Batch]) -> Tensor:
+def encode(trainer: Trainer, classifier: ClassifierLike, loaders: EvaluationLoaders) -> dict[str, Batches]:
+    """Each set's batches with image features (b, d) in place of the images, for `predict`: bit for bit the same.
+
+    Raises:
+        InputError: a set is empty.
+    """
+    _require_images(loaders)
+    features = FeaturePass(classifier, loaders)
+    trainer.test(features, dataloaders=list(loaders.values()), verbose=False)
+    return features.batches
+
+
+def image_features(trainer: Trainer, classifier: ClassifierLike, loader: DataLoader) -> Tensor:
     """Features (n, d) of the loader's images in its order, on the CPU; every process computes all of them."""
-    features = FeaturePass(classifier)
-    trainer.test(features, dataloaders=loader, verbose=False)
-    return torch.cat(features.rows)  # outside of inference mode, whose tensors could not take part in training
+    batches = encode(trainer, classifier, {"": loader})[""]
+    return torch.cat([features for features, _, _ in batches])  # not in inference mode: these train a head
 
 
 class Predictions(NamedTuple):
-    """One row per image, (n,) each, in the set's order; labels and predictions count the set's own classes."""
+    """One row per image, (n,) each, in the set's order; labels and predictions index the set's own classes."""
 
     indices: Tensor
     labels: Tensor
@@ -112,28 +121,25 @@ class _Rows(Metric):
 
 
 class PredictionPass(LightningModule):
-    """Collects each set's predictions, and the image features where they are to be kept."""
+    """Collects each set's predictions, from batches of images or of image features."""
 
-    def __init__(self, classifier: Classifier, classes: Classes, kept: Kept | None) -> None:
+    def __init__(self, classifier: ClassifierLike, classes: Classes) -> None:
         super().__init__()
         self.classifier = classifier
         self.classes = classes
-        self.takes = kept if kept == {} else None
         self.rows = cast(Sequence[_Rows], nn.ModuleList(_Rows() for _ in classes))
         self.predictions: dict[str, Predictions] = {}
-        self._pieces = MicroBatches()
+        self._micro_batches = MicroBatches()
 
     def on_test_start(self) -> None:
-        # the trainer tests under inference mode, whose tensors could not take part in training afterwards
+        # the trainer tests in inference mode, whose tensors could not be used in training afterwards
         with torch.inference_mode(False), torch.no_grad():
             self.classifier.prepare()
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         images, labels, indices = batch
         name, columns = list(self.classes.items())[dataloader_idx]
-        features = images if images.dim() == 2 else self._encoded(images)
-        if self.takes is not None:
-            self.takes.setdefault(name, Batches()).add(features, labels, indices)
+        features = images if images.dim() == 2 else self._encode(images)
         logits = _select(self.classifier.logits(features), columns)
         outside = (labels < 0) | (labels >= logits.shape[1])
         if outside.any():
@@ -146,40 +152,47 @@ class PredictionPass(LightningModule):
         confidence, predicted = logits.softmax(dim=1).max(dim=1)
         self.rows[dataloader_idx].update(Predictions(indices, labels, predicted, confidence, loss))
 
-    def _encoded(self, images: Tensor) -> Tensor:
-        return self._pieces.encode(self.classifier.image_features, images, "loading.eval_batch_size")
+    def _encode(self, images: Tensor) -> Tensor:
+        return self._micro_batches.encode(self.classifier.image_features, images, "loading.eval_batch_size")
 
     def on_test_epoch_end(self) -> None:
         for name, rows in zip(self.classes, self.rows, strict=True):
-            # torchmetrics hands a single row back as a scalar
+            # torchmetrics returns a single row as a scalar
             self.predictions[name] = Predictions(*(column.reshape(-1).cpu() for column in rows.compute()))
 
 
 def _select(logits: Tensor, columns: Columns) -> Tensor:
-    """The logits (b, classes) of a set's classes: where several columns stand for one class, the largest of them."""
+    """The logits (b, classes) of a set's classes: the largest of those columns that a class comprises."""
     if columns is None:
         return logits
     groups = [[column] if isinstance(column, int) else list(column) for column in columns]
     width = max(map(len, groups))
-    # a repeated column changes no maximum
+    # repeating a column does not change the maximum
     return logits[:, [group + group[:1] * (width - len(group)) for group in groups]].amax(dim=2)
 
 
 def predict(
-    trainer: Trainer, classifier: Classifier, loaders: Loaders, classes: Classes, kept: Kept | None = None
+    trainer: Trainer,
+    classifier: ClassifierLike,
+    loaders: EvaluationLoaders | Mapping[str, Batches],
+    classes: Classes,
 ) -> dict[str, Predictions]:
-    """Each set's predictions with the classifier's present weights, its logits restricted to the set's classes.
+    """Each set's predictions with the classifier's current weights, its logits restricted to the set's classes.
 
-    Prepares the classifier first. Under several processes every one returns all rows. ``kept`` takes the image
-    features of all sets when it is empty, and when it is not, stands for the images: the same bits without a tower.
+    Prepares the classifier first. Under several processes, each returns all rows. ``loaders`` may hold the features of
+    `encode` in place of images: the image tower does not run then.
 
     Raises:
         InputError: a set is empty, or a label lies outside the set's classes.
         FloatingPointError: a logit is not finite.
     """
+    _require_images(loaders)
+    evaluation = PredictionPass(classifier, {name: classes[name] for name in loaders})
+    trainer.test(evaluation, dataloaders=list(loaders.values()), verbose=False)
+    return evaluation.predictions
+
+
+def _require_images(loaders: Mapping[str, Sized]) -> None:
     for name, loader in loaders.items():
         if len(loader) == 0:
             raise InputError(f"evaluation set {name!r} has no images")
-    evaluation = PredictionPass(classifier, {name: classes[name] for name in loaders}, kept)
-    trainer.test(evaluation, dataloaders=[(kept or loaders)[name] for name in loaders], verbose=False)
-    return evaluation.predictions

@@ -1,15 +1,15 @@
-"""WiSE-FT: the curve of models from the pretrained to the adapted weights."""
+"""WiSE-FT: models on the curve from the pretrained to the adapted weights."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 from pytorch_lightning import Trainer
 
-from kravl.evaluation.predict import Classes, Classifier, Kept, Loaders, Predictions, predict
+from kravl.evaluation.predict import Classes, ClassifierLike, EvaluationLoaders, Predictions, encode, predict
 from kravl.runtime.errors import InputError
 
 PRETRAINED, ADAPTED = 0.0, 1.0  # shares of the update
-MAX_KEPT = 1_000_000  # images whose features, a few kilobytes each, are kept in memory between alphas
+MAX_IN_MEMORY = 1_000_000  # images whose features, a few kilobytes each, are kept in memory between alphas
 
 
 class Adapters(Protocol):
@@ -21,9 +21,9 @@ class Adapters(Protocol):
 
 def wise_ft(
     trainer: Trainer,
-    classifier: Classifier,
+    classifier: ClassifierLike,
     adapters: Adapters,
-    loaders: Loaders,
+    loaders: EvaluationLoaders,
     classes: Classes,
     alphas: Iterable[float],
 ) -> dict[float, dict[str, Predictions]]:
@@ -32,7 +32,7 @@ def wise_ft(
     Where alpha changes no image feature, as in a linear probe, the image tower runs once for all of them.
 
     Raises:
-        InputError: an alpha lies outside [0, 1], or what `predict` raises; the weights are as they were.
+        InputError: an alpha lies outside [0, 1], or as `predict`; the weights are restored in any case.
     """
     chosen = list(alphas)
     for alpha in chosen:
@@ -40,36 +40,36 @@ def wise_ft(
             raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
     curve: dict[float, dict[str, Predictions]] = {}
     num_images = sum(len(loader.dataset) for loader in loaders.values())  # type: ignore[arg-type, misc]
-    again = len(chosen) > 1 and num_images <= MAX_KEPT and classifier.features_are_fixed()
-    kept: Kept | None = {} if again else None
+    reuse = len(chosen) > 1 and num_images <= MAX_IN_MEMORY and classifier.features_are_fixed()
+    batches = encode(trainer, classifier, loaders) if reuse else loaders
     for alpha in chosen:
         adapters.merge(alpha)
         try:
-            curve[alpha] = predict(trainer, classifier, loaders, classes, kept)
+            curve[alpha] = predict(trainer, classifier, batches, classes)
         finally:
             adapters.unmerge()
     return curve
 
 
 def curve_points(points: int | Sequence[float], zero_shot: bool) -> list[float]:
-    """Shares of the update at which a run is evaluated, from 0 to 1; 0 only of a ``zero_shot`` model.
+    """Shares of the update, from 0 to 1, at which a run is evaluated; 0 only for a ``zero_shot`` model.
 
     Args:
-        points: how many, evenly spaced, or the shares themselves, 1 among them.
+        points: the number of evenly spaced shares, or the shares themselves, which must include 1.
 
     Raises:
         InputError: it is neither.
     """
     if isinstance(points, int) and not isinstance(points, bool) and points >= 1:
-        spread = [i / (points - 1) for i in range(points)] if points > 1 else [1.0]
+        shares = [i / (points - 1) for i in range(points)] if points > 1 else [1.0]
     elif _are_shares(points):
-        spread = sorted({float(share) for share in cast(Sequence[float], points)})
+        shares = sorted({float(share) for share in cast(Sequence[float], points)})
     else:
         raise InputError(
             f"alphas={points}; 1 evaluates the adapted model only, 2 the pretrained one too, 11 or [0,0.3,1] a curve "
-            "of shares of the update from 0 to 1, which must be among them"
+            "of shares of the update from 0 to 1, which must include 1"
         )
-    return spread if zero_shot else [alpha for alpha in spread if alpha > 0]
+    return shares if zero_shot else [alpha for alpha in shares if alpha > 0]
 
 
 def _are_shares(points: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a trainer calls while it trains: checkpoints, the stop on a signal, the learning curve."""
+"""Callbacks of a trainer: checkpoints, stopping on a signal, the learning curve."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ from kravl.runtime.files import write_atomic
 from kravl.runtime.signals import Interrupted, install, raise_if_stopped, stop_requested
 from kravl.training.checkpoint import newest_first
 
-KEPT = 2  # checkpoints
+NUM_CHECKPOINTS = 2  # the newest ones
 CURVE = "curve.json"
-POINTS = 200  # at most, and the last step
+MAX_POINTS = 200  # of the curve, besides the last step
 
 
 class Polling(Callback):
-    """Leaves an evaluation, or a pass that computes features, between two batches when asked to end."""
+    """Stops an evaluation or a feature pass between two batches on request."""
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        install()  # Lightning's own handlers, set a moment ago, talk to other processes from inside of a signal
+        install()  # replaces Lightning's handlers, just set, which talk to other processes inside a signal handler
         raise_if_stopped()
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
@@ -28,12 +28,12 @@ class Polling(Callback):
 
 
 class Checkpoints(Polling):
-    """The last two states: every so many optimiser steps, at the start, at the end, and when asked to end.
+    """Saves the training state every so many optimiser steps, at the start, at the end and on a request to stop.
 
-    All are taken after a whole optimiser step, so that no gradient is half summed up.
+    The last two are kept. Each is saved after a complete optimiser step, never with partly accumulated gradients.
 
     Args:
-        folder: gets ``step=<number>.ckpt``.
+        folder: where ``step=<number>.ckpt`` is saved.
         every: optimiser steps between two.
     """
 
@@ -52,15 +52,15 @@ class Checkpoints(Polling):
         self._last = step
         if step == before:  # gradients are being accumulated
             return
-        asked = (
+        stopping = (
             stop_requested()
             if trainer.world_size == 1
             else trainer.strategy.reduce_boolean_decision(stop_requested(), False)
         )
-        if asked or step % self.every == 0:
+        if stopping or step % self.every == 0:
             _count_epochs(trainer)
             self._save(trainer)
-        if asked:
+        if stopping:
             raise Interrupted(f"step {step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -71,14 +71,14 @@ class Checkpoints(Polling):
         self._saved = trainer.global_step
         trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
         if trainer.is_global_zero:
-            for old in newest_first(self.folder)[KEPT:]:
+            for old in newest_first(self.folder)[NUM_CHECKPOINTS:]:
                 trainer.strategy.remove_checkpoint(old)
 
 
 def _count_epochs(trainer: Trainer) -> None:
-    """Of a run that went on from the end of an epoch, Lightning 2.6 counts the next one as not begun.
+    """After resuming at the end of an epoch, Lightning 2.6 counts the next one as not started.
 
-    A state saved within it would then begin the epoch once more.
+    A state saved within that epoch would then start it again.
     """
     progress = trainer.fit_loop.epoch_progress
     for count in (progress.current, progress.total):
@@ -88,13 +88,13 @@ def _count_epochs(trainer: Trainer) -> None:
 class LearningCurve(Callback):
     """Writes ``folder``/curve.json when training ends; until then the curve is part of every checkpoint.
 
-    ``loss`` (nats) is the mean over the steps since the point before: a single batch of few images says little.
+    ``loss`` (nats) is the mean over the steps since the previous point: that of a single small batch is noisy.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CURVE
         self.points: dict[str, list[float]] = {name: [] for name in ("step", "loss", "lr")}
-        self._sum: Tensor | None = None  # stays on the device: reading it would hold up every step
+        self._sum: Tensor | None = None  # stays on the device: reading it would stall every step
         self._count = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class LearningCurve(Callback):
         loss = trainer.callback_metrics["train/loss"].detach()
         self._sum = loss.clone() if self._sum is None else self._sum.to(loss.device) + loss
         self._count += 1
-        every = max(1, -(-int(trainer.estimated_stepping_batches) // POINTS))
+        every = max(1, -(-int(trainer.estimated_stepping_batches) // MAX_POINTS))
         if trainer.global_step % every == 0 and trainer.global_step > max(self.points["step"], default=0):
             self._add(trainer)
 

@@ -1,4 +1,4 @@
-"""The state of a training as safetensors, JSON and a manifest: no pickle is written or read."""
+"""The training state as safetensors, JSON and a manifest: no pickle is written or read."""
 
 import hashlib
 import json
@@ -18,14 +18,15 @@ from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import fsync
 
 log = logging.getLogger(__name__)
-TENSORS, STATE = FILES = ("tensors.safetensors", "state.json")
+TENSORS, STATE = "tensors.safetensors", "state.json"
+FILES = (TENSORS, STATE)
 MANIFEST = "manifest.json"
-MOST_JSON = 16 * 2**20  # bytes: a state of some thousand tensors has far less
+MAX_JSON = 16 * 2**20  # bytes; the state of several thousand tensors takes far less
 ASIDE = ".aside"
 
 
 def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """``value`` as JSON; tensors are put aside under numbers, dictionaries become lists of pairs (keys may be ints)."""
+    """``value`` as JSON; tensors go to ``tensors`` by number, dictionaries become lists of pairs (keys may be ints)."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous().clone()
@@ -41,7 +42,7 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Inverse of `encode`. Raises ValueError, KeyError or TypeError for what `encode` did not make."""
+    """Inverse of `encode`. Raises ValueError, KeyError or TypeError for what `encode` did not produce."""
     if isinstance(tree, list):
         return [decode(item, tensors) for item in tree]
     if not isinstance(tree, dict):
@@ -55,11 +56,11 @@ def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written; those written before it are whole."""
+    """A checkpoint cannot be written; earlier ones are intact."""
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Lightning's place to plug in a format: each checkpoint is a folder that appears whole or not at all."""
+    """Lightning's plugin for a checkpoint format: each checkpoint is a folder that is written atomically."""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write to a temporary folder beside ``path``, flush it to disk, and rename it.
@@ -91,7 +92,7 @@ class SafeCheckpointIO(CheckpointIO):
         try:
             return decode(json.loads((folder / STATE).read_text()), load_file(folder / TENSORS))
         except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-            raise InputError(f"checkpoint {folder} is none of kravl's: {first_line(error)}") from error
+            raise InputError(f"checkpoint {folder} was not written by kravl: {first_line(error)}") from error
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path, ignore_errors=True)
@@ -107,7 +108,7 @@ def _write(tensors: Mapping[str, Tensor], state: str, folder: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Rename; what has the name already is put aside first, where `latest` finds it if this process is killed now."""
+    """Rename; a checkpoint of that name is set aside first, where `latest` finds it if this process is killed now."""
     aside = final.with_name(f".{final.name}{ASIDE}")
     if final.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -122,10 +123,10 @@ def damage(folder: Path) -> str | None:
     try:
         manifest = _bounded_json(folder / MANIFEST)
         for name in FILES:
-            size, told = (folder / name).stat().st_size, manifest[name]
-            if size != told["bytes"]:
-                return f"{name} has {size:,} bytes, {told['bytes']:,} were written"
-            if _sha256(folder / name) != told["sha256"]:
+            size, recorded = (folder / name).stat().st_size, manifest[name]
+            if size != recorded["bytes"]:
+                return f"{name} has {size:,} bytes, {recorded['bytes']:,} were written"
+            if _sha256(folder / name) != recorded["sha256"]:
                 return f"{name} is not what was written"
         _bounded_json(folder / STATE)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -134,23 +135,23 @@ def damage(folder: Path) -> str | None:
 
 
 def latest(folder: Path, tidy: bool = True) -> Path | None:
-    """The newest whole checkpoint of ``folder``; damaged ones are passed over with a warning.
+    """The newest intact checkpoint in ``folder``; damaged ones are skipped with a warning.
 
-    Where ``tidy`` is true, damaged ones and leftovers are removed; of several processes one may do so.
+    With ``tidy``, damaged ones and leftovers are removed; only one of several processes may do so.
     """
     if tidy:
-        _sweep(folder)
+        _clean_up(folder)
     for path in newest_first(folder):
         if not (reason := damage(path)):
             return path
         if tidy:
-            log.warning("checkpoint %s is damaged (%s); going back to the one before", path, reason)
+            log.warning("checkpoint %s is damaged (%s); falling back to the previous one", path, reason)
             shutil.rmtree(path)
     return None
 
 
-def _sweep(folder: Path) -> None:
-    """Finish or undo what a killed process was at."""
+def _clean_up(folder: Path) -> None:
+    """Finish or undo what a killed process was doing."""
     for aside in folder.glob(f".*.ckpt{ASIDE}"):
         final = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
         shutil.rmtree(aside) if final.exists() else aside.rename(final)
@@ -159,14 +160,14 @@ def _sweep(folder: Path) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The checkpoints ``step=<number>.ckpt`` of ``folder``, whole or not."""
+    """The checkpoints ``step=<number>.ckpt`` in ``folder``, intact or not."""
     steps = {path: path.stem.removeprefix("step=") for path in folder.glob("step=*.ckpt")}
     return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda p: -int(steps[p]))
 
 
 def _bounded_json(file: Path) -> Any:
-    if file.stat().st_size > MOST_JSON:
-        raise ValueError(f"{file.name} has more than {MOST_JSON:,} bytes")
+    if file.stat().st_size > MAX_JSON:
+        raise ValueError(f"{file.name} has more than {MAX_JSON:,} bytes")
     return json.loads(file.read_text())
 
 

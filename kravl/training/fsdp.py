@@ -1,8 +1,8 @@
-"""One run in which what is trained is split over processes, with PyTorch's `fully_shard` (FSDP2).
+"""Training with the trainable parameters sharded over processes, with PyTorch's `fully_shard` (FSDP2).
 
-That is the trained weights, their gradients and AdamW's two moments: sixteen bytes a number in fp32. The weights are
-gathered for the time of a step, because kravl's towers share work across blocks; frozen ones, which have no gradient
-and no moments, stay whole in every process.
+Weights, gradients and AdamW's two moments are sharded: sixteen bytes per parameter in fp32. The weights are gathered
+for the duration of a step, because kravl's towers share work across blocks; frozen ones, which have neither gradient
+nor moments, are replicated.
 https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html
 """
 
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 
 class _Root(nn.Module):
-    """Where PyTorch hangs its hooks: the module inside is as it was once this one is dropped."""
+    """Carries PyTorch's hooks, so that the module inside is unchanged once this one is discarded."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -31,27 +31,27 @@ class _Root(nn.Module):
 
 
 class ShardedStrategy(DDPStrategy):
-    """``trainer.strategy=fsdp``: states are written and read whole, so that a run may resume with other strategies."""
+    """``trainer.strategy=fsdp``: states are saved and loaded unsharded, so a run may resume with another strategy."""
 
     def _setup_model(self, model: nn.Module) -> Any:
-        # others know them by identity, such as who goes back to the pretrained ones
+        # others hold these very parameters, such as the code that restores the pretrained ones
         self._originals = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._scalars = [name for name, p in self._originals.items() if p.dim() == 0]
-        for name in self._scalars:  # PyTorch splits along the first dimension
-            _place(model, name, nn.Parameter(self._originals[name].detach().reshape(1)))
+        for name in self._scalars:  # PyTorch shards along the first dimension
+            _set_parameter(model, name, nn.Parameter(self._originals[name].detach().reshape(1)))
         frozen = {p for p in model.parameters() if not p.requires_grad}
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         root = fully_shard(_Root(model), mesh=mesh, reshard_after_forward=False, ignored_params=frozen)
         for parameter in self._originals.values():
-            parameter.data = parameter.new_empty(0)  # its memory is what is to be spared
+            parameter.data = parameter.new_empty(0)  # the memory that sharding saves
         return root
 
     def _register_ddp_hooks(self) -> None:
         """There is no DDP to register them with."""
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Within the block every process has all weights; all processes must enter it."""
+    def gathered(self) -> Iterator[None]:
+        """Within the block every process has the full weights; all processes must enter it."""
         if not isinstance(self.model, FSDPModule):
             yield
             return
@@ -62,21 +62,21 @@ class ShardedStrategy(DDPStrategy):
             self.model.reshard()
 
     def on_train_end(self) -> None:
-        """Give the module its whole weights back."""
+        """Give the module its full weights back."""
         super().on_train_end()
         module = self.lightning_module
         assert module is not None
         for name, tensor in self.lightning_module_state_dict().items():
             self._originals[name].data = tensor
-            _place(module, name, self._originals[name])
+            _set_parameter(module, name, self._originals[name])
         self.model = module
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        tensors = {name: whole(tensor) for name, tensor in super().lightning_module_state_dict().items()}
+        tensors = {name: gather(tensor) for name, tensor in super().lightning_module_state_dict().items()}
         return {name: t.reshape(()) if name in self._scalars else t for name, t in tensors.items()}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        state: dict[str, Any] = tree_map_only(DTensor, whole, super().optimizer_state(optimizer))
+        state: dict[str, Any] = tree_map_only(DTensor, gather, super().optimizer_state(optimizer))
         assert self.lightning_module is not None
         scalars = {id(self.lightning_module.get_parameter(name)) for name in self._scalars}
         for at, parameter in enumerate(_parameters(optimizer)):
@@ -88,38 +88,38 @@ class ShardedStrategy(DDPStrategy):
         states = []
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = _parameters(optimizer)
-            moments = {at: _split(values, parameters[int(at)]) for at, values in state["state"].items()}
+            moments = {at: _shard(values, parameters[int(at)]) for at, values in state["state"].items()}
             states.append({**state, "state": moments})
         super().load_optimizer_state_dict({**checkpoint, "optimizer_states": states})
 
 
-def whole_weights(trainer: Trainer) -> Any:
-    """A context in which every process has all weights of what is trained."""
-    return trainer.strategy.whole() if isinstance(trainer.strategy, ShardedStrategy) else nullcontext()
+def gathered_weights(trainer: Trainer) -> Any:
+    """A context in which every process has the full trainable weights."""
+    return trainer.strategy.gathered() if isinstance(trainer.strategy, ShardedStrategy) else nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """``tensor``, gathered from all processes where it is split over them."""
+def gather(tensor: Tensor) -> Tensor:
+    """The full ``tensor``, gathered from all processes if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _place(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+def _set_parameter(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
     owner, _, last = name.rpartition(".")
     module.get_submodule(owner)._parameters[last] = parameter
 
 
 def _parameters(optimizer: Any) -> list[Tensor]:
-    """In the order in which its state counts them."""
+    """The parameters in the order in which the optimiser's state numbers them."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _split(values: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """An optimiser's state of ``parameter``, all but the number of steps split as that is."""
+def _shard(values: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """An optimiser's state of ``parameter``, sharded as it is except for the number of steps."""
 
-    def split(tensor: Tensor) -> Tensor:
+    def shard(tensor: Tensor) -> Tensor:
         if not isinstance(parameter, DTensor):
             return tensor
         like = tensor.reshape(parameter.shape).to(parameter.device)
         return distribute_tensor(like, parameter.device_mesh, parameter.placements)
 
-    return {name: value if name == "step" else split(value) for name, value in values.items()}
+    return {name: value if name == "step" else shard(value) for name, value in values.items()}

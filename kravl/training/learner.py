@@ -12,12 +12,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
-from kravl.training.fsdp import whole
+from kravl.training.fsdp import gather
 from kravl.training.optim import OptimSettings, parameter_groups, schedule
 
 
 class DivergedError(RuntimeError):
-    """Loss or gradient are not numbers; ``indices`` are the batch's, the last checkpoint was written before that."""
+    """The loss or the gradient is not finite; ``indices`` are those of the batch. The last checkpoint precedes it."""
 
     def __init__(self, message: str, indices: Sequence[int]) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class Learner(LightningModule):
         seed: all randomness of a step follows from (seed, epoch, batch).
     """
 
-    strict_loading = False  # a checkpoint lacks the frozen weights by intent
+    strict_loading = False  # checkpoints deliberately lack the frozen weights
 
     def __init__(self, classifier: Any, optim: OptimSettings, seed: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Learner(LightningModule):
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Name -> parameter that is trained, in the model's order."""
+        """Name -> trainable parameter, in the model's order."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
@@ -54,8 +54,8 @@ class Learner(LightningModule):
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`. Raises InputError where the checkpoint trains other parameters."""
         parameters = self.trainable()
-        ours, theirs = ({(name, *t.shape) for name, t in state.items()} for state in (parameters, state_dict))
-        if difference := sorted(ours ^ theirs):
+        current, saved = ({(name, *t.shape) for name, t in state.items()} for state in (parameters, state_dict))
+        if difference := sorted(current ^ saved):
             raise InputError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -66,7 +66,9 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._indices = batch.indices
-        logits = self.classifier(batch.images) if self.micro_batches.size is None else self._in_pieces(batch.images)
+        logits = (
+            self.classifier(batch.images) if self.micro_batches.size is None else self._in_micro_batches(batch.images)
+        )
         loss = F.cross_entropy(logits, batch.labels)
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}", f"batch {batch_idx}")
@@ -77,14 +79,14 @@ class Learner(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return  # half precision: its scaler skips such steps and lowers its scale
+            return  # half precision: the scaler skips such steps and lowers its scale
         gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        norm = gather(nn.utils.get_total_norm(gradients))
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
 
-    def _in_pieces(self, images: Tensor) -> Tensor:
-        if images.dim() == 2:  # features in place of images: nothing large is left to compute
+    def _in_micro_batches(self, images: Tensor) -> Tensor:
+        if images.dim() == 2:  # features in place of images: nothing large is computed
             return self.classifier(images)
         return self.classifier.logits(self.micro_batches.encode_checkpointed(self.classifier.image_features, images))
 
@@ -99,11 +101,11 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> Any:
         head = {id(p) for p in self.classifier.head_parameters()}
         groups = list(parameter_groups(self.trainable().values(), head, self.optim))
-        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, fused=True)  # one pass over memory in place of twelve
+        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, fused=True)  # one pass over memory instead of twelve
         optimizer._step_supports_amp_scaling = False  # gradients are unscaled before they are clipped
 
         def factor(step: int) -> float:
-            # asked for now, it would set up the loader before a checkpoint can tell it where to resume
+            # at step 0, this property would set up the loader before a checkpoint can tell it where to resume
             total = int(self.trainer.estimated_stepping_batches) if step else 1
             return schedule(step, total, self.optim.warmup_steps, self.optim.min_lr_ratio)
 

@@ -1,4 +1,4 @@
-"""Spectra of the update while it trains, logged and kept in a file."""
+"""Spectra of the update during training, logged and written to a file."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, write_atomic
-from kravl.training.fsdp import whole_weights
+from kravl.training.fsdp import gathered_weights
 
 SPECTRA_FILE = "spectra.safetensors"
 VALUES = "singular_values."
@@ -39,14 +39,14 @@ class Trace:
         """The quantities of the last step; empty if nothing was recorded."""
         return self.steps[max(self.steps)] if self.steps else {}
 
-    def begin(self, step: int) -> None:
-        """Go on from ``step``: what an interrupted run has recorded up to there is kept, what came later is not."""
+    def resume(self, step: int) -> None:
+        """Continue from ``step``: an interrupted run's records up to it are kept, later ones dropped."""
         if step and self.path.exists():
             earlier = read_trace(self.path)
             self.steps = {at: values for at, values in earlier.steps.items() if at <= step}
 
     def add(self, step: int, statistics: Statistics) -> None:
-        """Record ``step`` and write the file, whole or not at all."""
+        """Record ``step`` and write the file atomically."""
         self.steps[step] = statistics
         self._write()
 
@@ -67,7 +67,7 @@ class Trace:
 
 
 def read_trace(path: Path) -> Trace:
-    """What `Trace` wrote. Raises InputError for a file that is none."""
+    """What `Trace` wrote. Raises InputError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             head = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {str(path)!r}")
@@ -95,7 +95,7 @@ def _texts(value: object) -> bool:
 
 
 class Spectra(Protocol):
-    """What is measured: the quantities of every site as they are now, and its singular values."""
+    """Measures the current quantities and singular values of every site."""
 
     def quantities(self) -> Statistics: ...
 
@@ -107,11 +107,11 @@ class SpectrumMonitor(Callback):
 
     Args:
         spectra: measures the sites.
-        every: optimiser steps between two records; the last step has one in any case, 0 is that one only.
-        trace: the file that keeps them, and the singular values at the end.
+        every: optimiser steps between two records; the last step is always recorded, with 0 it alone.
+        trace: the file that they are written to, with the singular values at the end.
         histograms: logs ``spectrum/<quantity>`` over sites and, at the end, ``spectrum/<site>`` of singular values.
 
-    ``seconds`` is what it has cost so far.
+    ``seconds`` is the time that it has taken so far.
 
     Raises:
         InputError: ``every`` is negative.
@@ -126,42 +126,42 @@ class SpectrumMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.trace.begin(trainer.global_step)
+            self.trace.resume(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.every and trainer.global_step % self.every == 0:
-            with whole_weights(trainer):
+            with gathered_weights(trainer):
                 self._record(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with whole_weights(trainer):
+        with gathered_weights(trainer):
             self._finish(trainer)
 
     def _finish(self, trainer: Trainer) -> None:
         self._record(trainer)
         if not trainer.is_global_zero or not self.trace.steps:
             return
-        begin = time.perf_counter()
+        start = time.perf_counter()
         values = self.spectra.singular_values()
         self.trace.finish(values)
         self.histograms({f"spectrum/{site}": v.tolist() for site, v in values.items()}, trainer.global_step)
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.perf_counter() - start
         log.info("spectra of %d sites at %d steps took %.1f s", len(values), len(self.trace.steps), self.seconds)
 
     def _record(self, trainer: Trainer) -> None:
-        # batches that only accumulate gradients come by with the step of the last update
+        # while gradients accumulate, the step is still that of the last update
         if trainer.global_step == self._logged_step or not trainer.is_global_zero:
             return
-        begin = time.perf_counter()
+        start = time.perf_counter()
         step = self._logged_step = trainer.global_step
         if statistics := self.spectra.quantities():  # a linear probe has no sites
             self.trace.add(step, statistics)
             for logger in trainer.loggers:
                 logger.log_metrics(flatten(statistics), step=step)
             self.histograms({f"spectrum/{name}": values for name, values in by_quantity(statistics).items()}, step)
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.perf_counter() - start
 
 
 def by_quantity(statistics: Statistics) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from kravl.training.fsdp import ShardedStrategy
 AUTO, HALF, SINGLE = "auto", "bf16-mixed", "32-true"
 X86 = ("x86_64", "AMD64")
 log = logging.getLogger(__name__)
-# Lightning's own, of no use to a user: a deprecated call, and advice that does not fit small sets
+# Lightning's warnings that are of no use to a user: a deprecated call, and advice that does not fit small sets
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+' does not have many workers",
@@ -30,7 +30,7 @@ NOISE = (
 )
 SHARDED = ("fsdp_", "deepspeed", "model_parallel", "xla_fsdp")
 FSDP = "fsdp"
-OURS = {
+SET_ELSEWHERE = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
     "logger": "tracking",
@@ -42,10 +42,10 @@ OURS = {
 
 
 def chosen_precision(settings: Mapping[str, Any]) -> Any:
-    """``precision`` of these settings of Trainer, where auto is bf16-mixed on a device that has it, else 32-true.
+    """The ``precision`` of Trainer's ``settings``; auto is bf16-mixed on a device that supports it, else 32-true.
 
-    On a CPU without instructions for it a product in bfloat16 takes 40 to 500 times as long as in single precision
-    (https://github.com/pytorch/pytorch/issues/146508); who asks for that is told.
+    On a CPU without instructions for it, a product in bfloat16 takes 40 to 500 times as long as in single precision
+    (https://github.com/pytorch/pytorch/issues/146508): choosing it there logs a warning.
     """
     precision, accelerator = settings.get("precision", SINGLE), str(settings.get("accelerator", AUTO))
     if precision == AUTO:
@@ -53,7 +53,7 @@ def chosen_precision(settings: Mapping[str, Any]) -> Any:
     if str(precision).startswith("bf16") and not multiplies_bfloat16(accelerator):
         log.warning(
             "trainer.precision=%s: this machine has no instructions for bfloat16 and takes many times as long as with "
-            "%s; trainer.precision=%s takes what suits the machine",
+            "%s; trainer.precision=%s chooses what suits the machine",
             precision,
             SINGLE,
             AUTO,
@@ -88,23 +88,23 @@ def limits(epochs: int | None, steps: int | None, steps_per_shot: int | None, sh
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise InputError for an argument that Trainer does not have, or that kravl holds itself or cannot work with."""
+    """Raise InputError for an argument that Trainer does not have, or that kravl sets itself or does not support."""
     if str(settings.get("strategy")).startswith(SHARDED):
         raise InputError(
-            f"trainer.strategy={settings['strategy']} splits weights in a way that kravl cannot measure and save; "
-            f"take ddp, or {FSDP} where memory is short"
+            f"trainer.strategy={settings['strategy']} shards weights in a way that kravl cannot measure and save; "
+            f"use ddp, or {FSDP} if memory is short"
         )
     if settings.get("strategy") == FSDP and str(settings.get("precision")).startswith("16"):
         raise InputError(
             f"trainer.strategy={FSDP} with trainer.precision={settings['precision']}: its scaler would see a part of "
-            "the gradient in each process; take bf16-mixed"
+            "the gradient in each process; use bf16-mixed"
         )
     legal = inspect.signature(Trainer).parameters
     for key in settings:
-        if key in OURS:
-            raise InputError(f"trainer.{key} is set through {OURS[key]}")
+        if key in SET_ELSEWHERE:
+            raise InputError(f"trainer.{key} is set through {SET_ELSEWHERE[key]}")
         if key not in legal:
-            raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in OURS])
+            raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in SET_ELSEWHERE])
 
 
 def make_trainer(
@@ -119,12 +119,12 @@ def make_trainer(
     ``precision`` may also be auto, see `chosen_precision`.
 
     Raises:
-        InputError: an argument that Trainer does not have, that another setting of kravl holds, or a wrong value.
+        InputError: an argument that Trainer does not have, that kravl sets through another setting, or a wrong value.
     """
     _quiet()
     check_settings(settings)
     bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
-    # it finds bugs, changes no result, and costs 4 % of a small step
+    # it helps to find bugs, changes no result, and costs 4 % of a small step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     strategy = {"strategy": ShardedStrategy()} if settings.get("strategy") == FSDP else {}
     try:
@@ -135,14 +135,14 @@ def make_trainer(
             logger=logger,
             callbacks=[*callbacks, *bar],
             plugins=[SafeCheckpointIO()],
-            enable_checkpointing=False,  # Lightning's own: kravl's are a callback,
+            enable_checkpointing=False,  # of Lightning: kravl's checkpoints are a callback
         )
     except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
         raise InputError(f"trainer: {first_line(error)}") from error
 
 
 def _quiet() -> None:
-    """Keep Lightning's advertisement and the warnings of NOISE out of every run's output."""
+    """Keep Lightning's advertisement and the warnings in NOISE out of every run's output."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)

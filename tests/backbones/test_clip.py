@@ -79,8 +79,8 @@ def test_the_scale_is_fixed_or_the_checkpoints_own(images):
     with torch.no_grad():
         ratio = fixed(images) / learned(images)
 
-    own = learned.encoder().logit_scale.exp().item()
-    torch.testing.assert_close(ratio, torch.full_like(ratio, 100 / own), rtol=1e-4, atol=0)
+    learned_scale = learned.encoder().logit_scale.exp().item()
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 100 / learned_scale), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("tower, encodings", [("visual", 1), ("transformer", 2)])
@@ -145,7 +145,7 @@ def test_a_checkpoint_at_a_path_whose_activation_is_unknown_must_say_it(tmp_path
     save(tmp_path / "weights.safetensors")
     path = str(tmp_path / "weights.safetensors")
 
-    with pytest.raises(InputError, match=r"does not say its activation: pass backbone\.build\.quick_gelu=true"):
+    with pytest.raises(InputError, match=r"does not record its activation: pass backbone\.build\.quick_gelu=true"):
         classifier(name="tiny-pair", pretrained=path)
 
     assert activation(classifier(name="tiny-pair", pretrained=path, quick_gelu=True)) == "QuickGELU"

@@ -29,14 +29,14 @@ def test_clip_features_and_gradients_are_open_clips(settings, checkpointing):
     model.set_grad_checkpointing(checkpointing)
     assert clip_pools_first_token(model.visual)
 
-    ours, theirs = clip_first_token(model.visual, IMAGES), model.encode_image(IMAGES)
+    actual, expected = clip_first_token(model.visual, IMAGES), model.encode_image(IMAGES)
 
-    assert_equal([ours], [theirs])
-    assert_equal(gradients(ours, parameters), gradients(theirs, parameters))
+    assert_equal([actual], [expected])
+    assert_equal(gradients(actual, parameters), gradients(expected, parameters))
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
-def test_another_tower_runs_as_it_is(settings):
+def test_another_tower_runs_unchanged(settings):
     assert not clip_pools_first_token(clip(vision=settings).visual)
 
 
@@ -54,14 +54,14 @@ def test_timm_features_and_gradients_are_timms(settings):
         torch.nn.init.normal_(parameter, std=0.1)
     assert timm_pools_first_token(model)
 
-    ours = timm_first_token(model, IMAGES)
-    theirs = model.forward_head(model.forward_features(IMAGES), pre_logits=True)
+    actual = timm_first_token(model, IMAGES)
+    expected = model.forward_head(model.forward_features(IMAGES), pre_logits=True)
 
-    assert_equal([ours], [theirs])
-    assert_equal(gradients(ours, parameters), gradients(theirs, parameters))
+    assert_equal([actual], [expected])
+    assert_equal(gradients(actual, parameters), gradients(expected, parameters))
 
 
-def test_other_models_of_timm_run_as_they_are():
+def test_other_models_of_timm_run_unchanged():
     others = {"global_pool": "avg"}, {"global_pool": "map"}, {"depth": 1}
     for settings in others:
         assert not timm_pools_first_token(timm.models.vision_transformer.VisionTransformer(**(TIMM | settings)))

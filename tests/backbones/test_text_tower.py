@@ -1,4 +1,4 @@
-"""Text features from the prefix tree are open_clip's; towers that do not allow it are found out by looking at them."""
+"""Text features from the prefix tree are open_clip's; towers that do not allow it are recognised."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.text.class_features import ClassPrompts
-from kravl.backbones.text.prompt_tree import PromptTree, split
+from kravl.backbones.text.prompt_tree import PromptTree, chunk_prompts
 from kravl.backbones.text.tower import CausalTextTower, causal_text_tower
 
 
@@ -37,12 +37,12 @@ TOWERS = {
 def test_features_and_gradients_are_those_of_all_77_tokens(settings, max_rows):
     model = clip(**settings)
     parameters = adapted(model).parameters()
-    ours = class_prompts(model, max_rows)
+    actual = class_prompts(model, max_rows)
 
-    features, expected = ours.features(), plain(model)
+    features, expected = actual.features(), plain(model)
 
-    assert ours._trees, "the tree was not used"
-    assert (len(ours._trees) > 1) == (max_rows == 60)
+    assert actual._trees, "the tree was not used"
+    assert (len(actual._trees) > 1) == (max_rows == 60)
     assert_equal([features], [expected])
     assert_equal(gradients(features, parameters), gradients(expected, parameters))
 
@@ -57,33 +57,33 @@ def test_every_weight_of_the_tower_gets_the_same_gradient():
 @pytest.mark.parametrize("autocast", [False, True])
 def test_two_passes_have_the_same_bits(autocast):
     model = clip().float()
-    parameters, ours = adapted(model).parameters(), class_prompts(model, max_rows=60)
+    parameters, actual = adapted(model).parameters(), class_prompts(model, max_rows=60)
 
     with torch.autocast("cpu", enabled=autocast):
-        first, again = (gradients(ours.features(), parameters) for _ in range(2))
+        first, again = (gradients(actual.features(), parameters) for _ in range(2))
 
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_checkpointing_keeps_less_and_changes_no_gradient():
     model = clip()
-    parameters, ours = adapted(model).parameters(), class_prompts(model)
+    parameters, actual = adapted(model).parameters(), class_prompts(model)
 
     def kept() -> tuple[int, list[torch.Tensor]]:
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.nbytes) or x, lambda x: x):
-            features = ours.features()
+            features = actual.features()
         return sum(sizes), gradients(features, parameters)
 
     size, expected = kept()
     model.set_grad_checkpointing(True)
-    smaller, found = kept()
+    smaller, recomputed = kept()
 
     assert smaller < size / 2
-    assert all(a is b is None or torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(recomputed, expected, strict=True))
 
 
-def test_each_distinct_beginning_is_one_row():
+def test_each_distinct_prefix_is_one_row():
     tree = PromptTree([(1, 2, 9), (1, 3, 4, 9), (1, 2, 5, 9), (1, 2, 9)])
 
     assert tree.num_rows() == 8  # 1; 1 2; 1 2 9; 1 3; 1 3 4; 1 3 4 9; 1 2 5; 1 2 5 9
@@ -92,21 +92,21 @@ def test_each_distinct_beginning_is_one_row():
     ends = torch.cat([tree.tokens[paths].sum(dim=1) for paths in tree.paths])
     assert ends[tree.leaves].tolist() == [12, 17, 17, 12]
     flat = torch.cat([paths.flatten() for paths in tree.paths])
-    assert torch.equal(flat[tree.found], torch.arange(tree.num_rows()))
+    assert torch.equal(flat[tree.in_paths], torch.arange(tree.num_rows()))
 
 
-def test_pieces_keep_to_their_size_and_hold_every_prompt_once():
+def test_chunks_keep_to_their_size_and_hold_every_prompt_once():
     ends = prompts().argmax(dim=1).tolist()
     rows = [tuple(tokens[: end + 1]) for tokens, end in zip(prompts().tolist(), ends, strict=True)]
 
-    pieces = split(rows, max_rows=60)
+    pieces = chunk_prompts(rows, max_rows=60)
 
     assert sorted(i for piece in pieces for i in piece) == list(range(len(rows)))
     assert all(PromptTree([rows[i] for i in piece]).num_rows() <= 60 for piece in pieces)
-    assert split([(1, 2, 3), (1, 2, 4)], max_rows=1) == [[0], [1]]
+    assert chunk_prompts([(1, 2, 3), (1, 2, 4)], max_rows=1) == [[0], [1]]
 
 
-def test_pieces_that_train_keep_no_more_than_one_of_them():
+def test_training_in_chunks_keeps_the_activations_of_one():
     model = clip()
     adapted(model)
 
@@ -119,7 +119,7 @@ def test_pieces_that_train_keep_no_more_than_one_of_them():
     assert kept(max_rows=60) < kept(max_rows=8192) / 4
 
 
-def test_blocks_that_are_computed_again_keep_less_and_have_the_same_bits():
+def test_recomputed_blocks_keep_less_and_have_the_same_bits():
     model = clip()
     parameters = adapted(model).parameters()
 
@@ -146,19 +146,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
-def test_another_tower_runs_as_it_is(settings):
+def test_another_tower_runs_unchanged(settings):
     model = clip(**settings)
     assert causal_text_tower(model) is None
     length = model.context_length
-    ours = ClassPrompts(prompts()[:-1, :length], len(NAMES), model.encode_text, causal_text_tower(model), 8192)
+    actual = ClassPrompts(prompts()[:-1, :length], len(NAMES), model.encode_text, causal_text_tower(model), 8192)
 
     with torch.no_grad():
         features = F.normalize(model.encode_text(prompts()[:-1, :length]), dim=-1)
         expected = F.normalize(features.unflatten(0, (len(NAMES), len(TEMPLATES))).mean(dim=1), dim=-1)
-        assert_equal([ours.features()], [expected])
+        assert_equal([actual.features()], [expected])
 
 
-def test_a_model_with_an_encoder_of_its_own_runs_as_it_is():
+def test_a_model_with_its_own_encoder_runs_unchanged():
     class Other(type(clip())):
         def encode_text(self, text, normalize=False):
             return super().encode_text(text.flip(0), normalize)
@@ -171,17 +171,19 @@ def test_a_model_with_an_encoder_of_its_own_runs_as_it_is():
 def test_a_tower_that_drops_draws_its_own_numbers_for_every_prompt(monkeypatch):
     model = clip()
     inject(model, lambda o, i: LoRA(o, i, rank=2, alpha=2, dropout=0.5), ["transformer.*.attn.qkv"])
-    ours, cuts = class_prompts(model), []
-    encode_cut = CausalTextTower.encode_cut
-    monkeypatch.setattr(CausalTextTower, "encode_cut", lambda *arguments: cuts.append(1) or encode_cut(*arguments))
+    actual, cuts = class_prompts(model), []
+    encode_truncated = CausalTextTower.encode_truncated
+    monkeypatch.setattr(
+        CausalTextTower, "encode_truncated", lambda *arguments: cuts.append(1) or encode_truncated(*arguments)
+    )
 
     model.train()
-    features = ours.features()
-    assert cuts and not ours._trees
+    features = actual.features()
+    assert cuts and not actual._trees
     assert_equal([features], [plain(model)])  # LoRA's update is zero at first, whatever is dropped
     model.eval()
-    ours.features()
-    assert len(cuts) == 1 and ours._trees
+    actual.features()
+    assert len(cuts) == 1 and actual._trees
 
 
 def test_in_bfloat16_features_are_no_further_from_float64_than_those_of_all_tokens():
@@ -191,7 +193,7 @@ def test_in_bfloat16_features_are_no_further_from_float64_than_those_of_all_toke
         exact = plain(model)
         model.float()
         with torch.autocast("cpu"):
-            ours, theirs = class_prompts(model).features(), plain(model)
+            actual, full = class_prompts(model).features(), plain(model)
 
     # the norm: rounding of some entry may be larger in either, and which one depends on the kernels
-    assert (ours - exact).norm() <= 1.2 * (theirs - exact).norm()
+    assert (actual - exact).norm() <= 1.2 * (full - exact).norm()

@@ -42,15 +42,15 @@ def images() -> torch.Tensor:
 
 
 def test_the_classifier_needs_no_registering_and_scores_as_plain_open_clip(images):
-    ours = classifier(pretrained="kravl")
+    actual = classifier(pretrained="kravl")
 
     plain = open_clip.create_model("kravl-tiny", pretrained=str(tiny.WEIGHTS)).eval()
     tokenizer = open_clip.get_tokenizer("kravl-tiny")
     weights = open_clip.build_zero_shot_classifier(plain, tokenizer, NAMES, [t.format for t in TEMPLATES])
     with torch.no_grad():
-        assert torch.equal(ours.encoder().encode_image(images), plain.encode_image(images))
+        assert torch.equal(actual.encoder().encode_image(images), plain.encode_image(images))
         expected = 100 * F.normalize(plain.encode_image(images), dim=-1) @ weights
-        torch.testing.assert_close(ours(images), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(actual(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_open_clip_takes_the_tag_as_it_takes_the_file():

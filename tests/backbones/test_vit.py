@@ -49,7 +49,7 @@ def test_positions_of_another_image_size_are_interpolated(tmp_path):
 def test_a_checkpoint_that_lacks_weights_is_refused_rather_than_filled_with_noise(tmp_path):
     state = timm.create_model(TINY, num_classes=0, img_size=32).state_dict()
     save_file({k: v for k, v in state.items() if not k.startswith("blocks.3.")}, tmp_path / "half.safetensors")
-    with pytest.raises(InputError, match=r"of another model: it lacks 12 weights, first 'blocks\.3\.norm1\.weight'"):
+    with pytest.raises(InputError, match=r"of another model: it lacks 12 weights, such as 'blocks\.3\.norm1\.weight'"):
         classifier(pretrained=str(tmp_path / "half.safetensors"))
 
 

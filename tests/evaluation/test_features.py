@@ -1,4 +1,4 @@
-"""Features of a frozen image tower that are kept give the results of images that are encoded each time."""
+"""Reusing the features of a frozen image tower gives the results of encoding the images each time."""
 
 from pathlib import Path
 
@@ -30,17 +30,17 @@ def count(monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> list[int]:
 
 
 @pytest.mark.parametrize("backbone", [VIT, CLIP], ids=["vit", "clip"])
-def test_a_head_trains_on_kept_features_as_it_does_on_images(backbone, tiny_run, tmp_path, monkeypatch):
-    kept = train(tiny_run(*PROBE, f"runs={tmp_path}/kept", backbone=backbone))
+def test_a_head_trains_on_stored_features_as_it_does_on_images(backbone, tiny_run, tmp_path, monkeypatch):
+    stored = train(tiny_run(*PROBE, f"runs={tmp_path}/stored", backbone=backbone))
     monkeypatch.setattr(Classifier, "features_are_fixed", lambda self: False)
     plain = train(tiny_run(*PROBE, f"runs={tmp_path}/plain", backbone=backbone))
 
-    heads = [load_file(next((tmp_path / runs).glob("*/*/adapter.safetensors"))) for runs in ("kept", "plain")]
+    heads = [load_file(next((tmp_path / runs).glob("*/*/adapter.safetensors"))) for runs in ("stored", "plain")]
     for name, tensor in heads[0].items():
         torch.testing.assert_close(tensor, heads[1][name], rtol=1e-4, atol=1e-5)
     for part in ("metrics", "zero_shot"):
-        kept_, plain_ = ({k: v for k, v in (run[part] or {}).items() if k.startswith("test/")} for run in (kept, plain))
-        assert kept_ == pytest.approx(plain_, rel=1e-4)
+        on_test = [{k: v for k, v in (run[part] or {}).items() if k.startswith("test/")} for run in (stored, plain)]
+        assert on_test[0] == pytest.approx(on_test[1], rel=1e-4)
 
 
 def test_each_image_goes_through_the_tower_once(tiny_run, monkeypatch):
@@ -51,7 +51,7 @@ def test_each_image_goes_through_the_tower_once(tiny_run, monkeypatch):
     assert sum(sizes) == 4 * 6 + metrics["metrics"]["test/count"]  # of 2 epochs of 24 draws, and 3 alphas
 
 
-def test_what_adapts_the_tower_or_draws_new_crops_is_not_kept(tiny_run, monkeypatch):
+def test_features_are_not_reused_where_the_tower_is_adapted_or_crops_are_random(tiny_run, monkeypatch):
     sizes = count(monkeypatch, ClipClassifier, "image_features")
     for changes in (("sites=vision", "loading.augmentation=none"), ("sites=null", "linear_head=true")):
         sizes.clear()
@@ -94,12 +94,12 @@ def test_the_points_of_a_curve_have_the_bits_of_one_pass_each():
         classifier.fixed = fixed
         return wise_ft(quiet_trainer(), classifier, _Weights(classifier), sets, classes, (0.0, 0.5, 1.0))
 
-    kept, plain = curve(fixed=True), curve(fixed=False)
+    reused, plain = curve(fixed=True), curve(fixed=False)
 
     for alpha, points in plain.items():
         for name, rows in points.items():
-            assert all(torch.equal(a, b) for a, b in zip(rows, kept[alpha][name], strict=True))
-    assert not torch.equal(kept[0.0]["test"].loss, kept[1.0]["test"].loss)
+            assert all(torch.equal(a, b) for a, b in zip(rows, reused[alpha][name], strict=True))
+    assert not torch.equal(reused[0.0]["test"].loss, reused[1.0]["test"].loss)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kravl.training.callbacks import POINTS, Checkpoints, LearningCurve
+from kravl.training.callbacks import MAX_POINTS, Checkpoints, LearningCurve
 from kravl.training.trainer import make_trainer
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -52,10 +52,10 @@ def test_a_short_run_has_every_step(tmp_path: Path) -> None:
 
 
 def test_a_long_run_has_the_mean_over_the_steps_of_each_point_and_the_last_step(tmp_path: Path) -> None:
-    fit(tmp_path, steps=POINTS * 2 + 1, every=1000)
+    fit(tmp_path, steps=MAX_POINTS * 2 + 1, every=1000)
 
     curve = read(tmp_path)
-    assert len(curve["step"]) <= POINTS
+    assert len(curve["step"]) <= MAX_POINTS
     assert curve["step"][:2] == [3, 6]
     assert curve["loss"][:2] == [1, 4]
     assert (curve["step"][-1], curve["loss"][-1]) == (401, pytest.approx(399.5))

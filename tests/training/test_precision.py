@@ -25,7 +25,7 @@ def test_a_machine_without_bfloat16_computes_in_single_precision_and_says_so_to_
     assert asked.stdout.split() == ["32-true", "bf16-mixed", "16-mixed"]
     [warning] = asked.stderr.splitlines()
     assert warning.startswith("trainer.precision=bf16-mixed: this machine has no instructions for bfloat16")
-    assert warning.endswith("trainer.precision=auto takes what suits the machine")
+    assert warning.endswith("trainer.precision=auto chooses what suits the machine")
 
 
 @pytest.mark.skipif(not CPUINFO.exists() or "ONEDNN_MAX_CPU_ISA" in os.environ, reason="asks Linux")

@@ -41,7 +41,7 @@ def test_equal_records_make_equal_files(trace: Trace, tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_what_it_recorded_before_the_step_that_it_goes_on_from(trace: Trace) -> None:
     resumed = Trace(trace.path)
 
-    resumed.begin(5)
+    resumed.resume(5)
     resumed.add(6, AT[2])
 
     assert read_trace(trace.path).steps == {2: AT[2], 4: AT[4], 6: AT[2]}
@@ -50,7 +50,7 @@ def test_an_interrupted_run_keeps_what_it_recorded_before_the_step_that_it_goes_
 def test_a_run_that_starts_anew_forgets_an_earlier_file(trace: Trace) -> None:
     anew = Trace(trace.path)
 
-    anew.begin(0)
+    anew.resume(0)
     anew.add(2, AT[4])
 
     assert read_trace(trace.path).steps == {2: AT[4]}

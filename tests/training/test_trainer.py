@@ -102,7 +102,7 @@ def test_memory_is_not_filled_to_find_bugs_of_torch(tmp_path: Path):
 
 @pytest.mark.parametrize("strategy", ["fsdp_cpu_offload", "deepspeed_stage_3"])
 def test_a_strategy_that_splits_what_kravl_measures_is_refused_in_one_line(strategy: str) -> None:
-    with pytest.raises(InputError, match=f"trainer.strategy={strategy} splits weights .*; take ddp, or fsdp") as caught:
+    with pytest.raises(InputError, match=f"trainer.strategy={strategy} shards weights .*; use ddp, or fsdp") as caught:
         check_settings({"devices": 2, "strategy": strategy})
 
     assert "\n" not in str(caught.value)
@@ -111,5 +111,5 @@ def test_a_strategy_that_splits_what_kravl_measures_is_refused_in_one_line(strat
 
 
 def test_half_precision_is_refused_where_a_process_sees_a_part_of_the_gradient() -> None:
-    with pytest.raises(InputError, match=r"trainer.strategy=fsdp with trainer.precision=16-mixed: .*take bf16-mixed"):
+    with pytest.raises(InputError, match=r"trainer.strategy=fsdp with trainer.precision=16-mixed: .*use bf16-mixed"):
         check_settings({"devices": 2, "strategy": "fsdp", "precision": "16-mixed"})

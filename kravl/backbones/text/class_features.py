@@ -1,4 +1,4 @@
-"""From class names to prompts and to text features: the normalised mean over templates, in pieces that fit."""
+"""From class names to prompts and text features: the normalised mean over templates, in chunks that fit in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from kravl.backbones.text.prompt_tree import PromptTree, split
+from kravl.backbones.text.prompt_tree import PromptTree, chunk_prompts
 from kravl.backbones.text.tower import CausalTextTower
 from kravl.runtime.distributed import gather_rows, num_processes, own_share
 from kravl.runtime.signals import raise_if_stopped
@@ -25,11 +25,11 @@ class ClassPrompts(nn.Module):
 
     Args:
         tokens: (C * T, length).
-        encode: from tokens (n, length) to features (n, d), for a tower that is not known well enough to do less.
-        tower: one that is.
-        max_rows: how many rows of the text tower's linear layers, tokens or what prompts begin with, are computed at a
-            time. Of a text tower that trains, more of them are computed again in the backward pass, so that the
-            activations of one piece are all that is kept.
+        encode: tokens (n, length) -> features (n, d), where ``tower`` is None.
+        tower: a text tower known well enough to skip redundant work.
+        max_rows: rows of the text tower's linear layers (tokens or prefixes of prompts) that are computed at a time. If
+            the text tower trains, several chunks are recomputed in the backward pass: the activations of only one
+            are in memory at a time.
     """
 
     tokens: Tensor
@@ -41,38 +41,38 @@ class ClassPrompts(nn.Module):
         self.register_buffer("tokens", tokens, persistent=False)
         self.num_classes, self._encode, self._tower, self._max_rows = num_classes, encode, tower, max_rows
         self._trees = nn.ModuleList()
-        self._places: list[int] = []  # of each prompt in the features that the trees yield, one after another
-        self._share: list[ClassPrompts] = []  # none yet, or one; no child: processes would find each other's different
+        self._places: list[int] = []  # of each prompt among the concatenated features of the trees
+        self._share: list[ClassPrompts] = []  # at most one; not a child module: processes would differ in it
 
     def features(self) -> Tensor:
-        """Unit features (C, d), by the weights as they are."""
-        pieces = list(self._pieces())
-        again = len(pieces) > 1 and torch.is_grad_enabled()
+        """Unit features (C, d) under the current weights."""
+        chunks = list(self._chunks())
+        recompute = len(chunks) > 1 and torch.is_grad_enabled()
         encoded = []
-        for piece in pieces:
-            if not torch.is_grad_enabled():  # a step that trains is finished first
+        for chunk in chunks:
+            if not torch.is_grad_enabled():  # a training step is finished first
                 raise_if_stopped()
-            encoded.append(checkpoint(piece, use_reentrant=False) if again else piece())
+            encoded.append(checkpoint(chunk, use_reentrant=False) if recompute else chunk())
         features = F.normalize(torch.cat(encoded), dim=-1)
         if self._places:
             features = features[torch.tensor(self._places, device=features.device)]
         return F.normalize(features.unflatten(0, (self.num_classes, -1)).mean(dim=1), dim=-1)
 
     def shared_features(self) -> Tensor:
-        """The same where several processes train together, each of which encodes its share of the classes."""
+        """The same where several processes train together, each encoding its share of the classes."""
         if num_processes() == 1 or self.num_classes < num_processes():
             return self.features()
         share, sizes = own_share(self.num_classes)
         if not self._share:
             tokens = self.tokens.unflatten(0, (self.num_classes, -1))[share]
-            own = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
-            self._share.append(own)
+            prompts = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
+            self._share.append(prompts)
         return gather_rows(self._share[0].features(), sizes)
 
-    def _pieces(self) -> Iterator[Callable[[], Tensor]]:
+    def _chunks(self) -> Iterator[Callable[[], Tensor]]:
         tower = self._tower
-        if tower is not None and tower.shares():
-            self._plant(tower)
+        if tower is not None and tower.can_share_prefixes():
+            self._build_trees(tower)
             yield from (_bound(tower.encode_tree, tree) for tree in self._trees)
             return
         ends = None if tower is None else tower.ends(self.tokens)
@@ -84,16 +84,16 @@ class ClassPrompts(nn.Module):
                 yield _bound(self._encode, self.tokens[rows])
             else:
                 assert ends is not None
-                yield _bound(tower.encode_cut, self.tokens[rows], ends[rows])
+                yield _bound(tower.encode_truncated, self.tokens[rows], ends[rows])
 
-    def _plant(self, tower: CausalTextTower) -> None:
+    def _build_trees(self, tower: CausalTextTower) -> None:
         if len(self._trees):
             return
         prompts = [
             tuple(tokens[: end + 1])
             for tokens, end in zip(self.tokens.tolist(), tower.ends(self.tokens).tolist(), strict=True)
         ]
-        chunks = split(prompts, self._max_rows)
+        chunks = chunk_prompts(prompts, self._max_rows)
         self._trees.extend(PromptTree([prompts[i] for i in chunk]) for chunk in chunks)
         self._trees.to(self.tokens.device)
         order = [i for chunk in chunks for i in chunk]

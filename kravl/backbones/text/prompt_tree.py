@@ -1,6 +1,6 @@
 """Prompts as a prefix tree: under a causal mask the state of a token depends on the tokens up to it, and on no other.
 
-Each distinct beginning of the prompts is one row of the linear layers. Attention gathers the rows of each prompt, of
+Each distinct prefix of the prompts is one row of the linear layers. Attention gathers the rows of each prompt, for
 prompts of one length at a time, so that nothing is padded.
 """
 
@@ -11,31 +11,31 @@ from torch import Tensor, nn
 
 
 class PromptTree(nn.Module):
-    """The tree of some prompts, each a sequence of tokens from its first to the one whose state is its feature.
+    """The prefix tree of n prompts, each the tokens up to and including the one whose state is its feature.
 
     Attributes:
-        tokens, positions: of each of the r rows, (r,); the row of a beginning comes after those it begins with.
+        tokens, positions: of each of the r rows, (r,); the row of a prefix comes after those of shorter ones of it.
         paths: for each length l, ascending, the rows of the p distinct prompts of that length, (p, l).
-        found: where each row is in the paths, flattened and one after another, (r,).
-        leaves: for each prompt, as given, its place among the distinct prompts in the order of ``paths``, (n,).
+        in_paths: position of each row in the flattened, concatenated paths, (r,).
+        leaves: for each given prompt its position among the distinct prompts, in the order of ``paths``, (n,).
     """
 
     tokens: Tensor
     positions: Tensor
-    found: Tensor
+    in_paths: Tensor
     leaves: Tensor
 
     def __init__(self, prompts: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         rows = {prefix: row for row, prefix in enumerate(dict.fromkeys(_prefixes(prompts)))}
         distinct = sorted(dict.fromkeys(prompts), key=len)
-        place = {prompt: i for i, prompt in enumerate(distinct)}
+        position = {prompt: i for i, prompt in enumerate(distinct)}
         flat = [rows[prefix] for prefix in _prefixes(distinct)]
-        found = {row: i for i, row in reversed(list(enumerate(flat)))}
-        self._keep("tokens", [prefix[-1] for prefix in rows])
-        self._keep("positions", [len(prefix) - 1 for prefix in rows])
-        self._keep("found", [found[row] for row in range(len(rows))])
-        self._keep("leaves", [place[prompt] for prompt in prompts])
+        in_paths = {row: i for i, row in reversed(list(enumerate(flat)))}
+        self._add_buffer("tokens", [prefix[-1] for prefix in rows])
+        self._add_buffer("positions", [len(prefix) - 1 for prefix in rows])
+        self._add_buffer("in_paths", [in_paths[row] for row in range(len(rows))])
+        self._add_buffer("leaves", [position[prompt] for prompt in prompts])
         self._lengths = sorted({len(prompt) for prompt in distinct})
         start = 0
         for length in self._lengths:
@@ -50,17 +50,17 @@ class PromptTree(nn.Module):
     def num_rows(self) -> int:
         return len(self.tokens)
 
-    def _keep(self, name: str, values: Sequence[int]) -> None:
+    def _add_buffer(self, name: str, values: Sequence[int]) -> None:
         self.register_buffer(name, torch.tensor(values), persistent=False)
 
 
-def split(prompts: Sequence[tuple[int, ...]], max_rows: int) -> list[list[int]]:
-    """Which prompts go together so that no tree has more than ``max_rows`` rows, or else a single prompt."""
+def chunk_prompts(prompts: Sequence[tuple[int, ...]], max_rows: int) -> list[list[int]]:
+    """Indices of the prompts of each tree, such that none has more than ``max_rows`` rows unless of a single prompt."""
     chunks: list[list[int]] = []
     rows = max_rows
     previous: tuple[int, ...] = ()
-    for i in sorted(range(len(prompts)), key=lambda i: prompts[i]):  # those that share a beginning side by side
-        shared = _common(previous, prompts[i])
+    for i in sorted(range(len(prompts)), key=lambda i: prompts[i]):  # those that share a prefix side by side
+        shared = _common_prefix(previous, prompts[i])
         if not chunks or rows + len(prompts[i]) - shared > max_rows:
             chunks.append([])
             rows = shared = 0
@@ -74,7 +74,7 @@ def _prefixes(prompts: Iterable[tuple[int, ...]]) -> Iterable[tuple[int, ...]]:
     return (prompt[: i + 1] for prompt in prompts for i in range(len(prompt)))
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

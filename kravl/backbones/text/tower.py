@@ -1,9 +1,9 @@
 """The text tower of an open_clip model, without the work that cannot change a prompt's feature.
 
-Inspection decides. Under a causal mask nothing after the pooled token is computed, and what prompts begin with in
-common is computed once (`PromptTree`), the last block for the pooled token alone. Random numbers for each entry,
-as in LoRA's dropout, would then be shared by prompts that ought to draw their own: while a tower drops, prompts are cut
-to the longest of them and nothing else. Any other tower is left as it is.
+A tower is inspected first, and one of another kind runs unchanged. Under a causal mask nothing after the pooled token
+is computed, prefixes that prompts share are computed once (`PromptTree`), and the last block is computed for the pooled
+token alone. Prompts would then share the random numbers of dropout, such as LoRA's, that each should draw for itself:
+while a tower drops entries, its prompts are only truncated to the longest of them.
 
 On a GPU the order in which the gradients of shared rows are added varies from pass to pass, unless PyTorch's
 deterministic algorithms are on, as kravl's trainer has them by default (``trainer.deterministic``).
@@ -22,10 +22,10 @@ from kravl.backbones.text.prompt_tree import PromptTree
 
 
 class CausalTextTower:
-    """Encodes prompts by what the tower is made of; see `causal_text_tower`, which looks at it first.
+    """Encodes prompts with the tower's own modules; `causal_text_tower` inspects a model and creates it.
 
     Args:
-        owner: the module that holds the parts: of CLIP the model itself.
+        owner: the module that holds the tower's parts: for CLIP the model itself.
     """
 
     def __init__(self, owner: CLIP | TextTransformer) -> None:
@@ -33,12 +33,12 @@ class CausalTextTower:
         self._transformer: Transformer = owner.transformer
 
     def ends(self, tokens: Tensor) -> Tensor:
-        """Position (n,) of the token of each of n prompts whose state is pooled."""
+        """Position (n,) of the pooled token in each of n prompts."""
         pool_type, eos = _pooling(self._owner)
         return (tokens if pool_type == "argmax" else (tokens == eos).int()).argmax(dim=-1)
 
-    def shares(self) -> bool:
-        """Whether a state that prompts have in common may be computed once: as nothing in the tower is random."""
+    def can_share_prefixes(self) -> bool:
+        """Whether the states of shared prefixes may be computed once: nothing in the tower is random."""
         parts = self._transformer.modules()
         return all(is_stepwise(block.attn) for block in self._transformer.resblocks) and not any(
             isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in parts
@@ -48,16 +48,17 @@ class CausalTextTower:
         """Features (n, d) of the tree's prompts."""
         *blocks, last = self._transformer.resblocks
         x = self._embed(tree.tokens, tree.positions)
-        again = self._transformer.grad_checkpointing and torch.is_grad_enabled()
+        recompute = self._transformer.grad_checkpointing and torch.is_grad_enabled()
         for block in blocks:
-            x = checkpoint(_next_states, block, x, tree, use_reentrant=False) if again else _next_states(block, x, tree)
+            arguments = (block, x, tree)
+            x = checkpoint(_next_states, *arguments, use_reentrant=False) if recompute else _next_states(*arguments)
         pooled = x[torch.cat([paths[:, -1] for paths in tree.paths])]
-        x = pooled + last.ls_1(last.attn.out_proj(_of_leaves(last, x, tree)))
+        x = pooled + last.ls_1(last.attn.out_proj(_attend_from_leaves(last, x, tree)))
         x = x + last.ls_2(last.mlp(last.ln_2(x)))
         return self._finish(x)[tree.leaves]
 
-    def encode_cut(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """Features (n, d) of prompts (n, length), of which nothing after the last of ``ends`` is computed."""
+    def encode_truncated(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """Features (n, d) of prompts (n, length), computed only up to the last of ``ends``."""
         length = int(ends.max()) + 1
         x = self._embed(tokens[:, :length], torch.arange(length, device=tokens.device))
         x = self._transformer(x, attn_mask=self._owner.attn_mask[:length, :length])
@@ -75,7 +76,7 @@ class CausalTextTower:
 
 
 def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
-    """The tower of ``model``; None where a prompt's feature may depend on more than the tokens up to one of them."""
+    """The tower of ``model``; None where a feature may depend on tokens after the pooled one."""
     if isinstance(model, CLIP) and type(model).encode_text is CLIP.encode_text:
         owner: CLIP | TextTransformer = model
     elif isinstance(model, CustomTextCLIP) and isinstance(text := model.text, TextTransformer):
@@ -89,7 +90,7 @@ def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
 
 
 def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:
-    """``argmax`` or ``eos`` with the token that ends a text; None for any other pooling."""
+    """``argmax`` or ``eos``, and the token that ends a text; None for any other pooling."""
     is_clip = isinstance(owner, CLIP)
     kind, eos = (owner.text_pool_type, owner.text_eos_id) if is_clip else (owner.pool_type, owner.eos_id)
     return (kind if kind in ("argmax", "eos") else None), eos
@@ -104,22 +105,22 @@ def _is_causal(mask: Tensor | None) -> bool:
 
 
 def _next_states(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
-    x = x + block.ls_1(block.attn.out_proj(_among_paths(block, x, tree)))
+    x = x + block.ls_1(block.attn.out_proj(_attend_along_paths(block, x, tree)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def _among_paths(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
-    """Each row's attention (r, d) to the rows that lead to it."""
+def _attend_along_paths(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    """Attention output (r, d) of each row, which attends to the rows of its prefixes."""
     rows = project(block.attn, block.ln_1(x))
     outputs = []
     for paths in tree.paths:
         q, k, v = rows.index_select(0, paths.flatten()).view(*paths.shape, -1).chunk(3, dim=-1)
         outputs.append(attend(block.attn, q, k, v, is_causal=True).flatten(0, 1))
-    return torch.cat(outputs).index_select(0, tree.found)
+    return torch.cat(outputs).index_select(0, tree.in_paths)
 
 
-def _of_leaves(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
-    """Attention (p, d) of the end of each distinct prompt to all of it."""
+def _attend_from_leaves(block: ResidualAttentionBlock, x: Tensor, tree: PromptTree) -> Tensor:
+    """Attention output (p, d) of the last token of each distinct prompt, which attends to all of it."""
     rows = project(block.attn, block.ln_1(x))
     width = rows.shape[-1] // 3
     q, kv = rows[:, :width], rows[:, width:]
