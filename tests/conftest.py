@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.config.schema import CONFIGS
 
 MakeTree = Callable[[str, Mapping[str, int]], Path]
@@ -31,7 +31,7 @@ LONGEST += ("test_wheel.py", "test_main.py", "test_rehearsal.py", "test_earlier_
 
 @pytest.fixture(scope="session", autouse=True)
 def _schemas() -> None:
-    register()
+    register_configs()
 
 
 @pytest.fixture(scope="session", autouse=True)

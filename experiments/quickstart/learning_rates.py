@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from hydra import compose, initialize_config_dir
 from rich.progress import track
 
-from kravl.config.compose import as_written, register
+from kravl.config.compose import as_written, register_configs
 from kravl.config.schema import CONFIGS
 from kravl.data.fewshot import few_shot_split
 from kravl.data.sources.openmoji.source import Pictograms
@@ -51,7 +51,7 @@ def draw(folder: Path, seed: int) -> Path:
 
 
 def main(out: Path, experiments: Sequence[str]) -> None:
-    register()
+    register_configs()
     out.mkdir(parents=True, exist_ok=True)
     tables = {seed: draw(out, seed) for seed in track(SEEDS, "pictures")}
     planned, keys = [], []

@@ -24,14 +24,14 @@ def run_configured(config_name: str, task: Callable[[Any], object], arguments: S
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    from kravl.config.compose import as_keys, check, register
+    from kravl.config.compose import as_overrides, check_command_line, register_configs
 
     command = sys.argv
-    sys.argv = [command[0], *as_keys(as_methods(arguments))]
+    sys.argv = [command[0], *as_overrides(as_methods(arguments))]
     given = get_args_parser().parse_args()
-    register(name for a in given.overrides if a.startswith("experiment=") for name in a[11:].split(","))
+    register_configs(name for a in given.overrides if a.startswith("experiment=") for name in a[11:].split(","))
     if not set(NOT_A_RUN) & set(sys.argv):
-        check(given.overrides, config_name, given.multirun)
+        check_command_line(given.overrides, config_name, given.multirun)
 
     def run(cfg: Any) -> object:
         sys.argv = command  # Lightning starts the other processes of a run with the command that it reads here

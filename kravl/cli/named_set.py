@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from kravl.config.compose import CHECKED_WHEN_BUILT, check, register, typed
+from kravl.config.compose import CHECKED_WHEN_BUILT, check_command_line, register_configs, typed
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
@@ -38,9 +38,9 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
     known = data_sets()
     if name not in known:
         raise unknown("data set", name, known)
-    register()
+    register_configs()
     arguments = [known[name], *(f"++{o}" if o.startswith(CHECKED_WHEN_BUILT) else o for o in overrides)]
-    check(arguments, "train")
+    check_command_line(arguments, "train")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg: Any = compose("train", arguments)
     if data_root is not None:

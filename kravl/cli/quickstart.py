@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kravl.cli.main import framed
-from kravl.config.compose import check, register
+from kravl.config.compose import check_command_line, register_configs
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import handling, raise_if_stopped, stop_requested
@@ -82,11 +82,11 @@ def plan_runs(seeds: Sequence[int], changes: Sequence[str]) -> list[Any]:
     Raises:
         InputError: ``changes`` that are no settings.
     """
-    register()
+    register_configs()
     configs = []
     for method in METHODS:
         overrides = [f"experiment=quickstart_{method}", *changes]
-        check(overrides, "train")
+        check_command_line(overrides, "train")
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             common: Any = compose("train", overrides=overrides)
         for seed in seeds:

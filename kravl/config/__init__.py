@@ -1,1 +1,1 @@
-"""Every knob: composed, checked and made into objects."""
+"""Every setting: composed, checked and turned into objects."""

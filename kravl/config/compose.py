@@ -20,13 +20,14 @@ from kravl.config.untrusted import check_composed, check_config_files, check_int
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
 SHOTS = (1, 2, 4, 8, 16)
-# the class that such a key goes to is its schema: any of its arguments may be given, listed in the YAML or not
+# the schema of such a key is the class it configures: any argument may be given, whether the YAML lists it or not
 CHECKED_WHEN_BUILT = ("trainer.", "loading.", "adapter.", "data.source.", "backbone.build.", "variants.")
-EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}  # plugin's file
+# plugin of Hydra -> extra of kravl
+EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}
 
 
 def methods() -> list[str]:
-    """The names of the shipped methods: an adapter, or what else trains, with its fixed hyper-parameters."""
+    """The names of the shipped methods: an adapter, or other parameters to train, with fixed hyper-parameters."""
     return _names("method")
 
 
@@ -36,8 +37,8 @@ def experiments() -> list[str]:
     return _names("experiment") + [f"{backbone}_{method}_{shots}shot" for backbone, method, shots in grid]
 
 
-def register(wanted: Iterable[str] = ()) -> None:
-    """Tell Hydra the schemas, and those of the ``wanted`` experiments that are a ``<backbone>_<method>_<shots>shot``.
+def register_configs(chosen: Iterable[str] = ()) -> None:
+    """Register the schemas with Hydra, and those ``chosen`` experiments that are a ``<backbone>_<method>_<shots>shot``.
 
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
@@ -47,19 +48,19 @@ def register(wanted: Iterable[str] = ()) -> None:
     store.store(name="evaluate_schema", node=EvaluateConfig)
     store.store(name="approximate_schema", node=ApproximateConfig)
     store.store(name="spectra_schema", node=SpectraConfig)
-    for name in wanted:
+    for name in chosen:
         for backbone, method in product(_names("backbone"), _names("method")):
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
                 choices = {"backbone": backbone, "method": method, "data": "imagenet", "evaluation": "imagenet_ood"}
                 defaults: list[Any] = [{f"override /{group}": choice} for group, choice in choices.items()]
-                # follows what the command line changes
+                # interpolated: it follows changes on the command line
                 label = "${backbone.name}_${label}_${images:${shots},${fraction}}"
                 node = {"defaults": [*defaults, "_self_"], "shots": int(shots[1]), "name": label}
                 store.store(group="experiment", name=name, package="_global_", node=node)
 
 
 def _images(shots: int | None, fraction: float | None) -> str:
-    """How many images a run trains on, as its name says it: 16shot, fraction0.5 or all."""
+    """How many images a run trains on, as written in its name: 16shot, fraction0.5 or all."""
     if shots is not None:
         return f"{shots}shot"
     return "all" if fraction is None else f"fraction{fraction}"
@@ -69,12 +70,12 @@ def _names(group: str) -> list[str]:
     return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
 
 
-def as_keys(arguments: Sequence[str]) -> list[str]:
-    """Settings as Hydra takes them: an argument of a class may be given whether the YAML lists it or not."""
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Settings as Hydra's overrides; arguments of a class may be given whether the YAML lists them or not."""
     return [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in arguments]
 
 
-def check(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:
+def check_command_line(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:
     """Compose once before anything runs.
 
     Raises:
@@ -86,7 +87,7 @@ def check(arguments: Sequence[str], config_name: str, multirun: bool = False) ->
 
 
 def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool = False) -> Any:
-    """The config, within Hydra's ``initialize_config_dir``; raises as `check` does."""
+    """The config, within Hydra's ``initialize_config_dir``. Raises InputError as `check_command_line`."""
     try:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
         for argument in arguments:
@@ -120,26 +121,26 @@ def typed(config: Any) -> Any:
 
 
 def merged(*settings: Mapping[str, Any]) -> Config:
-    """The run's config that ``settings`` describe, later ones before earlier ones.
+    """The run's config that ``settings`` describe; later ones take precedence.
 
     Raises:
         InputError: they do not fit `Config`.
     """
     try:
-        whole = OmegaConf.merge(OmegaConf.structured(Config), *settings)
+        composed = OmegaConf.merge(OmegaConf.structured(Config), *settings)
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(first_line(error)) from error
-    config: Config = typed(whole)
+    config: Config = typed(composed)
     return config
 
 
 def as_written(config: Any) -> dict[str, Any]:
-    """A composed config as plain data, its interpolations as they are written."""
+    """A composed config as plain data, its interpolations unresolved."""
     return {str(key): value for key, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
 
 
 def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Overrides with each but the first of the files that a sweep is over; of all else the first value."""
+    """Overrides for each further file that a sweep chooses, with the first value of every other sweep."""
     first = [_first_of_sweep(o) for o in overrides]
     for i, override in enumerate(overrides):
         if override.is_sweep_override() and (CONFIGS / override.key_or_group).is_dir():
@@ -154,7 +155,7 @@ def _first_of_sweep(override: Override) -> str:
 
 
 def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -> InputError:
-    """Hydra's several lines as one, with the nearest legal name."""
+    """Hydra's message in one line, with the nearest legal name."""
     text = str(error)
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -165,7 +166,7 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
     if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
         if f"+{wrong[1]}" in (argument.partition("=")[0] for argument in overrides_of):
-            return InputError(f"+{wrong[1]}: the setting is there already; write {wrong[1]}=... without +")
+            return InputError(f"+{wrong[1]}: the setting exists already; write {wrong[1]}=... without +")
         return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
     if isinstance(error, OverrideParseException):
         return InputError(f"cannot read {error.override!r}: {first_line(error)}")
@@ -174,7 +175,7 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
 
 
 def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
-    """Groups, and the dotted keys of the config with its groups as chosen."""
+    """Groups, and the dotted keys of the config with the chosen groups."""
     loader = GlobalHydra.instance().config_loader()
     groups = {group for group in loader.list_groups("") if group != "hydra"}
     choices = [a for a in arguments if a.split("=")[0] in groups and "," not in a]
@@ -186,7 +187,7 @@ def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
 
 
 def _unlisted(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted keys of a composed config that its schema has not."""
+    """The dotted keys of a composed config that are not in its schema."""
     schema = OmegaConf.get_type(node)
     listed = {f.name for f in fields(schema)} if is_dataclass(schema) else set(node)
     for key in node:

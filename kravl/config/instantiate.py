@@ -1,6 +1,6 @@
-"""Build an object from a config node: only a class of ours, or of a package named on the command line.
+"""Build an object from a config node: only a class of kravl, or of a package named on the command line.
 
-Hydra's own ``instantiate`` runs whatever a config names; a config that someone sends must not be able to.
+Hydra's own ``instantiate`` runs whatever a config names; a config from somebody else must not be able to run code.
 """
 
 import functools
@@ -16,7 +16,7 @@ from kravl.runtime.errors import InputError, unknown
 T = TypeVar("T")
 SHOWN = 80
 MODULE = re.compile(r"\w+(\.\w+)*")
-# where 0.1.0 had the classes that a config may name: the config.yaml of its runs does so still; until 1.0
+# modules of 0.1.0, which the config.yaml of its runs still names -> their present names; until 1.0
 MOVED = {
     "kravl.approximation.noise": "kravl.analysis.approximation.synthetic",
     "kravl.approximation.spectral": "kravl.analysis.approximation.synthetic",
@@ -70,7 +70,7 @@ def resolve(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] =
 
 
 def _fulfils(value: object, contract: type, allowed: Sequence[str]) -> bool:
-    # asked of the object, not of the string: an alias of a foreign class has a foreign __module__
+    # checked on the object, not on the string: an alias of another package's class keeps its __module__
     return (
         isinstance(value, type)
         and issubclass(value, contract)
@@ -80,9 +80,9 @@ def _fulfils(value: object, contract: type, allowed: Sequence[str]) -> bool:
 
 
 def build(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = (), **given: Any) -> Callable[..., T]:
-    """A constructor of what ``node`` describes, its settings and ``given`` filled in; call it with what is left.
+    """A constructor of what ``node`` describes, its settings and ``given`` bound; call it with the remaining arguments.
 
-    ``given`` holds what only the run knows (a training source); what the class does not take is left out.
+    ``given`` holds what only the run knows (a training source); arguments that the class does not take are dropped.
 
     Raises:
         InputError: as `resolve`, a setting that the class does not have, or one of another type; at the call, one that
@@ -109,9 +109,9 @@ def _make(cls: type[T], /, *arguments: Any, **settings: Any) -> T:
     return cls(*arguments, **settings)
 
 
-def fits(value: object, wanted: Any) -> bool:
-    """Whether a value from a config is of the type that an annotation names; where it names no plain type, it is."""
-    origin, parts = get_origin(wanted), get_args(wanted)
+def fits(value: object, annotation: Any) -> bool:
+    """Whether a value from a config is of the annotated type; True for annotations that are not checked."""
+    origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)
     if origin is not None and isinstance(origin, type):  # Sequence[str], Mapping[str, Any]
@@ -120,8 +120,8 @@ def fits(value: object, wanted: Any) -> bool:
         if isinstance(value, Mapping):
             return all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
         return all(fits(item, parts[0]) for item in value) if isinstance(value, Sequence) else True
-    if wanted is float:
+    if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted in (int, str, bool, NoneType):
-        return type(value) is wanted
+    if annotation in (int, str, bool, NoneType):
+        return type(value) is annotation
     return True

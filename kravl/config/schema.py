@@ -1,4 +1,4 @@
-"""The schema of every command: the only list of knobs. A key that is not here is refused."""
+"""The schema of every command: the complete list of settings. A key that is not here is refused."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,15 +40,15 @@ class Evaluation:
     name: str = MISSING
     sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source, or a file of data/
     classes: str = "trained"  # trained | own: each set's own class names, which the text tower scores untrained
-    held_out: bool = False  # no test image is looked at: `test` is the drawn validation images, else those left over
+    held_out: bool = False  # no test image is used: `test` is the drawn validation images, else the training ones left
 
 
 @dataclass
 class Optim:
     lr: float = 1e-3
-    head_lr: float | None = None  # for a head that starts from nothing; null: lr
+    head_lr: float | None = None  # for a newly initialised head; null: lr
     weight_decay: float = 0.01  # of matrices; biases and norms are not decayed
-    epochs: int | None = 30  # 0 is the pretrained model, unchanged
+    epochs: int | None = 30  # 0: the pretrained model, unchanged
     steps: int | None = None  # optimiser steps, in place of epochs
     steps_per_shot: int | None = None  # optimiser steps as a multiple of shots, in place of epochs
     warmup_steps: int = 0
@@ -64,7 +64,7 @@ class Loading:
     batch_size: int = 32
     eval_batch_size: int = 256
     num_workers: int | None = None  # null: none without a GPU, else up to 8
-    min_batches: int = 10  # a small set is repeated to this many batches an epoch
+    min_batches: int = 10  # a small set is repeated to this many batches per epoch
     augmentation: str = "crop_flip"  # crop_flip | none
 
 
@@ -82,17 +82,17 @@ class Config:
     sites: str | None = "both"  # a preset of the backbone; null adapts no matrix
     targets: list[str] = field(default_factory=list)  # patterns in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
-    linear_head: bool = False  # class weights of their own; CLIP's start from the text features
+    linear_head: bool = False  # trainable class weights; CLIP's start from the text features
     shots: int | None = 16  # images per class; null: all
     fraction: float | None = None  # share of all training images; needs shots=null and split_protocol=lineage
     short_classes: str = "error"  # error | keep: a class with fewer images than shots
     split_protocol: str = "coop"  # coop | cliplora | tip | lineage | official
     split_seed: int = II("seed")  # which images are drawn; as in the published protocols, the seed's own by default
     seed: int = 1  # initialisation, order, augmentation
-    checkpointing: bool = False  # keep the input of each block alone and compute it again: less memory, more time
+    checkpointing: bool = False  # save only the input of each block and recompute the block: less memory, more time
     alphas: Any = 2  # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1), or their list
     spectrum_every: int = 100  # steps between spectra of ΔW in the log; 0: at the end only
-    spectrum: str = "fast"  # fast | exact: while training single precision and randomised, or full decompositions
+    spectrum: str = "fast"  # fast | exact: during training, randomised in single precision or full decompositions
     checkpoint_every: int = 100  # steps between checkpoints, of which the last two are kept
     name: str = MISSING  # folder under runs
     runs: str = "runs"
@@ -102,9 +102,9 @@ class Config:
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     overwrite: bool = False  # redo a finished run
     resume: str | None = None  # resume in this run's folder, with the settings that it was started with
-    force: bool = False  # with resume: by those of this command
+    force: bool = False  # with resume: with the settings of this command instead
     tracking: str = "wandb"  # none | wandb | csv
-    plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
+    plugins: list[str] = field(default_factory=list)  # other packages whose classes may be built; command line only
 
 
 @dataclass
@@ -142,7 +142,7 @@ class ApproximateConfig:
     name: str = MISSING
     out: str = "runs/approximation/${name}"  # folder; an interrupted study resumes there
     overwrite: bool = False  # fit again what is in the folder
-    plugins: list[str] = field(default_factory=list)  # other packages that may be built; command line only
+    plugins: list[str] = field(default_factory=list)  # other packages whose classes may be built; command line only
 
 
 @dataclass

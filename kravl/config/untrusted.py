@@ -1,8 +1,8 @@
-"""What a config file may say, read as data before Hydra composes it.
+"""What a config file may contain, read as data before Hydra composes it.
 
 A config may refer to its own settings and to environment variables that name a folder. Hydra itself copies each YAML
-alias, resolves environment variables, and takes its own settings (loggers, launchers, variables of the environment)
-from any file. Those may make objects, so they are left to the command line.
+alias, resolves environment variables, and takes its own settings (loggers, launchers, environment variables) from any
+file. Those may create objects, so only the command line may set them.
 """
 
 import re
@@ -17,7 +17,7 @@ from kravl.config.schema import CACHE
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import read_yaml
 
-# innermost first: what is understood is replaced by a letter until nothing is left to replace
+# innermost first: each legal interpolation is replaced by a letter until none is left
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
 IMAGES = re.compile(r"\$\{\s*images\s*:[^${}]*\}")
 # a variable such as SCRATCH_DIR, and never one that may hold a key
@@ -37,10 +37,10 @@ def check_interpolations(tree: Any, what: str) -> None:
         InputError: an interpolation that reads anything but settings and folders, with its key.
     """
     for key, text in _texts(tree):
-        left = text
-        while left != (left := IMAGES.sub("x", FOLDER.sub("x", REFERENCE.sub("x", left)))):
+        reduced = text
+        while reduced != (reduced := IMAGES.sub("x", FOLDER.sub("x", REFERENCE.sub("x", reduced)))):
             pass
-        if "${" in left:
+        if "${" in reduced:
             raise InputError(
                 f"{what}: {key or 'a value'} is {text[:SHOWN]!r}; a config may refer to its own settings and to "
                 "environment variables that name a folder (…HOME, …DIR, …ROOT), such as ${oc.env:DATA_ROOT}"
@@ -65,29 +65,29 @@ def check_config_files(overrides: Sequence[Override], folder: Path) -> None:
     """Read each file below ``folder`` that an override such as ``experiment=NAME`` names, and those that it names.
 
     Raises:
-        InputError: one that is not plain data of bounded size, refers to what it must not, or sets Hydra up.
+        InputError: one is not plain data of bounded size, has a forbidden interpolation, or configures Hydra.
     """
-    wanted = [(key, choice) for o in overrides for key, choice in _choices(o) if (folder / key).is_dir()]
+    pending = [(key, choice) for o in overrides for key, choice in _choices(o) if (folder / key).is_dir()]
     seen = set()
-    while wanted:
-        group, choice = wanted.pop()
+    while pending:
+        group, choice = pending.pop()
         path = folder / group / f"{choice.removesuffix('.yaml')}.yaml"
-        if path in seen or not path.is_file():  # an unknown choice is named, with the nearest, when it is composed
+        if path in seen or not path.is_file():  # composing refuses an unknown choice and names the nearest
             continue
         seen.add(path)
         tree = read_yaml(path)
         check_interpolations(tree, str(path))
         listed = tree.get("defaults") or []
-        if not group.startswith("hydra/"):  # a launcher or sweeper: typed, since no other file may name one
+        if not group.startswith("hydra/"):  # a launcher or sweeper was typed, as no other file may name one
             _refuse_hydra(path, tree, listed)
-        wanted += list(_listed(path, group, listed))
+        pending += list(_listed(path, group, listed))
 
 
 def check_composed(config: Any, typed: Collection[str]) -> None:
-    """Check what the files made of the settings that are not ``typed`` on the command line.
+    """Check the composed settings other than those ``typed`` on the command line.
 
     Raises:
-        InputError: another package is allowed or written to another folder by a file, or a name is no plain one.
+        InputError: a file allows another package or chooses an outside folder, or a name is not a plain one.
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
@@ -121,7 +121,7 @@ def _choices(override: Override) -> Iterator[tuple[str, str]]:
 def _refuse_hydra(path: Path, tree: Any, listed: Any) -> None:
     package = HEADER.search(path.read_text(encoding="utf-8"))
     if (package and "hydra" in package[1]) or "hydra" in str(listed) or "hydra" in set(_keys(tree)):
-        raise InputError(f"{path} sets Hydra up, which may run code; only the command line may: hydra.KEY=...")
+        raise InputError(f"{path} configures Hydra, which may run code; only the command line may: hydra.KEY=...")
 
 
 def _keys(tree: Any) -> Iterator[str]:
@@ -145,5 +145,5 @@ def _listed(path: Path, group: str, listed: Any) -> Iterator[tuple[str, str]]:
                     absolute, _, choice = str(choice).rpartition("/")
                     absolute = absolute.removeprefix("/") if absolute.startswith("/") else f"{group}/{absolute}"
                 if ".." in f"{absolute}/{choice}" or "${" in f"{absolute}/{choice}":
-                    raise InputError(f"{path}: defaults name {absolute}/{choice}; name a file of configs as it is")
+                    raise InputError(f"{path}: defaults name {absolute}/{choice}; name a file of configs directly")
                 yield absolute, str(choice)

@@ -1,4 +1,4 @@
-"""The runs of a study in their order, and the same as plain commands that Hydra sweeps with."""
+"""The runs of a study in order, and the same as plain commands for Hydra's sweeps."""
 
 import itertools
 import shlex
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from kravl.config.compose import as_keys, compose_checked, register
+from kravl.config.compose import as_overrides, compose_checked, register_configs
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.schema import AXES, Settings, Study
@@ -49,7 +49,7 @@ class StudyRun:
 
     @property
     def title(self) -> str:
-        """What tells it from the others, for a person."""
+        """A description for people that tells it from the other runs."""
         amount = "all images" if self.shots is None else f"{self.shots}-shot"
         return f"{self.cell.method} on {self.cell.dataset} ({self.cell.backbone}), {amount}, seed {self.seed}"
 
@@ -63,21 +63,21 @@ def settings_of(axis: str, name: str, settings: Sequence[str]) -> list[str]:
 
 
 def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
-    """What a cell sets, as on the command line; what comes later wins, ``changes`` last."""
+    """The settings of a cell, as on the command line; later ones win, ``changes`` come last."""
     axes = zip(("backbones", "datasets", "methods"), cell, strict=True)
-    own = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
-    return [*study.settings, *own, f"study={study.name}", f"runs={study.folder}", *changes]
+    of_cell = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
+    return [*study.settings, *of_cell, f"study={study.name}", f"runs={study.folder}", *changes]
 
 
 def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
-    """The runs of the grid, the whole grid with one seed before the next: what is stopped early can be compared.
+    """The runs of the grid, the full grid with one seed before the next: methods can be compared after an early stop.
 
     Args:
         changes: settings of every run, as on train.py's command line, over those of the study.
 
     Raises:
         InputError: an unknown method, data set, backbone or setting (the nearest is named), a change of what the study
-            decides, or two runs that a table could not tell apart.
+            decides, or two runs that a table could not distinguish.
     """
     _register(study, changes)
     cells = [Cell(*names) for names in itertools.product(study.backbones, study.datasets, study.methods)]
@@ -85,7 +85,7 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for cell in cells:
             try:
-                composed.append(compose_checked(as_keys(overrides(study, cell, changes)), "train"))
+                composed.append(compose_checked(as_overrides(overrides(study, cell, changes)), "train"))
             except InputError as error:
                 raise InputError(f"{cell.method} on {cell.dataset} ({cell.backbone}): {error}") from error
     runs = [run for cell, cfg in zip(cells, composed, strict=True) for run in _runs(study, cell, cfg)]
@@ -95,7 +95,7 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
 
 def _register(study: Study, changes: Sequence[str]) -> None:
     every = [*study.settings, *changes, *itertools.chain(*study.methods.values(), *study.datasets.values())]
-    register(setting.removeprefix("experiment=") for setting in every if setting.startswith("experiment="))
+    register_configs(setting.removeprefix("experiment=") for setting in every if setting.startswith("experiment="))
 
 
 def _runs(study: Study, cell: Cell, cfg: Any) -> Iterator[StudyRun]:
@@ -114,16 +114,16 @@ def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
         for key in ((*names, run.shots, run.seed), (run.folder,)):
             if other := taken.get(key):
                 raise InputError(
-                    f"two runs have one name in tables and folders: {other.title}, and {run.title}; "
+                    f"two runs have the same name in tables and folders: {other.title}, and {run.title}; "
                     "give one of them another name in the study, or another setting"
                 )
             taken[key] = run
 
 
 def commands(study: Study, changes: Sequence[str]) -> list[str]:
-    """As few as say it: names for which nothing is set share one, the others have one each.
+    """As few train.py commands as possible: names without settings share one, each other name has its own.
 
-    Add ``hydra/launcher=slurm`` or another to have it run elsewhere.
+    Add ``hydra/launcher=slurm`` or another launcher to run them elsewhere.
     """
     shots = ",".join(ALL if number is None else str(number) for number in study.shots)
     seeds = ",".join(map(str, study.seeds))

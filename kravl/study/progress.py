@@ -1,4 +1,4 @@
-"""How far a study is, what is left and how long that may take."""
+"""The progress of a study: what is done, what is left, and how long that may take."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "
 
 
 def state(run: StudyRun) -> State:
-    """What the run's folder says; ``running`` is owned by another process, ``interrupted`` resumes from its state."""
+    """A run's state by its folder: ``running`` belongs to another process, ``interrupted`` can be resumed."""
     if RunFolder(run.folder).finished:
         return "done"
     if in_use(run.folder):
@@ -53,19 +53,20 @@ class Durations:
             self.add(run)
 
     def add(self, run: StudyRun) -> None:
-        """Take a finished run into account; one without a whole cost.json says nothing."""
+        """Take a finished run into account; one without a complete cost.json is ignored."""
         seconds = _seconds(run)
-        for likeness in _likenesses(run) if seconds is not None else ():
-            self._known[likeness].append(seconds)  # type: ignore[arg-type]
+        for key in _similarity_keys(run) if seconds is not None else ():
+            self._known[key].append(seconds)  # type: ignore[arg-type]
 
     def expected(self, runs: Sequence[StudyRun]) -> float | None:
-        """Of ``runs`` one after the other, each as long as the finished runs most like it; None before any is known."""
+        """Seconds for ``runs`` in sequence, each as long as the most similar finished runs; None if there are none."""
         if not self._known:
             return None
-        return sum(next(fmean(self._known[key]) for key in _likenesses(run) if key in self._known) for run in runs)
+        return sum(next(fmean(self._known[key]) for key in _similarity_keys(run) if key in self._known) for run in runs)
 
 
-def _likenesses(run: StudyRun) -> Iterator[Hashable]:
+def _similarity_keys(run: StudyRun) -> Iterator[Hashable]:
+    """From the most similar runs to all runs."""
     yield run.cell, run.shots
     yield run.cell
     yield run.cell.method
@@ -81,12 +82,12 @@ def _seconds(run: StudyRun) -> float | None:
 
 
 def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: Sequence[State]) -> None:
-    """How many runs of each method and data set are done, and what is not as it should be."""
+    """Print how many runs of each method and data set are done, failed, interrupted or running elsewhere."""
     console.print(Text(f"{study.name}: {study.question}" if study.question else study.name))
     table = Table(box=SIMPLE, pad_edge=False)
     several = len(study.backbones) > 1
-    for title in ("done of all", *study.methods):
-        table.add_column(Text(title), justify="left" if title == "done of all" else "right")
+    for title in ("done / all", *study.methods):
+        table.add_column(Text(title), justify="left" if title == "done / all" else "right")
     for backbone, data in itertools.product(study.backbones, study.datasets):
         cells = [_cell(runs, states, (backbone, data, method)) for method in study.methods]
         table.add_row(Text(f"{backbone}, {data}" if several else data), *map(Text, cells))
@@ -97,9 +98,9 @@ def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: 
 
 
 def _cell(runs: Sequence[StudyRun], states: Sequence[State], cell: tuple[str, str, str]) -> str:
-    found = Counter(state for run, state in zip(runs, states, strict=True) if run.cell == cell)
-    marks = [f"{found[state]} {mark}" for state, mark in MARKS.items() if found[state]]
-    return ", ".join([f"{found['done']}/{found.total()}", *marks])
+    count = Counter(state for run, state in zip(runs, states, strict=True) if run.cell == cell)
+    marks = [f"{count[state]} {mark}" for state, mark in MARKS.items() if count[state]]
+    return ", ".join([f"{count['done']}/{count.total()}", *marks])
 
 
 def duration(seconds: float) -> str:

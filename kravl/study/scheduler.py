@@ -1,7 +1,7 @@
-"""Several runs side by side on this machine: one a GPU, else one a core with one thread each.
+"""Several runs in parallel on this machine: one per GPU, else one per core with one thread each.
 
-A short run gains little from a second thread on a CPU, processes with more threads than cores slow each other down many
-times, and one thread everywhere gives the same numbers on any number of cores.
+A short run gains little from a second thread on a CPU, processes with more threads than cores slow each other down
+severely, and one thread everywhere gives the same numbers on any number of cores.
 """
 
 import json
@@ -19,12 +19,12 @@ from kravl.study.worker import LOG, Status, WorkerResult
 from kravl.tracking.run_folder import RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed
-POLL = 0.5  # seconds between looks at `stop` and at the runs of other processes
+POLL = 0.5  # seconds between checks of `stop` and of the runs of other processes
 Planned = tuple[Path, Callable[[], Any]]  # a run's folder, and what composes its config
 
 
 class Outcome(NamedTuple):
-    """What is new of the run at ``position``; the reason, where it failed."""
+    """The new status of the run at ``position``, and why it failed if it did."""
 
     position: int
     status: Status | Literal["started"]
@@ -32,13 +32,13 @@ class Outcome(NamedTuple):
 
 
 def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], bool] | None = None) -> Iterator[Outcome]:
-    """Train what is not finished, ``jobs`` at once; a run that fails does not stop the others.
+    """Train the runs that are not finished, ``jobs`` at a time; a run that fails does not stop the others.
 
-    What another process is training is waited for, and trained here if it is left unfinished.
+    Waits for runs that another process is training, and trains those that it leaves unfinished.
 
     Args:
-        jobs: None: one a GPU, without one one a core, at most four.
-        stop: asked at every poll of the workers; once it says True, runs are asked to save their state, and this ends.
+        jobs: None: one per GPU, else one per core but at most four.
+        stop: called at every poll; once it returns True, runs are asked to save their state and the iteration ends.
 
     Raises:
         InputError: a run folder cannot be made.
@@ -49,7 +49,7 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
         while (waiting or elsewhere or pool.num_training) and not (stop and stop()):
             if waiting and pool.num_training < pool.size:
                 position = waiting.popleft()
-                status = _begin(pool, position, planned[position])
+                status = _start(pool, position, planned[position])
                 if status == "elsewhere":
                     elsewhere.append(position)
                 else:
@@ -62,10 +62,10 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
                 time.sleep(POLL)
                 waiting, elsewhere = elsewhere, deque()
     finally:
-        pool.end()
+        pool.shutdown()
 
 
-def _begin(pool: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
+def _start(pool: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
     folder, make_config = planned
     if RunFolder(folder).finished:
         return "done"

@@ -1,4 +1,4 @@
-"""What a study's file says: methods, backbones, data sets, shots and seeds, and what is set for each."""
+"""The file of a study: methods, backbones, data sets, shots and seeds, and the settings of each."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_yaml
 from kravl.tracking.run_folder import ZERO_SHOT
 
-Settings = dict[str, list[str]]  # a name in tables -> what is set for it, as on train.py's command line
+Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")
 
 
@@ -21,7 +21,7 @@ AXES = ("backbones", "datasets", "methods")
 class Study:
     """Every method on every backbone and data set, at every number of shots, with every seed.
 
-    A name that is no file of ``configs`` needs a setting that chooses one: ``lora_r4: [method=lora, adapter.rank=4]``.
+    A name without a file in ``configs`` needs a setting that chooses one: ``lora_r4: [method=lora, adapter.rank=4]``.
     """
 
     name: str = MISSING  # the group in W&B
@@ -42,10 +42,10 @@ class Study:
 
 
 def read_study(file: Path) -> Study:
-    """The study in ``file``; where an axis is a plain list, nothing is set for its names.
+    """The study in ``file``; the names of an axis that is a plain list have no settings.
 
     Raises:
-        InputError: no such file, no YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
+        InputError: no such file, not YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
             a value of the wrong type.
     """
     if not file.exists():
@@ -81,7 +81,7 @@ def _entries(file: Path, key: Any, value: Any) -> Any:
 def _check(file: Path, study: Study) -> None:
     for axis in (*AXES, "shots", "seeds"):
         if not getattr(study, axis):
-            raise InputError(f"{file}: {axis} is empty, so that there is nothing to run")
+            raise InputError(f"{file}: {axis} is empty: there is nothing to run")
     if study.name == MISSING:
         raise InputError(f"{file} has no name")
     _check_name(file, "name", study.name)
@@ -98,13 +98,13 @@ def _check(file: Path, study: Study) -> None:
 
 def _check_name(file: Path, key: str, name: str) -> None:
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise InputError(f"{file}: {key}: {name!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
+        raise InputError(f"{file}: {key}: {name!r} is not a folder name: letters, digits, '_', '.', '+' and '-' only")
 
 
 def _check_settings(where: str, settings: list[str]) -> None:
     for setting in settings:
         key = setting.partition("=")[0].lstrip("+~")
         if "=" not in setting:
-            raise InputError(f"{where} sets {setting!r}, which is no key=value")
+            raise InputError(f"{where} sets {setting!r}, which is not key=value")
         if key in ("shots", "seed", "runs", "study", "label"):
             raise InputError(f"{where} sets {key}, which the study itself decides")

@@ -1,4 +1,4 @@
-"""A process that trains one run after another: it loads torch once, and what a run prints goes to the run's folder."""
+"""A process that trains one run after another: it loads torch once, and the output of a run goes to its folder."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
 from kravl.runtime.signals import EXIT_RESUMABLE
@@ -18,19 +18,19 @@ Status = Literal["done", "failed", "stopped", "elsewhere"]
 
 
 class WorkerResult(NamedTuple):
-    """What became of a run: ``elsewhere`` is owned by another process, ``stopped`` resumes when it is given again."""
+    """The result of a run: ``elsewhere`` if another process owns it, ``stopped`` if it resumes when submitted again."""
 
     status: Status
     reason: str = ""
-    last: bool = False  # the process ends with it
+    last: bool = False  # the process exits after this run
 
 
 def work(connection: Connection, threads: int, gpu: str | None) -> None:
-    """Train the runs (config, folder) that come through ``connection``; send a `WorkerResult` of each.
+    """Train the runs (config, folder) received through ``connection``; send a `WorkerResult` for each.
 
-    What is no mistake of the user ends the process, as it would end a process of one run.
+    Anything but a user's mistake ends the process, as it would the process of a single run.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that began this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     while True:
@@ -53,7 +53,7 @@ def _train(cfg: Any, threads: int) -> WorkerResult:
 
     from kravl.run.train import train
 
-    register()  # a config's interpolations may use kravl's own
+    register_configs()  # a config's interpolations may use kravl's resolvers
     torch.set_num_threads(threads)
     try:
         train(cfg)
@@ -66,7 +66,7 @@ def _train(cfg: Any, threads: int) -> WorkerResult:
 
 
 def _print_to(log: Path) -> None:
-    sys.stdout.flush()  # what is left of the run before
+    sys.stdout.flush()  # what is left of the previous run
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kravl.analysis.approximation.study import plan_fits
 from kravl.cli.approximate import approximate, fit_settings, make_grid
-from kravl.config.compose import check
+from kravl.config.compose import check_command_line
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 
@@ -115,7 +115,7 @@ def test_a_mistake_is_one_line_before_any_fit(tmp_path: Path, override: str, mes
 
 def test_a_typo_in_a_setting_names_the_nearest():
     with pytest.raises(InputError, match=r"unknown key 'fit.step': did you mean 'fit.steps'"):
-        check(["fit.step=3"], "approximate")
+        check_command_line(["fit.step=3"], "approximate")
 
 
 def test_a_diverged_fit_is_told_at_the_end_and_the_others_are_kept(tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kravl.cli.configured import as_methods
-from kravl.config.compose import check, experiments, register
+from kravl.config.compose import check_command_line, experiments, register_configs
 from kravl.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ TYPOS = {
     "a key at the top that is added": ("+shotz=1", "unknown key 'shotz': did you mean 'shots'?"),
     "a key that is there and added": (
         "+trainer.devices=1",
-        "+trainer.devices: the setting is there already; write trainer.devices=... without +",
+        "+trainer.devices: the setting exists already; write trainer.devices=... without +",
     ),
     "a group": ("adaptr=lora", "unknown key 'adaptr': did you mean 'adapter'?"),
     "an adapter": ("adapter=lroa", "unknown adapter 'lroa': did you mean 'lora'?"),
@@ -41,7 +41,7 @@ def test_a_typo_names_the_nearest(typo):
     argument, message = TYPOS[typo]
 
     with pytest.raises(InputError) as caught:
-        check([argument], "train")
+        check_command_line([argument], "train")
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -56,25 +56,25 @@ def test_an_adapter_alone_brings_its_method_so_that_its_name_and_rate_are_its_ow
 
 
 def test_a_sweep_is_checked_by_its_first_value():
-    check(["seed=1,2", "method=lora,kra"], "train", multirun=True)
+    check_command_line(["seed=1,2", "method=lora,kra"], "train", multirun=True)
     with pytest.raises(InputError, match="unknown method 'lroa'"):
-        check(["method=lroa,kra"], "train", multirun=True)
+        check_command_line(["method=lroa,kra"], "train", multirun=True)
 
 
 def test_a_config_file_cannot_allow_another_package(tmp_path, monkeypatch):
     copy = tmp_path / "configs"
     shutil.copytree(ROOT / "configs", copy)
-    (copy / "experiment/theirs.yaml").write_text("# @package _global_\nplugins: [theirs]\nname: theirs\n")
+    (copy / "experiment/other.yaml").write_text("# @package _global_\nplugins: [other]\nname: other\n")
     monkeypatch.setattr("kravl.config.compose.CONFIGS", copy)
 
-    with pytest.raises(InputError, match=r"a config file allows plugins=\['theirs'\]; only the command line may"):
-        check(["experiment=theirs"], "train")
-    check(["plugins=[mine]"], "train")
+    with pytest.raises(InputError, match=r"a config file allows plugins=\['other'\]; only the command line may"):
+        check_command_line(["experiment=other"], "train")
+    check_command_line(["plugins=[mine]"], "train")
 
 
 def test_a_missing_value_is_asked_for():
     with pytest.raises(InputError, match=r"no value for 'run'; give it as run=\.\.\."):
-        check([], "evaluate")
+        check_command_line([], "evaluate")
 
 
 def test_every_combination_the_issue_names_is_an_experiment():
@@ -109,7 +109,7 @@ def test_a_registered_experiment_composes_to_what_its_name_says():
 
     from kravl.config.schema import CONFIGS
 
-    register(["clip_vitl14_randlora_4shot"])
+    register_configs(["clip_vitl14_randlora_4shot"])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", ["experiment=clip_vitl14_randlora_4shot"])
 
@@ -132,6 +132,6 @@ def test_a_run_is_named_by_how_many_images_it_trains_on(overrides: list[str], na
 
     from kravl.config.schema import CONFIGS
 
-    register()
+    register_configs()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert compose("train", overrides).name == name

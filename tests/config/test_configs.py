@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.sites import select_sites
 from kravl.backbones.classifier import Classifier
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
@@ -132,7 +132,7 @@ def test_a_shipped_experiment_composes(experiment):
 @pytest.mark.parametrize("backbone", ["clip_vitb32", "clip_vitb16", "clip_vitl14"])
 def test_the_grid_of_experiments_composes(backbone):
     grid = [f"{backbone}_{method}_{shots}shot" for method, shots in zip(METHODS, SHOTS * 2, strict=True)]
-    register(grid)
+    register_configs(grid)
     for name in grid:
         cfg = composed(f"experiment={name}")
         assert (cfg.backbone.name, cfg.name) == (backbone, name)

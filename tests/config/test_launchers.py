@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check, typed
+from kravl.config.compose import check_command_line, typed
 from kravl.config.schema import CONFIGS
 from kravl.run.build import build_run
 from kravl.run.train import check_objective, objective, train
@@ -43,7 +43,7 @@ def launcher(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(plugin)) for name, plugin in PLUGINS.items()])
 def test_a_launcher_composes(name: str) -> None:
-    check([f"hydra/launcher={name}", "seed=1,2"], "train", multirun=True)
+    check_command_line([f"hydra/launcher={name}", "seed=1,2"], "train", multirun=True)
     settings = launcher(name)
 
     if name == "slurm":
@@ -56,7 +56,7 @@ def test_a_launcher_composes(name: str) -> None:
 
 
 def test_the_launcher_of_a_cluster_of_ray_composes() -> None:
-    check(["hydra/launcher=ray", "seed=1,2"], "train", multirun=True)
+    check_command_line(["hydra/launcher=ray", "seed=1,2"], "train", multirun=True)
 
     assert launcher("ray")["ray"]["remote"] == {"num_cpus": 4, "num_gpus": 1}
 
@@ -73,7 +73,7 @@ def test_without_its_plugin_it_is_said_what_to_install(name: str, monkeypatch: p
     with pytest.raises(
         InputError, match=r"hydra/launcher needs a plugin of Hydra: pip install 'kravl\[(local|slurm)\]'"
     ):
-        check([f"hydra/launcher={name}"], "train", multirun=True)
+        check_command_line([f"hydra/launcher={name}"], "train", multirun=True)
 
 
 @needs("submitit_launcher")

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check, typed
+from kravl.config.compose import check_command_line, typed
 from kravl.config.schema import CONFIGS
 from kravl.run.build import build_run
 from kravl.run.train import train
@@ -80,7 +80,7 @@ def test_a_folder_for_each_class_is_what_the_table_of_the_same_images_is(
 def test_the_command_for_hugging_face_composes() -> None:
     settings = [f"++{a}" if a.startswith("data.source.") else a for a in COMMANDS["hf"]]
 
-    check(settings, "train")
+    check_command_line(settings, "train")
 
 
 def test_the_examples_are_all_of_them() -> None:

@@ -16,7 +16,7 @@ from letters import write
 from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
-from kravl.config.compose import check, register, typed
+from kravl.config.compose import check_command_line, register_configs, typed
 from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.data.download.acquire import acquire
@@ -34,7 +34,7 @@ class Stranger:
     """Gives hostile configs at every place, each as a run would read it."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        register()
+        register_configs()
         self.folder = folder
         self.configs, self.cards = folder / "configs", folder / "cards"
         shutil.copytree(CONFIGS, self.configs)
@@ -59,7 +59,7 @@ class Stranger:
         getattr(self, f"_{channel}")(text)
 
     def _command(self, text: str) -> None:
-        check([text], "train")
+        check_command_line([text], "train")
 
     def _card(self, text: str) -> None:
         (self.cards / "theirs").mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class Stranger:
         (self.configs / "experiment/theirs.yaml").write_text(f"{header}{text}\n")
         arguments = [*TINY, *VIT, f"data_root={self.folder}/data", "experiment=theirs"]
         chosen = [a for a in arguments if not text.startswith(a.removeprefix("++").split(".")[0].split("=")[0])]
-        check(chosen, "train")
+        check_command_line(chosen, "train")
         with initialize_config_dir(str(self.configs), version_base="1.3"):
             build_run(typed(compose("train", chosen)))
 
@@ -146,4 +146,4 @@ def test_a_sweep_is_read_to_its_last_file(tmp_path: Path) -> None:
         (stranger.configs / "experiment/theirs.yaml").write_text("# @package _global_\nplugins: [their_package]\n")
 
         with pytest.raises(InputError, match="a config file allows plugins"):
-            check(["experiment=quickstart_kra,theirs"], "train", multirun=True)
+            check_command_line(["experiment=quickstart_kra,theirs"], "train", multirun=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kravl.backbones.classifier import Preprocess
 from kravl.data.classes import name_classes, read_class_list
-from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoaderSettings
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.inspect.verify import Verification, inspect
 from kravl.data.source import Source
 from kravl.data.sources.folder import ImageFolder
@@ -40,7 +40,7 @@ def tree(folder: Path) -> Path:
 
 def ready(source: Source, shots: int = 2, **others: Source) -> None:
     """All that happens before the first batch."""
-    data = FewShotDataModule(source, FewShotSplit(shots), LoaderSettings(), others)
+    data = FewShotDataModule(source, FewShotSplit(shots), LoadingSettings(), others)
     data.preprocess = PREPROCESS
     data.check()
 

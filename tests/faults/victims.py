@@ -22,14 +22,14 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tiny_run import CLIP, TINY
 
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.config.schema import CONFIGS
 from kravl.training.checkpoint import damage, newest_first
 
 TESTS = Path(__file__).parents[1]
 FILES = ("adapter.safetensors", "metrics.json", "spectra.safetensors")
 Hook = Callable[[], None]
-register()
+register_configs()
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["faults.warm"])
 

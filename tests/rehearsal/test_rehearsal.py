@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from rehearsal import measures, model, pictures, sets
 
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.config.schema import CONFIGS
 from kravl.run.train import train
 
@@ -29,7 +29,7 @@ def run(root: Path, experiment: str, *overrides: str) -> dict[str, Any]:
     settings = [f"experiment={experiment}", f"data_root={root / 'data'}", f"runs={root / 'runs'}", "shots=2"]
     settings += [f"cache_root={root / 'cache'}", *model.clip(root / "clip"), "optim.steps=2", "tracking=none"]
     settings += ["trainer.enable_progress_bar=false", "trainer.enable_model_summary=false"]
-    register([experiment])
+    register_configs([experiment])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return train(compose("train", [f"+{o}" if o.startswith("trainer.en") else o for o in (*settings, *overrides)]))
 

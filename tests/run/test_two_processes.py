@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tiny_run import CLIP
 from torch import distributed, multiprocessing
 
-from kravl.config.compose import register
+from kravl.config.compose import register_configs
 from kravl.run.train import train
 from kravl.training.fsdp import ShardedStrategy
 
@@ -25,7 +25,7 @@ def process(rank: int, port: int, cfgs: list[Any]) -> None:
     """One of two, as a cluster's scheduler would have started it."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     os.environ |= place | {"LOCAL_RANK": str(rank)}
-    register()
+    register_configs()
     open_clip.add_model_config(MODEL)
     for cfg in cfgs:
         train(cfg)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kravl.config.compose import check
+from kravl.config.compose import check_command_line
 from kravl.config.schema import Config
 from kravl.run.build import build_run
 from kravl.runtime.errors import SAFE, InputError, require_safe_versions
@@ -28,7 +28,7 @@ def test_an_unsafe_release_is_refused_with_the_reason_and_what_to_install(
     expected = rf"{package} {re.escape(version)} is not safe: .*; pip install '{package}>={SAFE[package][0]}'$"
 
     with pytest.raises(InputError, match=expected):
-        check([], "train")
+        check_command_line([], "train")
     with pytest.raises(InputError, match=expected):
         build_run(Config())
 

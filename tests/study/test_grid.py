@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kravl.config.compose import as_keys
+from kravl.config.compose import as_overrides
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.grid import commands, plan_runs
@@ -35,7 +35,7 @@ def study(**changes: object) -> Study:
 def swept(command: str) -> list[list[str]]:
     """The settings of each run that Hydra's basic sweeper makes of a ``python train.py -m`` line."""
     runs: list[list[str]] = [[]]
-    for override in OverridesParser.create().parse_overrides(as_keys(shlex.split(command)[3:])):
+    for override in OverridesParser.create().parse_overrides(as_overrides(shlex.split(command)[3:])):
         key = override.get_key_element()
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [None]
         settings = [str(override.input_line) if value is None else f"{key}={value}" for value in values]
@@ -88,18 +88,21 @@ def test_a_change_comes_last_and_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"methods": {"krra": []}}, r"krra on dtd \(vit_s14\): unknown method 'krra': did you mean 'kra'"),
         ({"datasets": {"dtt": []}}, "unknown data 'dtt': did you mean 'dtd'"),
         ({"settings": ["optim.lrr=1"]}, "unknown key 'optim.lrr': did you mean 'optim.lr'"),
         ({"methods": {"kra": ["adapter.scale=1,2"]}}, "means several runs"),
-        ({"seeds": [1, 1]}, "two runs have one name"),
-        ({"datasets": {"dtd": [], "eurosat": ["data.name=dtd"]}}, "one name .*: kra on dtd .*, and kra on eurosat"),
+        ({"seeds": [1, 1]}, "two runs have the same name"),
+        (
+            {"datasets": {"dtd": [], "eurosat": ["data.name=dtd"]}},
+            "same name .*: kra on dtd .*, and kra on eurosat",
+        ),
     ],
 )
-def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
+def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
         plan_runs(study(**changes))
 
     assert "\n" not in str(caught.value)
@@ -107,10 +110,10 @@ def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], said:
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_study_composes(path: Path) -> None:
-    found = read_study(path)
-    [cell] = [{axis: dict([max(getattr(found, axis).items(), key=lambda item: len(item[1]))]) for axis in
+    shipped = read_study(path)
+    [cell] = [{axis: dict([max(getattr(shipped, axis).items(), key=lambda item: len(item[1]))]) for axis in
                ("backbones", "datasets", "methods")}]  # fmt: skip
 
-    runs = plan_runs(Study(**{**vars(found), **cell}))
+    runs = plan_runs(Study(**{**vars(shipped), **cell}))
 
-    assert len(runs) == len(found.shots) * len(found.seeds)
+    assert len(runs) == len(shipped.shots) * len(shipped.seeds)

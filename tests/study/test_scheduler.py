@@ -31,18 +31,18 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
     folder = {name: path for name, (path, _) in zip(names, runs, strict=True)}
     folder["owned"].mkdir(parents=True)
     lock = Lock(folder["owned"])
-    told: dict[str, list[Outcome]] = {name: [] for name in names}
+    outcomes_of: dict[str, list[Outcome]] = {name: [] for name in names}
 
     for outcome in run_all(runs, jobs=1):
-        told[names[outcome.position]].append(outcome)
+        outcomes_of[names[outcome.position]].append(outcome)
         if outcome.status == "started" and names[outcome.position] == "killed":
             [process] = multiprocessing.active_children()
             process.kill()
         if outcome.status == "done" and names[outcome.position] == "good":
-            assert not told["owned"]
+            assert not outcomes_of["owned"]
             lock.release()
 
-    ends = {name: outcomes[-1] for name, outcomes in told.items()}
+    ends = {name: outcomes[-1] for name, outcomes in outcomes_of.items()}
     assert [ends[name].status for name in names] == ["failed", "failed", "done", "done"]
     assert "its process ended by signal 9" in ends["killed"].reason
     assert "'nothing' matches no" in ends["mistaken"].reason

@@ -27,19 +27,19 @@ def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("methods", "mehtods"), "unknown key in FILE 'mehtods': did you mean 'methods'?"),
         (("[kra, lora]", "[kra, lora, kra]"), "FILE: methods names 'kra' twice"),
         (("[kra, lora]", "{kra: [], kra: [optim.lr=1]}"), "FILE is not readable as YAML: .*duplicate key kra"),
         (("[kra, lora]", "[]"), "FILE: methods is empty"),
-        (("[kra, lora]", "{a/b: [method=kra]}"), "FILE: methods: 'a/b' is no folder name"),
-        (("[kra, lora]", "{<b>&: [method=kra]}"), "FILE: methods: '<b>&' is no folder name"),
+        (("[kra, lora]", "{a/b: [method=kra]}"), "FILE: methods: 'a/b' is not a folder name"),
+        (("[kra, lora]", "{<b>&: [method=kra]}"), "FILE: methods: '<b>&' is not a folder name"),
         (("[kra, lora]", "{zero-shot: [method=kra]}"), "methods: 'zero-shot' is what tables call"),
-        (("[kra, lora]", "{kra: [optim.lr]}"), "'kra' of methods sets 'optim.lr', which is no key=value"),
+        (("[kra, lora]", "{kra: [optim.lr]}"), "'kra' of methods sets 'optim.lr', which is not key=value"),
         (("[kra, lora]", "{kra: [seed=4]}"), "'kra' of methods sets seed, which the study itself decides"),
         (("[kra, lora]", "{kra: optim.lr=1}"), "FILE: .*optim.lr=1"),
-        (("name: s", "name: ../s"), "FILE: name: '../s' is no folder name"),
+        (("name: s", "name: ../s"), "FILE: name: '../s' is not a folder name"),
         (("name: s", "shots: [four]"), "FILE: .*four"),
         (("name: s", "baseline: lroa\nname: s"), "unknown baseline in FILE 'lroa': did you mean 'lora'?"),
         (("name: s\n", ""), "FILE has no name"),
@@ -47,10 +47,10 @@ def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
         ((WHOLE, "a: [b\n"), "FILE is not readable as YAML"),
     ],
 )
-def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     path = written(tmp_path, WHOLE.replace(*change))
 
-    with pytest.raises(InputError, match=said.replace("FILE", str(path)).replace("[", r"\[")) as caught:
+    with pytest.raises(InputError, match=message.replace("FILE", str(path)).replace("[", r"\[")) as caught:
         read_study(path)
 
     assert "\n" not in str(caught.value)

@@ -94,7 +94,7 @@ def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["--set", "shotz=2"], "shotz"),
         (["--jobs", "0"], "--jobs is 0"),
@@ -102,11 +102,11 @@ def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys:
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], given: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([arguments[0], *given]) == 2
 
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
