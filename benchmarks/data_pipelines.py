@@ -14,7 +14,7 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import LoaderSettings
+from kravl.data.loading.resumable import LoadingSettings
 from kravl.data.loading.transforms import CropFlip
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
@@ -56,7 +56,7 @@ class Pipelines:
     def checked(self, train: Samples, test: Samples, cache: str | None, engine: str = "pil") -> Loaders:
         """As a run has them when it begins to train."""
         root = str(self.cache / cache) if cache else None
-        loading = LoaderSettings(num_workers=self.workers, transforms=engine, cache_root=root)
+        loading = LoadingSettings(num_workers=self.workers, transforms=engine, cache_root=root)
         loaders = Loaders(Clip(), loading, train, {"test": test})
         loaders.check()
         return loaders
@@ -64,7 +64,7 @@ class Pipelines:
     def passes(self) -> dict[str, dict[str, Callable[[], Iterable[Any]]]]:
         """Task -> pipeline -> what makes its loader; the first of a task is what the others are compared with."""
         all_, none, warm = self.samples, self.none, self.warm
-        plain = Loaders(Clip(), LoaderSettings(num_workers=self.workers), none, {"test": all_})
+        plain = Loaders(Clip(), LoadingSettings(num_workers=self.workers), none, {"test": all_})
         train: dict[str, Callable[[], Iterable[Any]]] = {
             "ImageFolder + PIL": lambda: self.reference(train=True),
             "kravl, first epoch and the check before it": lambda: self.checked(all_, none, None).training(),

@@ -28,9 +28,9 @@ the same command again to resume)"""
 
 def list_sets(options: argparse.Namespace) -> int:
     """Print a table of every set with a card."""
-    from kravl.data.inspect.listing import rows, show_table
+    from kravl.data.inspect.listing import list_sets, show_table
 
-    show_table(rows(_data_root(options), data_sets()))
+    show_table(list_sets(_data_root(options), data_sets()))
     return 0
 
 
@@ -82,11 +82,11 @@ def split(options: argparse.Namespace) -> int:
 
 
 def _drawn(cfg: Config, options: argparse.Namespace) -> dict[str, object]:
-    from kravl.data.datamodule import FewShotDataModule, LoaderSettings
+    from kravl.data.datamodule import FewShotDataModule, LoadingSettings
     from kravl.run.build import make_split
 
     source = split_file_source(options.split_file) if options.split_file else open_source(cfg, options.name)
-    data = FewShotDataModule(source, make_split(cfg), LoaderSettings())
+    data = FewShotDataModule(source, make_split(cfg), LoadingSettings())
     images = {
         name: [[path, label, source.class_names[label]] for path, label in zip(s.names, s.labels, strict=True)]
         for name, s in (("train", data.train_samples), ("val", data.val_samples))

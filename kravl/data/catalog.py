@@ -1,4 +1,4 @@
-"""Facts of data sets as text: cards, class names, templates, and the folders that sets lie in."""
+"""Facts about data sets as text: cards, class names, templates, and the folders that hold the images."""
 
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,14 @@ def templates(name: str, choice: str) -> tuple[str, ...]:
         return (PLAIN,)
     if choice not in TEMPLATE_SETS:
         raise unknown("template set", choice, TEMPLATE_SETS)
-    import open_clip  # two seconds to import, and only here needed
+    import open_clip  # takes two seconds to import, and is needed only here
 
     functions = {"imagenet7": open_clip.SIMPLE_IMAGENET_TEMPLATES, "openai80": open_clip.OPENAI_IMAGENET_TEMPLATES}
     return tuple(function("{}") for function in functions[choice])
 
 
 def card(name: str) -> dict[str, Any]:
-    """What ``card.yaml`` says of the set; empty if there is none.
+    """The set's ``card.yaml``; empty if there is none.
 
     Raises:
         InputError: it is not plain data of bounded size, or names a folder that leads out of the data root.
@@ -88,9 +88,9 @@ def existing_folder(name: str, path: str | Path) -> Path:
 
 
 def find_folder(name: str, root: str | Path) -> Path:
-    """The folder that holds all that the card of ``name`` says it needs.
+    """The folder that holds everything that the set needs by its card.
 
-    Users of CoOp, CLIP-LoRA and torchvision keep one set under different names; none has to move it.
+    Users of CoOp, CLIP-LoRA and torchvision keep the same set under different names; nobody has to move it.
 
     Args:
         root: the data root, or the set's own folder.
@@ -130,7 +130,7 @@ def _tried(folders: list[Path], needs: list[str]) -> str:
         for folder in folders
         if folder.is_dir()
     ]
-    return "; ".join([f"no folder {', '.join(absent)}"] * bool(absent) + lacking)
+    return "; ".join([f"no folder {', '.join(absent)}", *lacking] if absent else lacking)
 
 
 def _origin(name: str) -> str:

@@ -12,8 +12,8 @@ from kravl.data.classes import Columns, match_classes, own_columns
 from kravl.data.fewshot import few_shot_split, require_shots
 from kravl.data.loading.dataset import Batch, Crops
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import LoaderSettings, ResumableLoader
-from kravl.data.loading.transforms import Preprocess
+from kravl.data.loading.resumable import LoadingSettings, ResumableLoader
+from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
@@ -29,20 +29,20 @@ class FewShotSplit:
     split_seed: int = 1
     protocol: str = "coop"
     short_classes: str = "error"
-    held_out: bool = False  # what is evaluated is training data that is not trained on
+    held_out: bool = False  # evaluate on training data that is not trained on
 
 
 class FewShotDataModule(LightningDataModule):
     """The images of one run.
 
-    ``train_samples`` and ``val_samples`` are the images drawn, ``split_sha256`` says which training images they are,
-    in which order. Nothing is decoded before `check` or a loader asks for it. Set ``preprocess``, what the backbone
+    ``train_samples`` and ``val_samples`` are the images drawn, ``split_sha256`` identifies the training images and
+    their order. Nothing is decoded before `check` or a loader needs it. Set ``preprocess``, what the backbone
     expects of an image, before checking images or asking for a loader.
 
     Args:
         evaluation: sets besides ``source``'s own test images, by the name of their metrics.
         classes: ``trained`` scores an evaluation set among the trained classes that it has, ``own`` among its own,
-            which the classifier is told of with `further_classes`.
+            which `further_classes` lists for the classifier.
 
     Raises:
         InputError: a class with too few images, an evaluation set with classes that are not trained, a split that a
@@ -52,19 +52,19 @@ class FewShotDataModule(LightningDataModule):
     def __init__(
         self,
         source: Source,
-        plan: FewShotSplit,
-        loading: LoaderSettings,
+        split: FewShotSplit,
+        loading: LoadingSettings,
         evaluation: Mapping[str, Source] | None = None,
         classes: str = "trained",
     ) -> None:
         super().__init__()
         if evaluation and IN_DOMAIN in evaluation:
             raise InputError(f"an evaluation set cannot be named {IN_DOMAIN!r}: that is the training set's own")
-        self.preprocess: Preprocess | None = None
+        self.preprocess: PreprocessLike | None = None
         self._features: Tensor | None = None
         self.source = source
         self.loading = loading
-        self.train_samples, self.val_samples = _draw(source, plan)
+        self.train_samples, self.val_samples = _draw(source, split)
         self.split_sha256 = self.train_samples.sha256()
         self.sources = {IN_DOMAIN: source, **(evaluation or {})}
         if classes not in EVALUATION_CLASSES:
@@ -76,32 +76,32 @@ class FewShotDataModule(LightningDataModule):
             else {name: match_classes(s, source.class_ids) for name, s in self.sources.items()}
         )
         self._evaluated = {name: s.split("test") for name, s in self.sources.items()}
-        if plan.held_out:
+        if split.held_out:
             self._evaluated = {IN_DOMAIN: self._held_out()}
 
     def check(self, training: bool = True) -> None:
-        """Decode every image that the run will need, and keep what can be kept; without ``training`` those evaluated.
+        """Decode every image that the run needs and cache what can be cached; without ``training`` the evaluated ones.
 
         Raises:
-            InputError: some cannot be read; set, path and reason of up to 20, and how many there are.
+            InputError: images cannot be read: how many, with set, path and reason of up to 20.
         """
         self._loaders.check(training)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled, augmented batches of the drawn images, at least ``min_batches`` an epoch."""
+        """Shuffled, augmented batches of the drawn images, at least ``min_batches`` per epoch."""
         return self._loaders.training(self._features)
 
     def repeated_images(self) -> DataLoader[Batch] | None:
-        """The drawn images in their order, if every epoch shows the same pixels: without augmentation."""
+        """The drawn images in order, if every epoch shows the same pixels, that is without augmentation."""
         return self._loaders.repeated()
 
     def train_on(self, features: Tensor) -> None:
-        """From now on `train_dataloader` hands out ``features`` (n, d) of the drawn images in place of the images."""
+        """From now on `train_dataloader` yields ``features`` (n, d) of the drawn images in place of the images."""
         assert len(features) == len(self.train_samples)
         self._features = features
 
     def on_after_batch_transfer(self, batch: Batch | Crops, dataloader_idx: int) -> Batch:
-        """What is left to do of a batch that is on the model's device."""
+        """The batch as the learner expects it, finished on the model's device."""
         return self._loaders.finish(batch)
 
     def evaluation_loaders(self) -> dict[str, DataLoader[Batch]]:
@@ -109,11 +109,11 @@ class FewShotDataModule(LightningDataModule):
         return self._loaders.evaluation()
 
     def evaluation_classes(self) -> dict[str, Columns]:
-        """For each loader: where its classes are among the classifier's; None for all of them."""
+        """For each loader the positions of its classes among the classifier's; None for all of them."""
         return dict(self._classes)
 
     def further_classes(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Class names and templates of the sets that bring classes of their own, in the order of their columns."""
+        """Class names and templates of the sets scored among their own classes, in the order of their columns."""
         others = [source for name, source in self.sources.items() if name != IN_DOMAIN]
         return [(source.class_names, source.templates) for source in others] if self._own_classes else []
 
@@ -123,32 +123,32 @@ class FewShotDataModule(LightningDataModule):
         return self._evaluated[IN_DOMAIN]
 
     def _held_out(self) -> Samples:
-        """The validation images that were drawn; of a set that has none, the training images that were not."""
+        """The drawn validation images; if the set has none, the training images that were not drawn."""
         if len(self.sources) > 1:
-            raise InputError("evaluation.held_out=true looks at no other set: evaluation.sets must be empty")
+            raise InputError("evaluation.held_out=true evaluates no other set: evaluation.sets must be empty")
         if len(self.val_samples):
             return self.val_samples
-        whole, drawn = self.source.split("train"), set(self.train_samples.names)
-        left = whole.subset([i for i, name in enumerate(whole.names) if name not in drawn])
-        if not len(left):
+        train, drawn = self.source.split("train"), set(self.train_samples.names)
+        remaining = train.subset([i for i, name in enumerate(train.names) if name not in drawn])
+        if not len(remaining):
             raise InputError("evaluation.held_out=true needs validation images, or training images that are not drawn")
-        return left
+        return remaining
 
     @cached_property
     def _loaders(self) -> Loaders:
         if self.preprocess is None:
-            raise RuntimeError("set preprocess, which the backbone gives, before asking for images")
+            raise RuntimeError("set preprocess, the backbone's, before asking for images")
         return Loaders(self.preprocess, self.loading, self.train_samples, self._evaluated)
 
 
-def _draw(source: Source, plan: FewShotSplit) -> tuple[Samples, Samples]:
-    whole = source.drawn_from()
-    train = whole.split("train")
-    val = whole.split("val") if "val" in whole.splits else train.subset(())
-    if isinstance(plan.shots, int) and plan.short_classes == "error":
-        # asked here by name: a class without any training image is not among the labels
-        require_shots(train.labels, plan.shots, dict(enumerate(whole.class_names)))
-    chosen, chosen_val = few_shot_split(
-        train.labels, val.labels, plan.shots, plan.split_seed, plan.protocol, plan.short_classes
+def _draw(source: Source, split: FewShotSplit) -> tuple[Samples, Samples]:
+    drawn_from = source.drawn_from()
+    train = drawn_from.split("train")
+    val = drawn_from.split("val") if "val" in drawn_from.splits else train.subset(())
+    if isinstance(split.shots, int) and split.short_classes == "error":
+        # checked here, where classes have names: one without training images is not among the labels
+        require_shots(train.labels, split.shots, dict(enumerate(drawn_from.class_names)))
+    train_indices, val_indices = few_shot_split(
+        train.labels, val.labels, split.shots, split.split_seed, split.protocol, split.short_classes
     )
-    return source.keep(train.subset(chosen)), source.keep(val.subset(chosen_val))
+    return source.keep(train.subset(train_indices)), source.keep(val.subset(val_indices))

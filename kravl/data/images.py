@@ -41,7 +41,7 @@ class FileOpener:
         return open_rgb(self.path(position))
 
     def check(self, position: int) -> None:
-        verify(self.path(position))
+        check_readable(self.path(position))
 
     def path(self, position: int) -> Path:
         return self.root / self.names[position]
@@ -61,8 +61,8 @@ def decode_rgb(data: bytes, name: str) -> Image.Image:
     return _read(BytesIO(data), _viewed, name)
 
 
-def verify(path: Path) -> None:
-    """Decode the whole file, a JPEG at an eighth of its size, and drop the pixels.
+def check_readable(path: Path) -> None:
+    """Decode the whole file, a JPEG at an eighth of its size, and discard the pixels.
 
     Raises:
         InputError: as `open_rgb`.
@@ -70,7 +70,7 @@ def verify(path: Path) -> None:
 
     def decode(image: Image.Image) -> Image.Image:
         if image.mode == "RGB":
-            # all of the data is read, but little is computed from it
+            # reads all of the data, but computes little from it
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
             return image
@@ -83,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """RGB pixels of an image in any mode.
 
     Grey becomes three equal channels; 16-bit values are scaled by 255/65535 and rounded, not clipped; whatever is
-    transparent (RGBA, LA, palette or colour key) is laid on white, as a viewer shows it; CMYK is converted by Pillow
+    transparent (RGBA, LA, palette or colour key) is put on white, as a viewer shows it; CMYK is converted by Pillow
     without a colour profile.
 
     Raises:
@@ -92,7 +92,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in SIXTEEN_BIT or image.mode == "I":
         return _scale_sixteen_bit(image)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range; save the image with 8 or 16 bits a channel")
+        raise ValueError("floating-point pixels have no known range; save the image with 8 or 16 bits per channel")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

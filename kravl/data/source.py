@@ -1,4 +1,4 @@
-"""What a data set is to kravl: named classes, prompt templates, and labelled images by split."""
+"""The contract of a data set: named classes, prompt templates, and labelled images by split."""
 
 import hashlib
 import unicodedata
@@ -19,13 +19,13 @@ CONTROL = ("Cc", "Zl", "Zp")
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with labels; an image is read when it is asked for.
+    """Images with labels; an image is read on request.
 
     Args:
         names: paths relative to the set's root, with ``/``; for a set in memory, ``split/number``.
         labels: positions in the set's class list.
-        opener: reads an image by its position in the samples that this is a subset of.
-        positions: those positions; None if this is the whole.
+        opener: reads an image by its position in the samples of which this is a subset.
+        positions: those positions; None if this is not a subset.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Samples:
         self.opener.check(self._position(index))
 
     def file(self, index: int) -> Path | None:
-        """The file whose pixels the image at ``index`` has; None if it is made in another way."""
+        """The file that the image at ``index`` is; None if it is not simply a file."""
         return self.opener.path(self._position(index)) if isinstance(self.opener, FileOpener) else None
 
     def sha256(self) -> str:
@@ -78,10 +78,10 @@ class Source(ABC):
         class_ids: what evaluation sets are matched by, in label order.
         class_names: what the ids are called in a prompt; the ids themselves, with spaces for ``_``, if None.
         templates: a name that `catalog.templates` knows, or one template with ``{}``.
-        identity: what makes two sources the same images: class, folder, domain, ...
+        identity: two sources with the same one have the same images: class, folder, domain, ...
 
     Raises:
-        InputError: no class, two classes of one name, a name that would steer a terminal, or an unknown template set.
+        InputError: no class, two classes of the same name, a name with control characters, or an unknown template set.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Source(ABC):
         """The images of ``train``, ``val`` or ``test``.
 
         Raises:
-            InputError: the set has no such split, or its files are not as they should be.
+            InputError: the set has no such split, or its files are not as expected.
         """
         if name not in self.splits:
             raise unknown(f"split of {self.name}", name, self.splits)
@@ -125,15 +125,15 @@ class Source(ABC):
         return self.identity == other.identity
 
     def trained_ids(self) -> tuple[tuple[str, ...], ...]:
-        """For each class the ids that it may have been trained under: its own, where a set says no more."""
+        """For each class the ids of the trained classes that it comprises: by default its own."""
         return tuple((class_id,) for class_id in self.class_ids)
 
     def drawn_from(self) -> "Source":
-        """The set whose few-shot images are drawn; of those, `keep` takes what belongs to this one."""
+        """The set that few-shot images are drawn from; `keep` selects those of this one."""
         return self
 
     def keep(self, samples: Samples) -> Samples:
-        """What of ``samples`` of `drawn_from` belongs to this set, with its own labels."""
+        """Those of the ``samples`` from `drawn_from` that belong to this set, with its labels."""
         return samples
 
 
@@ -150,10 +150,10 @@ def refuse_control(where: str, names: Iterable[str]) -> None:
 
 
 def refuse_duplicates(where: str, names: Iterable[str]) -> None:
-    """Raise InputError if two ``names`` are the same but for case, ``_`` and spaces."""
+    """Raise InputError if two ``names`` differ only in case, ``_`` and spaces."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[readable_name(name).casefold()].append(name)
-    double = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
-    if double:
-        raise InputError(f"{where}: duplicate class names: {'; '.join(double)}; rename or merge them")
+    duplicates = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    if duplicates:
+        raise InputError(f"{where}: duplicate class names: {'; '.join(duplicates)}; rename or merge them")

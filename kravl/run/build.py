@@ -13,7 +13,7 @@ from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier
 from kravl.config.instantiate import build
 from kravl.config.schema import Config
-from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoaderSettings
+from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.source import Samples, Source
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions, unknown
@@ -84,7 +84,7 @@ def tested_images(cfg: Config) -> Samples:
 
 
 def _data(cfg: Config, source: Source, sets: Mapping[str, Source]) -> FewShotDataModule:
-    loading = LoaderSettings(
+    loading = LoadingSettings(
         **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
     )
     return FewShotDataModule(source, make_split(cfg), loading, sets, cfg.evaluation.classes)

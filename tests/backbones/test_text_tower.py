@@ -69,15 +69,15 @@ def test_checkpointing_keeps_less_and_changes_no_gradient():
     model = clip()
     parameters, actual = adapted(model).parameters(), class_prompts(model)
 
-    def kept() -> tuple[int, list[torch.Tensor]]:
+    def bytes_and_gradients() -> tuple[int, list[torch.Tensor]]:
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.nbytes) or x, lambda x: x):
             features = actual.features()
         return sum(sizes), gradients(features, parameters)
 
-    size, expected = kept()
+    size, expected = bytes_and_gradients()
     model.set_grad_checkpointing(True)
-    smaller, recomputed = kept()
+    smaller, recomputed = bytes_and_gradients()
 
     assert smaller < size / 2
     assert all(a is b is None or torch.equal(a, b) for a, b in zip(recomputed, expected, strict=True))
@@ -110,13 +110,13 @@ def test_training_in_chunks_keeps_the_activations_of_one():
     model = clip()
     adapted(model)
 
-    def kept(max_rows: int) -> int:
+    def saved_bytes(max_rows: int) -> int:
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
             class_prompts(model, max_rows).features()
         return sum(sizes)
 
-    assert kept(max_rows=60) < kept(max_rows=8192) / 4
+    assert saved_bytes(max_rows=60) < saved_bytes(max_rows=8192) / 4
 
 
 def test_recomputed_blocks_keep_less_and_have_the_same_bits():

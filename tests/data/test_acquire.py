@@ -73,18 +73,18 @@ split_file: {{name: split.json, urls: ["{shelf.url}/split.json"], sha256: {hashl
 
 
 def test_files_are_fetched_checked_and_unpacked_to_their_places(published: Shelf, tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
 
-    folder = acquire("birds", tmp_path / "data", False, said.append)
+    folder = acquire("birds", tmp_path / "data", False, lines.append)
 
     assert folder == tmp_path / "data/birds" == on_disk("birds", tmp_path / "data")
     assert (folder / "images/wren/1.jpg").read_bytes() == b"wren"
     assert (folder / "notes/labels.txt").read_bytes() == b"labels"
     assert (folder / "split.json").read_bytes() == SPLIT
     assert not list(folder.rglob("*.zip")) + list(folder.rglob("*.gz"))
-    assert f"{folder}/images.zip: sha256 as published" in said
+    assert f"{folder}/images.zip: sha256 as published" in lines
     unknown = hashlib.sha256(published.files["labels.txt.gz"]).hexdigest()
-    assert f"{folder}/notes/labels.txt.gz: no checksum known; sha256 {unknown}" in said
+    assert f"{folder}/notes/labels.txt.gz: no checksum known; sha256 {unknown}" in lines
 
 
 def test_a_second_command_fetches_nothing(published: Shelf, tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_two_processes_do_not_download_to_one_folder(published: Shelf, tmp_path:
     def interfere(line: str) -> None:
         with pytest.raises(InputError, match="another process is downloading to"):
             acquire("birds", tmp_path, False, print)
-        said.append(line)
+        lines.append(line)
 
-    said: list[str] = []
+    lines: list[str] = []
     acquire("birds", tmp_path, False, interfere)
 
-    assert len(said) == 5
+    assert len(lines) == 5

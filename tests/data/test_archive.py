@@ -114,7 +114,7 @@ def test_a_file_that_differs_is_not_overwritten_and_one_that_does_not_is_no_obst
     (tmp_path / "set/read me.txt").write_bytes(b"mine")
     (tmp_path / "set/images/cat/1.jpg").unlink()
 
-    with pytest.raises(InputError, match=r"read me\.txt is there already and differs"):
+    with pytest.raises(InputError, match=r"read me\.txt exists already and differs"):
         unpack(archive, tmp_path / "set")
 
     assert below(tmp_path / "set") == {"images/dog/é.jpg": b"two", "read me.txt": b"mine"}

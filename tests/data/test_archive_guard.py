@@ -30,8 +30,11 @@ HOSTILE: dict[str, tuple[list[Member], str]] = {
     "a file over a link": ([("b", b"y"), link("a", "b"), ("a", b"x")], "written through a link"),
     "a hard link up": ([link("a", "../out", tarfile.LNKTYPE)], "'../out' leaves the folder"),
     "an absolute hard link": ([link("a", "/etc/passwd", tarfile.LNKTYPE)], "'/etc/passwd' leaves the folder"),
-    "a hard link to a link": ([("b", b""), link("s", "b"), link("a", "s", tarfile.LNKTYPE)], "to no file before it"),
-    "a hard link to nothing": ([link("a", "b", tarfile.LNKTYPE)], "to no file before it"),
+    "a hard link to a link": (
+        [("b", b""), link("s", "b"), link("a", "s", tarfile.LNKTYPE)],
+        "points to no earlier file",
+    ),
+    "a hard link to nothing": ([link("a", "b", tarfile.LNKTYPE)], "points to no earlier file"),
     "a character device": ([special("null", tarfile.CHRTYPE)], "is a device"),
     "a block device": ([special("disk", tarfile.BLKTYPE)], "is a device"),
     "a pipe": ([special("pipe", tarfile.FIFOTYPE)], "is a device"),

@@ -8,7 +8,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from kravl.data.loading.cache import Cache
-from kravl.data.loading.dataset import CroppedImages, Finish, TrainingImages
+from kravl.data.loading.dataset import CroppedImages, FinishCrops, TrainingImages
 from kravl.data.loading.samplers import AugmentedIndex
 from kravl.data.loading.transforms import INTERPOLATIONS, CropFlip, Normalization, Pixels, unchanged
 from kravl.data.source import Samples
@@ -83,7 +83,7 @@ def test_crops_that_the_models_device_finishes_are_the_batches_that_a_worker_wou
     expected = TrainingImages(cache, augment, normalize).__getitems__(draws)
 
     crops = CroppedImages(cache, augment).__getitems__(draws)
-    batch = Finish(augment, normalize)(crops)
+    batch = FinishCrops(augment, normalize)(crops)
 
     assert len({view.shape for view in crops.views}) > 6
     assert crops.mirrored.any()

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit
 from kravl.data.fewshot import few_shot_split
-from kravl.data.loading.resumable import LoaderSettings
+from kravl.data.loading.resumable import LoadingSettings
 from kravl.data.sources.class_half import ClassHalf, OtherHalf, chosen_classes
 from kravl.data.sources.folder import ImageFolder
 from kravl.run.sources import evaluation_sources
@@ -37,7 +37,7 @@ def test_few_shot_images_are_drawn_from_all_classes_and_then_kept(half: str, pet
     drawn = train.subset(few_shot_split(train.labels, [], 2, 3, "coop")[0])
     names = ClassHalf(pets, half).class_ids
 
-    data = FewShotDataModule(ClassHalf(pets, half), FewShotSplit(shots=2, split_seed=3), LoaderSettings())
+    data = FewShotDataModule(ClassHalf(pets, half), FewShotSplit(shots=2, split_seed=3), LoadingSettings())
 
     assert data.train_samples.names == tuple(n for n in drawn.names if n[0] in names)
     assert sorted(set(data.train_samples.labels)) == list(range(len(names)))
@@ -48,7 +48,7 @@ def test_the_other_half_is_evaluated_among_its_own_classes(pets: ImageFolder) ->
     node = {"_target_": "kravl.data.sources.class_half.OtherHalf"}
     sets = evaluation_sources(OmegaConf.create({"sets": {"new": node}}), base, [])
 
-    data = FewShotDataModule(base, FewShotSplit(shots=1), LoaderSettings(), sets, classes="own")
+    data = FewShotDataModule(base, FewShotSplit(shots=1), LoadingSettings(), sets, classes="own")
 
     assert data.evaluation_classes() == {"test": (0, 1, 2), "new": (3, 4)}
     assert data.further_classes() == [(("d", "e"), pets.templates)]
@@ -64,4 +64,4 @@ def test_a_wrong_choice_is_named(pets: ImageFolder) -> None:
     with pytest.raises(InputError, match=r"pets is trained on all its classes; .* data\.classes=base"):
         OtherHalf(pets)
     with pytest.raises(InputError, match=r"unknown evaluation\.classes 'onw': did you mean 'own'"):
-        FewShotDataModule(pets, FewShotSplit(shots=1), LoaderSettings(), classes="onw")
+        FewShotDataModule(pets, FewShotSplit(shots=1), LoadingSettings(), classes="onw")

@@ -9,14 +9,14 @@ import torch
 
 from kravl.data.corruptions.source import Corrupted
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit
-from kravl.data.loading.resumable import LoaderSettings
-from kravl.data.loading.transforms import Preprocess
+from kravl.data.loading.resumable import LoadingSettings
+from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.sources.domains import Domains
 from kravl.data.sources.folder import ImageFolder
 from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import InputError
 
-LOADING = LoaderSettings(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)
+LOADING = LoadingSettings(batch_size=4, eval_batch_size=4, num_workers=0, min_batches=3)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_set_without_validation_images_has_none(make_tree: Callable[..., Path]
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_training_batches_are_of_the_drawn_images_and_as_many_as_asked(
-    num_workers: int, source: ImageFolder, preprocess: Preprocess
+    num_workers: int, source: ImageFolder, preprocess: PreprocessLike
 ) -> None:
     data = FewShotDataModule(source, FewShotSplit(1), replace(LOADING, num_workers=num_workers))
     data.preprocess = preprocess
@@ -69,9 +69,9 @@ def test_training_batches_are_of_the_drawn_images_and_as_many_as_asked(
         assert batch.labels.tolist() == [data.train_samples.labels[i] for i in batch.indices]
 
 
-def test_the_seed_of_training_is_not_the_seed_of_the_split(source: ImageFolder, preprocess: Preprocess) -> None:
+def test_the_seed_of_training_is_not_the_seed_of_the_split(source: ImageFolder, preprocess: PreprocessLike) -> None:
     first, second = (
-        FewShotDataModule(source, FewShotSplit(2), LoaderSettings(batch_size=4, num_workers=0, seed=s)) for s in (1, 2)
+        FewShotDataModule(source, FewShotSplit(2), LoadingSettings(batch_size=4, num_workers=0, seed=s)) for s in (1, 2)
     )
     first.preprocess = second.preprocess = preprocess
 
@@ -80,7 +80,7 @@ def test_the_seed_of_training_is_not_the_seed_of_the_split(source: ImageFolder, 
 
 
 def test_the_own_test_set_comes_first_and_each_set_has_its_classes(
-    source: ImageFolder, root: Path, preprocess: Preprocess
+    source: ImageFolder, root: Path, preprocess: PreprocessLike
 ) -> None:
     sets = {"shift": shift(root), "noise": Corrupted(source, "gaussian_noise", 1)}
     data = FewShotDataModule(source, FewShotSplit(2), LOADING, sets)
@@ -96,7 +96,7 @@ def test_the_own_test_set_comes_first_and_each_set_has_its_classes(
 
 
 def test_every_image_that_the_run_will_need_is_checked_and_no_other(
-    source: ImageFolder, root: Path, preprocess: Preprocess
+    source: ImageFolder, root: Path, preprocess: PreprocessLike
 ) -> None:
     data, sound = (FewShotDataModule(source, FewShotSplit(4), LOADING, {"shift": shift(root)}) for _ in range(2))
     data.preprocess = sound.preprocess = preprocess
@@ -118,8 +118,8 @@ def test_a_class_with_fewer_images_than_shots_is_named_or_kept(source: ImageFold
     with pytest.raises(InputError, match=r"2 classes have fewer than shots=6 training images: cat \(5\), emu \(4\)"):
         FewShotDataModule(source, FewShotSplit(6), LOADING)
 
-    kept = FewShotDataModule(source, FewShotSplit(6, short_classes="keep"), LOADING)
-    assert [kept.train_samples.labels.count(c) for c in range(3)] == [5, 6, 4]
+    data = FewShotDataModule(source, FewShotSplit(6, short_classes="keep"), LOADING)
+    assert [data.train_samples.labels.count(c) for c in range(3)] == [5, 6, 4]
 
 
 def test_a_class_that_occurs_only_in_the_test_list_is_named(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_unknown_domain_is_named_with_the_nearest(make_tree: Callable[..., Pa
 
 
 def test_a_holdout_that_leaves_nothing_to_train_on_is_refused(make_tree: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="holdout is 1; every how many images one is test: at least 2"):
+    with pytest.raises(InputError, match="holdout is 1; one image in how many is test: at least 2"):
         Domains("pets", str(make_tree("photo", {"cat": 3})), "photo", holdout=1)
 
 
@@ -96,5 +96,5 @@ def test_one_domain_or_all_but_one_must_be_said(make_tree: Callable[..., Path]) 
     root = str(make_tree("photo", {"cat": 2}))
 
     for settings in ({}, {"domain": "photo", "left_out": "photo"}):
-        with pytest.raises(InputError, match="pets: give either domain or left_out, of photo"):
+        with pytest.raises(InputError, match="pets: give either domain or left_out, one of photo"):
             Domains("pets", root, **settings)

@@ -90,7 +90,7 @@ def test_mirrors_are_asked_in_order_and_each_failure_has_its_reason(
 def test_a_web_page_is_no_file(shelf: Shelf, remote: Remote, tmp_path: Path) -> None:
     shelf.kind = "text/html; charset=utf-8"
 
-    with pytest.raises(InputError, match="a web page came in place of a file"):
+    with pytest.raises(InputError, match="the server sent a web page instead of a file"):
         fetch(remote(sha256=None), tmp_path)
 
 

@@ -15,9 +15,9 @@ from kravl.runtime.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cannot (pickle|locate)")  # dill, which hashes a set for its cache
 SPLITS = {"train": "train", "test": "test"}
-found = importlib.util.find_spec("datasets")
+spec = importlib.util.find_spec("datasets")
 # the folder datasets of the checkout has no origin
-needs_library = pytest.mark.skipif(found is None or found.origin is None, reason="the extra kravl[hf] is not installed")
+needs_library = pytest.mark.skipif(spec is None or spec.origin is None, reason="the extra kravl[hf] is not installed")
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def save(
         column = [{"bytes": data, "path": None} for data, _ in rows]
         parquet.write_table(arrow.table({image: column, label: [value for _, value in rows]}), file)
         # not Dataset.from_dict: datasets 5.2 cannot hash a table of pyarrow 26
-        found = library.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(folder) + "-cache")
-        found = found.cast_column(image, library.Image())
-        loaded[split] = found.cast_column(label, library.ClassLabel(names=names)) if names else found
+        dataset = library.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(folder) + "-cache")
+        dataset = dataset.cast_column(image, library.Image())
+        loaded[split] = dataset.cast_column(label, library.ClassLabel(names=names)) if names else dataset
     library.DatasetDict(loaded).save_to_disk(folder)
     return folder
 
@@ -52,7 +52,7 @@ def save(
 def saved(root: Path) -> Path:
     """The tree with the bytes of its files."""
     files = {split: sorted((root / split).rglob("*.png")) for split in SPLITS}
-    rows = {split: [(file.read_bytes(), file.parent.name) for file in found] for split, found in files.items()}
+    rows = {split: [(file.read_bytes(), file.parent.name) for file in paths] for split, paths in files.items()}
     return save(root / "saved", rows, ["hot_dog", "cat"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kravl.data.images import FileOpener, open_rgb, verify
+from kravl.data.images import FileOpener, check_readable, open_rgb
 from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("read", [open_rgb, verify, lambda path: FileOpener(path.parent, [path.name]).check(0)])
+@pytest.mark.parametrize("read", [open_rgb, check_readable, lambda path: FileOpener(path.parent, [path.name]).check(0)])
 @pytest.mark.parametrize("kind", BAD)
 def test_a_file_that_cannot_be_used_is_named_with_the_reason(
     kind: str, read: Callable[[Path], object], tmp_path: Path
@@ -59,6 +59,6 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
 def test_a_sound_file_of_any_size_passes_the_check(mode: str, size: tuple[int, int], tmp_path: Path) -> None:
     Image.new(mode, size).save(tmp_path / "sound.jpg")
 
-    verify(tmp_path / "sound.jpg")
+    check_readable(tmp_path / "sound.jpg")
 
     assert open_rgb(tmp_path / "sound.jpg").size == size

@@ -57,7 +57,7 @@ def test_a_file_name_may_hold_the_class(tmp_path: Path) -> None:
     [
         ("a/1\n", "floder", "unknown class_from of mine 'floder': did you mean 'folder'"),
         ("../../etc/1\n", "folder", "'images/../../etc/1' leaves the image folder"),
-        ("1 b\n", "line", "mine: listed, but no class: b"),
+        ("1 b\n", "line", "mine: listed, but not among the classes: b"),
     ],
 )
 def test_a_wrong_list_is_refused(text: str, class_from: str, message: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is kept in memory or in a file changes no bit of a batch."""
+"""What is cached in memory or in a file changes no bit of a batch."""
 
 import os
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import Batch, LoaderSettings
-from kravl.data.loading.transforms import Preprocess
+from kravl.data.loading.resumable import Batch, LoadingSettings
+from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
 
-LOADING = LoaderSettings(batch_size=4, eval_batch_size=4, num_workers=0)
+LOADING = LoadingSettings(batch_size=4, eval_batch_size=4, num_workers=0)
 
 
 @pytest.fixture
@@ -30,11 +30,11 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_evaluation_from_the_kept_file_is_that_from_the_images(
-    num_workers: int, samples: Samples, preprocess: Preprocess, tmp_path: Path
+    num_workers: int, samples: Samples, preprocess: PreprocessLike, tmp_path: Path
 ) -> None:
-    kept = replace(LOADING, cache_root=str(tmp_path / "cache"), num_workers=num_workers)
+    cached = replace(LOADING, cache_root=str(tmp_path / "cache"), num_workers=num_workers)
     plain, first, later = (
-        Loaders(preprocess, loading, samples, {"test": samples}) for loading in (LOADING, kept, kept)
+        Loaders(preprocess, loading, samples, {"test": samples}) for loading in (LOADING, cached, cached)
     )
     expected = list(plain.evaluation()["test"])
 
@@ -51,7 +51,7 @@ def test_evaluation_from_the_kept_file_is_that_from_the_images(
 
 @pytest.mark.parametrize("loading", [LOADING, replace(LOADING, augmentation="none")])
 def test_training_reads_each_image_once_and_before_the_first_batch(
-    loading: LoaderSettings, samples: Samples, preprocess: Preprocess
+    loading: LoadingSettings, samples: Samples, preprocess: PreprocessLike
 ) -> None:
     expected = list(Loaders(preprocess, loading, samples, {}).training())
     loaders = Loaders(preprocess, loading, samples, {})
@@ -63,7 +63,7 @@ def test_training_reads_each_image_once_and_before_the_first_batch(
     assert same(list(loaders.training()), expected)
 
 
-def test_without_augmentation_training_sees_what_evaluation_sees(samples: Samples, preprocess: Preprocess) -> None:
+def test_without_augmentation_training_sees_what_evaluation_sees(samples: Samples, preprocess: PreprocessLike) -> None:
     loaders = Loaders(preprocess, replace(LOADING, augmentation="none"), samples, {"test": samples})
 
     trained = {int(i): x for batch in loaders.training() for i, x in zip(batch.indices, batch.images, strict=True)}
@@ -76,7 +76,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(samples: Sample
 
 
 def test_transforms_on_tensors_change_training_a_little_and_evaluation_not_at_all(
-    samples: Samples, preprocess: Preprocess
+    samples: Samples, preprocess: PreprocessLike
 ) -> None:
     exact, fast = (
         Loaders(preprocess, replace(LOADING, transforms=engine), samples, {"test": samples})

@@ -58,8 +58,8 @@ def test_no_test_picture_is_a_training_picture_of_its_class_or_its_mirror_image(
 ) -> None:
     def small(split: str) -> np.ndarray:
         samples = source.split(split)
-        own = [i for i, label in enumerate(samples.labels) if source.class_names[label] == class_name]
-        images = [samples.image(i).resize((24, 24), Image.Resampling.BOX) for i in own]
+        of_class = [i for i, label in enumerate(samples.labels) if source.class_names[label] == class_name]
+        images = [samples.image(i).resize((24, 24), Image.Resampling.BOX) for i in of_class]
         rows = np.stack([np.asarray(image, dtype=float) for image in images])
         centred = rows - rows.mean(axis=(1, 2, 3), keepdims=True)
         return centred / np.linalg.norm(centred.reshape(len(rows), -1), axis=1)[:, None, None, None]

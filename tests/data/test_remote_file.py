@@ -19,7 +19,7 @@ def test_the_files_of_every_card_can_be_asked_for(name: str) -> None:
     ("entry", "message"),
     [
         ({"name": "../a", "urls": ["u"]}, "'../a' leaves the folder"),
-        ({"name": "a/b", "urls": ["u"]}, "a name is no path"),
+        ({"name": "a/b", "urls": ["u"]}, "a name is not a path"),
         ({"name": "a", "urls": ["u"], "to": "/tmp"}, "'/tmp' leaves the folder"),
         ({"name": "a", "urls": []}, "no urls"),
         ({"name": "a"}, "has no urls"),

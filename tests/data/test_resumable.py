@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kravl.data.loading.cache import Cache
 from kravl.data.loading.dataset import EvaluationImages, TrainingImages
-from kravl.data.loading.resumable import Batch, LoaderSettings, ResumableLoader, evaluation_loader
+from kravl.data.loading.resumable import Batch, LoadingSettings, ResumableLoader, evaluation_loader
 from kravl.data.loading.samplers import EpochSampler
-from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess
+from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, PreprocessLike
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
@@ -22,7 +22,7 @@ def samples(make_tree: Callable[..., Path]) -> Samples:
     return ImageFolder(str(make_tree("train", {"cat": 5, "dog": 4})), train="train").split("train")
 
 
-def training_loader(samples: Samples, preprocess: Preprocess, num_workers: int = 0) -> ResumableLoader:
+def training_loader(samples: Samples, preprocess: PreprocessLike, num_workers: int = 0) -> ResumableLoader:
     augment = CropFlip(preprocess.image_size, preprocess.interpolation)
     images = TrainingImages(Cache(samples), augment, Normalization(preprocess.mean, preprocess.std))
     return ResumableLoader(images, EpochSampler(9, min_draws=15, seed=1), batch_size=4, num_workers=num_workers)
@@ -34,7 +34,9 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
     )
 
 
-def test_a_batch_has_images_labels_and_their_places_in_the_samples(samples: Samples, preprocess: Preprocess) -> None:
+def test_a_batch_has_images_labels_and_their_places_in_the_samples(
+    samples: Samples, preprocess: PreprocessLike
+) -> None:
     batches = list(training_loader(samples, preprocess))
 
     assert [len(batch.labels) for batch in batches] == [4, 4, 4, 3]
@@ -44,7 +46,7 @@ def test_a_batch_has_images_labels_and_their_places_in_the_samples(samples: Samp
         assert batch.labels.tolist() == [samples.labels[i] for i in batch.indices]
 
 
-def test_an_image_is_augmented_anew_each_time_it_is_drawn(samples: Samples, preprocess: Preprocess) -> None:
+def test_an_image_is_augmented_anew_each_time_it_is_drawn(samples: Samples, preprocess: PreprocessLike) -> None:
     loader = training_loader(samples, preprocess)
     views: dict[int, list[Tensor]] = {}
     for epoch in range(2):
@@ -59,7 +61,7 @@ def test_an_image_is_augmented_anew_each_time_it_is_drawn(samples: Samples, prep
         assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
 
 
-def test_workers_hand_out_the_very_same_batches(samples: Samples, preprocess: Preprocess) -> None:
+def test_workers_hand_out_the_very_same_batches(samples: Samples, preprocess: PreprocessLike) -> None:
     alone, helped = training_loader(samples, preprocess), training_loader(samples, preprocess, num_workers=2)
 
     for epoch in range(2):
@@ -68,7 +70,7 @@ def test_workers_hand_out_the_very_same_batches(samples: Samples, preprocess: Pr
         assert same(list(alone), list(helped))
 
 
-def test_the_epochs_order_does_not_depend_on_the_global_generator(samples: Samples, preprocess: Preprocess) -> None:
+def test_the_epochs_order_does_not_depend_on_the_global_generator(samples: Samples, preprocess: PreprocessLike) -> None:
     torch.manual_seed(0)
     first = list(training_loader(samples, preprocess))
     state = torch.get_rng_state()
@@ -81,7 +83,7 @@ def test_the_epochs_order_does_not_depend_on_the_global_generator(samples: Sampl
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stopped_epoch_goes_on_with_the_next_batch(
-    num_workers: int, samples: Samples, preprocess: Preprocess
+    num_workers: int, samples: Samples, preprocess: PreprocessLike
 ) -> None:
     whole = training_loader(samples, preprocess)
     whole.sampler.set_epoch(3)
@@ -102,7 +104,7 @@ def test_a_stopped_epoch_goes_on_with_the_next_batch(
     assert same(list(resumed), batches)  # the epoch after is whole again
 
 
-def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess: Preprocess) -> None:
+def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess: PreprocessLike) -> None:
     loader = training_loader(samples, preprocess)
     list(loader)
     resumed = training_loader(samples, preprocess)
@@ -113,11 +115,11 @@ def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess
     assert same(list(resumed), list(loader))
 
 
-def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Preprocess) -> None:
+def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: PreprocessLike) -> None:
     crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
     normalize = Normalization(preprocess.mean, preprocess.std)
     loader = evaluation_loader(
-        EvaluationImages(samples, crop, normalize), LoaderSettings(eval_batch_size=4, num_workers=0)
+        EvaluationImages(samples, crop, normalize), LoadingSettings(eval_batch_size=4, num_workers=0)
     )
 
     batches = list(loader)
@@ -131,7 +133,7 @@ def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: Pre
 @pytest.mark.parametrize("name", ["batch_size", "eval_batch_size", "min_batches"])
 def test_a_setting_below_its_least_value_is_named(name: str) -> None:
     with pytest.raises(InputError, match=f"loading.{name} is 0; it must be at least 1"):
-        LoaderSettings(**{name: 0})
+        LoadingSettings(**{name: 0})
 
 
 @pytest.mark.parametrize(
@@ -143,4 +145,4 @@ def test_a_setting_below_its_least_value_is_named(name: str) -> None:
 )
 def test_an_unknown_choice_is_named_with_the_nearest(setting: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        LoaderSettings(**setting)
+        LoadingSettings(**setting)

@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit
-from kravl.data.loading.resumable import Batch, LoaderSettings
-from kravl.data.loading.transforms import Preprocess
+from kravl.data.loading.resumable import Batch, LoadingSettings
+from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.sources.folder import ImageFolder
 
 Seen = tuple[int, int, list[int], Tensor]  # epoch, batch, which images, their sum
@@ -38,10 +38,10 @@ class Recorder(LightningModule):
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")  # Lightning's own
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_lightning_resumes_in_mid_epoch_with_the_batches_that_were_left(
-    accumulate: int, make_tree: Callable[..., Path], preprocess: Preprocess, tmp_path: Path
+    accumulate: int, make_tree: Callable[..., Path], preprocess: PreprocessLike, tmp_path: Path
 ) -> None:
     root = str(make_tree("train", {"cat": 5, "dog": 4}))
-    loading = LoaderSettings(batch_size=4, num_workers=0, min_batches=4)
+    loading = LoadingSettings(batch_size=4, num_workers=0, min_batches=4)
 
     def fit(callbacks: list[ModelCheckpoint], checkpoint: Path | None = None) -> list[Seen]:
         data = FewShotDataModule(ImageFolder(root, train="train", test="train"), FewShotSplit(shots=None), loading)
@@ -68,7 +68,7 @@ def test_lightning_resumes_in_mid_epoch_with_the_batches_that_were_left(
     assert [(epoch, batch) for epoch, batch, _, _ in whole] == [(e, b) for e in range(3) for b in range(4)]
     lengths = []
     for checkpoint in checkpoints:
-        rest = fit([], checkpoint)
-        assert rest == whole[len(whole) - len(rest) :]
-        lengths.append(len(rest))
+        resumed = fit([], checkpoint)
+        assert resumed == whole[len(whole) - len(resumed) :]
+        lengths.append(len(resumed))
     assert sorted(lengths) == {1: list(range(12)), 3: [0, 1, 4, 5, 8, 9]}[accumulate]

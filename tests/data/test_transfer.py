@@ -27,7 +27,7 @@ def test_a_later_process_goes_on_with_what_an_earlier_one_has(
     tmp_path: Path,
 ) -> None:
     shelf.cuts["a.bin"] = [100_000, 0]
-    with pytest.raises(InputError, match=r"the connection ended after 100,000 of 300,000 bytes(.|\n)*give the command"):
+    with pytest.raises(InputError, match=r"the connection ended after 100,000 of 300,000 bytes(.|\n)*run the command"):
         fetch(remote(), tmp_path)
 
     got = fetch(remote(), tmp_path)

@@ -45,7 +45,7 @@ def test_an_object_is_cut_out_of_its_photograph(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotation><object><name>chair</name></object></annotation>", "an object without a whole box"),
+        ("<annotation><object><name>chair</name></object></annotation>", "an object without a complete box"),
         ("<annotation>", "cannot read .*000005.xml"),
         (
             f"<annotation><object><name>dodo</name>{BOX.format(1, 1, 2, 2)}</object></annotation>",

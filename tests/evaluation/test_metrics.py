@@ -57,10 +57,10 @@ def random_predictions(count: int, num_classes: int) -> Predictions:
 
 
 @contextmanager
-def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Within the block torch is asked for them, or not, whatever a run before has left."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
     try:
         yield
     finally:
@@ -140,9 +140,9 @@ def test_a_classifier_is_scored_on_every_set(trainer: Trainer) -> None:
     sets = predict(trainer, classifier, {"test": data, "two": data}, {"test": None, "two": (1, 3)})
     results = {name: score(rows) for name, rows in sets.items()}
 
-    logits, wanted = logits_of(classifier, data), torch.tensor(labels)
-    assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == wanted).double().mean().item())
-    assert results["two"]["accuracy"] == pytest.approx((logits[:, (1, 3)].argmax(1) == wanted).double().mean().item())
+    logits, targets = logits_of(classifier, data), torch.tensor(labels)
+    assert results["test"]["accuracy"] == pytest.approx((logits.argmax(1) == targets).double().mean().item())
+    assert results["two"]["accuracy"] == pytest.approx((logits[:, (1, 3)].argmax(1) == targets).double().mean().item())
     assert list(results["two"]) == ["accuracy", "per_class_recall", "macro_f1", "ece", "loss", "count"]
 
 

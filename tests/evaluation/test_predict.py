@@ -75,8 +75,8 @@ def test_rows_come_in_the_order_of_the_set_and_once_each(classifier: TinyClassif
     rows = predict(trainer, classifier, {"test": repeating}, {"test": None})["test"]
 
     expected = predict(trainer, classifier, {"test": DataLoader(data, batch_size=2)}, {"test": None})["test"]
-    for values, wanted in zip(rows, expected, strict=True):
-        assert torch.equal(values, wanted)
+    for values, reference in zip(rows, expected, strict=True):
+        assert torch.equal(values, reference)
 
 
 def test_the_weights_of_the_moment_are_what_is_evaluated(classifier: TinyClassifier, trainer: Trainer) -> None:

@@ -116,8 +116,8 @@ def test_matrices_decay_vectors_do_not_and_the_head_has_its_own_rate():
 
     groups = learner.configure_optimizers()["optimizer"].param_groups
 
-    found = {(g["initial_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
-    assert found == {(1e-2, 0.1): 25, (1e-2, 0.0): 5, (1e-1, 0.1): 15, (1e-1, 0.0): 3}
+    num_parameters = {(g["initial_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
+    assert num_parameters == {(1e-2, 0.1): 25, (1e-2, 0.0): 5, (1e-1, 0.1): 15, (1e-1, 0.0): 3}
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])
@@ -133,8 +133,8 @@ def test_a_batch_in_pieces_has_the_loss_and_the_gradient_of_the_whole(size):
     loss = learner.training_step(batch(images), 0)
 
     torch.testing.assert_close(loss, whole)
-    for ours, theirs in zip(torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for gradient, reference in zip(torch.autograd.grad(loss, list(model.parameters())), expected, strict=True):
+        torch.testing.assert_close(gradient, reference)
 
 
 def test_five_steps_are_adamw_by_its_formula_to_rounding():

@@ -23,11 +23,14 @@ def trace(tmp_path: Path) -> Trace:
 def test_what_is_recorded_is_read_back(trace: Trace) -> None:
     trace.finish({"a.q": torch.tensor([2.0, 1.0]), "b": torch.tensor([1.0])})
 
-    found = read_trace(trace.path)
+    loaded = read_trace(trace.path)
 
-    assert found.steps == AT
-    assert found.end == AT[6]
-    assert {site: values.tolist() for site, values in found.singular_values.items()} == {"a.q": [2.0, 1.0], "b": [1.0]}
+    assert loaded.steps == AT
+    assert loaded.end == AT[6]
+    assert {site: values.tolist() for site, values in loaded.singular_values.items()} == {
+        "a.q": [2.0, 1.0],
+        "b": [1.0],
+    }
 
 
 def test_equal_records_make_equal_files(trace: Trace, tmp_path: Path) -> None:

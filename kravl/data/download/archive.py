@@ -19,7 +19,7 @@ from kravl.runtime.errors import InputError, first_line
 MAX_BYTES = 2**40
 MAX_RATIO = 200  # unpacked to packed; deflate reaches 1032 on a bomb, and photographs hardly shrink
 FLOOR = 2**24  # bytes that any archive may unpack to
-MIN_MEMBER = 4096  # bytes that even an empty file takes, against archives of nothing but names
+MIN_MEMBER = 4096  # bytes charged even for an empty file, against archives of countless empty files
 CHUNK = 2**20
 ENCRYPTED = 0x1
 SINGLE: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -36,7 +36,7 @@ DAMAGE = (
 
 
 class HostileError(Exception):
-    """What the archive does that it must not."""
+    """Why the archive is refused."""
 
 
 class Budget:
@@ -48,7 +48,7 @@ class Budget:
         self._left = self._limit
 
     def spend(self, size: int) -> None:
-        """Before ``size`` bytes are written."""
+        """Charge for ``size`` bytes that are about to be written. Raises HostileError if too few are left."""
         self._left -= max(size, MIN_MEMBER)
         if self._left < 0:
             raise HostileError(
@@ -65,9 +65,9 @@ def refuse_outside(name: str) -> None:
 
 
 def refuse_hostile(member: tarfile.TarInfo, folder: Path) -> None:
-    """Before ``member`` of a tar archive is written to ``folder``.
+    """Check ``member`` of a tar archive before it is written to ``folder``.
 
-    tarfile's own filter refuses most of it, but links got past that in some releases of Python (CVE-2025-4517, -4330).
+    tarfile's own filter refuses most of this, but links got past it in some releases of Python (CVE-2025-4517, -4330).
 
     Raises:
         HostileError: a path or link that leaves the folder, one that goes through a link, or a device.
@@ -88,18 +88,18 @@ def refuse_hostile(member: tarfile.TarInfo, folder: Path) -> None:
         target = folder / member.linkname
         through = [target, *(p for p in target.parents if folder in p.parents)]
         if any(p.is_symlink() for p in through) or not target.is_file():
-            raise HostileError(f"the link {member.name!r} is to no file before it")
+            raise HostileError(f"the link {member.name!r} points to no earlier file")
     elif not (member.isreg() or member.isdir()):
         raise HostileError(f"{member.name!r} is a device")
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """The content of a zip or tar archive, or of one compressed file, into ``folder``, beside what is there.
+    """The content of a zip or tar archive, or of one compressed file, into ``folder``, next to its content.
 
     One process at a time may unpack into a folder.
 
     Raises:
-        InputError: no archive, an empty, damaged or hostile one, or one with a file that is there already and differs.
+        InputError: not an archive, an empty, damaged or hostile one, or a file of it exists already and differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{archive.name}.unpacking"
@@ -110,7 +110,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if not any(temporary.iterdir()):
             raise InputError(f"cannot unpack {archive}: it holds no file")
         if differing := _differing(temporary, folder):
-            raise InputError(f"cannot unpack {archive}: {differing} is there already and differs; move it away")
+            raise InputError(f"cannot unpack {archive}: {differing} exists already and differs; move it away")
         _move(temporary, folder)
     except (*DAMAGE, HostileError) as error:
         raise InputError(f"cannot unpack {archive}: {first_line(error)}") from error
@@ -126,8 +126,8 @@ def _extract(archive: Path, folder: Path, budget: Budget) -> None:
                 budget.spend(info.file_size)  # zipfile writes no more than the stated size
                 if info.flag_bits & ENCRYPTED:
                     raise HostileError(f"{info.filename!r} is encrypted")
-            wanted = [info for info in zipped.infolist() if not info.filename.startswith("__MACOSX/")]
-            zipped.extractall(folder, wanted)  # a link becomes a file that holds the path
+            members = [info for info in zipped.infolist() if not info.filename.startswith("__MACOSX/")]
+            zipped.extractall(folder, members)  # a link becomes a file that holds the path
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             for member in tar:
@@ -144,12 +144,12 @@ def _extract(archive: Path, folder: Path, budget: Budget) -> None:
 
 
 def _differing(source: Path, target: Path) -> Path | None:
-    """The first file under ``target`` that is another one than its namesake under ``source``."""
+    """The first file under ``target`` that differs from its namesake under ``source``."""
     for entry in sorted(source.iterdir()):
         there = target / entry.name
         if entry.is_dir() and not entry.is_symlink() and there.is_dir():
-            if found := _differing(entry, there):
-                return found
+            if first := _differing(entry, there):
+                return first
         elif os.path.lexists(there) and not (entry.is_file() and there.is_file() and filecmp.cmp(entry, there, False)):
             return there
     return None

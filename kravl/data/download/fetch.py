@@ -23,10 +23,10 @@ class RemoteFile:
 
     Args:
         name: what it is called on disk.
-        urls: where it is, the first choice first.
+        urls: its addresses, in order of preference.
         md5, sha256: hex digests that its publisher, torchvision or we have stated; either, both or none.
-        bytes: its size, where that is known.
-        unpack: whether it is an archive whose content is wanted.
+        bytes: its size, if known.
+        unpack: whether it is an archive to unpack.
         inner: paths, in what was unpacked, of further archives to unpack in the same place.
         to: the folder within the set's own.
 
@@ -51,7 +51,7 @@ class RemoteFile:
             if leaves(place):
                 raise InputError(f"file {self.name!r} of a card: {place!r} leaves the folder of the set")
         if "/" in self.name:
-            raise InputError(f"file {self.name!r} of a card: a name is no path; its folder is given by `to`")
+            raise InputError(f"file {self.name!r} of a card: a name is not a path; its folder is given by `to`")
         if not self.urls:
             raise InputError(f"file {self.name!r} of a card: no urls")
         for kind, length in HEX_DIGITS.items():
@@ -101,7 +101,7 @@ def _remote_file(entry: dict[str, Any]) -> RemoteFile:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A whole file, its sha256, and the name of the checksum that it was held against (None: none is known)."""
+    """A complete file, its sha256, and the name of the checksum that it was verified by (None if none is known)."""
 
     path: Path
     sha256: str
@@ -109,12 +109,12 @@ class Fetched:
 
 
 def fetch(remote: RemoteFile, folder: Path) -> Fetched:
-    """``remote`` as a file in ``folder``: the one that is there, if it is right, else from its addresses in order.
+    """``remote`` as a file in ``folder``: the existing one if correct, else downloaded from its addresses in order.
 
-    A bar on stderr shows the progress where that is a terminal.
+    A bar shows the progress if stderr is a terminal.
 
     Raises:
-        InputError: no address gives the file: each with its reason, and where to put the file by hand; or no room.
+        InputError: no address yields the file (why not, and where to put it by hand), or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / remote.name
@@ -139,14 +139,14 @@ def fetch(remote: RemoteFile, folder: Path) -> Fetched:
         reasons.append(f"{url}: {reason}; kept as {_set_aside(part, target)}")
     listed = "\n".join(f"  {reason}" for reason in reasons)
     raise InputError(
-        f"cannot download {remote.name}:\n{listed}\n  give the command again, or put it at {target} by hand"
+        f"cannot download {remote.name}:\n{listed}\n  run the command again, or put it at {target} by hand"
     )
 
 
 def _receive_all(url: str, part: PartialFile, remote: RemoteFile) -> None:
-    """Ask again as long as each answer brings more."""
+    """Retry as long as each attempt receives more bytes."""
     if urlsplit(url).hostname in BY_HAND:
-        raise TransferError("Google Drive hands large files to a person only: open it in a browser")
+        raise TransferError("Google Drive serves large files only to a browser: open it there")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(
@@ -162,13 +162,13 @@ def _receive_all(url: str, part: PartialFile, remote: RemoteFile) -> None:
                     raise
 
 
-def _refusal(remote: RemoteFile, got: Digests) -> str | None:
+def _refusal(remote: RemoteFile, actual: Digests) -> str | None:
     """Why these bytes are not the file, or None."""
     if remote.checksum is not None:
         kind, expected = remote.checksum
-        return None if got.hex[kind] == expected else f"its {kind} is {got.hex[kind]}, not {expected}"
-    if remote.bytes is not None and got.size != remote.bytes:
-        return f"it has {got.size:,} bytes, not {remote.bytes:,}"
+        return None if actual.hex[kind] == expected else f"its {kind} is {actual.hex[kind]}, not {expected}"
+    if remote.bytes is not None and actual.size != remote.bytes:
+        return f"it has {actual.size:,} bytes, not {remote.bytes:,}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A transfer by HTTP that resumes where it stopped."""
+"""An HTTP download that resumes where it stopped."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ SCHEMES = ("https", "http", "file")
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**18
 RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
-HANDLERS = (  # urllib's usual ones less FTP, to which a redirection could lead
+HANDLERS = (  # urllib's default ones except FTP, to which a redirect could lead
     urllib.request.ProxyHandler,
     urllib.request.HTTPHandler,
     urllib.request.HTTPSHandler,
@@ -58,7 +58,7 @@ class Digests:
 
 
 class PartialFile:
-    """What there is at ``path``; ``facts`` say of which file on which server it is the beginning."""
+    """The beginning of a file, at ``path``; ``facts`` identify the file on its server."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,17 +75,17 @@ class PartialFile:
         return self.digests.size
 
     def restart(self, facts: dict[str, Any]) -> None:
-        """Drop what there is; what is appended from now on belongs to the file that ``facts`` describe."""
+        """Discard the content; what is appended from now on belongs to the file that ``facts`` describe."""
         self.path.write_bytes(b"")
         self._facts_path.write_text(json.dumps(facts))
         self.digests, self.facts = Digests(), facts
 
     def append(self, chunks: Iterator[bytes]) -> Iterator[int]:
-        """Give each chunk to the file system at once; yields the size so far."""
+        """Write each chunk through to the file system; yields the size so far."""
         with self.path.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
-                file.flush()  # whole: an unbuffered write may stop halfway on a disk that is full for a moment
+                file.flush()  # all of it: an unbuffered write may stop halfway if the disk is full for a moment
                 self.digests.add(chunk)
                 yield self.size
 
@@ -98,33 +98,33 @@ class PartialFile:
     def _read_facts(self) -> dict[str, Any]:
         try:
             facts = json.loads(self._facts_path.read_text())
-        except (FileNotFoundError, ValueError, RecursionError):  # cut off in writing, or not ours
+        except (FileNotFoundError, ValueError, RecursionError):  # truncated, or not written by kravl
             return {}
         return facts if isinstance(facts, dict) else {}
 
 
 class TransferError(Exception):
-    """An address does not give the file, or not all of it; what has come is kept."""
+    """An address does not yield the file, or not all of it; what was received is kept."""
 
 
 def receive(url: str, part: PartialFile, progress: Progress) -> None:
-    """Append to ``part`` what it lacks of ``url``: all of it if what is there belongs to another file.
+    """Append what ``part`` lacks of the file at ``url``: everything if it holds another file.
 
     Args:
         progress: called with the bytes so far and in all (None if the server does not say).
 
     Raises:
-        TransferError: no such address, no answer, or a connection that ended early; with the reason.
+        TransferError: no such address, no answer, or the connection ended early; with the reason.
         InputError: there is no room for the file.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise TransferError(f"only {', '.join(SCHEMES)} addresses are followed")
     if part.facts.get("url") == url and part.size == part.facts["total"]:
         return
-    going_on = part.facts.get("url") == url and part.size > 0
-    with _open(url, part if going_on else None) as response:
+    resuming = part.facts.get("url") == url and part.size > 0
+    with _open(url, part if resuming else None) as response:
         facts = {"url": url, **_facts(response)}
-        if going_on and response.status == PARTIAL:
+        if resuming and response.status == PARTIAL:
             if not _continues(response, facts, part):
                 part.restart({})
                 return receive(url, part, progress)
@@ -158,7 +158,7 @@ def _open(url: str, part: PartialFile | None) -> Any:
         raise TransferError(first_line(error)) from error
     if "text/html" in response.headers.get("Content-Type", ""):
         response.close()
-        raise TransferError("a web page came in place of a file")
+        raise TransferError("the server sent a web page instead of a file")
     return response
 
 

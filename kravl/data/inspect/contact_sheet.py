@@ -1,4 +1,4 @@
-"""Images of a data set side by side with labels, as one picture to look at."""
+"""A contact sheet: labelled images of a data set in one picture."""
 
 import math
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ INK, FAINT, PAPER, ALARM = "#222222", "#777777", "white", "#B00020"
 
 
 class SheetRow(NamedTuple):
-    """A labelled row of images; an image that could not be made is the reason why."""
+    """A labelled row of images; a text in place of an image is the reason why there is none."""
 
     label: str
     images: Sequence[Image.Image | str]
 
 
 def class_rows(samples: Samples, class_names: Sequence[str], num_classes: int, num_samples: int) -> list[SheetRow]:
-    """``num_classes`` classes and ``num_samples`` images of each, both spread evenly over what there is."""
+    """``num_classes`` classes and ``num_samples`` images of each, both spread evenly."""
     of_class: dict[int, list[int]] = {label: [] for label in range(len(class_names))}
     for i, label in enumerate(samples.labels):
         of_class[label].append(i)
@@ -48,15 +48,15 @@ def corruption_rows(source: Source, corruption: str, num_samples: int) -> list[S
     """
     clean = source.split("test")
     if corruption == "all":
-        few = _Few(source, clean.subset(_spread(range(len(clean)), 1)))
-        return [_corrupted(few, name, 0, name.replace("_", " ")) for name in CORRUPTIONS]
-    few = _Few(source, clean.subset(_spread(range(len(clean)), num_samples)))
-    Corrupted(few, corruption, SEVERITIES[0])
-    labels = few.split("test").labels
-    return [_corrupted(few, corruption, i, source.class_names[label]) for i, label in enumerate(labels)]
+        subset = _Subset(source, clean.subset(_spread(range(len(clean)), 1)))
+        return [_corrupted(subset, name, 0, name.replace("_", " ")) for name in CORRUPTIONS]
+    subset = _Subset(source, clean.subset(_spread(range(len(clean)), num_samples)))
+    Corrupted(subset, corruption, SEVERITIES[0])
+    labels = subset.split("test").labels
+    return [_corrupted(subset, corruption, i, source.class_names[label]) for i, label in enumerate(labels)]
 
 
-class _Few(Source):
+class _Subset(Source):
     """Some test images of a source, listed once."""
 
     def __init__(self, source: Source, chosen: Samples) -> None:
@@ -86,7 +86,7 @@ def draw_sheet(title: str, rows: Sequence[SheetRow], columns: Sequence[str], til
     for line, row in enumerate(rows):
         y = top + line * (tile + GAP)
         pen.multiline_text(
-            (TEXT, y + tile / 2), _folded(row.label, font, LABEL_WIDTH - 2 * TEXT), INK, font, anchor="lm"
+            (TEXT, y + tile / 2), _wrapped(row.label, font, LABEL_WIDTH - 2 * TEXT), INK, font, anchor="lm"
         )
         for column, image in enumerate(row.images):
             x = LABEL_WIDTH + column * (tile + GAP)
@@ -99,7 +99,7 @@ def _tile(image: Image.Image | str, side: int, font: ImageFont.FreeTypeFont) -> 
     if isinstance(image, Image.Image):
         return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
     tile = Image.new("RGB", (side, side), PAPER)
-    ImageDraw.Draw(tile).multiline_text((GAP, GAP), _folded(image, font, side - 2 * GAP), ALARM, font)
+    ImageDraw.Draw(tile).multiline_text((GAP, GAP), _wrapped(image, font, side - 2 * GAP), ALARM, font)
     return tile
 
 
@@ -121,11 +121,11 @@ def _image(samples: Samples, i: int) -> Image.Image | str:
 
 
 def _spread(items: Sequence[int], count: int) -> list[int]:
-    """``count`` of ``items`` at equal distances, the first among them; all if there are no more."""
+    """``count`` evenly spaced ``items``, including the first; all if there are no more."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 
 
-def _folded(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Lines no wider than ``width`` pixels, broken at spaces, else within a word."""
     lines = [""]
     for word in text.split():

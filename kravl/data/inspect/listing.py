@@ -30,14 +30,14 @@ class ListedSet(NamedTuple):
     on_disk: str
 
 
-def rows(data_root: Path, choices: Mapping[str, str]) -> list[ListedSet]:
-    """One for each card, by name; ``choices`` say how a run takes it."""
+def list_sets(data_root: Path, choices: Mapping[str, str]) -> list[ListedSet]:
+    """One for each card, by name; ``choices`` are the settings by which a run chooses them."""
     names = [path.parent.name for path in sorted(catalog.folder().glob("*/card.yaml"))]
     return [_row(name, choices.get(name, ""), data_root) for name in names]
 
 
 def show_table(listed: Sequence[ListedSet]) -> None:
-    """Print the table, folded to the width of the terminal."""
+    """Print the table, wrapped to the width of the terminal."""
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     for field in ListedSet._fields:
         numeric = field in ("classes", "images", "size")
@@ -57,7 +57,7 @@ def _row(name: str, choice: str, data_root: Path) -> ListedSet:
 
 
 def _size(card: Mapping[str, Any]) -> str:
-    """Of the files together; ``>`` where the size of some is not known."""
+    """The total size of the files; ``>`` if the size of some is not known."""
     sizes = [file.get("bytes") for file in card.get("files", ())]
     known = [size for size in sizes if size is not None]
     if not sizes:

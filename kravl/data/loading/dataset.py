@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class TrainingImages(Dataset[Batch]):
-    """Augmented images, asked for by `AugmentedIndex`; read once and kept."""
+    """Augmented images, indexed by `AugmentedIndex`; each is read once and cached."""
 
     def __init__(self, cache: Cache, augment: Augment, normalize: Normalization) -> None:
         self.cache = cache
@@ -46,7 +46,7 @@ class TrainingImages(Dataset[Batch]):
 
 
 class TrainingFeatures(Dataset[Batch]):
-    """Rows of image features (n, d) in place of the images of ``samples``, asked for by `AugmentedIndex`."""
+    """Rows of image features (n, d) in place of the images of ``samples``, indexed by `AugmentedIndex`."""
 
     def __init__(self, samples: Samples, features: Tensor) -> None:
         self.samples = samples
@@ -61,7 +61,7 @@ class TrainingFeatures(Dataset[Batch]):
 
 
 class EvaluationImages(Dataset[Batch]):
-    """Images as they are evaluated; from ``pixel_file``, where they have been written to one."""
+    """Images under the evaluation transform; read from ``pixel_file``, if there is one."""
 
     def __init__(
         self, samples: Samples, crop: CentreCrop, normalize: Normalization, pixel_file: PixelFile | None = None
@@ -88,7 +88,7 @@ def _labelled(samples: Samples, indices: Sequence[int]) -> tuple[Tensor, Tensor]
 
 
 class Crops(NamedTuple):
-    """Parts of images: b uint8 tensors (3, h, w) of their own sizes, whether each is mirrored (b,), labels, indices."""
+    """Crops of images: b uint8 tensors (3, h, w) of various sizes, whether each is mirrored (b,), labels, indices."""
 
     views: list[Tensor]
     mirrored: Tensor
@@ -97,7 +97,7 @@ class Crops(NamedTuple):
 
 
 class CroppedImages(Dataset[Crops]):
-    """Random crops as they are cut from the image, asked for by `AugmentedIndex`; `Finish` makes a batch of them."""
+    """Random crops before resizing, indexed by `AugmentedIndex`; `FinishCrops` makes a batch of them."""
 
     def __init__(self, cache: Cache, augment: CropFlip) -> None:
         self.cache = cache
@@ -110,12 +110,12 @@ class CroppedImages(Dataset[Crops]):
         views, mirrored = zip(*(self._augment.view(self.cache[d.position], d.seed) for d in draws), strict=True)
         positions = [draw.position for draw in draws]
         labels = [self.cache.samples.labels[i] for i in positions]
-        # a copy of its own: a worker would send the whole image that a view is of
+        # copied, as a worker would send the full image that a view refers to
         tensors = [torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))) for view in views]
         return Crops(tensors, torch.tensor(mirrored), torch.tensor(labels), torch.tensor(positions))
 
 
-class Finish:
+class FinishCrops:
     """Resizes, mirrors and normalises `Crops` on the device that they are on."""
 
     def __init__(self, augment: CropFlip, normalize: Normalization) -> None:

@@ -1,4 +1,4 @@
-"""The loaders of a run: its samples, as its settings and what the backbone expects of an image would have them."""
+"""The data loaders of a run, from its samples, its settings and what the backbone expects of an image."""
 
 from collections.abc import Mapping
 
@@ -12,26 +12,26 @@ from kravl.data.loading.dataset import (
     CroppedImages,
     Crops,
     EvaluationImages,
-    Finish,
+    FinishCrops,
     TrainingFeatures,
     TrainingImages,
 )
 from kravl.data.loading.pixel_cache import pixel_file, writing
-from kravl.data.loading.resumable import LoaderSettings, ResumableLoader, evaluation_loader, ordered_loader, processes
+from kravl.data.loading.resumable import LoadingSettings, ResumableLoader, evaluation_loader, ordered_loader, processes
 from kravl.data.loading.samplers import AugmentedIndex, EpochSampler
-from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Preprocess, unchanged
+from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, PreprocessLike, unchanged
 from kravl.data.source import Samples
 
 
 class Loaders:
-    """What the data module hands out.
+    """The loaders that the data module returns.
 
     Raises:
         InputError: an interpolation that is unknown, or that ``tensor`` transforms lack.
     """
 
     def __init__(
-        self, preprocess: Preprocess, loading: LoaderSettings, train: Samples, evaluated: Mapping[str, Samples]
+        self, preprocess: PreprocessLike, loading: LoadingSettings, train: Samples, evaluated: Mapping[str, Samples]
     ) -> None:
         self._loading = loading
         self._evaluated = evaluated
@@ -41,25 +41,25 @@ class Loaders:
         self._cache = Cache(train, self._crop) if loading.augmentation == "none" else Cache(train)
 
     def check(self, training: bool = True) -> None:
-        """Decode every image, or those evaluated only, and keep what is decoded; see `check_images`."""
+        """Decode every image, or only the evaluated ones, and cache what is decoded; see `check_images`."""
         with writing(self._loading.cache_root, self._evaluated, self._crop) as checked:
             check_images({"train": self._cache, **checked} if training else checked)
 
     def training(self, features: Tensor | None = None) -> ResumableLoader:
-        """Shuffled batches, at least ``min_batches`` an epoch; `Crops` where a GPU is to finish them, see `finish`.
+        """Shuffled batches, at least ``min_batches`` per epoch; `Crops` where a GPU is to finish them, see `finish`.
 
         ``features`` (n, d) stand for the images where they are given.
         """
         loading, workers = self._loading, self._loading.workers() if features is None else 0
         if workers:
-            self._cache.fill()  # workers that are forked share it
+            self._cache.fill()  # forked workers share it
         num_processes, rank = processes()
         draws = loading.min_batches * loading.batch_size * num_processes
         sampler = EpochSampler(len(self._cache), draws, loading.seed, num_processes, rank)
         return ResumableLoader(self._training_set(features), sampler, loading.batch_size, workers)
 
     def repeated(self) -> DataLoader[Batch] | None:
-        """The training images in their order, if every epoch shows the same pixels of them."""
+        """The training images in order, if every epoch shows the same pixels of them."""
         if self._loading.augmentation != "none":
             return None
         images = TrainingImages(self._cache, unchanged, self._normalize)
@@ -78,12 +78,12 @@ class Loaders:
         """Every image of each set once, in order."""
         loaders = {}
         for name, samples in self._evaluated.items():
-            kept = pixel_file(self._loading.cache_root, samples, self._crop)
-            written = kept if kept is not None and kept.open() else None
-            images = EvaluationImages(samples, self._crop, self._normalize, written)
+            cached = pixel_file(self._loading.cache_root, samples, self._crop)
+            readable = cached if cached is not None and cached.open() else None
+            images = EvaluationImages(samples, self._crop, self._normalize, readable)
             loaders[name] = evaluation_loader(images, self._loading)
         return loaders
 
     def finish(self, batch: Batch | Crops) -> Batch:
         """A batch as the learner expects it, on the device that it has been moved to."""
-        return Finish(self._augment, self._normalize)(batch) if isinstance(batch, Crops) else batch
+        return FinishCrops(self._augment, self._normalize)(batch) if isinstance(batch, Crops) else batch

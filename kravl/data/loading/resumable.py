@@ -1,4 +1,4 @@
-"""Batches for training and evaluation; a training loader resumes in mid-epoch with the very next batch."""
+"""Batches for training and evaluation; a training loader resumes mid-epoch with exactly the next batch."""
 
 import os
 import sys
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LoaderSettings:
+class LoadingSettings:
     """How images are put into batches.
 
     Args:
-        num_workers: processes that decode; None means none without a GPU, else up to 8.
-        min_batches: a small training set is repeated to this many batches an epoch.
+        num_workers: processes that decode; None: none without a GPU, else up to 8.
+        min_batches: a small training set is repeated to this many batches per epoch.
         seed: of order and augmentation.
         augmentation: ``crop_flip`` or ``none``.
         transforms: ``pil``, or ``tensor`` for a faster ``crop_flip`` whose pixels differ a little; see `CropFlip`.
-        cache_root: the folder of resized evaluation images; None keeps none.
+        cache_root: the folder of resized evaluation images; None: they are not cached.
 
     Raises:
         InputError: a number below its least value, or an unknown name.
@@ -63,10 +63,10 @@ class LoaderSettings:
 
 
 class ResumableLoader(DataLoader[Batch | Crops]):
-    """Training batches; `state_dict` counts those handed out, not those that workers have prepared.
+    """Training batches; `state_dict` counts those yielded, not those that workers have prefetched.
 
     Lightning saves and loads the state of such a loader with its checkpoints. Order and augmentation depend on seed
-    and epoch alone, so skipping the batches that were seen is all that resuming takes.
+    and epoch alone, so resuming only has to skip the batches that were seen.
     """
 
     def __init__(
@@ -79,48 +79,48 @@ class ResumableLoader(DataLoader[Batch | Crops]):
         super().__init__(**_options(dataset, sampler, batch_size, num_workers), persistent_workers=num_workers > 0)
         self._order = sampler
         self._epoch = 0
-        self._handed_out = 0
+        self._yielded = 0
         self._resume: tuple[int, int] | None = None  # epoch, batches
 
     def __iter__(self) -> Iterator[Batch | Crops]:  # type: ignore[override]
         # a generator: this runs with the first batch, when Lightning has set the epoch
         same_epoch = self._resume is not None and self._resume[0] == self._order.epoch
-        self._handed_out = self._resume[1] if self._resume is not None and same_epoch else 0
+        self._yielded = self._resume[1] if self._resume is not None and same_epoch else 0
         self._epoch, self._resume = self._order.epoch, None
         assert self.batch_size is not None
-        self._order.start = self._handed_out * self.batch_size
+        self._order.start = self._yielded * self.batch_size
         for batch in super().__iter__():
-            self._handed_out += 1
+            self._yielded += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been handed out."""
-        epoch, batches = self._resume or (self._epoch, self._handed_out)
+        """The epoch, and how many of its batches have been yielded."""
+        epoch, batches = self._resume or (self._epoch, self._yielded)
         return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken: with the next batch, or the next epoch."""
+        """Resume from ``state``: with the next batch, or the next epoch."""
         done = state["batches"] >= len(self)
         self._resume = (state["epoch"] + 1, 0) if done else (state["epoch"], state["batches"])
         self._order.set_epoch(self._resume[0])
 
 
-def evaluation_loader(dataset: EvaluationImages, loading: LoaderSettings) -> DataLoader[Batch]:
-    """Every image once, in the order of the set; shared out among processes where there are several."""
+def evaluation_loader(dataset: EvaluationImages, loading: LoadingSettings) -> DataLoader[Batch]:
+    """Every image once, in the order of the set; shared among processes if there are several."""
     sampler = DistributedSequential(len(dataset), *processes())
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
 def ordered_loader(
-    dataset: TrainingImages, draws: Sequence[AugmentedIndex], loading: LoaderSettings
+    dataset: TrainingImages, draws: Sequence[AugmentedIndex], loading: LoadingSettings
 ) -> DataLoader[Batch]:
-    """The images that are drawn, in that order and in batches of evaluation; all of them in every process."""
+    """The images of ``draws``, in that order and in evaluation's batch size; all of them in every process."""
     sampler = FixedOrder(draws)
     return DataLoader(**_options(dataset, sampler, loading.eval_batch_size, loading.workers()))
 
 
 def processes() -> tuple[int, int]:
-    """How many processes train together, and the number of this one."""
+    """The number of processes that train together, and the rank of this one."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 1, 0
     return torch.distributed.get_world_size(), torch.distributed.get_rank()
@@ -135,12 +135,12 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
         "collate_fn": no_collate,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": ignore,
-        # they share what is decoded, and end with a run that is killed; those of Python 3.14's "forkserver" do neither
+        # forked workers share decoded images and die with a killed run; those of Python 3.14's "forkserver" do neither
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
 
 
 def no_collate(batch: T) -> T:
-    """The data sets make whole batches; there is nothing left to collate."""
+    """The data sets return complete batches: there is nothing to collate."""
     return batch

@@ -20,12 +20,12 @@ class EpochSampler(DistributedSampler[AugmentedIndex]):
     """Random permutations of ``size`` images, repeated until an epoch has ``min_draws``.
 
     An epoch draws each image equally often, give or take one. Several processes take turns through one common order;
-    a process that would come out one short takes an image from its start. Set ``start`` to skip the first draws.
+    a process that would end up one short takes an image from its start. Set ``start`` to skip the first draws.
 
     Args:
         size: number of images.
-        min_draws: draws an epoch at least; fewer than ``size`` means ``size``.
-        num_replicas, rank: number of processes and the number of this one.
+        min_draws: the least number of draws per epoch; fewer than ``size`` means ``size``.
+        num_replicas, rank: the number of processes and the rank of this one.
     """
 
     def __init__(self, size: int, min_draws: int, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
@@ -43,22 +43,22 @@ class EpochSampler(DistributedSampler[AugmentedIndex]):
         rounds = [torch.randperm(self.size, generator=generator) for _ in range(-(-self._num_draws // self.size))]
         order = torch.cat(rounds)[: self._num_draws].tolist()
         seeds = torch.randint(LARGEST_SEED, (len(order),), generator=generator).tolist()
-        mine = [i % len(order) for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)]
-        return iter([AugmentedIndex(order[i], seeds[i]) for i in mine[self.start :]])
+        share = [i % len(order) for i in range(self.rank, len(self) * self.num_replicas, self.num_replicas)]
+        return iter([AugmentedIndex(order[i], seeds[i]) for i in share[self.start :]])
 
 
 class DistributedSequential(DistributedSampler[int]):
-    """Every image once, in order; each of several processes takes its own, and none is repeated to fill up."""
+    """Every image once, in order; each of several processes takes its share, and none is repeated as padding."""
 
     def __init__(self, size: int, num_replicas: int = 1, rank: int = 0) -> None:
         super().__init__(_sized(size), num_replicas=num_replicas, rank=rank, shuffle=False)
-        self._mine = range(rank, size, num_replicas)
+        self._share = range(rank, size, num_replicas)
 
     def __len__(self) -> int:
-        return len(self._mine)
+        return len(self._share)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._mine)
+        return iter(self._share)
 
 
 class FixedOrder(DistributedSampler[AugmentedIndex]):
@@ -76,7 +76,7 @@ class FixedOrder(DistributedSampler[AugmentedIndex]):
 
 
 def _sized(size: int) -> Dataset[int]:
-    return cast(Dataset[int], range(size))  # of a dataset, the base class asks the length alone
+    return cast(Dataset[int], range(size))  # the base class uses only the length of a data set
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -25,8 +25,8 @@ RATIO = (3 / 4, 4 / 3)  # of width to height, torchvision's default
 INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode if mode != InterpolationMode.NEAREST_EXACT}
 
 
-class Preprocess(Protocol):
-    """What a backbone says of its input: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
+class PreprocessLike(Protocol):
+    """What a backbone expects of an image: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
 
     @property
     def image_size(self) -> int: ...
@@ -62,17 +62,17 @@ class CentreCrop:
 
 
 class Normalization:
-    """Pixels to (x / 255 - mean) / std in float32, with the bits of torchvision's ``ToTensor`` and ``Normalize``."""
+    """Pixels to (x / 255 - mean) / std in float32, bit for bit as torchvision's ``ToTensor`` and ``Normalize``."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = np.array(mean, dtype=np.float32).reshape(3, 1, 1)
         self.std = np.array(std, dtype=np.float32).reshape(3, 1, 1)
 
     def __call__(self, images: Sequence[Pixels]) -> Tensor:
-        """Images (3, h, w), strided as they like, to a batch (b, 3, h, w)."""
-        # numpy asks the kernel for huge pages: half of the time of a fresh torch.empty is page faults
+        """Images (3, h, w), of any strides, to a batch (b, 3, h, w)."""
+        # numpy asks the kernel for huge pages: half of the time with a fresh torch.empty is page faults
         batch = np.empty((len(images), *images[0].shape), dtype=np.float32)
-        for image, out in zip(images, batch, strict=True):  # one at a time stays in the processor's cache
+        for image, out in zip(images, batch, strict=True):  # one image at a time stays in the CPU's cache
             np.divide(np.ascontiguousarray(image), np.float32(255), out=out, dtype=np.float32)
             np.subtract(out, self.mean, out=out)
             np.divide(out, self.std, out=out)
@@ -96,7 +96,7 @@ class CropFlip:
 
     Args:
         engine: ``pil`` resizes as torchvision does on PIL images, bit for bit; ``tensor`` with its v2 kernel on uint8,
-            antialiased: faster, and not the same pixels.
+            antialiased: faster, but the pixels differ.
         scale: least and largest fraction of the area.
 
     Raises:
@@ -116,7 +116,7 @@ class CropFlip:
             raise unknown("interpolation on tensors", self.interpolation, ON_TENSORS)
 
     def view(self, pixels: Pixels, seed: int) -> tuple[Pixels, bool]:
-        """The part of ``pixels`` (h, w, 3) that is drawn, without a copy, and whether it is mirrored."""
+        """A random crop of ``pixels`` (h, w, 3), as a view, and whether it is mirrored."""
         with _seeded(seed):
             box = RandomResizedCrop.get_params(as_tensor(pixels), list(self.scale), list(RATIO))
             mirrored = bool(torch.rand(1) < 0.5)
@@ -159,7 +159,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep small operations off the threads that train: more of them cost time, and collapse when busy."""
+    """Run small operations on one thread: more of them take longer, and far longer while training keeps them busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,1 +1,1 @@
-"""One file a kind of data set."""
+"""One file per kind of data set."""

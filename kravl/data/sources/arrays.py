@@ -20,7 +20,7 @@ SEVERITIES = 5
 
 @dataclass(frozen=True)
 class ArrayOpener:
-    """Rows of an array of RGB images in a file, from ``start`` on; mapped, not read as a whole."""
+    """Rows of an array of RGB images in a file, from ``start`` on; memory-mapped."""
 
     path: Path
     start: int
@@ -36,9 +36,9 @@ class ArraySet(Source):
     """Images (n, h, w, 3) uint8 in one file, their labels (n,) in another.
 
     Args:
-        root: the data root, or the set's own folder; see `layout.find_folder`.
+        root: the data root, or the set's own folder; see `catalog.find_folder`.
         files: the two, as ``images`` and ``labels``, within the set's folder.
-        classes_of: the set whose ``datasets/<set>/classes.txt`` the labels count through.
+        classes_of: the set whose ``datasets/<set>/classes.txt`` the labels index.
         severity: 1 to 5, where the file holds five severities one after the other; None takes all.
 
     Raises:
@@ -77,8 +77,8 @@ class ArraySet(Source):
 
 def _refuse(name: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8], num_classes: int) -> None:
     if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or labels.shape != pixels.shape[:1]:
-        found = f"{pixels.dtype} {pixels.shape} and {labels.shape}"
-        raise InputError(f"{name}: expected images uint8 (n, h, w, 3) and labels (n,), but found {found}")
+        actual = f"{pixels.dtype} {pixels.shape} and {labels.shape}"
+        raise InputError(f"{name}: expected images uint8 (n, h, w, 3) and labels (n,), but found {actual}")
     outside = sorted({int(label) for label in labels} - set(range(num_classes)))
     if outside:
         raise InputError(f"{name}: labels {outside[:10]} are outside the {num_classes} classes")
@@ -92,9 +92,9 @@ def _load(path: Path) -> NDArray[np.uint8]:
     return _mapped(path, state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=128)  # CIFAR-10-C is asked for 750,000 images of 15 files: opening one takes longer than its row
+@lru_cache(maxsize=128)  # CIFAR-10-C is 750,000 images in 15 files: opening a file takes longer than reading a row
 def _mapped(path: Path, modified: int, size: int) -> NDArray[np.uint8]:
-    """The array in ``path``, mapped once for as long as the file is the same."""
+    """The array in ``path``, mapped once as long as the file does not change."""
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:

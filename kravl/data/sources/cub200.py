@@ -49,8 +49,8 @@ class Cub200(Source):
 
 
 def _numbered(path: Path) -> dict[str, str]:
-    """Number -> the rest of its line."""
+    """Number -> text after it on its line."""
     rows = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
     if wrong := [row for row in rows if len(row) != 2]:
         raise InputError(f"{path}: {wrong[0][0][:80]!r} is not a number and what it stands for")
-    return {number: rest for number, rest in rows}  # noqa: C416 (rows are lists)
+    return {number: text for number, text in rows}  # noqa: C416 (rows are lists)

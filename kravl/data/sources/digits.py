@@ -15,7 +15,7 @@ from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
 PACKAGE = "sklearn"
-FILE = "datasets/data/digits.csv.gz"  # an image a line: 64 pixels, row by row, and the digit
+FILE = "datasets/data/digits.csv.gz"  # one image per line: 64 pixels, row by row, and the digit
 FULL = 16  # the value of a pixel that is all ink
 TRAIN = 898  # images of the first half, which others wrote than the second
 TURN = 20  # degrees of the style `rotated`
@@ -70,7 +70,7 @@ class Digits(Source):
 
 @cache
 def _rows() -> NDArray[np.uint8]:
-    package = importlib.util.find_spec(PACKAGE)  # its import would take a second and is of no use
+    package = importlib.util.find_spec(PACKAGE)  # importing it would take a second and is not needed
     if package is None or package.origin is None:
         raise InputError("data=digits needs the package scikit-learn: pip install 'kravl[quickstart]'")
     return np.loadtxt(Path(package.origin).parent / FILE, delimiter=",", dtype=np.uint8)

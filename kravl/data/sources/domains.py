@@ -11,7 +11,7 @@ class Domains(Source):
     """The images of one domain, or of every domain but one.
 
     Args:
-        root: the data root, or the set's own folder; see `layout.find_folder`.
+        root: the data root, or the set's own folder; see `catalog.find_folder`.
         domain: the one to take.
         left_out: in place of ``domain``: the one to leave out, for training on all the others.
         holdout: every ``holdout``-th image of each class and domain, by sorted file name, is test and the rest is
@@ -33,12 +33,12 @@ class Domains(Source):
         self._folder = find_folder(name, root)
         domains = class_folders(name, self._folder)
         if (domain is None) == (left_out is None):
-            raise InputError(f"{name}: give either domain or left_out, of {', '.join(domains)}")
+            raise InputError(f"{name}: give either domain or left_out, one of {', '.join(domains)}")
         chosen = domain if domain is not None else left_out
         if chosen not in domains:
             raise unknown(f"domain of {name}", chosen, domains)
         if holdout is not None and holdout < 2:
-            raise InputError(f"{name}: holdout is {holdout}; every how many images one is test: at least 2, or null")
+            raise InputError(f"{name}: holdout is {holdout}; one image in how many is test: at least 2, or null")
         self.domains = (chosen,) if left_out is None else tuple(d for d in domains if d != left_out)
         self._holdout = holdout
         splits = ("test",) if holdout is None else ("train", "test")

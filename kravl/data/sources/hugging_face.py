@@ -19,7 +19,7 @@ Rows = Any  # a datasets.Dataset: the library is an extra
 
 @dataclass(frozen=True)
 class RowOpener:
-    """Images that are the column ``image`` of ``rows``, which are not decoded by the library."""
+    """Images in the column ``image`` of ``rows``, left undecoded by the library."""
 
     rows: Rows
     image: str
@@ -39,7 +39,7 @@ class HuggingFace(Source):
 
     Args:
         path: a name such as ``owner/name``, a folder of images, or one that ``save_to_disk`` wrote.
-        splits: for each of train, val and test that there is: the library's split, such as ``train[:90%]``.
+        splits: for train, val and test, as far as they exist, the library's split, such as ``train[:90%]``.
         config: which configuration of a set that has several.
         image, label: the columns.
 
@@ -75,13 +75,13 @@ class HuggingFace(Source):
         """The images in the library's order, named ``<split>/<number>``."""
         rows = self._rows[split]
         label_of = {value: i for i, value in enumerate(self._values)}
-        found = rows[self._label][:]
-        for value in found:
+        values = rows[self._label][:]
+        for value in values:
             if value not in label_of:
                 raise unknown(f"label of {self.name} {split}", value, map(str, label_of))
         names = tuple(f"{split}/{i:06d}" for i in range(len(rows)))
         undecoded = rows.cast_column(self._image, _library().Image(decode=False))
-        return Samples(names, tuple(label_of[value] for value in found), RowOpener(undecoded, self._image))
+        return Samples(names, tuple(label_of[value] for value in values), RowOpener(undecoded, self._image))
 
     def _check_columns(self, path: str, rows: Rows) -> None:
         for column, setting in ((self._image, "image"), (self._label, "label")):
@@ -122,7 +122,7 @@ def _library() -> Any:
         library = importlib.import_module("datasets")
     except ModuleNotFoundError:
         library = None
-    # in a checkout its own folder datasets is found where the library is not installed
+    # if the library is not installed, a checkout's own folder datasets is imported
     if library is None or library.__file__ is None:
         raise InputError("data=hf needs Hugging Face's library: pip install 'kravl[hf]'")
     if int(library.__version__.split(".")[0]) < SAFE:

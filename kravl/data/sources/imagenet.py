@@ -1,4 +1,4 @@
-"""ImageNet and the natural shifts of it: class folders named by WordNet id, or, in ImageNet-V2, by label.
+"""ImageNet and its natural shifts: class folders named by WordNet id, or, in ImageNet-V2, by label.
 
 Ids and the subsets of ImageNet-A and -R come from timm, English names from open_clip.
 """
@@ -78,7 +78,7 @@ class ImageNetV2(Source):
 
 def wordnet_classes(subset: str) -> tuple[list[str], list[str]]:
     """WordNet ids in label order of one of SUBSETS, and what open_clip calls them."""
-    import open_clip  # with torch; a folder that is missing is told before
+    import open_clip  # imports torch: a missing folder is reported before
 
     name_of = dict(zip(_wordnet_ids("imagenet"), open_clip.IMAGENET_CLASSNAMES, strict=True))
     ids = _wordnet_ids(subset)

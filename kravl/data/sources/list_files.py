@@ -1,4 +1,4 @@
-"""Sets whose official splits are text files, one image a line: FGVC-Aircraft, DTD, Food-101, RESISC45."""
+"""Sets whose official splits are text files, one image per line: FGVC-Aircraft, DTD, Food-101, RESISC45."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -9,7 +9,7 @@ from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
-# where a line names its class, and what the image's path is then
+# where a line names its class -> the image's path and the class
 CLASS_FROM: dict[str, Callable[[str], tuple[str, str]]] = {
     "folder": lambda line: (line, str(PurePosixPath(line).parent)),  # banded/banded_0002.jpg
     "line": lambda line: (line.partition(" ")[0], line.partition(" ")[2].strip()),  # 1025794 707-320
@@ -21,9 +21,9 @@ class ListFiles(Source):
     """Images under ``images``, split by lists.
 
     Args:
-        root: the data root, or the set's own folder; see `layout.find_folder`.
-        lists: for each of train, val and test that there is: a text file in the set's folder; as ``classes``, one of
-            the classes in label order, without which those listed are sorted.
+        root: the data root, or the set's own folder; see `catalog.find_folder`.
+        lists: for train, val and test, as far as they exist, a text file in the set's folder; as ``classes`` one of the
+            classes in label order, by default those listed, sorted.
         images: path of an image within the set's folder, with ``{}`` for what the list says.
         class_from: ``folder`` (a line is <class>/<image>), ``line`` (<image> <class>) or ``file`` (<class>_<number>,
             in the folder <class>).
@@ -74,4 +74,4 @@ def _refuse(name: str, paths: list[str], strange: set[str]) -> None:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{name}: {path!r} leaves the image folder")
     if strange:
-        raise InputError(f"{name}: listed, but no class: {', '.join(sorted(strange)[:10])}")
+        raise InputError(f"{name}: listed, but not among the classes: {', '.join(sorted(strange)[:10])}")

@@ -14,7 +14,7 @@ from kravl.data.sources.imagenet import wordnet_classes
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_json
 
-BORDER = 2  # pixels; a red frame of one is there to tell the images from training data, and resampling smears it
+BORDER = 2  # pixels; a red frame of one pixel marks the images as test data, and resampling smears it
 MAPPINGS = (
     "folder_to_objectnet_label.json",
     "objectnet_to_imagenet_1k.json",
@@ -62,8 +62,8 @@ class ObjectNet(Source):
 
     def samples(self, split: str) -> Samples:
         """The images sorted by class folder, then by file name."""
-        found = folder_samples(self._root, {f: i for i, f in enumerate(self.class_ids)})
-        return Samples(found.names, found.labels, BorderlessOpener(found.opener))
+        framed = folder_samples(self._root, {f: i for i, f in enumerate(self.class_ids)})
+        return Samples(framed.names, framed.labels, BorderlessOpener(framed.opener))
 
 
 def _mappings(folder: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

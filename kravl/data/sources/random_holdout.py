@@ -24,8 +24,8 @@ class RandomHoldout(Source):
     seed 0, aTLAS's default. The lineage never published which images those are.
 
     Args:
-        root: the data root, or the set's own folder; see `layout.find_folder`.
-        left_out: class folders that do not count.
+        root: the data root, or the set's own folder; see `catalog.find_folder`.
+        left_out: class folders to leave out.
         train_share: of all images.
 
     Raises:

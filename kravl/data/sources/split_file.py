@@ -21,12 +21,12 @@ class SplitFile(Source):
     """Images split and labelled by ``split_file``.
 
     Args:
-        root: the data root, or the set's own folder; see `layout.find_folder`.
+        root: the data root, or the set's own folder; see `catalog.find_folder`.
         split_file: a file in the set's folder, or a path of its own.
         images: the folder within the set's that the file's paths start from; None if that is ``root`` itself.
 
     Raises:
-        InputError: no such folder or file, or a split file that contradicts itself; which record, and why.
+        InputError: no such folder or file, or a split file that contradicts itself; with the record and the reason.
     """
 
     def __init__(

@@ -23,12 +23,12 @@ class Table(Source):
     """The images that ``file`` lists; classes are its labels, sorted.
 
     Args:
-        file: ``.csv`` or ``.tsv`` with a first line that names the columns, or ``.jsonl`` with an object a line. Other
+        file: ``.csv`` or ``.tsv`` with a first line that names the columns, or ``.jsonl`` with one object per line. Other
             columns are ignored. Splits are train, val and test; a table without that column is all train.
         root: the folder that paths are relative to; None for the table's own. No path may leave it.
 
     Raises:
-        InputError: a file, column, label, split or path that is not as it should be; which line, and why.
+        InputError: a file, column, label, split or path that is not as expected; with the line and the reason.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         yield from _objects(path, text)
         return
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITERS[kind], skipinitialspace=True)
-    found = [column.strip() for column in reader.fieldnames or ()]
-    reader.fieldnames = found
+    columns = [column.strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = columns
     for column in COLUMNS[:2]:
-        if column not in found:
+        if column not in columns:
             raise InputError(
-                f"{path}: the first line must name the column {column!r}; it names {', '.join(found)[:200]!r}"
+                f"{path}: the first line must name the column {column!r}; it names {', '.join(columns)[:200]!r}"
             )
     for record in reader:
         yield reader.line_num, dict(record)

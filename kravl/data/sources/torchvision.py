@@ -13,8 +13,8 @@ from kravl.data.images import to_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
+UNPICKLE = ("LSUN", "LSUNClass")  # from a file without a checksum
 # torchvision has no common name for them; reading a label through [] would decode its image
-UNPICKLE = ("LSUN", "LSUNClass")  # from a file that no checksum holds
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_samples", "y")
 
 
@@ -39,7 +39,7 @@ class TorchvisionSet(Source):
 
     Args:
         dataset: the class, such as ``CIFAR10``.
-        splits: for each of train, val and test that there is: the arguments that select it, such as
+        splits: for train, val and test, as far as they exist, the arguments that select it, such as
             ``{train: {train: true}, test: {train: false}}``.
         download: whether to fetch what is missing from ``root``.
 
@@ -99,7 +99,7 @@ class TorchvisionSet(Source):
 
 
 def _labels(dataset: Dataset[tuple[Image.Image, int]]) -> tuple[int, ...]:
-    held = next((vars(dataset)[name] for name in LABEL_ATTRIBUTES if name in vars(dataset)), None)
-    if held is None:
+    labels = next((vars(dataset)[name] for name in LABEL_ATTRIBUTES if name in vars(dataset)), None)
+    if labels is None:
         raise InputError(f"torchvision's {type(dataset).__name__} has no list of labels to draw from")
-    return tuple(int(entry[1] if isinstance(entry, tuple) else entry) for entry in held)
+    return tuple(int(entry[1] if isinstance(entry, tuple) else entry) for entry in labels)

@@ -13,7 +13,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
-from kravl.data.images import open_rgb, verify
+from kravl.data.images import check_readable, open_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError
 
@@ -33,7 +33,7 @@ class BoxOpener:
         return open_rgb(self.root / f"{number}.jpg").crop(box)
 
     def check(self, position: int) -> None:
-        verify(self.root / f"{self.objects[position][0]}.jpg")
+        check_readable(self.root / f"{self.objects[position][0]}.jpg")
 
 
 class Voc2007(Source):
@@ -58,17 +58,17 @@ class Voc2007(Source):
         path = self._folder / "ImageSets" / "Main" / f"{split}.txt"
         if not path.is_file():
             raise InputError(f"{self.name}: no list {path}")
-        found = [
+        objects = [
             (number, i, label, box)
             for number in read_text(path).split()
             for i, (label, box) in enumerate(_objects(self._folder / "Annotations" / f"{number}.xml"))
         ]
-        strange = sorted({label for _, _, label, _ in found} - label_of.keys())
+        strange = sorted({label for _, _, label, _ in objects} - label_of.keys())
         if strange:
             raise InputError(f"{self.name}: annotated, but without a list: {', '.join(strange[:10])}")
-        opener = BoxOpener(self._folder / "JPEGImages", [(number, box) for number, _, _, box in found])
-        names = tuple(f"{number}/{i}" for number, i, _, _ in found)
-        return Samples(names, tuple(label_of[label] for _, _, label, _ in found), opener)
+        opener = BoxOpener(self._folder / "JPEGImages", [(number, box) for number, _, _, box in objects])
+        names = tuple(f"{number}/{i}" for number, i, _, _ in objects)
+        return Samples(names, tuple(label_of[label] for _, _, label, _ in objects), opener)
 
 
 def _objects(path: Path) -> list[tuple[str, Box]]:
@@ -84,5 +84,5 @@ def _box(path: Path, thing: ElementTree.Element) -> Box:
     try:
         left, top, right, bottom = (int(thing.findtext(f"bndbox/{k}", "")) for k in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
-        raise InputError(f"{path}: an object without a whole box: {error}") from error
+        raise InputError(f"{path}: an object without a complete box: {error}") from error
     return left, top, right, bottom

