@@ -37,14 +37,9 @@ def with_parameters(module: M, parameters: Mapping[str, Tensor], prefix: str) ->
     """A shallow copy of ``module`` in which ``parameters`` replace those of the same names; the rest is shared."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
-    twin._parameters = {
-        name: parameters.get(prefix + name, current)  # type: ignore[misc]
-        for name, current in module._parameters.items()
-    }
-    twin._modules = {
-        name: child and with_parameters(child, parameters, f"{prefix}{name}.")
-        for name, child in module._modules.items()
-    }
+    current, children = module._parameters, module._modules
+    twin._parameters = {n: parameters.get(prefix + n, current[n]) for n in current}  # type: ignore[misc]
+    twin._modules = {n: child and with_parameters(child, parameters, f"{prefix}{n}.") for n, child in children.items()}
     return twin
 
 

@@ -20,12 +20,7 @@ from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_json
 
 NUMPY = (".npz", ".npy")
-TOKENIZER = {
-    "clean",
-    "strip_sep_token",
-    "language",
-    "context_length",
-}  # what a folder's config may set for its tokenizer
+TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder's config may set of it
 LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # where open_clip looks in a folder
 TIMEOUT_SECONDS = 5.0
 INSTEAD = "connect to the network once, or pass backbone.build.pretrained=/path/to/weights.safetensors"

@@ -55,7 +55,7 @@ class Samples:
         self.opener.check(self._position(index))
 
     def file(self, index: int) -> Path | None:
-        """The file that the image at ``index`` is; None if it is not simply a file."""
+        """The file that the image at ``index`` is read from; None if it is made in another way."""
         return self.opener.path(self._position(index)) if isinstance(self.opener, FileOpener) else None
 
     def sha256(self) -> str:

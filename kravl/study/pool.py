@@ -65,9 +65,8 @@ class Worker:
             result: WorkerResult = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return WorkerResult(
-                "failed", f"{_last_message(self._log)} ({_exit_reason(self.process.exitcode)})", last=True
-            )
+            reason = f"{_last_message(self._log)} ({_exit_reason(self.process.exitcode)})"
+            return WorkerResult("failed", reason, last=True)
         return result
 
     def close(self) -> None:

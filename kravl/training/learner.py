@@ -66,9 +66,7 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._indices = batch.indices
-        logits = (
-            self.classifier(batch.images) if self.micro_batches.size is None else self._in_micro_batches(batch.images)
-        )
+        logits = self.classifier(batch.images) if self.micro_batches.size is None else self._microbatched(batch.images)
         loss = F.cross_entropy(logits, batch.labels)
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}", f"batch {batch_idx}")
@@ -85,7 +83,7 @@ class Learner(LightningModule):
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
 
-    def _in_micro_batches(self, images: Tensor) -> Tensor:
+    def _microbatched(self, images: Tensor) -> Tensor:
         if images.dim() == 2:  # features in place of images: nothing large is computed
             return self.classifier(images)
         return self.classifier.logits(self.micro_batches.encode_checkpointed(self.classifier.image_features, images))

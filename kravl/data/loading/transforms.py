@@ -159,7 +159,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run small operations on one thread: more of them take longer, and far longer while training keeps them busy."""
+    """Run small operations on one thread: several take longer, and far longer while training keeps them busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

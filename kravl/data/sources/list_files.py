@@ -9,7 +9,7 @@ from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
-# where a line names its class -> the image's path and the class
+# where a line names its class -> the image's path and the class that it gives
 CLASS_FROM: dict[str, Callable[[str], tuple[str, str]]] = {
     "folder": lambda line: (line, str(PurePosixPath(line).parent)),  # banded/banded_0002.jpg
     "line": lambda line: (line.partition(" ")[0], line.partition(" ")[2].strip()),  # 1025794 707-320

@@ -23,8 +23,8 @@ class Table(Source):
     """The images that ``file`` lists; classes are its labels, sorted.
 
     Args:
-        file: ``.csv`` or ``.tsv`` with a first line that names the columns, or ``.jsonl`` with one object per line. Other
-            columns are ignored. Splits are train, val and test; a table without that column is all train.
+        file: ``.csv`` or ``.tsv`` with a first line that names the columns, or ``.jsonl`` with one object per line.
+            Other columns are ignored. Splits are train, val and test; a table without that column is all train.
         root: the folder that paths are relative to; None for the table's own. No path may leave it.
 
     Raises:
