@@ -55,7 +55,6 @@ def _open(out: Path) -> Any:
     from kravl.runtime.lock import Lock
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
         return Lock(out)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error

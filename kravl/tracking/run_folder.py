@@ -172,9 +172,8 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
 
 
 def _own(path: Path) -> Lock:
-    """The lock of ``path``, made if it is not there: another process may remove it, empty, between the two."""
+    """The lock of ``path``, made if it is not there: another process may remove it, empty, before it is locked."""
     for _ in range(100):
-        path.mkdir(parents=True, exist_ok=True)
         try:
             return Lock(path)
         except FileNotFoundError:

@@ -1,13 +1,16 @@
 """What dead owners leave behind keeps nobody out, and what a living one holds keeps everybody out."""
 
+import errno
 import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from faults.campaign import Outcome, Row
 from faults.victims import launch
@@ -30,12 +33,14 @@ def stale(count: int, folder: Path) -> Outcome:
             Lock(place).release()
         except InputError as error:
             failures.append(f"{leave.__name__}: {error}")
-    for leave in (_other_host_alive, _half_written_now):
+    for leave in (_other_host_alive, _half_written_now, _here_without_locks):
         place = folder / leave.__name__
         place.mkdir()
         leave(place)
+        no_locks = mock.patch("fcntl.flock", side_effect=OSError(errno.ENOLCK, "No locks available"))
         try:
-            Lock(place).release()
+            with no_locks if leave is _here_without_locks else nullcontext():
+                Lock(place).release()
             failures.append(f"{leave.__name__}: taken from the living")
         except InputError:
             pass
@@ -59,13 +64,7 @@ def _hold(place: Path) -> None:
 
 def _number_given_again(place: Path) -> None:
     """Of a process whose id another process, this one, has now."""
-    _write(place, started="1")
-
-
-def _before_a_restart(place: Path) -> None:
-    """Of this host before it was started again."""
-    mine = _owner(place)["space"]
-    _write(place, space=f"earlier {mine.partition(' ')[2]}")
+    _write(place)
 
 
 def _other_host(place: Path) -> None:
@@ -87,6 +86,10 @@ def _half_written_now(place: Path) -> None:
     (place / ".owner").write_text("")
 
 
+def _here_without_locks(place: Path) -> None:
+    _write(place)
+
+
 def _owner(place: Path) -> dict[str, Any]:
     lock = Lock(place)
     told = json.loads((place / ".owner").read_text())
@@ -106,7 +109,6 @@ def _touch(place: Path, age: float) -> None:
 
 KINDS: tuple[Callable[[Path], None], ...] = (
     _number_given_again,
-    _before_a_restart,
     _other_host,
     _half_written,
     _killed,
