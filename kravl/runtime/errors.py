@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
+from packaging.version import Version
+
 LONGEST = 200  # characters of a name that is looked up: comparing takes their square
 SHOWN = 2000  # characters of the names to choose from
 # package: the first release to use, and why not an earlier one
@@ -63,11 +65,5 @@ def require_safe_versions() -> None:
     """
     for package, (first, reason) in SAFE.items():
         found = importlib.metadata.version(package)
-        if _numbers(found) < _numbers(first):
+        if Version(found).release < Version(first).release:  # 2.10.0a1+cpu is as safe as 2.10
             raise InputError(f"{package} {found} is not safe: {reason}; pip install '{package}>={first}'")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers that a version starts with; 2.10.0a1+cpu is (2, 10, 0)."""
-    release = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in release[0].split(".")) if release else ()
