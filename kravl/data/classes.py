@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kravl.data.source import Source, readable_name, refuse_control
-from kravl.runtime.errors import InputError, nearest, unknown
+from kravl.runtime.errors import InputError, nearest, some_of, unknown
 
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
@@ -71,9 +71,8 @@ def match_classes(source: Source, class_ids: Sequence[str]) -> Columns:
     groups = source.trained_ids()
     missing = [c for group in groups for c in group if c not in position]
     if missing:
-        named = "; ".join(f"{c!r}, nearest {nearest(c, class_ids, 1)[0]!r}" for c in missing[:10])
-        more = f"; and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise InputError(f"{source.name}: {len(missing)} classes are not among the trained ones: {named}{more}")
+        named = some_of([f"{c!r}, nearest {nearest(c, class_ids, 1)[0]!r}" for c in missing], 10, "; ")
+        raise InputError(f"{source.name}: {len(missing)} classes are not among the trained ones: {named}")
     if any(len(group) > 1 for group in groups):
         return tuple(tuple(position[c] for c in group) for group in groups)
     positions = tuple(position[c] for (c,) in groups)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import torch
 
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 
 PROTOCOLS = ("coop", "cliplora", "tip", "lineage", "official")
 SHORT_CLASSES = ("error", "keep")
@@ -101,9 +101,8 @@ def require_shots(labels: Sequence[int], shots: int, class_names: dict[int, str]
     counts = Counter(labels)
     short = [f"{name} ({counts[label]})" for label, name in class_names.items() if counts[label] < shots]
     if short:
-        listed = ", ".join(short[:20]) + (f" and {len(short) - 20} more" if len(short) > 20 else "")
         raise InputError(
-            f"{len(short)} classes have fewer than shots={shots} training images: {listed}; "
+            f"{len(short)} classes have fewer than shots={shots} training images: {some_of(short)}; "
             "lower shots, or set short_classes=keep"
         )
 

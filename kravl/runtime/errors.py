@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from packaging.version import Version
@@ -33,6 +33,12 @@ def unknown(kind: str, value: object, legal: Iterable[str]) -> InputError:
         return InputError(f"unknown {kind} {value!r}; there is none to choose from")
     listed = ", ".join(names) if len(names) <= 20 else f"{len(names)} names"
     return InputError(f"unknown {kind} {value!r}: did you mean {nearest(value, names, 1)[0]!r}? ({listed[:SHOWN]})")
+
+
+def some_of(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:
+    """The first ``limit`` of the ``names``, and how many more there are."""
+    more = [f"and {len(names) - limit} more"] if len(names) > limit else []
+    return separator.join([*names[:limit], *more])
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:

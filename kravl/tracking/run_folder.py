@@ -8,13 +8,13 @@ import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kravl.runtime.errors import InputError, nearest
+from kravl.runtime.errors import InputError, nearest, some_of
 from kravl.runtime.files import PACKAGE, remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
@@ -115,8 +115,8 @@ def resumable_folder(run: str, settings: Settings, force: bool) -> Path:
     differences = settings_diff(settings_in(path), settings)
     if differences and not force:
         raise InputError(
-            f"{path} was started with other settings: {_listed(differences)}. Without resume= this is a run of its "
-            "own; force=true resumes with the new settings"
+            f"{path} was started with other settings: {some_of(differences, LISTED, '; ')}. Without resume= this is a "
+            "run of its own; force=true resumes with the new settings"
         )
     for line in differences:
         log.warning("resuming with %s", line)
@@ -131,15 +131,10 @@ def warn_unfinished(folder: RunFolder) -> None:
         if other == path or unfinished.finished or not any(unfinished.checkpoints.glob("*.ckpt")):
             continue
         try:
-            listed = _listed(settings_diff(settings_in(other), folder.settings))
+            listed = some_of(settings_diff(settings_in(other), folder.settings), LISTED, "; ")
         except InputError:
             continue
         log.info("%s is unfinished and another run: %s (resume=%s force=true resumes it)", other, listed, other)
-
-
-def _listed(differences: Sequence[str]) -> str:
-    more = [f"and {len(differences) - LISTED} more"] if len(differences) > LISTED else []
-    return "; ".join([*differences[:LISTED], *more])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, some_of
 
 LISTED = 20
 MAX_THREADS = 8
@@ -58,7 +58,7 @@ class Verification:
             if count.expected not in (None, count.images):
                 found.append(f"{split}: {count.images:,} images; the card says {count.expected:,}")
             if empty := [name for name, images in count.by_class.items() if not images]:
-                found.append(f"{split}: {len(empty)} classes without an image: {_listed(empty)}")
+                found.append(f"{split}: {len(empty)} classes without an image: {some_of(empty, LISTED)}")
         found += [f"unreadable: {line}" for line in self.unreadable[:LISTED]]
         if len(self.unreadable) > LISTED:
             found.append(f"unreadable: {len(self.unreadable) - LISTED} more")
@@ -143,7 +143,3 @@ def _content(samples: Samples, i: int) -> str | InputError:
     except InputError as error:
         return error
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from kravl.data.catalog import existing_folder
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source, refuse_duplicates
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ def folder_samples(root: Path, label_of: dict[str, int]) -> Samples:
         if not images:
             empty.append(folder)
     if empty:
-        listed = ", ".join(empty[:20]) + (f" and {len(empty) - 20} more" if len(empty) > 20 else "")
-        raise InputError(f"{root}: {len(empty)} class folders are missing or hold no image: {listed}")
+        raise InputError(f"{root}: {len(empty)} class folders are missing or hold no image: {some_of(empty)}")
     if skipped:
         logger.warning("%s: %d files are no images by their ending, e.g. %s", root, len(skipped), skipped[0])
     return Samples(tuple(names), tuple(labels), FileOpener(root, names))

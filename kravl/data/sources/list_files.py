@@ -7,7 +7,7 @@ from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 
 # where a line names its class -> the image's path and the class that it gives
 CLASS_FROM: dict[str, Callable[[str], tuple[str, str]]] = {
@@ -74,4 +74,4 @@ def _refuse(name: str, paths: list[str], strange: set[str]) -> None:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise InputError(f"{name}: {path!r} leaves the image folder")
     if strange:
-        raise InputError(f"{name}: listed, but not among the classes: {', '.join(sorted(strange)[:10])}")
+        raise InputError(f"{name}: listed, but not among the classes: {some_of(sorted(strange))}")

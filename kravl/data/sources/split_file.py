@@ -10,7 +10,7 @@ from typing import Any
 from kravl.data.catalog import existing_folder, find_folder, find_split_file
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, some_of
 from kravl.runtime.files import read_json
 
 SPLITS = ("train", "val", "test")
@@ -75,7 +75,7 @@ def _class_names(path: Path, records: Sequence[Record]) -> list[str]:
             raise InputError(f"split file {path}: label {label} is {names[label]!r}, but {name!r} for {image}")
     outside = [label for label in sorted(names) if not 0 <= label < len(names)]
     if outside:
-        listed = ", ".join(f"{label} ({names[label]})" for label in outside[:20])
+        listed = some_of([f"{label} ({names[label]})" for label in outside])
         raise InputError(f"split file {path}: {len(names)} classes need the labels 0 to {len(names) - 1}, not {listed}")
     return [names[label] for label in range(len(names))]
 

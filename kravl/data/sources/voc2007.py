@@ -15,7 +15,7 @@ from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
 from kravl.data.images import check_readable, open_rgb
 from kravl.data.source import Samples, Source
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, some_of
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 SPLITS = ("train", "val", "test")
@@ -65,7 +65,7 @@ class Voc2007(Source):
         ]
         strange = sorted({label for _, _, label, _ in objects} - label_of.keys())
         if strange:
-            raise InputError(f"{self.name}: annotated, but without a list: {', '.join(strange[:10])}")
+            raise InputError(f"{self.name}: annotated, but without a list: {some_of(strange)}")
         opener = BoxOpener(self._folder / "JPEGImages", [(number, box) for number, _, _, box in objects])
         names = tuple(f"{number}/{i}" for number, i, _, _ in objects)
         return Samples(names, tuple(label_of[label] for _, _, label, _ in objects), opener)
