@@ -7,11 +7,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from kravl.runtime.console import text_table
 from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 from kravl.study.scheduler import FAILED
@@ -84,14 +83,12 @@ def _seconds(run: StudyRun) -> float | None:
 def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: Sequence[State]) -> None:
     """Print how many runs of each method and data set are done, failed, interrupted or running elsewhere."""
     console.print(Text(f"{study.name}: {study.question}" if study.question else study.name))
-    table = Table(box=SIMPLE, pad_edge=False)
     several = len(study.backbones) > 1
-    for title in ("done / all", *study.methods):
-        table.add_column(Text(title), justify="left" if title == "done / all" else "right")
+    rows = [["done / all", *study.methods]]
     for backbone, data in itertools.product(study.backbones, study.datasets):
         cells = [_cell(runs, states, (backbone, data, method)) for method in study.methods]
-        table.add_row(Text(f"{backbone}, {data}" if several else data), *map(Text, cells))
-    console.print(table)
+        rows.append([f"{backbone}, {data}" if several else data, *cells])
+    console.print(text_table(rows))
     counts = Counter(states)
     named = [f"{counts[state]} {state}" for state in STATES if counts[state] or state in ("done", "missing")]
     console.print(Text(f"{len(runs)} runs: {', '.join(named)}"))

@@ -1,18 +1,14 @@
 """Every data set that has a card, as a table: what it is, its licence, its size, and whether it is on disk."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.box import SIMPLE
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
 
 from kravl.data import catalog
 from kravl.data.download.acquire import on_disk
+from kravl.runtime.console import output, text_table
 
 FILE_WIDTH = 1000  # columns, where the output is no terminal: a set is one line for grep
 
@@ -38,13 +34,8 @@ def list_sets(data_root: Path, choices: Mapping[str, str]) -> list[ListedSet]:
 
 def show_table(listed: Sequence[ListedSet]) -> None:
     """Print the table, wrapped to the width of the terminal."""
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for field in ListedSet._fields:
-        numeric = field in ("classes", "images", "size")
-        table.add_column(field.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
-    for row in listed:
-        table.add_row(*map(Text, row))
-    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
+    titles = [field.replace("_", " ") for field in ListedSet._fields]
+    output(FILE_WIDTH).print(text_table([titles, *listed], left={*titles} - {"classes", "images", "size"}))
 
 
 def _row(name: str, choice: str, data_root: Path) -> ListedSet:
