@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -11,17 +10,11 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, save
-from kravl.report.page import Picture, write_page
-from kravl.report.tables import Table as Rows
-from kravl.report.tables import markdown_rows
-from kravl.runtime.files import write_atomic
+from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, panels, save
+from kravl.report.page import publish
+from kravl.report.tables import Table
 from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side
@@ -61,8 +54,6 @@ def place(site: str) -> Place:
 
 def report_spectra(traces: Traces, out: Path) -> None:
     """Write table.md, the figures and index.html to ``out``, and print the table."""
-    rows = _table(traces)
-    write_atomic(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
     captions = {"layers": "At the end, by layer: mean over the matrices of a layer; dashed: the text tower."}
     with matplotlib.rc_context(STYLE):
         save(_panels(traces, _by_layer), out / "layers.png")
@@ -72,15 +63,9 @@ def report_spectra(traces: Traces, out: Path) -> None:
     if decay := {name: line for name, trace in traces.items() if (line := mean_decay(trace.singular_values))}:
         draw_decay(decay, out / "decay")
         captions["decay"] = "Singular values of ΔW at the end, each matrix divided by its largest."
-    pictures = [Picture(out / f"{name}.svg", caption) for name, caption in captions.items()]
     following = [f"kravl spectra run={trace.path.parent} exact=true" for trace in traces.values()]
     text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": following}
-    write_page(out / "index.html", "kravl: spectra of runs", rows, pictures, text)
-    shown = Table(*rows[0], box=SIMPLE, pad_edge=False)
-    for row in rows[1:]:
-        shown.add_row(*map(Text, row))
-    Console().print(shown)
-    Console().print(Text(f"Figures and page: {out / 'index.html'}"), soft_wrap=True)
+    publish(out, "kravl: spectra of runs", _table(traces), captions, text)
 
 
 def mean_decay(values: Mapping[str, Tensor], points: int = 100) -> list[float]:
@@ -103,7 +88,7 @@ def _quantities(traces: Traces) -> list[str]:
     return [name for name in MEANING if name in known]
 
 
-def _table(traces: Traces) -> Rows:
+def _table(traces: Traces) -> Table:
     quantities = _quantities(traces)
     rows = [["run", "tower", "matrices", *(MEANING[name] for name in quantities)]]
     for run, trace in traces.items():
@@ -115,19 +100,10 @@ def _table(traces: Traces) -> Rows:
 
 
 def _panels(traces: Traces, fill: Callable[[Axes, Traces, str], None]) -> Figure:
-    """One panel a quantity, filled by ``fill(axes, traces, quantity)``, and one legend."""
+    """One panel a quantity, filled by ``fill(axes, traces, quantity)``."""
     quantities = _quantities(traces)
-    lines = ceil(len(quantities) / COLUMNS)
-    figure = Figure(figsize=(3.4 * COLUMNS, 2.6 * lines + 0.5), layout="constrained")
-    grid = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
-    for axes, quantity in zip(grid, quantities, strict=False):
-        fill(axes, traces, quantity)
-        axes.set_title(MEANING[quantity])
-    for axes in grid[len(quantities) :]:
-        axes.set_visible(False)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    return figure
+    titles = [MEANING[name] for name in quantities]
+    return panels(titles, lambda axes, i: fill(axes, traces, quantities[i]), COLUMNS)
 
 
 def _style(index: int, tower: str, run: str) -> dict[str, Any]:

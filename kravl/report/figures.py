@@ -5,12 +5,14 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -145,6 +147,23 @@ def _file_name(setting: Sequence[str]) -> str:
     if all(re.fullmatch(r"[\w.]+", part) for part in setting):
         return name
     return f"{name}-{hashlib.sha256(json.dumps(list(setting)).encode()).hexdigest()[:8]}"
+
+
+def panels(titles: Sequence[str], fill: Callable[[Axes, int], None], columns: int) -> Figure:
+    """A panel a title, filled by ``fill(axes, its number)``, at most ``columns`` side by side, and one legend."""
+    columns = min(columns, len(titles))
+    lines = ceil(len(titles) / columns)
+    figure = Figure(figsize=(max(5.0, 3.2 * columns), 2.5 * lines + 0.7), layout="constrained")
+    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
+    handles: dict[Any, Artist] = {}
+    for i, title in enumerate(titles):
+        fill(grid[i], i)
+        grid[i].set_title(title)
+        handles |= {label: handle for handle, label in zip(*grid[i].get_legend_handles_labels(), strict=True)}
+    for axes in grid[len(titles) :]:
+        axes.set_visible(False)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=max(3, columns))
+    return figure
 
 
 def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:

@@ -1,7 +1,6 @@
 """Figures of approximation errors."""
 
 from collections.abc import Callable, Sequence
-from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kravl.analysis.approximation.summary import ERROR, OPTIMUM, FitSummary, at_one_budget
-from kravl.report.figures import COLOURS, MARKERS, STYLE, save
+from kravl.report.figures import COLOURS, MARKERS, STYLE, panels, save
 
 COLUMNS = 4  # panels side by side
 LINES = ("-", "--", ":", "-.")
@@ -46,22 +45,10 @@ def draw_errors(rows: Sequence[FitSummary], folder: Path) -> dict[str, str]:
 
 
 def _panels(rows: Sequence[FitSummary], fill: Callable[[Axes, Sequence[FitSummary], list[str]], None]) -> Figure:
-    """One panel a target, filled by ``fill(axes, its rows, all methods)``, and one legend."""
+    """One panel a target, filled by ``fill(axes, its rows, all methods)``."""
     targets, methods = names(rows)
-    columns = min(COLUMNS, len(targets))
-    lines = ceil(len(targets) / columns)
-    figure = Figure(figsize=(max(5.0, 3.0 * columns), 2.5 * lines + 0.8), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, target in zip(grid, targets, strict=False):
-        fill(axes, [row for row in rows if row.target == target], methods)
-        axes.set_title(target)
-    for axes in list(figure.axes)[len(targets) :]:
-        axes.set_visible(False)
-    handles = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3 * min(columns, 2))
-    return figure
+    own = [[row for row in rows if row.target == target] for target in targets]
+    return panels(targets, lambda axes, i: fill(axes, own[i], methods), COLUMNS)
 
 
 def _against_budget(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None:
