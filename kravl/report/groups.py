@@ -54,6 +54,23 @@ class Group:
         """Over the runs that have a number for ``name``; None if none has."""
         return statistic([run.values[name] for run in self.runs if name in run.values], self.population)
 
+    @property
+    def by_seed(self) -> dict[int | None, Mapping[str, float]]:
+        """The numbers of each run; zero-shot has no seed."""
+        return {None if self.method == ZERO_SHOT else run.record["seed"]: run.values for run in self.runs}
+
+
+def amounts(groups: Iterable[Group]) -> list[str]:
+    """The distinct `Group.amount` of ``groups``, ascending."""
+    return list(dict.fromkeys(g.amount for g in sorted(groups, key=lambda g: (g.shots is None, g.shots or 0))))
+
+
+def mean_over_sets(groups: Sequence[Group], name: str) -> Stat | None:
+    """Of one method's groups, a data set each: seed by seed, so that the deviation is that of the mean."""
+    first, *others = [{s: v[name] for s, v in group.by_seed.items() if name in v} for group in groups]
+    rows = [[first[seed], *(other[seed] for other in others)] for seed in first if all(seed in o for o in others)]
+    return statistic([fmean(row) for row in rows], groups[0].population)
+
 
 def statistic(values: Sequence[float], population: bool = False) -> Stat | None:
     """None of no ``values``."""

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from kravl.report.groups import Group, Stat, statistic
-from kravl.report.tables import Table
+from kravl.report.groups import Group, Stat, amounts, mean_over_sets
+from kravl.report.tables import Table, percent
 from kravl.tracking.run_folder import ZERO_SHOT
 
 METRICS = {  # of which there is a table each, if any run has it
@@ -59,15 +58,11 @@ def overviews(groups: Sequence[Group], planned: Mapping[str, Sequence[str]] | No
     for backbone in dict.fromkeys(group.setting.backbone for group in trained):
         own = [group for group in groups if group.setting.backbone == backbone]
         for metric in METRICS:
-            for amount in dict.fromkeys(group.amount for group in sorted(trained, key=_order)):
+            for amount in amounts(trained):
                 here = [g for g in own if g.amount == amount or g.method == ZERO_SHOT]
                 if any(group.stat(metric) for group in here if group.method != ZERO_SHOT):
                     found.append(_overview(here, (backbone, amount, metric), planned or {}))
     return found
-
-
-def _order(group: Group) -> tuple[bool, float]:
-    return group.shots is None, group.shots or 0
 
 
 def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Mapping[str, Sequence[str]]) -> Overview:
@@ -82,27 +77,13 @@ def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Map
     rows = []
     for method in order:
         in_sets = [cells.get((method, where)) for where in sets]
+        present = [group for group in in_sets if group]
         stats = [group.stat(metric) if group else None for group in in_sets] + [None] * len(missing)
         if len(stats) > 1:
-            stats.append(None if missing else _mean(in_sets, metric))
-        rows.append(PaperRow(method, tuple(stats), _costs([group for group in in_sets if group])))
+            stats.append(mean_over_sets(present, metric) if len(present) == len(stats) else None)
+        rows.append(PaperRow(method, tuple(stats), _costs(present)))
     columns = (*titles, *missing, *(["mean"] if len(titles) + len(missing) > 1 else []))
     return Overview(*names, columns, tuple(rows))
-
-
-def _mean(groups: Sequence[Group | None], metric: str) -> Stat | None:
-    """Over data sets, seed by seed, so that the deviation is that of the mean; None where one is missing."""
-    present = [group for group in groups if group]
-    if len(present) < len(groups):
-        return None
-    by_seed = [{_seed(group, run.record): run.values.get(metric) for run in group.runs} for group in present]
-    common = [seed for seed in by_seed[0] if all(values.get(seed) is not None for values in by_seed)]
-    rows = [[value for values in by_seed if (value := values[seed]) is not None] for seed in common]
-    return statistic([fmean(row) for row in rows], present[0].population)
-
-
-def _seed(group: Group, record: Mapping[str, object]) -> object:
-    return None if group.method == ZERO_SHOT else record["seed"]  # zero-shot has none
 
 
 def _costs(groups: Sequence[Group]) -> tuple[str, ...]:
@@ -129,7 +110,7 @@ def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
 
 def shown_mean(stat: Stat | None) -> str:
     """In percent, as a cell shows it."""
-    return MISSING if stat is None else f"{100 * stat.mean:.1f}"
+    return MISSING if stat is None else percent(stat.mean)
 
 
 def shown(stat: Stat | None, seeds: int) -> str:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from kravl.report.groups import Group
+from kravl.report.groups import Group, amounts
 from kravl.report.tables import Table
 from kravl.runtime.errors import unknown
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -59,9 +59,9 @@ def compare(groups: Sequence[Group], baseline: str) -> list[Comparison]:
     found = []
     for backbone in dict.fromkeys(group.setting.backbone for group in groups):
         own = [group for group in groups if group.setting.backbone == backbone and group.method != ZERO_SHOT]
-        amounts = list(dict.fromkeys(group.amount for group in sorted(own, key=lambda g: (g.shots is None, g.shots))))
+        shots = amounts(own)
         for metric in METRICS:
-            for amount in [*amounts, *([ALL_SHOTS] if len(amounts) > 1 else [])]:
+            for amount in [*shots, ALL_SHOTS] if len(shots) > 1 else shots:
                 here = [group for group in own if amount in (group.amount, ALL_SHOTS)]
                 found += _corrected(list(_against(here, baseline, (backbone, metric, amount))))
     return found

@@ -34,9 +34,9 @@ def table(groups: Sequence[Group], every_set: bool = True) -> Table:
     names = dict.fromkeys(name for group in groups for name in group.names)
     sets = [name for name in names if (name.endswith(TOP1) if every_set else name == f"test{TOP1}")]
     columns: dict[str, tuple[str, Callable[[float], str]]] = {
-        **{name: (name.removesuffix(TOP1), _percent) for name in sets},
-        "ood_mean": ("OOD mean", _percent),
-        "harmonic_mean": ("harmonic mean", _percent),
+        **{name: (name.removesuffix(TOP1), percent) for name in sets},
+        "ood_mean": ("OOD mean", percent),
+        "harmonic_mean": ("harmonic mean", percent),
         "trainable_parameters": ("trainable", "{:,.0f}".format),
         "effective_rank": ("eff. rank", "{:.1f}".format),
         "train_seconds": ("train s", "{:.0f}".format),
@@ -49,7 +49,8 @@ def table(groups: Sequence[Group], every_set: bool = True) -> Table:
     return rows
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """As a cell shows it."""
     return f"{100 * fraction:.1f}"
 
 

@@ -8,15 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
 from kravl.report.groups import Group
 from kravl.report.interactive.payload import payload
 from kravl.report.interactive.pictures import disagreements
 from kravl.report.interactive.run_files import RunFiles
+from kravl.report.page import render
 from kravl.report.robustness import ID, OOD
 from kravl.report.runs import FinishedRun
-from kravl.report.tables import by_setting, group_caption
+from kravl.report.tables import by_setting, group_caption, percent
 from kravl.runtime.files import write_atomic
 
 SCALE = 2**20  # bytes in a MiB
@@ -43,10 +42,6 @@ class PageCell(NamedTuple):
     order: float | str | None
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
 METHOD = Column("Method", None)
 COLUMNS = (
     Column("Backbone", None),
@@ -55,10 +50,10 @@ COLUMNS = (
     METHOD,
     Column("Shots", None, number=True),
     Column("n", None, number=True),
-    Column("Test, top-1 %", ID, _percent, True),
-    Column("OOD mean, top-1 %", OOD, _percent, True),
-    Column("Harmonic mean, %", "harmonic_mean", _percent, True),
-    Column("ECE, test, %", "test/ece", _percent, True),
+    Column("Test, top-1 %", ID, percent, True),
+    Column("OOD mean, top-1 %", OOD, percent, True),
+    Column("Harmonic mean, %", "harmonic_mean", percent, True),
+    Column("ECE, test, %", "test/ece", percent, True),
     Column("Trainable parameters", "trainable_parameters", "{:,.0f}".format, True),
     Column("Effective rank", "effective_rank", "{:.1f}".format, True),
     Column("Training, s", "train_seconds", "{:.0f}".format, True),
@@ -117,8 +112,8 @@ def write_comparison(runs: Sequence[FinishedRun], groups: Sequence[Group], notes
     columns, table_rows, caption = rows(groups)
     scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in OWN))]
     text = {"heading": group_caption(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(_resource("page.html")).render(
+    page = render(
+        _resource("page.html"),
         **text,
         columns=columns,
         rows=table_rows,

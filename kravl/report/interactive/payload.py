@@ -1,14 +1,12 @@
 """What the page's charts are drawn from: groups of runs as plain numbers, so that thousands of runs stay small."""
 
 from collections.abc import Sequence
-from statistics import fmean
 from typing import Any
 
-from kravl.report.groups import Group, Setting, Stat, statistic
+from kravl.report.groups import Group, Setting, Stat, mean_over_sets
 from kravl.report.interactive.run_files import RunFiles
 from kravl.report.robustness import BASELINES, baseline, effective_robustness, weight_line
 from kravl.report.tables import by_setting
-from kravl.tracking.run_folder import ZERO_SHOT
 
 STATS = ("ood_mean", "harmonic_mean", "trainable_parameters", "effective_rank", "train_seconds")
 MEAN = "mean over data sets"
@@ -80,18 +78,9 @@ def _means(members: Sequence[tuple[Setting, list[Group]]]) -> list[dict[str, Any
 
 
 def _mean_row(groups: Sequence[Group]) -> dict[str, Any]:
-    first = groups[0]
-    seeds: list[dict[Any, dict[str, float]]] = []
-    for group in groups:  # zero-shot has no seed of its own
-        one = group.method == ZERO_SHOT
-        seeds.append({None if one else run.record["seed"]: run.values for run in group.runs})
-    common = [seed for seed in seeds[0] if all(seed in each for each in seeds)]
-    runs = [[each[seed] for each in seeds] for seed in common]  # one entry a seed: the numbers of every data set
-    stats = {}
-    for name in ("test/accuracy", *STATS):
-        values = [fmean(each[name] for each in run) for run in runs if all(name in each for each in run)]
-        if stat := statistic(values, first.population):
-            stats[name] = _stat(stat)
+    first, *others = groups
+    common = [seed for seed in first.by_seed if all(seed in other.by_seed for other in others)]
+    stats = {name: _stat(stat) for name in ("test/accuracy", *STATS) if (stat := mean_over_sets(groups, name))}
     rest: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
     head = {"method": first.method, "shots": first.amount, "order": first.shots, "n": len(common)}
     return {**head, "stats": stats, **rest}
