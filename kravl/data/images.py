@@ -28,6 +28,7 @@ class Opener(Protocol):
 
     def check(self, position: int) -> None:
         """Raise InputError with the name and the reason if the image cannot be read; may be faster than a call."""
+        self(position)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -147,6 +147,12 @@ def refuse_control(where: str, names: Iterable[str]) -> None:
     for name in names:
         if any(unicodedata.category(character) in CONTROL for character in name):
             raise InputError(f"{where}: the name {name[:80]!r} holds a control character; rename it")
+
+
+def refuse_outside(where: str, path: str) -> None:
+    """Raise InputError for a listed path that is absolute or goes up: it could name any file of this machine."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise InputError(f"{where}: {path[:200]!r} leaves the image folder; paths are relative to it")
 
 
 def refuse_duplicates(where: str, names: Iterable[str]) -> None:

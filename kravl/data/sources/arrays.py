@@ -12,6 +12,7 @@ from PIL import Image
 
 from kravl.data import catalog
 from kravl.data.catalog import find_folder
+from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, first_line
 
@@ -19,7 +20,7 @@ SEVERITIES = 5
 
 
 @dataclass(frozen=True)
-class ArrayOpener:
+class ArrayOpener(Opener):
     """Rows of an array of RGB images in a file, from ``start`` on; memory-mapped."""
 
     path: Path
@@ -27,9 +28,6 @@ class ArrayOpener:
 
     def __call__(self, position: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(_load(self.path)[self.start + position]))
-
-    def check(self, position: int) -> None:
-        self(position)
 
 
 class ArraySet(Source):

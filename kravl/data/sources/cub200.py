@@ -1,11 +1,11 @@
 """CUB-200-2011 as its archive is laid out: lists of image numbers, paths, classes and training flags."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source
+from kravl.data.source import Samples, Source, refuse_outside
 from kravl.data.sources.random_holdout import without_number
 from kravl.runtime.errors import InputError, unknown
 
@@ -34,8 +34,7 @@ class Cub200(Source):
         for number, path in paths.items():
             if labels[number].strip() not in label_of:
                 raise unknown(f"class of image {number} of {name}:", labels[number].strip(), classes)
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise InputError(f"{name}: {path!r} leaves the image folder")
+            refuse_outside(name, path)
         self._records = [(paths[i].strip(), label_of[labels[i].strip()], trained[i].strip() == "1") for i in paths]
         ids = [classes[number].strip() for number in classes]
         names = [without_number(c) for c in ids]

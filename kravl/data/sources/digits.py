@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from kravl.data import catalog
+from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
@@ -27,7 +28,7 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 @dataclass(frozen=True)
-class DigitOpener:
+class DigitOpener(Opener):
     """The images from row ``start`` on in a style, as RGB."""
 
     start: int
@@ -37,9 +38,6 @@ class DigitOpener:
         ink = _rows()[self.start + position, :-1].reshape(8, 8)
         drawn = Image.fromarray(np.round(ink * (255 / FULL)).astype(np.uint8))
         return STYLES[self.style](drawn).convert("RGB")
-
-    def check(self, position: int) -> None:
-        self(position)
 
 
 class Digits(Source):

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from kravl.data import catalog
-from kravl.data.images import decode_rgb, open_rgb
+from kravl.data.images import Opener, decode_rgb, open_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, first_line, unknown
 
@@ -18,7 +18,7 @@ Rows = Any  # a datasets.Dataset: the library is an extra
 
 
 @dataclass(frozen=True)
-class RowOpener:
+class RowOpener(Opener):
     """Images in the column ``image`` of ``rows``, left undecoded by the library."""
 
     rows: Rows
@@ -29,9 +29,6 @@ class RowOpener:
         if stored["bytes"] is None:
             return open_rgb(Path(stored["path"]))
         return decode_rgb(stored["bytes"], stored["path"] or f"row {position}")
-
-    def check(self, position: int) -> None:
-        self(position)
 
 
 class HuggingFace(Source):

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source
+from kravl.data.source import Samples, Source, refuse_outside
 from kravl.runtime.errors import InputError, some_of, unknown
 
 # where a line names its class -> the image's path and the class that it gives
@@ -71,7 +71,6 @@ def _lines(path: Path) -> list[str]:
 
 def _refuse(name: str, paths: list[str], strange: set[str]) -> None:
     for path in paths:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise InputError(f"{name}: {path!r} leaves the image folder")
+        refuse_outside(name, path)
     if strange:
         raise InputError(f"{name}: listed, but not among the classes: {some_of(sorted(strange))}")

@@ -4,12 +4,12 @@ The JSON object ``{"train": [[path, label, class name], ...], "val": [...], "tes
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from kravl.data.catalog import existing_folder, find_folder, find_split_file
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source
+from kravl.data.source import Samples, Source, refuse_outside
 from kravl.runtime.errors import InputError, some_of
 from kravl.runtime.files import read_json
 
@@ -57,13 +57,10 @@ def _load(path: Path) -> dict[str, Sequence[Any]]:
 def _records(path: Path, split: str, rows: Sequence[Any]) -> list[Record]:
     records = []
     for i, row in enumerate(rows):
+        where = f"split file {path}, {split} record {i}"
         if not (isinstance(row, list) and [type(field) for field in row] == [str, int, str]):
-            raise InputError(
-                f"split file {path}, {split} record {i}: {str(row)[:200]} is not [path, label, class name]"
-            )
-        image = PurePosixPath(row[0])
-        if image.is_absolute() or ".." in image.parts:
-            raise InputError(f"split file {path}, {split} record {i}: {row[0]!r} leaves the image folder")
+            raise InputError(f"{where}: {str(row)[:200]} is not [path, label, class name]")
+        refuse_outside(where, row[0])
         records.append((row[0], row[1], row[2]))
     return records
 

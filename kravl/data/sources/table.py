@@ -8,7 +8,7 @@ from pathlib import Path
 from kravl.data.catalog import existing_folder
 from kravl.data.classes import read_text
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source
+from kravl.data.source import Samples, Source, refuse_outside
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import parse_json
 
@@ -99,8 +99,7 @@ def _checked(path: Path, number: int, record: dict[str, object]) -> tuple[str, s
     split = _text(where, record, "split") if "split" in record else "train"
     if split.lower() not in SPLIT_OF:
         raise unknown(f"split in {where}:", split, SPLIT_OF)
-    if Path(image).is_absolute() or ".." in Path(image).parts:
-        raise InputError(f"{where}: {image[:200]!r} leaves the image folder; paths are relative to root")
+    refuse_outside(where, image)
     return Path(image).as_posix(), label, SPLIT_OF[split.lower()]
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from kravl.data import catalog
-from kravl.data.images import to_rgb
+from kravl.data.images import Opener, to_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
@@ -19,7 +19,7 @@ LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_samples", "y")
 
 
 @dataclass(frozen=True)
-class TorchvisionOpener:
+class TorchvisionOpener(Opener):
     """Images that a torchvision data set returns by position."""
 
     dataset: Dataset[tuple[Image.Image, int]]
@@ -29,9 +29,6 @@ class TorchvisionOpener:
             return to_rgb(self.dataset[position][0])
         except OSError as error:
             raise InputError(f"cannot read image {position}: {error}") from error
-
-    def check(self, position: int) -> None:
-        self(position)
 
 
 class TorchvisionSet(Source):
