@@ -128,12 +128,12 @@ def test_all_fifteen_corruptions_ask_for_the_photographs_of_frost(make_tree: Cal
     assert len(OmegaConf.load(CONFIGS / "evaluation/imagenet_c.yaml").sets) == 75
 
 
-def test_matlab_files_need_an_extra_that_the_error_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_torchvision_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scipy", "scipy.io"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("torchvision.datasets.SVHN._check_integrity", lambda self: True)
 
-    with pytest.raises(InputError, match=r"svhn: torchvision reads SVHN with scipy.*pip install 'kravl\[mat\]'"):
+    with pytest.raises(InputError, match=r"svhn: torchvision reads SVHN with scipy.*, which is not installed"):
         sources("data", "svhn", tmp_path)
 
 

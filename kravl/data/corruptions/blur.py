@@ -1,8 +1,11 @@
 """Blur: defocus, frosted glass, motion and zoom; pixels (h, w, 3) in [0, 1], severity 1 to 5."""
 
-import numpy as np
+from functools import partial
 
-from kravl.data.corruptions.filters import Pixels, clipped_zoom, gaussian
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from kravl.data.corruptions.filters import Pixels, by_channel, clipped_zoom
 from kravl.data.corruptions.filters import motion_blur as directional_blur
 
 DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))  # radius of the disc, sigma that softens it
@@ -43,7 +46,8 @@ def glass_blur(x: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """Gaussian blur, then pixels from a random place nearby, one after the other, then the blur again."""
     sigma, reach, repetitions = GLASS[severity - 1]
     height, width = x.shape[:2]
-    blurred = np.floor(np.clip(gaussian(x, sigma), 0, 1) * 255)  # the published code goes through 8 bits here
+    blur = partial(gaussian_filter, sigma=sigma, mode="nearest", axes=(0, 1))
+    blurred = np.floor(np.clip(blur(x), 0, 1) * 255)  # the published code goes through 8 bits here
     rows, columns = range(height - reach, reach, -1), range(width - reach, reach, -1)
     origin = list(range(height * width))
     for _ in range(repetitions):
@@ -54,7 +58,7 @@ def glass_blur(x: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
             # meant as a swap, but the published code copies: its two sides are views of one array
             origin[place] = origin[place + step]
     moved = blurred.reshape(-1, 3)[origin].reshape(x.shape)
-    return gaussian(moved / 255, sigma)
+    return blur(moved / 255)
 
 
 def motion_blur(x: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
@@ -67,4 +71,5 @@ def zoom_blur(x: Pixels, severity: int, rng: np.random.Generator) -> Pixels:
     """The mean of the image and its enlargements."""
     end, step = ZOOM[severity - 1]
     factors = np.arange(1, end, step)
-    return (x + sum(clipped_zoom(x, factor) for factor in factors)) / (len(factors) + 1)
+    enlarged = (by_channel(x, partial(clipped_zoom, factor=factor)) for factor in factors)
+    return (x + sum(enlarged)) / (len(factors) + 1)

@@ -1,11 +1,14 @@
 """Digital: contrast and elastic transform on pixels (h, w, 3) in [0, 1], pixelation and JPEG on 8-bit images."""
 
 import io
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn, idctn
+from scipy.ndimage import map_coordinates
 
-from kravl.data.corruptions.filters import Pixels, gaussian, sample
+from kravl.data.corruptions.filters import Pixels, by_channel
 
 CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)
 # height and sigma of the displacements, largest shift of three points, in pixels; 244 is the published code's number
@@ -31,11 +34,34 @@ def elastic_transform(x: Pixels, severity: int, rng: np.random.Generator) -> Pix
     height_of, sigma, shift = ELASTIC[severity - 1]
     height, width = x.shape[:2]
     rows, columns = np.meshgrid(np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64), indexing="ij")
-    x = sample(x, *_affine(rows, columns, shift, rng), "reflect")
-    right, down = (
-        height_of * gaussian(rng.uniform(-1, 1, (height, width)), sigma, "symmetric", truncate=3) for _ in range(2)
-    )
-    return sample(x, rows + down, columns + right, "symmetric")
+    x = _sampled(x, *_affine(rows, columns, shift, rng), "mirror")
+    right, down = (height_of * _smoothed(rng.uniform(-1, 1, (height, width)), sigma) for _ in range(2))
+    return _sampled(x, rows + down, columns + right, "reflect")
+
+
+def _sampled(x: Pixels, rows: Pixels, columns: Pixels, mode: str) -> Pixels:
+    """Bilinear values at fractional positions (h, w) each."""
+    return by_channel(x, lambda channel: map_coordinates(channel, (rows, columns), order=1, mode=mode))
+
+
+def _smoothed(noise: Pixels, sigma: float) -> Pixels:
+    """gaussian_filter(noise, sigma, mode="reflect", truncate=3), which takes 70 ms for the thousand taps of severity 1.
+
+    Mirrored at its edges, noise is a sum of cosines, each of which a symmetric kernel only scales: 5 ms. Unlike a
+    product of matrices the values are the same with any number of threads.
+    """
+    down, right = (_response(size, sigma) for size in noise.shape)
+    return idctn(dctn(noise) * np.outer(down, right))
+
+
+@lru_cache(maxsize=64)
+def _response(size: int, sigma: float) -> Pixels:
+    """By what the kernel scales each of the ``size`` cosines."""
+    taps = np.arange(int(3 * sigma + 0.5) + 1)
+    kernel = np.exp(-(taps**2) / (2 * sigma**2))
+    kernel[1:] *= 2  # both sides
+    cosines = np.cos(np.pi / size * np.outer(np.arange(size), taps))
+    return (cosines * kernel).sum(axis=1) / kernel.sum()
 
 
 def _affine(rows: Pixels, columns: Pixels, shift: float, rng: np.random.Generator) -> tuple[Pixels, Pixels]:

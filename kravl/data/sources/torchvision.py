@@ -89,7 +89,7 @@ class TorchvisionSet(Source):
         except TypeError as error:
             raise InputError(f"{name}: arguments of {kind} for split {split}: {error}") from error
         except ImportError as error:
-            raise InputError(f"{name}: torchvision reads {kind} with {error.name}: pip install 'kravl[mat]'") from error
+            raise InputError(f"{name}: torchvision reads {kind} with {error.name}, which is not installed") from error
         except (RuntimeError, OSError, ValueError) as error:
             hint = "" if self._download else "; set data_root, or data.source.download=true"
             raise InputError(f"{name}: torchvision cannot open {kind} under {self._root}: {error}{hint}") from error
