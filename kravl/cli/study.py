@@ -1,6 +1,7 @@
 """``kravl study``: run a grid; plan first, finished runs skipped, failed ones listed."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
     if options.print_commands:
-        print("\n".join(commands(read_study(options.study), options.set)))
+        print("\n".join(commands(read_study(options.study, options.set), options.set)))
         return 0
     return _run(options, Console(stderr=True, highlight=False))
 
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    study = read_study(options.study)
+    study = read_study(options.study, options.set)
     with console.status("reading the grid"):
         runs = plan_runs(study, options.set)
     states = [state(run) for run in runs]
@@ -70,7 +71,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if stopped:
         console.print("stopped on request; run the same command again to resume")
         return EXIT_RESUMABLE
-    console.print(Text(f"tables: kravl report {runs[0].base.runs} --study {options.study}"), soft_wrap=True)
+    changes = ["--set", *options.set] if options.set else []
+    command = shlex.join(["kravl", "report", runs[0].base.runs, "--study", str(options.study), *changes])
+    console.print(Text(f"tables: {command}"), soft_wrap=True)
     return EXIT_FAILED if failed else 0
 
 

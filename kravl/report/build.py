@@ -24,7 +24,7 @@ BASELINE = "lora"  # unless a study or the command line says another
 def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
     source: str = options.runs
     runs, problems = read_wandb(source) if source.startswith(PREFIX) else read_runs(Path(source))
-    study = read_study(options.study) if options.study else None
+    study = read_study(options.study, options.set) if options.study else None
     planned = plan_runs(study, options.set) if study else []
     if study and runs:
         places = {run.place for run in planned}

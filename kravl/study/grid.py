@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from kravl.config.compose import as_overrides, compose_checked, register_configs
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.study.schema import AXES, Settings, Study
+from kravl.study.schema import AXES, LISTS, Settings, Study
 from kravl.tracking.run_folder import folder_of
 from kravl.tracking.settings import place_of
 
@@ -66,7 +66,18 @@ def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
     """The settings of a cell, as on the command line; later ones win, ``changes`` come last."""
     axes = zip(("backbones", "datasets", "methods"), cell, strict=True)
     of_cell = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
-    return [*study.settings, *of_cell, f"study={study.name}", f"runs={study.folder}", *changes]
+    return [*study.settings, *of_cell, f"study={study.name}", f"runs={study.folder}", *_settings(changes)]
+
+
+def _settings(changes: Sequence[str]) -> list[str]:
+    """Without what `read_study` takes."""
+    return [change for change in changes if change.partition("=")[0] not in LISTS]
+
+
+def _by_seed(study: Study) -> list[tuple[list[int], list[str]]]:
+    """Seeds that have the same settings, with what is set for them alone."""
+    first = 1 if study.other_seeds else len(study.seeds)
+    return [(study.seeds[:first], []), *([(others, study.other_seeds)] if (others := study.seeds[first:]) else [])]
 
 
 def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
@@ -81,30 +92,30 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
     """
     _register(study, changes)
     cells = [Cell(*names) for names in itertools.product(study.backbones, study.datasets, study.methods)]
-    composed = []
+    runs: list[StudyRun] = []
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for cell in cells:
+        for cell, (seeds, own) in itertools.product(cells, _by_seed(study)):
             try:
-                composed.append(compose_checked(as_overrides(overrides(study, cell, changes)), "train"))
+                cfg = compose_checked(as_overrides(overrides(study, cell, [*own, *changes])), "train")
             except InputError as error:
                 raise InputError(f"{cell.method} on {cell.dataset} ({cell.backbone}): {error}") from error
-    runs = [run for cell, cfg in zip(cells, composed, strict=True) for run in _runs(study, cell, cfg)]
+            runs += [run for shots in study.shots for run in _runs(cell, shots, seeds, cfg)]
     _refuse_collisions(runs)
     return sorted(runs, key=lambda run: (study.seeds.index(run.seed), study.shots.index(run.shots)))
 
 
 def _register(study: Study, changes: Sequence[str]) -> None:
-    every = [*study.settings, *changes, *itertools.chain(*study.methods.values(), *study.datasets.values())]
+    own = itertools.chain(*study.methods.values(), *study.datasets.values())
+    every = [*study.settings, *study.other_seeds, *changes, *own]
     register_configs(setting.removeprefix("experiment=") for setting in every if setting.startswith("experiment="))
 
 
-def _runs(study: Study, cell: Cell, cfg: Any) -> Iterator[StudyRun]:
-    for shots in study.shots:
-        cfg.shots = shots  # the name follows it
-        config = cast(dict[str, Any], OmegaConf.to_container(cfg))
-        for seed in study.seeds:
-            named = cfg.name, seed, {**config, "seed": seed}
-            yield StudyRun(cell, shots, seed, place_of(*named), folder_of(cfg.runs, *named), cfg)
+def _runs(cell: Cell, shots: int | None, seeds: Sequence[int], cfg: Any) -> Iterator[StudyRun]:
+    cfg.shots = shots  # the name follows it
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg))
+    for seed in seeds:
+        named = cfg.name, seed, {**config, "seed": seed}
+        yield StudyRun(cell, shots, seed, place_of(*named), folder_of(cfg.runs, *named), cfg)
 
 
 def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
@@ -125,11 +136,14 @@ def commands(study: Study, changes: Sequence[str]) -> list[str]:
 
     Add ``hydra/launcher=slurm`` or another launcher to run them elsewhere.
     """
+    changes = _settings(changes)
     shots = ",".join(ALL if number is None else str(number) for number in study.shots)
-    seeds = ",".join(map(str, study.seeds))
-    common = [f"study={study.name}", f"runs={study.folder}", f"shots={shots}", f"seed={seeds}", *changes]
+    common = [f"study={study.name}", f"runs={study.folder}", f"shots={shots}"]
     parts = [_parts(axis, getattr(study, axis)) for axis in AXES]
-    lines = [[*study.settings, *itertools.chain(*chosen), *common] for chosen in itertools.product(*parts)]
+    lines = [
+        [*study.settings, *itertools.chain(*chosen), *common, f"seed={','.join(map(str, seeds))}", *own, *changes]
+        for *chosen, (seeds, own) in itertools.product(*parts, _by_seed(study))
+    ]
     return [f"python train.py -m {' '.join(map(shlex.quote, line))}" for line in lines]
 
 

@@ -1,7 +1,7 @@
 """The file of a study: methods, backbones, data sets, shots and seeds, and the settings of each."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")
+LISTS = {"shots": "shots", "seed": "seeds"}  # setting of a run -> the study's list of it
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Study:
     shots: list[int | None] = field(default_factory=lambda: [1, 2, 4, 8, 16])  # images per class; null: all
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     settings: list[str] = field(default_factory=list)  # of every run
+    other_seeds: list[str] = field(default_factory=list)  # of all seeds but the first, such as alphas=1
     runs: str | None = None  # the folder of its runs; null: runs/<name>
     baseline: str | None = None  # the method that the report compares the others with
 
@@ -41,8 +43,10 @@ class Study:
         return self.runs or f"runs/{self.name}"
 
 
-def read_study(file: Path) -> Study:
+def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
     """The study in ``file``; the names of an axis that is a plain list have no settings.
+
+    ``shots=1,4`` and ``seed=5`` among ``changes`` replace its lists.
 
     Raises:
         InputError: no such file, not YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
@@ -58,6 +62,10 @@ def read_study(file: Path) -> Study:
             raise unknown(f"key in {file}", key, legal)
     try:
         given = {key: _entries(file, key, value) for key, value in content.items()}
+        for change in changes:
+            key, _, value = change.partition("=")
+            if key in LISTS:
+                given[LISTS[key]] = OmegaConf.create(f"[{value}]")
         # interpolations in settings are those of a run's config
         merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Study), given), resolve=False)
     except OmegaConfBaseException as error:
@@ -89,7 +97,7 @@ def _check(file: Path, study: Study) -> None:
         for name, settings in getattr(study, axis).items():
             _check_name(file, axis, name)
             _check_settings(f"{file}: {name!r} of {axis}", settings)
-    _check_settings(str(file), study.settings)
+    _check_settings(str(file), [*study.settings, *study.other_seeds])
     if ZERO_SHOT in study.methods:
         raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
     if study.baseline is not None and study.baseline not in study.methods:

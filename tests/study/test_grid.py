@@ -45,18 +45,21 @@ def swept(command: str) -> list[list[str]]:
 
 def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
     folders = set()
-    lines = commands(study(), ["data_root=/data"])
+    grid = study(other_seeds=["optim.epochs=2"])
+    lines = commands(grid, ["data_root=/data"])
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for settings in [settings for line in lines for settings in swept(line)]:
             cfg = compose("train", overrides=settings)
             folders.add(folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
 
-    runs = plan_runs(study(), ["data_root=/data"])
+    runs = plan_runs(grid, ["data_root=/data"])
 
     assert all(line.startswith("python train.py -m ") for line in lines)
     assert len(runs) == 16
     assert {run.folder for run in runs} == folders
     assert all(run.config().data_root == "/data" for run in runs)
+    assert all(run.config().optim.epochs == 2 for run in runs if run.seed == 2)
+    assert {run.config().optim.epochs for run in runs if run.seed == 1} == {3, 30}
 
 
 def test_a_run_has_the_names_and_settings_of_its_cell() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kravl.runtime.errors import InputError
+from kravl.study.grid import plan_runs
 from kravl.study.schema import read_study
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments/studies").glob("*.yaml"))
@@ -24,6 +25,19 @@ def test_a_name_has_settings_of_its_own_or_none(tmp_path: Path) -> None:
 
     assert study.methods == {"kra": [], "lora_r4": ["method=lora", "adapter.rank=${backbone.lora.rank}"]}
     assert (study.datasets, study.shots, study.seeds, study.folder) == ({"dtd": []}, [4, None], [1, 2, 3], "runs/s")
+
+
+def test_lists_from_outside_replace_those_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, WHOLE + "shots: [4]\n")
+
+    study = read_study(path, ["optim.lr=1", "shots=1,null", "seed=7", "seed=8,9"])
+
+    assert (study.shots, study.seeds) == ([1, None], [8, 9])
+    assert len(plan_runs(study, ["shots=1,null", "seed=8,9"])) == 2 * 2 * 2
+    with pytest.raises(InputError, match=r"four"):
+        read_study(path, ["shots=four"])
+    with pytest.raises(InputError, match="shots is empty"):
+        read_study(path, ["shots="])
 
 
 @pytest.mark.parametrize(
