@@ -12,7 +12,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kravl.cli.main import framed
-from kravl.report.build import BASELINE, draw_figures, read_report
+from kravl.cli.report_figures import draw_figures
+from kravl.report.build import BASELINE, read_report
+from kravl.report.groups import Group
 from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
 from kravl.report.significance import TEST, significance_table
@@ -23,6 +25,7 @@ from kravl.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 FILE_WIDTH = 160  # columns, where the output is no terminal
+MOST_COLUMNS = 40  # of a table with every set: turned on its side it has as many lines
 
 
 @framed
@@ -33,9 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     report, runs = read_report(options)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        figures = {} if options.no_figures else draw_figures(report.groups, out)
+        figures, problems = ({}, []) if options.no_figures else draw_figures(report.groups, out)
         write_files(report, figures, out)
-        write_comparison(runs, report.groups, report.notes, out / "index.html")
+        pictures = [picture for drawn in figures.values() for picture in drawn[1:]]  # accuracies, the page draws itself
+        notes, question = [*report.notes, *problems], report.title if options.study else ""
+        write_comparison(runs, report.groups, notes, out / "index.html", pictures, question)
     except OSError as error:
         raise InputError(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER") from error
     _show(report)
@@ -71,7 +76,7 @@ def _show(report: Report) -> None:
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     settings = [(setting, list(members)) for setting, members in by_setting(report.groups)]
     if len(settings) == 1:
-        _print(console, ", ".join(settings[0][0]), table(settings[0][1], every_set=False))
+        _print(console, ", ".join(settings[0][0]), _fitting(settings[0][1], console.width))
     for overview in report.overviews if len(settings) > 1 else ():
         _print(console, overview.title, overview_table(overview))
     if report.comparisons and report.baseline:
@@ -80,6 +85,16 @@ def _show(report: Report) -> None:
     console.print(Text(group_caption(report.groups)))
     for note in report.notes:
         log.warning("%s", note)
+
+
+def _fitting(groups: Sequence[Group], width: int) -> Table:
+    """Every set, the table turned on its side where it has more columns than fit; else the mean of the sets alone."""
+    rows = table(groups)
+    for shown in (rows, [list(column) for column in zip(*rows, strict=True)]):
+        needed = sum(max(map(len, column)) + 2 for column in zip(*shown, strict=True))
+        if len(rows[0]) <= MOST_COLUMNS and needed <= width:
+            return shown
+    return table(groups, every_set=False)
 
 
 def _print(console: Console, title: str, rows: Table) -> None:

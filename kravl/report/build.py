@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kravl.report.comparability import comparability_warnings
-from kravl.report.groups import Group, Setting, group_runs
+from kravl.report.groups import Group, group_runs
 from kravl.report.paper_table import overviews
 from kravl.report.runs import FinishedRun, read_runs, select
 from kravl.report.significance import compare
-from kravl.report.tables import by_setting
 from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
 from kravl.runtime.errors import InputError
@@ -67,9 +66,3 @@ def _baseline(groups: Sequence[Group], wanted: str | None, must: bool) -> tuple[
     if must or (wanted or BASELINE) in methods or len(methods) < 2:
         return (None if len(methods) < 2 and not must else wanted or BASELINE), []
     return None, [f"no test of differences: no run has the baseline {wanted or BASELINE!r}; pass --baseline METHOD"]
-
-
-def draw_figures(groups: Sequence[Group], out: Path) -> dict[Setting, str]:
-    from kravl.report.figures import draw_comparison  # matplotlib takes a second to import
-
-    return {setting: draw_comparison(list(members), out) for setting, members in by_setting(groups)}

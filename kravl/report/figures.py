@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from math import ceil
 from pathlib import Path
 from statistics import fmean
@@ -171,7 +172,7 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.5, 4), layout="constrained")
         axes = figure.subplots()
-        for (method, decay), colour, marker in zip(values.items(), COLOURS, MARKERS, strict=False):
+        for (method, decay), colour, marker in zip(values.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
             share = [100 * i / (len(decay) - 1) for i in range(len(decay))]
             axes.plot(share, decay, label=method, color=colour, marker=marker, markevery=len(decay) // 8)
         axes.set_yscale("log")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.report.groups import Group, Setting, Stat
+from kravl.report.page import Picture
 from kravl.report.paper_table import MISSING, Overview, overview_table
 from kravl.report.significance import TEST, Comparison, significance_table
 from kravl.report.tables import Table, by_setting, escape_markdown, group_caption, markdown_rows, table, write_csv
@@ -65,8 +66,8 @@ class Report:
     comparisons: Sequence[Comparison]
 
 
-def write_files(report: Report, figures: Mapping[Setting, str], out: Path) -> None:
-    """report.md, .tex, .csv and .json in ``out``; ``figures`` are file names there."""
+def write_files(report: Report, figures: Mapping[Setting, Sequence[Picture]], out: Path) -> None:
+    """report.md, .tex, .csv and .json in ``out``, where the ``figures`` are."""
     caption = f"{group_caption(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
     write_atomic(out / "report.md", markdown(report, figures))
     text = latex(report.overviews, report.comparisons, report.baseline or "", caption)
@@ -80,7 +81,7 @@ def _missing(report: Report) -> str:
     return "– was not run or is not finished; " if None in cells else ""
 
 
-def markdown(report: Report, figures: Mapping[Setting, str]) -> str:
+def markdown(report: Report, figures: Mapping[Setting, Sequence[Picture]]) -> str:
     """The whole report as a document, with ``figures`` that lie beside it."""
     lines = [f"# {escape_markdown(report.title)}", "", f"{group_caption(report.groups)}.", ""]
     if report.notes:
@@ -100,7 +101,8 @@ def markdown(report: Report, figures: Mapping[Setting, str]) -> str:
     for setting, members in by_setting(report.groups):
         title = escape_markdown(", ".join(setting))
         lines += [f"## {title}", "", *markdown_rows(table(list(members))), ""]
-        lines += [f"![{title}]({figures[setting]})", ""] if setting in figures else []
+        for picture in figures.get(setting, ()):
+            lines += [f"![{escape_markdown(picture.caption)}]({picture.path.name})", ""]
     return "\n".join(lines)
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from kravl.cli import quickstart
+from kravl.runtime.files import shipped
+from kravl.study.grid import plan_runs
+from kravl.study.schema import read_study
 
 SMALL = (
     "shots=2",
@@ -32,7 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_method_has_its_numbers(done: Path) -> None:
-    rows = list(csv.DictReader((done / "results.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((done / "report.csv").read_text().splitlines()))
     found = {(row["method"], row["quantity"]) for row in rows}
 
     for method in ("zero-shot", "linear_probe", "lora", "kra", "full"):
@@ -43,9 +46,15 @@ def test_every_method_has_its_numbers(done: Path) -> None:
 def test_the_page_shows_table_figures_and_pictures(done: Path) -> None:
     page = (done / "index.html").read_text()
 
-    assert re.findall(r'<th scope="row">([^<]+)</th>', page) == ["zero-shot", "linear_probe", "lora", "kra", "full"]
-    assert page.count("<img src=") == 3
-    assert "CC BY-SA 4.0" in page
+    names = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>', page)
+    assert "<p>quickstart: four ways to adapt kravl-tiny" in page
+    assert names == ["zero-shot", "linear_probe", "lora", "kra", "full"]
+    shown = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="kravl_tiny, openmoji, in_domain: ([^"]+)">', page)
+    assert [caption.split()[0] for caption in shown] == ["singular", "test"]
+    assert "https://openmoji.org, CC-BY-SA-4.0" in shown[1]
+    drawn = re.findall(r"\((kravl_tiny-openmoji-in_domain.*)\)", (done / "report.md").read_text())
+    assert len(drawn) == 3
+    assert all((done / name).is_file() for name in drawn)
 
 
 def test_the_same_command_again_prints_the_same_table(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +66,20 @@ def test_the_same_command_again_prints_the_same_table(done: Path, capsys: pytest
     assert "OOD mean" in first
     assert "silhouette" in first
     assert "python train.py data=folder" in first
+    assert "CC BY-SA 4.0" in first
+
+
+def test_points_between_the_weights_are_evaluated_for_the_first_seed_alone() -> None:
+    runs = plan_runs(read_study(shipped("experiments/studies") / "quickstart.yaml"))
+
+    curves = {(run.cell.method, run.seed): run.config().alphas for run in runs}
+    assert curves["linear_probe", 1] == 3
+    assert all(curves[method, 1] == [0.5, 1.0] for method in ("lora", "kra", "full"))
+    assert all(alphas == 1 for (_, seed), alphas in curves.items() if seed > 1)
+    assert {str(run.place) for run in runs if run.seed < 3 and run.cell.method == "kra"} == {
+        "quickstart_kra/seed1-1998a873",  # as in 0.1: finished runs are skipped
+        "quickstart_kra/seed2-053122c2",
+    }
 
 
 def test_what_a_run_prints_is_kept_in_the_log_and_out_of_the_table(done: Path) -> None:
@@ -76,9 +99,9 @@ def test_a_mistyped_setting_is_one_line_before_anything_is_written(
 
 
 def test_what_is_wrong_with_one_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quickstart.main(["--out", str(tmp_path), "--seeds", "1", "--jobs", "1", "--set", *SMALL, "shots=400"]) == 2
+    assert quickstart.main(["--out", str(tmp_path), "--seeds", "1", "--jobs", "1", "--set", *SMALL, "shots=400"]) == 1
 
-    assert re.search(r"^error: .*shots=400", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^failed: lora .*, 400-shot, seed 1: .*shots=400", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_no_runs_at_once_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,4 +113,4 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
 
     assert quickstart.main(["--out", str(tmp_path / "file"), "--set", *SMALL]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert re.fullmatch(rf"error: {tmp_path}/file/quickstart_.*: Not a directory\n", capsys.readouterr().err)

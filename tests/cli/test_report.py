@@ -36,8 +36,8 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "kra 16 3 60.0 ± 10.0 25.0 ± 0.0 35.2 ± 1.8 43,008 20.0 ± 0.0 10 ± 0" in lines
-    assert "zero-shot 0 1 30.0 25.0 27.3 0" in lines
+    assert "kra 16 3 60.0 ± 10.0 25.0 ± 0.0 25.0 ± 0.0 35.2 ± 1.8 43,008 20.0 ± 0.0 10 ± 0" in lines
+    assert "zero-shot 0 1 30.0 25.0 25.0 27.3 0" in lines
     assert lines[-1] == str(out / "report.md")
     stem = "clip_vitb16-dtd-in_domain"
     assert sorted(file.name for file in out.iterdir()) == [
@@ -70,6 +70,33 @@ def test_what_is_wrong_with_the_runs_is_said_on_the_terminal_and_in_the_report(
         assert any(said in message for message in caplog.messages)
         assert said in text
     assert "| kra | 16 | 2 |" in text
+
+
+def test_figures_that_cannot_be_drawn_are_a_line_of_the_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a").parent
+    (folder / "spectra.safetensors").write_bytes(b"damaged")
+    (folder / "config.yaml").write_text("data: [")
+
+    assert main([str(tmp_path)]) == 0
+
+    page = (tmp_path / "report/index.html").read_text()
+    assert "a spectrum is left out: " in page
+    assert "clip_vitb16, dtd, in_domain: pictures are left out, as the data set cannot be read" in page
+    assert "<img" not in page
+
+
+def test_every_set_is_printed_where_it_fits_as_it_is_or_turned_on_its_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sets, shown in ((14, True), (50, False)):
+        metrics = {f"set_{i}/accuracy": 0.5 for i in range(sets)}
+        runs = tmp_path / str(sets)
+        for method in ("kra", "lora", "dora"):
+            write_run(runs / method, method=method, metrics={**accuracies(0.5, 0.25), **metrics})
+        assert main([str(runs), "--no-figures"]) == 0
+
+        head = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(" method"))
+        assert (head == ["method", "dora", "kra", "lora"]) is shown
 
 
 def test_a_second_report_over_the_first_is_the_same(tmp_path: Path) -> None:

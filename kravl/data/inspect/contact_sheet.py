@@ -1,9 +1,9 @@
 """A contact sheet: labelled images of a data set in one picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -16,6 +16,7 @@ GAP = 4  # pixels between tiles
 TEXT = 13  # pixels
 LABEL_WIDTH = 180
 SEVERITIES = (1, 2, 3, 4, 5)
+Item = TypeVar("Item")
 INK, FAINT, PAPER, ALARM = "#222222", "#777777", "white", "#B00020"
 
 
@@ -34,9 +35,17 @@ def class_rows(samples: Samples, class_names: Sequence[str], num_classes: int, n
     return [
         SheetRow(
             f"{class_names[label]} ({len(of_class[label])})",
-            [_image(samples, i) for i in _spread(of_class[label], num_samples)],
+            [_image(samples, i) for i in spread(of_class[label], num_samples)],
         )
-        for label in _spread(range(len(class_names)), num_classes)
+        for label in spread(range(len(class_names)), num_classes)
+    ]
+
+
+def set_rows(sets: Mapping[str, Samples], num_samples: int) -> list[SheetRow]:
+    """A row each set, its images spread evenly: in sets of the same images in other styles, the same of them."""
+    return [
+        SheetRow(name.replace("_", " "), [_image(samples, i) for i in spread(range(len(samples)), num_samples)])
+        for name, samples in sets.items()
     ]
 
 
@@ -48,9 +57,9 @@ def corruption_rows(source: Source, corruption: str, num_samples: int) -> list[S
     """
     clean = source.split("test")
     if corruption == "all":
-        subset = _Subset(source, clean.subset(_spread(range(len(clean)), 1)))
+        subset = _Subset(source, clean.subset(spread(range(len(clean)), 1)))
         return [_corrupted(subset, name, 0, name.replace("_", " ")) for name in CORRUPTIONS]
-    subset = _Subset(source, clean.subset(_spread(range(len(clean)), num_samples)))
+    subset = _Subset(source, clean.subset(spread(range(len(clean)), num_samples)))
     Corrupted(subset, corruption, SEVERITIES[0])
     labels = subset.split("test").labels
     return [_corrupted(subset, corruption, i, source.class_names[label]) for i, label in enumerate(labels)]
@@ -120,7 +129,7 @@ def _image(samples: Samples, i: int) -> Image.Image | str:
         return str(error)
 
 
-def _spread(items: Sequence[int], count: int) -> list[int]:
+def spread(items: Sequence[Item], count: int) -> list[Item]:
     """``count`` evenly spaced ``items``, including the first; all if there are no more."""
     return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
 

@@ -12,7 +12,7 @@ from kravl.report.groups import Group
 from kravl.report.interactive.payload import payload
 from kravl.report.interactive.pictures import disagreements
 from kravl.report.interactive.run_files import RunFiles
-from kravl.report.page import render
+from kravl.report.page import Picture, render
 from kravl.report.robustness import ID, OOD
 from kravl.report.runs import FinishedRun
 from kravl.report.tables import by_setting, group_caption, percent
@@ -99,11 +99,20 @@ def _cell(group: Group, column: Column) -> PageCell:
     return PageCell(column.show(stat.mean) + spread + fewer, stat.mean)
 
 
-def write_comparison(runs: Sequence[FinishedRun], groups: Sequence[Group], notes: Sequence[str], path: Path) -> None:
+def write_comparison(
+    runs: Sequence[FinishedRun],
+    groups: Sequence[Group],
+    notes: Sequence[str],
+    path: Path,
+    pictures: Sequence[Picture] = (),
+    question: str = "",
+) -> None:
     """Write the page of ``runs``, which are in ``groups``, to ``path``.
 
     Args:
         notes: what to mind before comparing, as text.
+        pictures: shown at the end.
+        question: shown at the beginning.
     """
     kept = RunFiles()
     data = payload(groups, kept)
@@ -115,6 +124,8 @@ def write_comparison(runs: Sequence[FinishedRun], groups: Sequence[Group], notes
     page = render(
         _resource("page.html"),
         **text,
+        question=question,
+        pictures=pictures,
         columns=columns,
         rows=table_rows,
         caption=caption,
