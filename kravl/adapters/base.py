@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,9 @@ class Adapter(nn.Module, ABC):
     Raises:
         InputError: ``dropout`` is not in [0, 1).
     """
+
+    # parameter -> whether weight decay applies, where that is not the rule for all models: to matrices, not to vectors
+    decays: ClassVar[Mapping[str, bool]] = {}
 
     def __init__(self, out_features: int, in_features: int, scale: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
 """DoRA: a weight's magnitude and direction trained separately (Liu et al., ICML 2024, https://arxiv.org/abs/2402.09353)."""
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ class DoRA(Adapter):
     B (out, r) is zero and A (r, in) Kaiming-uniform, as in LoRA. The norm is differentiated too: this is the formula
     itself, without the shortcut that treats |V| as a constant. A row of zeros stays zero.
     """
+
+    decays: ClassVar[Mapping[str, bool]] = {"magnitude": False}  # at zero the weight itself would be gone, not ΔW
 
     def __init__(self, out_features: int, in_features: int, rank: int, alpha: float, dropout: float = 0.0) -> None:
         check_rank(rank)

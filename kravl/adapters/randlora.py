@@ -15,7 +15,8 @@ class RandLoRA(LowRankAdapter):
 
     m is the shorter and M the longer side. A (r, m) and all B_i side by side (M, ceil(m / r) * r) are frozen, standard
     normal and determined by ``seed``: they are not stored in checkpoints, and sites of the same shape share them. λ
-    starts at zero, γ at 1 / M. If the shorter side is the output, ΔW is transposed.
+    starts at zero and γ (n, m) at 1 / its own longer side, as in the authors' PEFT code. If the shorter side is the
+    output, ΔW is transposed.
     """
 
     def __init__(
@@ -35,10 +36,14 @@ class RandLoRA(LowRankAdapter):
         generator = torch.Generator().manual_seed(seed)
         self.bases_b = nn.Parameter(torch.randn(long, num * rank, generator=generator), requires_grad=False)
         self.bases_a = nn.Parameter(torch.randn(rank, short, generator=generator), requires_grad=False)
-        self.lam = nn.Parameter(torch.zeros(num, rank))
-        self.gamma = nn.Parameter(torch.full((num, short), 1 / long))
-
+        lam, gamma = self.start(num, short)
+        self.lam = nn.Parameter(torch.full((num, rank), lam))
+        self.gamma = nn.Parameter(torch.full((num, short), gamma))
         self.inner = num * rank
+
+    def start(self, num: int, short: int) -> tuple[float, float]:
+        """Initial values of λ (num, r) and γ (num, short), whose product is zero."""
+        return 0.0, 1 / max(num, short)
 
     @property
     def trained(self) -> tuple[bool, bool]:
@@ -56,3 +61,10 @@ class RandLoRA(LowRankAdapter):
         grad_lam, grad_gamma = (scaled @ self.gamma.unsqueeze(2), self.lam.unsqueeze(1) @ scaled)
         pairs = ((self.lam, grad_lam.squeeze(2)), (self.gamma, grad_gamma.squeeze(1)))
         return [gradient for parameter, gradient in pairs if parameter.requires_grad]
+
+
+class RandLoRAVisionLanguage(RandLoRA):
+    """RandLoRA as the authors' vision-language script starts it: λ (n, r) at 1 / its longer side, γ at zero."""
+
+    def start(self, num: int, short: int) -> tuple[float, float]:
+        return 1 / max(num, self.rank), 0.0

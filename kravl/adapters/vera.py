@@ -1,5 +1,8 @@
 """VeRA: trained vectors around frozen matrices (Kopiczko et al., ICLR 2024, https://arxiv.org/abs/2310.11454)."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +16,8 @@ class VeRA(LowRankAdapter):
     A (r, in) and B (out, r) are frozen, Kaiming-uniform and determined by ``seed``: they are not stored in checkpoints,
     and sites of the same shape share them.
     """
+
+    decays: ClassVar[Mapping[str, bool]] = {"b": True, "d": True}  # towards ΔW = 0, as in the script of the lineage
 
     def __init__(
         self,

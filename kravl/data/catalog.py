@@ -8,7 +8,9 @@ from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml, shipped
 
 PLAIN = "a photo of a {}."
-TEMPLATE_SETS = ("single", "plain", "imagenet7", "openai80")
+OF_ANY_SET = ("plain", "imagenet7", "openai80")  # templates that fit whatever the classes are
+OWN_TEMPLATE = "single"  # the set's own
+TEMPLATE_SETS = (OWN_TEMPLATE, *OF_ANY_SET)
 
 
 def folder() -> Path:
@@ -34,7 +36,7 @@ def templates(name: str, choice: str) -> tuple[str, ...]:
     """
     if "{}" in choice:
         return (choice,)
-    if choice == "single":
+    if choice == OWN_TEMPLATE:
         return _lines(name, "templates.txt")[:1] or (PLAIN,)
     if choice == "plain":
         return (PLAIN,)

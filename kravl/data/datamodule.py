@@ -144,11 +144,17 @@ class FewShotDataModule(LightningDataModule):
 def _draw(source: Source, split: FewShotSplit) -> tuple[Samples, Samples]:
     drawn_from = source.drawn_from()
     train = drawn_from.split("train")
-    val = drawn_from.split("val") if "val" in drawn_from.splits else train.subset(())
+    has_val = "val" in drawn_from.splits
+    val = drawn_from.split("val") if has_val else train  # cliplora draws both from the training images then
     if isinstance(split.shots, int) and split.short_classes == "error":
         # checked here, where classes have names: one without training images is not among the labels
         require_shots(train.labels, split.shots, dict(enumerate(drawn_from.class_names)))
     train_indices, val_indices = few_shot_split(
-        train.labels, val.labels, split.shots, split.split_seed, split.protocol, split.short_classes
+        train.labels,
+        val.labels if has_val else None,
+        split.shots,
+        split.split_seed,
+        split.protocol,
+        split.short_classes,
     )
     return source.keep(train.subset(train_indices)), source.keep(val.subset(val_indices))

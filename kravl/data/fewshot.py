@@ -7,7 +7,8 @@ took over from aTLAS (https://github.com/fredzzhang/atlas).
 
 ``coop``: ``shots`` images of each class, classes in order of first appearance, then min(shots, 4) validation images
 of each from the same generator. ``cliplora``: the same, but validation is drawn first, so that its seed 1 is not
-CoOp's seed 1. ``tip``: CoOp's training images, and every validation image; Tip-Adapter itself used seed 1 alone.
+CoOp's seed 1; of a set without validation images (ImageNet) both are one draw of each class, those to train on first.
+``tip``: CoOp's training images, and every validation image; Tip-Adapter itself used seed 1 alone.
 ``official``: classes in label order, no validation images.
 
 ``lineage``: classes in label order, the last ``shots`` of a random permutation of each, or the first part of one
@@ -17,7 +18,7 @@ generator that other code had advanced, from the labels seen in the first 1,001 
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -31,7 +32,7 @@ MAX_VAL_SHOTS = 4
 
 def few_shot_split(
     train_labels: Sequence[int],
-    val_labels: Sequence[int],
+    val_labels: Sequence[int] | None,
     shots: int | float | None,
     seed: int,
     protocol: str,
@@ -40,6 +41,7 @@ def few_shot_split(
     """Indices of the training and of the validation images, in the order the protocol draws them; see the module.
 
     Args:
+        val_labels: None for a set without validation images; those that ``cliplora`` draws are training images then.
         shots: images per class; None takes every training image, and every validation image where the protocol has any.
             ``lineage`` also takes a share of all training images, between 0 and 1, whatever their class.
         short_classes: what happens to a class with fewer training images than ``shots``: ``error``, or ``keep``, the
@@ -51,15 +53,18 @@ def few_shot_split(
             images under ``error``.
     """
     _check(shots, protocol, short_classes)
+    every_val = () if protocol in WITHOUT_VALIDATION else tuple(range(len(val_labels or ())))
     if shots is None:
-        return tuple(range(len(train_labels))), () if protocol in WITHOUT_VALIDATION else tuple(range(len(val_labels)))
+        return tuple(range(len(train_labels))), every_val
     if isinstance(shots, float):
         return _share(len(train_labels), shots, seed), ()
     if short_classes == "error":
         require_shots(train_labels, shots, {label: f"class {label}" for label in train_labels})
     if protocol == "tip":
-        return _protocol_draw("coop", train_labels, (), shots, seed, repeat=True)[0], tuple(range(len(val_labels)))
-    return _protocol_draw(protocol, train_labels, val_labels, shots, seed, repeat=protocol == "cliplora")
+        return _protocol_draw("coop", train_labels, (), shots, seed, repeat=True)[0], every_val
+    if protocol == "cliplora" and val_labels is None:
+        return _joint_draw(random.Random(seed), _by_class(train_labels), shots)
+    return _protocol_draw(protocol, train_labels, val_labels or (), shots, seed, repeat=protocol == "cliplora")
 
 
 def _protocol_draw(
@@ -76,6 +81,18 @@ def _protocol_draw(
         return train_indices, _draw(rng, val, min(shots, MAX_VAL_SHOTS))
     val_indices = _draw(rng, val, min(shots, MAX_VAL_SHOTS), repeat)
     return _draw(rng, train, shots, repeat), val_indices
+
+
+def _joint_draw(
+    rng: random.Random, groups: Mapping[int, list[int]], shots: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    train: list[int] = []
+    val: list[int] = []
+    for indices in groups.values():
+        drawn = rng.sample(indices, min(len(indices), shots + min(shots, MAX_VAL_SHOTS)))
+        train += drawn[:shots] if len(drawn) >= shots else rng.choices(indices, k=shots)
+        val += drawn[shots:]
+    return tuple(train), tuple(val)
 
 
 def _check(shots: int | float | None, protocol: str, short_classes: str) -> None:

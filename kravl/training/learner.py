@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
 from kravl.training.fsdp import gather
-from kravl.training.optim import OptimSettings, parameter_groups, schedule
+from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups, schedule
 
 
 class DivergedError(RuntimeError):
@@ -61,6 +61,15 @@ class Learner(LightningModule):
             for name, parameter in parameters.items():
                 parameter.copy_(state_dict[name])
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises InputError where an earlier release grouped the parameters otherwise; AdamW's state goes by groups."""
+        saved = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+        if saved != (sizes := [len(group["params"]) for group in self._groups()]):
+            raise InputError(
+                f"the checkpoint is of an earlier release, whose weight decay went by other groups of parameters "
+                f"({saved}, now {sizes}); overwrite=true starts the run again"
+            )
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
 
@@ -83,6 +92,10 @@ class Learner(LightningModule):
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
 
+    def _groups(self) -> list[dict[str, Any]]:
+        head = {id(p) for p in self.classifier.head_parameters()}
+        return list(parameter_groups(self.trainable().values(), head, decay_exceptions(self), self.optim))
+
     def _microbatched(self, images: Tensor) -> Tensor:
         if images.dim() == 2:  # features in place of images: nothing large is computed
             return self.classifier(images)
@@ -97,9 +110,8 @@ class Learner(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        head = {id(p) for p in self.classifier.head_parameters()}
-        groups = list(parameter_groups(self.trainable().values(), head, self.optim))
-        optimizer = torch.optim.AdamW(groups, lr=self.optim.lr, fused=True)  # one pass over memory instead of twelve
+        # fused: one pass over memory instead of twelve
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.optim.lr, fused=True)
         optimizer._step_supports_amp_scaling = False  # gradients are unscaled before they are clipped
 
         def factor(step: int) -> float:

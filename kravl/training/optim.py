@@ -1,7 +1,7 @@
 """The optimiser's settings, its parameter groups and its learning-rate schedule."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,24 @@ def schedule(step: int, total: int, warmup: int, floor: float) -> float:
 
 
 def parameter_groups(
-    parameters: Iterable[nn.Parameter], head: set[int], optim: OptimSettings
-) -> Iterable[dict[str, Any]]:
-    """Matrices with weight decay, vectors (biases, norms, scales) without; the head at its own learning rate."""
+    parameters: Iterable[nn.Parameter], head: set[int], decays: Mapping[int, bool], optim: OptimSettings
+) -> Iterator[dict[str, Any]]:
+    """Matrices with weight decay, vectors (biases, norms, scales) without; the head at its own learning rate.
+
+    ``head`` and ``decays`` go by the id of a parameter; where the latter has one, it replaces the rule.
+    """
     keyed: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in parameters:
-        keyed.setdefault((id(parameter) in head, parameter.ndim >= 2), []).append(parameter)
-    for (is_head, is_matrix), members in keyed.items():
+        decay = decays.get(id(parameter), parameter.ndim >= 2)
+        keyed.setdefault((id(parameter) in head, decay), []).append(parameter)
+    for (is_head, decay), members in keyed.items():
         lr = optim.head_lr if is_head and optim.head_lr is not None else optim.lr
-        yield {"params": members, "lr": lr, "weight_decay": optim.weight_decay if is_matrix else 0.0}
+        yield {"params": members, "lr": lr, "weight_decay": optim.weight_decay if decay else 0.0}
+
+
+def decay_exceptions(model: nn.Module) -> dict[int, bool]:
+    """``decays`` of `parameter_groups`: what the modules of ``model`` say in an attribute of that name."""
+    stated = [
+        (module, name, decay) for module in model.modules() for name, decay in getattr(module, "decays", {}).items()
+    ]
+    return {id(getattr(module, name)): decay for module, name, decay in stated}

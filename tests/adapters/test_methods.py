@@ -10,7 +10,7 @@ from torch import nn
 from kravl.adapters.dora import DoRA
 from kravl.adapters.full import Full
 from kravl.adapters.krona import KronA
-from kravl.adapters.randlora import RandLoRA
+from kravl.adapters.randlora import RandLoRA, RandLoRAVisionLanguage
 from kravl.adapters.sinlora import SinLoRA
 from kravl.adapters.vera import VeRA
 
@@ -34,6 +34,17 @@ def test_randlora_is_a_sum_of_scaled_bases(shape):
 
     torch.testing.assert_close(adapter.delta_weight(), total if shape[0] > shape[1] else total.T)
     assert adapter.scale == 2.0
+
+
+@pytest.mark.parametrize("shape", [(64, 192), (192, 64)])
+def test_randlora_starts_as_its_authors_code_of_that_name(shape):
+    # tuners/randlora/layer.py of peft 0.21.2, and src/rand_lora.py of the vision-language script
+    peft, script = RandLoRA(*shape, rank=6, alpha=120), RandLoRAVisionLanguage(*shape, rank=6, alpha=1)
+
+    assert {peft.lam.unique().item(), peft.gamma.unique().item()} == {0.0, 1 / 64}
+    assert (script.lam.unique().item(), script.gamma.unique().item()) == (pytest.approx(1 / 11), 0.0)
+    assert (peft.scale, script.scale) == (20.0, 1 / 6)
+    assert torch.count_nonzero(script.delta_weight()) == 0
 
 
 def test_randlora_reaches_full_rank_with_few_parameters():

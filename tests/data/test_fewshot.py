@@ -80,6 +80,24 @@ def test_cliplora_draws_validation_first_from_the_same_generator() -> None:
     assert drawn != few_shot_split(LABELS, VAL_LABELS, shots=2, seed=7, protocol="coop")[0]
 
 
+def test_cliplora_draws_training_and_validation_images_of_imagenet_at_once() -> None:
+    labels = [0] * 30 + [1] * 40  # ImageFolder's order
+    random.seed(5)
+    groups = [random.sample([i for i, v in enumerate(labels) if v == c], 8 + 4) for c in (0, 1)]
+
+    drawn, drawn_val = few_shot_split(labels, None, shots=8, seed=5, protocol="cliplora")
+
+    assert drawn == tuple(i for group in groups for i in group[:8])
+    assert drawn_val == tuple(i for group in groups for i in group[8:])
+
+
+def test_a_class_too_small_for_cliploras_validation_images_gives_what_it_has() -> None:
+    drawn, drawn_val = few_shot_split([0] * 5 + [1] * 3, None, 4, 1, "cliplora", "keep")
+
+    assert (len(set(drawn[:4])), len(drawn), len(drawn_val)) == (4, 8, 1)
+    assert set(drawn[4:]) <= {5, 6, 7}
+
+
 def test_official_draws_in_label_order_and_no_validation_images() -> None:
     rng = random.Random(3)
     expected = [rng.sample([i for i, v in enumerate(LABELS) if v == c], 3) for c in (0, 1, 2)]

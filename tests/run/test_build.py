@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from kravl.config.compose import typed
+from kravl.config.schema import Evaluation
 from kravl.run.build import build_run
+from kravl.run.sources import evaluation_sources, training_source
 from kravl.runtime.errors import InputError
 
 FOLDER = "_target_: kravl.data.sources.folder.ImageFolder"
@@ -17,6 +19,24 @@ def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny
 
     assert list(parts.data.evaluation_loaders()) == ["test"]
     assert "evaluation set same is what is trained on; left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("of_training", "of_set", "prompt"),
+    [
+        ("single", "single", "a photo of the number {}."),
+        ("plain", "single", "a photo of a {}."),  # one prompt for every set, as CLIP-LoRA
+        ("a photo of a {}, a type of pet.", "single", "a photo of the number {}."),
+        ("plain", "the digit {}", "the digit {}"),
+    ],
+)
+def test_own_classes_take_the_prompt_of_the_run_where_it_fits_any_set(tiny_run, of_training, of_set, prompt):
+    training = training_source(typed(tiny_run()))
+    sets = {"digits": {"templates": of_set, "source": {"_target_": "kravl.data.sources.digits.Digits"}}}
+
+    built = evaluation_sources(Evaluation(name="other", sets=sets), training, [], of_training)
+
+    assert built["digits"].templates == (prompt,)
 
 
 def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):

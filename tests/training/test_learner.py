@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kravl.adapters.dora import DoRA
+from kravl.adapters.kra import KRAdapter
+from kravl.adapters.vera import VeRA
 from kravl.runtime.errors import InputError
 from kravl.training.learner import DivergedError, Learner, derived_seed
 from kravl.training.optim import OptimSettings, schedule
@@ -118,6 +121,37 @@ def test_matrices_decay_vectors_do_not_and_the_head_has_its_own_rate():
 
     num_parameters = {(g["initial_lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
     assert num_parameters == {(1e-2, 0.1): 25, (1e-2, 0.0): 5, (1e-1, 0.1): 15, (1e-1, 0.0): 3}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "decayed"),
+    [
+        (KRAdapter(9, 8), {"u", "v"}),
+        (VeRA(9, 8, rank=2), {"b", "d"}),  # at zero the update is zero, as for a matrix of another method
+        (DoRA(9, 8, rank=2, alpha=2), {"a", "b"}),  # a magnitude of zero would be a weight of zero
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_weight_decay_of_an_adapter_pulls_its_update_to_zero(adapter, decayed):
+    model = Small()
+    model.adapter = adapter
+    learner = Learner(model, SETTINGS, seed=1)
+    learner.trainer = type("T", (), {"estimated_stepping_batches": 10})()
+
+    groups = learner.configure_optimizers()["optimizer"].param_groups
+
+    pulled = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert {name for name, p in adapter.named_parameters() if id(p) in pulled} == decayed
+
+
+def test_a_checkpoint_whose_parameters_were_grouped_otherwise_is_refused():
+    learner = Learner(Small(), SETTINGS, seed=1)
+    checkpoint = {"optimizer_states": [{"param_groups": [{"params": [0, 1]}, {"params": [2, 3]}]}]}
+
+    with pytest.raises(
+        InputError, match=r"other groups of parameters \(\[2, 2\], now \[1, 1, 1, 1\]\); overwrite=true"
+    ):
+        learner.on_load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])

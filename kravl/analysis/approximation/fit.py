@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.rank import ranks_and_norms
+from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups
 
 TOP = 16  # singular directions whose overlap is taken
 POINTS = 64  # singular values that are kept of a spectrum, at equal steps of its length
@@ -117,7 +118,8 @@ def fit_adapter(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tens
 
 def _train(adapter: Adapter, base: Tensor, goal: Tensor, settings: FitSettings) -> None:
     parameters = [p for p in adapter.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    optim = OptimSettings(settings.lr, None, settings.weight_decay, warmup_steps=0, min_lr_ratio=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(parameters, set(), decay_exceptions(adapter), optim), fused=True)
     for step in range(settings.steps):
         if settings.schedule == "cosine":
             for group in optimizer.param_groups:
