@@ -53,6 +53,8 @@ class Optim:
     steps_per_shot: int | None = None  # optimiser steps as a multiple of shots, in place of epochs
     warmup_steps: int = 0
     min_lr_ratio: float = 0.01  # the cosine ends at this fraction of lr
+    label_smoothing: float = 0.0  # share of each label that is spread over all classes
+    class_weights: Any = None  # null | balanced (by the images drawn) | a list in the order of the classes
 
     @property
     def trains(self) -> bool:

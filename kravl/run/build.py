@@ -1,7 +1,7 @@
 """From a config to what a run is made of: source, classifier, adapters, data."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettin
 from kravl.data.source import Samples, Source
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions, unknown
+from kravl.training.loss import resolved_class_weights
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Run:
     classifier: Classifier
     adapters: AdapterSet
     data: FewShotDataModule
+    class_weights: Sequence[float] | None = None  # of the loss
 
     @property
     def fingerprint(self) -> dict[str, object]:
@@ -49,6 +51,8 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     require_safe_versions()
     source, evaluated = sources or list_sources(cfg)
     data = _data(cfg, source, evaluated)  # before the weights: a class with too few images need not wait for them
+    labels, names = data.train_samples.labels, source.class_names
+    class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = build(cfg.backbone.build, Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
@@ -61,7 +65,7 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
-    return Run(source, classifier, adapters, data)
+    return Run(source, classifier, adapters, data, class_weights)
 
 
 def _placement(cfg: Config) -> tuple[Any, list[str]]:

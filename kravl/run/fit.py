@@ -24,6 +24,7 @@ from kravl.tracking.run_folder import RunFolder
 from kravl.tracking.settings import settings_sha256
 from kravl.training.checkpoint import CheckpointError, latest
 from kravl.training.learner import DivergedError, Learner
+from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         return
     optim = cfg.optim
     settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
-    learner = Learner(run.classifier, settings, cfg.seed)
+    learner = Learner(run.classifier, settings, cfg.seed, Loss(optim.label_smoothing, run.class_weights))
     if not learner.trainable():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
     if run.classifier.features_are_fixed() and (images := run.data.repeated_images()) is not None:

@@ -32,6 +32,7 @@ from kravl.tracking.loggers import (
 )
 from kravl.tracking.run_folder import RunFolder, folder_of, open_run, resumable_folder, warn_unfinished
 from kravl.training.callbacks import Checkpoints, LearningCurve
+from kravl.training.loss import check_loss
 from kravl.training.spectrum_monitor import SPECTRA_FILE, SpectrumMonitor, Trace
 from kravl.training.trainer import check_settings, limits, make_trainer
 
@@ -72,6 +73,7 @@ def check(cfg: Config) -> None:
     curve_points(cfg.alphas, zero_shot=True)
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     training_amount(cfg)
+    check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
 
 
 def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:

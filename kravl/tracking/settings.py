@@ -38,6 +38,9 @@ HOW = (
     "trainer.strategy",
 )
 
+# settings added since 0.1.0, at the value that says what was done before: a run of then is the run of the same command
+ADDED = {"optim.label_smoothing": 0.0, "optim.class_weights": None}
+
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:
     """What a record says of ``settings``: neither this machine nor its folders."""
@@ -51,10 +54,10 @@ def deciding_settings(settings: Settings) -> dict[str, Any]:
     of a class of kravl, its name without the module that it lies in, which may be another in another release.
     """
     kept = {key: _without_modules(value) for key, value in recorded_settings(settings).items()}
-    for name in HOW:
+    for name in (*HOW, *ADDED):
         section, _, key = name.rpartition(".")
         holder = kept.get(section) if section else kept
-        if isinstance(holder, dict):
+        if isinstance(holder, dict) and (name not in ADDED or holder.get(key) == ADDED[name]):
             holder.pop(key, None)
     if isinstance(trainer := kept.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
         devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))

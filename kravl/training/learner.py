@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
 from kravl.training.fsdp import gather
+from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups, schedule
 
 
@@ -31,15 +31,17 @@ class Learner(LightningModule):
         classifier: images (b, 3, h, w) -> logits (b, classes); has ``head_parameters()`` and ``class_names``.
         optim: the optimiser's settings.
         seed: all randomness of a step follows from (seed, epoch, batch).
+        loss: None is plain cross-entropy.
     """
 
     strict_loading = False  # checkpoints deliberately lack the frozen weights
 
-    def __init__(self, classifier: Any, optim: OptimSettings, seed: int) -> None:
+    def __init__(self, classifier: Any, optim: OptimSettings, seed: int, loss: Loss | None = None) -> None:
         super().__init__()
         self.classifier = classifier
         self.optim = optim
         self.seed = seed
+        self.loss = loss or Loss()
         self.micro_batches = MicroBatches()
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
@@ -70,27 +72,37 @@ class Learner(LightningModule):
                 f"({saved}, now {sizes}); overwrite=true starts the run again"
             )
 
+    def on_train_start(self) -> None:
+        self.loss.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._indices = batch.indices
         logits = self.classifier(batch.images) if self.micro_batches.size is None else self._microbatched(batch.images)
-        loss = F.cross_entropy(logits, batch.labels)
+        loss, differentiated = self.loss(logits, batch.labels)
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}", f"batch {batch_idx}")
         self.accuracy(logits, batch.labels)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/accuracy", self.accuracy, prog_bar=True, on_step=False, on_epoch=True)
-        return loss
+        return differentiated
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
+        self.loss.rescale(gradients, self._mean_over_processes)
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return  # half precision: the scaler skips such steps and lowers its scale
-        gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
         norm = gather(nn.utils.get_total_norm(gradients))
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradient is {norm.item()}", "last batch")
+
+    def _mean_over_processes(self, value: float) -> float:
+        if self.trainer.world_size == 1:
+            return value
+        tensor = torch.tensor(value, device=self.device)
+        return float(self.trainer.strategy.reduce(tensor, reduce_op="mean"))
 
     def _groups(self) -> list[dict[str, Any]]:
         head = {id(p) for p in self.classifier.head_parameters()}
