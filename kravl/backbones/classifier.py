@@ -35,6 +35,7 @@ class Classifier(nn.Module, ABC):
 
     preprocess: Preprocess
     zero_shot: bool  # whether the untrained classifier already knows the classes
+    train_statistics = False  # whether norms update their running statistics in training
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
@@ -65,6 +66,8 @@ class Classifier(nn.Module, ABC):
         head = {id(p) for p in self.head_parameters()}
         tower = self.image_tower()
         trains = any(p.requires_grad for p in tower.parameters() if id(p) not in head)
+        if self.train_statistics and statistics(tower):
+            return False
         return not trains and not any(_varies(module) for module in tower.modules())
 
     def prepare(self) -> None:
@@ -105,15 +108,31 @@ class Classifier(nn.Module, ABC):
         """What a reader must know to rebuild the untrained classifier, as JSON values."""
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Training mode for the parts that train; a module whose parameters are all frozen stays in eval mode."""
+        """Training mode for the parts that train; a module whose parameters are all frozen stays in eval mode.
+
+        So does a norm with running statistics, whatever of it trains, unless ``train_statistics``.
+        """
         _set_mode(self, mode)
+        for module in self.modules():
+            if _keeps_statistics(module):
+                module.training = mode and self.train_statistics
         return self
+
+
+def statistics(model: nn.Module) -> list[str]:
+    """Names of the buffers in which the norms of ``model`` (BatchNorm and others) keep running statistics."""
+    norms = [(path, module) for path, module in model.named_modules() if _keeps_statistics(module)]
+    return [f"{path}.{name}".lstrip(".") for path, norm in norms for name, _ in norm.named_buffers(recurse=False)]
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
 
 
 def _varies(module: nn.Module) -> bool:
     """Whether the module, once training, treats an image differently each time; see `Classifier.train`."""
     if isinstance(module, BATCH_NORMS):
-        return not list(module.parameters())  # with frozen parameters it stays in eval mode
+        return not _keeps_statistics(module)  # those of the batch
     return isinstance(module, RANDOM) or (isinstance(module, nn.Dropout) and module.p > 0)
 
 

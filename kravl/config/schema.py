@@ -85,6 +85,7 @@ class Config:
     targets: list[str] = field(default_factory=list)  # patterns in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
     linear_head: bool = False  # trainable class weights; CLIP's start from the text features
+    train_statistics: bool = False  # norms with running statistics (BatchNorm) update them in training, and keep them
     shots: int | None = 16  # images per class; null: all
     fraction: float | None = None  # share of all training images; needs shots=null and split_protocol=lineage
     short_classes: str = "error"  # error | keep: a class with fewer images than shots

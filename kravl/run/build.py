@@ -10,7 +10,7 @@ import torch
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
-from kravl.backbones.classifier import Classifier
+from kravl.backbones.classifier import Classifier, statistics
 from kravl.config.instantiate import build
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
@@ -62,10 +62,21 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
         classifier.add_classes(class_names, templates)
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
-    adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze=[*cfg.unfreeze, *head_names])
+    unfreeze = [*cfg.unfreeze, *head_names]
+    adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze, _statistics(cfg, classifier))
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Run(source, classifier, adapters, data, class_weights)
+
+
+def _statistics(cfg: Config, classifier: Classifier) -> list[str]:
+    """Names of the encoder's running statistics that training is to change; it has the classifier change them."""
+    if not cfg.train_statistics:
+        return []
+    classifier.train_statistics = True
+    if names := statistics(classifier.encoder()):
+        return names
+    raise InputError(f"train_statistics=true: no norm of {cfg.backbone.name} keeps running statistics; leave it out")
 
 
 def _placement(cfg: Config) -> tuple[Any, list[str]]:

@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
+from kravl.backbones.classifier import statistics
 from kravl.config.schema import Config
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
@@ -23,6 +24,7 @@ from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, handling
 from kravl.tracking.run_folder import RunFolder
 from kravl.tracking.settings import settings_sha256
 from kravl.training.checkpoint import CheckpointError, latest
+from kravl.training.frozen_state import UnsavedChangeError
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings
@@ -45,7 +47,7 @@ def graceful_exit() -> Iterator[None]:
         except (Interrupted, SIGTERMException) as stop:
             log.warning("stopped on request (%s); run the same command again to resume", stop or "SIGTERM")
             sys.exit(EXIT_RESUMABLE)
-        except (DivergedError, CheckpointError, OutOfMemory, FloatingPointError) as error:
+        except (DivergedError, CheckpointError, OutOfMemory, UnsavedChangeError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
         except OSError as error:
             file = f"{error.filename}: " if error.filename else ""
@@ -120,7 +122,9 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         return
     optim = cfg.optim
     settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
-    learner = Learner(run.classifier, settings, cfg.seed, Loss(optim.label_smoothing, run.class_weights))
+    loss = Loss(optim.label_smoothing, run.class_weights)
+    changing = statistics(run.classifier) if cfg.train_statistics else []
+    learner = Learner(run.classifier, settings, cfg.seed, loss, changing)
     if not learner.trainable():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
     if run.classifier.features_are_fixed() and (images := run.data.repeated_images()) is not None:
@@ -149,6 +153,10 @@ def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None)
             raise OutOfMemory(
                 f"out of memory in process {trainer.global_rank} of {trainer.world_size}: halve loading.batch_size and "
                 "double trainer.accumulate_grad_batches; the effective batch stays the same"
+            ) from error
+        if learner.statistics:
+            raise OutOfMemory(
+                "out of memory, and train_statistics=true takes those of whole batches: lower loading.batch_size"
             ) from error
         return False
     return True

@@ -32,6 +32,7 @@ from kravl.tracking.loggers import (
 )
 from kravl.tracking.run_folder import RunFolder, folder_of, open_run, resumable_folder, warn_unfinished
 from kravl.training.callbacks import Checkpoints, LearningCurve
+from kravl.training.frozen_state import FrozenState
 from kravl.training.loss import check_loss
 from kravl.training.spectrum_monitor import SPECTRA_FILE, SpectrumMonitor, Trace
 from kravl.training.trainer import check_settings, limits, make_trainer
@@ -74,6 +75,8 @@ def check(cfg: Config) -> None:
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     training_amount(cfg)
     check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
+    if cfg.train_statistics and cfg.checkpointing:
+        raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")
 
 
 def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:
@@ -88,7 +91,8 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(*spectra, partial(log_histograms, logger))
     # checkpoints last: the spectra and the learning curve of a saved step are recorded already
-    callbacks = [monitor, LearningCurve(folder.path), Checkpoints(folder.checkpoints, cfg.checkpoint_every)]
+    checkpoints = Checkpoints(folder.checkpoints, cfg.checkpoint_every)
+    callbacks = [FrozenState(), monitor, LearningCurve(folder.path), checkpoints]
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
     if training is None or not load_training(folder, run):

@@ -39,7 +39,7 @@ HOW = (
 )
 
 # settings added since 0.1.0, at the value that says what was done before: a run of then is the run of the same command
-ADDED = {"optim.label_smoothing": 0.0, "optim.class_weights": None}
+ADDED = {"train_statistics": False, "optim.label_smoothing": 0.0, "optim.class_weights": None}
 
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:

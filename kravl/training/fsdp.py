@@ -67,8 +67,9 @@ class ShardedStrategy(DDPStrategy):
         module = self.lightning_module
         assert module is not None
         for name, tensor in self.lightning_module_state_dict().items():
-            self._originals[name].data = tensor
-            _set_parameter(module, name, self._originals[name])
+            if name in self._originals:  # buffers are not sharded
+                self._originals[name].data = tensor
+                _set_parameter(module, name, self._originals[name])
         self.model = module
 
     def lightning_module_state_dict(self) -> dict[str, Any]:

@@ -25,23 +25,32 @@ class DivergedError(RuntimeError):
 
 
 class Learner(LightningModule):
-    """Trains whatever parameters of ``classifier`` require a gradient, and saves only those.
+    """Trains whatever parameters of ``classifier`` require a gradient, and saves only those and its ``statistics``.
 
     Args:
         classifier: images (b, 3, h, w) -> logits (b, classes); has ``head_parameters()`` and ``class_names``.
         optim: the optimiser's settings.
         seed: all randomness of a step follows from (seed, epoch, batch).
         loss: None is plain cross-entropy.
+        statistics: names of buffers of ``classifier`` that training changes.
     """
 
     strict_loading = False  # checkpoints deliberately lack the frozen weights
 
-    def __init__(self, classifier: Any, optim: OptimSettings, seed: int, loss: Loss | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Any,
+        optim: OptimSettings,
+        seed: int,
+        loss: Loss | None = None,
+        statistics: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.optim = optim
         self.seed = seed
         self.loss = loss or Loss()
+        self.statistics = tuple(statistics)
         self.micro_batches = MicroBatches()
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
@@ -50,18 +59,18 @@ class Learner(LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """The trained tensors only."""
-        return {name: p.detach() for name, p in self.trainable().items()}
+        """The trained tensors only, live."""
+        buffers = {f"classifier.{name}": self.classifier.get_buffer(name) for name in self.statistics}
+        return {name: p.detach() for name, p in self.trainable().items()} | buffers
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`. Raises InputError where the checkpoint trains other parameters."""
-        parameters = self.trainable()
-        current, saved = ({(name, *t.shape) for name, t in state.items()} for state in (parameters, state_dict))
+        tensors = self.state_dict()
+        current, saved = ({(name, *t.shape) for name, t in state.items()} for state in (tensors, state_dict))
         if difference := sorted(current ^ saved):
             raise InputError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(state_dict[name])
+        for name, tensor in tensors.items():
+            tensor.copy_(state_dict[name])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises InputError where an earlier release grouped the parameters otherwise; AdamW's state goes by groups."""
@@ -73,6 +82,7 @@ class Learner(LightningModule):
             )
 
     def on_train_start(self) -> None:
+        self.classifier.train()  # Lightning leaves every module as it was built, frozen ones in training mode too
         self.loss.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -14,7 +14,7 @@ from kravl.data import catalog
 
 TABLE = yaml.safe_load(Path(__file__).with_name("published_methods.yaml").read_text())
 # the sections whose every setting decides what is trained; how fast, and on what, is told apart in tracking/settings.py
-WHOLE = ("adapter", "optim", "sites", "targets", "unfreeze", "linear_head", "split_protocol")
+WHOLE = ("adapter", "optim", "sites", "targets", "unfreeze", "linear_head", "train_statistics", "split_protocol")
 SINGLE = ("short_classes", "data.templates", "trainer.gradient_clip_val", "trainer.precision", "loading.batch_size",
           "loading.min_batches", "loading.augmentation")  # fmt: skip
 WITHOUT_SCRIPT = {

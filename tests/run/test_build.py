@@ -45,6 +45,12 @@ def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):
         build_run(typed(tiny_run(f"++evaluation.sets.test={other}")))
 
 
+def test_class_weights_are_held_against_the_classes_before_any_weight_is_loaded(tiny_run):
+    assert build_run(typed(tiny_run("optim.class_weights=balanced"))).class_weights == [1.0, 1.0, 1.0, 1.0]
+    with pytest.raises(InputError, match=r"class_weights has 2 weights; there are 4 classes"):
+        build_run(typed(tiny_run("optim.class_weights=[1,2]", "backbone.build.name=nothing")))
+
+
 def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
     parts = build_run(typed(tiny_run("method=kra")))
     assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()

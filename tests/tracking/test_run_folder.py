@@ -77,6 +77,15 @@ def test_a_setting_that_changes_no_number_makes_no_other_run(tmp_path):
     assert one == other
 
 
+def test_a_setting_added_since_makes_no_other_run_where_it_says_what_was_done_before(tmp_path):
+    added = {"train_statistics": False, "optim": {"lr": 1e-3, "label_smoothing": 0.0, "class_weights": None}}
+    before = {"optim": {"lr": 1e-3}}
+
+    assert deciding_settings(CONFIG | added) == deciding_settings(CONFIG | before)
+    for changed in ({"train_statistics": True}, {"optim": {"lr": 1e-3, "class_weights": "balanced"}}):
+        assert deciding_settings(CONFIG | added | changed) != deciding_settings(CONFIG | before)
+
+
 @pytest.mark.parametrize(
     "trainer", [{"devices": 2}, {"devices": "0,1"}, {"devices": "2"}, {"devices": 1, "num_nodes": 2}], ids=str
 )

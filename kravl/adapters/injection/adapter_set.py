@@ -23,13 +23,23 @@ def sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class Weights:
-    """Pretrained rows of each site, and initial and trained values of the parameters that are ``unfrozen``."""
+class Buffers:
+    """Buffers of ``model`` by ``names``, looked up each time: a move to another device replaces them."""
 
-    def __init__(self, sites: Sequence[Site], unfrozen: dict[str, nn.Parameter]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self._model, self._names = model, tuple(names)
+
+    def live(self) -> dict[str, Tensor]:
+        return {name: self._model.get_buffer(name) for name in self._names}
+
+
+class Weights:
+    """Pretrained rows of each site, and initial and trained values of what is ``unfrozen``, and of ``buffers``."""
+
+    def __init__(self, sites: Sequence[Site], unfrozen: dict[str, nn.Parameter], buffers: Buffers) -> None:
         self._sites = {site.name: site for site in sites}
-        self._unfrozen = unfrozen
-        self._initial = {name: parameter.detach().clone() for name, parameter in unfrozen.items()}
+        self._unfrozen, self._buffers = unfrozen, buffers
+        self._initial = {name: tensor.clone() for name, tensor in self._live().items()}
         self._base: dict[str, Tensor] = {}  # the pretrained rows while merged ones are written over them
         self._trained: dict[str, Tensor] = {}
 
@@ -39,28 +49,36 @@ class Weights:
             yield name, self._base.get(name, site.weight)
 
     def trained(self) -> dict[str, Tensor]:
-        """Trained values of the unfrozen parameters: the live tensors unless merged."""
-        return {name: self._trained.get(name, parameter.detach()) for name, parameter in self._unfrozen.items()}
+        """Trained values of the unfrozen parameters and the buffers: the live tensors unless merged."""
+        return {name: self._trained.get(name, tensor) for name, tensor in self._live().items()}
+
+    def _live(self) -> dict[str, Tensor]:
+        parameters = {name: parameter.detach() for name, parameter in self._unfrozen.items()}
+        return parameters | self._buffers.live()
 
     @torch.no_grad()
     def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of the unfrozen parameters."""
+        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of all else that trains."""
         self._base = {name: base.clone() for name, base in self.base()}
         self._trained = {name: value.clone() for name, value in self.trained().items()}
         if alpha != 0.0:  # zero times a diverged update is not zero
             for name, weight in adapted:
                 self._sites[name].weight.copy_(weight)
-        for name, parameter in self._unfrozen.items():
-            initial = self._initial[name].to(parameter)
-            parameter.copy_(initial if alpha == 0.0 else torch.lerp(initial, parameter, alpha))
+        for name, tensor in self._live().items():
+            initial = self._initial[name].to(tensor)
+            if alpha == 0.0:
+                tensor.copy_(initial)
+            elif tensor.is_floating_point():  # else a count of batches
+                tensor.copy_(torch.lerp(initial, tensor, alpha))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Undo `write` bit for bit."""
         for name, base in self._base.items():
             self._sites[name].weight.copy_(base)
+        live = self._live()
         for name, trained in self._trained.items():
-            self._unfrozen[name].copy_(trained)
+            live[name].copy_(trained)
         self.forget()
 
     def forget(self) -> None:
@@ -81,9 +99,10 @@ class AdapterSet:
         adapters: dict[str, Adapter],
         unfrozen: dict[str, nn.Parameter],
         swapped: list[tuple[nn.Module, type[nn.Module]]],  # modules with their original classes
+        buffers: Buffers,  # that training changes
     ) -> None:
         self.adapters, self.unfrozen, self._swapped = adapters, unfrozen, swapped
-        self._weights = Weights(sites, unfrozen)
+        self._weights = Weights(sites, unfrozen, buffers)
         self._merged = self._unloaded = False
 
     @property
@@ -99,7 +118,7 @@ class AdapterSet:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What trains, live and without gradient: ``<site>.<parameter>``, and unfrozen parameters by name."""
+        """What trains, live and without gradient: ``<site>.<parameter>``; unfrozen parameters and buffers by name."""
         self._require()
         state = {
             f"{site}.{name}": parameter.detach()
@@ -107,8 +126,9 @@ class AdapterSet:
             for name, parameter in adapter.named_parameters()
             if parameter.requires_grad
         }
-        assert not state.keys() & self.unfrozen.keys()
-        return state | self._weights.trained()
+        others = self._weights.trained()
+        assert not state.keys() & others.keys()
+        return state | others
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.injection.adapter_set import AdapterSet
+from kravl.adapters.injection.adapter_set import AdapterSet, Buffers
 from kravl.adapters.injection.attention import AdaptedAttention
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
@@ -28,12 +28,14 @@ def inject(
     make_adapter: Callable[[int, int], Adapter],
     targets: Sequence[str],
     unfreeze: Sequence[str] = (),
+    statistics: Sequence[str] = (),
 ) -> AdapterSet:
     """Freeze ``model``, put a new adapter on each site that matches ``targets``, and let ``unfreeze`` train as well.
 
     ``make_adapter`` maps (out_features, in_features) to an adapter, as ``partial(LoRA, rank=4, alpha=4)`` does.
     ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see sites.py),
     ``unfreeze`` over parameter names, such as ``"*.bias"``; both may be empty. An adapted weight stays frozen.
+    ``statistics`` are names of buffers that training changes: they are saved, merged and restored with what trains.
     Plain nn.MultiheadAttention layers become `AdaptedAttention` even where nothing in them is adapted.
 
     Raises:
@@ -52,9 +54,7 @@ def inject(
         ['2.weight', '2.bias']
     """
     if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
-        raise RuntimeError(
-            "the model is already adapted; call merge_and_unload() on its adapters before injecting others"
-        )
+        raise RuntimeError("the model is already adapted; merge_and_unload() its adapters before injecting others")
     sites = select_sites(model, targets)
     unfrozen = _select_parameters(model, unfreeze, sites)
     adapters = _make_adapters(make_adapter, sites)
@@ -62,7 +62,7 @@ def inject(
     swapped = _swap_classes(model, sites, adapters)
     for parameter in unfrozen.values():
         parameter.requires_grad_(True)
-    return AdapterSet(sites, adapters, unfrozen, swapped)
+    return AdapterSet(sites, adapters, unfrozen, swapped, Buffers(model, statistics))
 
 
 def _select_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequence[Site]) -> dict[str, nn.Parameter]:
