@@ -11,11 +11,11 @@ from rich.text import Text
 
 
 def text_table(rows: Sequence[Sequence[str]], left: Collection[str] = (), **options: Any) -> Table:
-    """A header and rows, shown as they are: nothing in a cell is markup, and a long one is folded.
+    """A header and rows as a rich table: cells are plain text, never markup, and long ones fold.
 
     Args:
-        left: columns that are no numbers, by their titles; the first alone if none is given.
-        options: of rich's table, such as its ``caption``.
+        left: titles of the columns that hold text, not numbers; by default the first column alone.
+        options: passed to rich's table, such as ``caption``.
     """
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True, **options)
     for title in rows[0]:
@@ -27,5 +27,5 @@ def text_table(rows: Sequence[Sequence[str]], left: Collection[str] = (), **opti
 
 
 def output(width: int = 160) -> Console:
-    """Standard output; ``width`` columns where it is no terminal, so that a row is one line for grep."""
+    """Standard output; ``width`` columns if it is not a terminal, so that a row stays on one line for grep."""
     return Console(width=None if sys.stdout.isatty() else width)

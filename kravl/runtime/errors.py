@@ -1,4 +1,4 @@
-"""What a user did wrong, told with the legal values and the nearest one; releases that are refused."""
+"""Errors that name the received value, the legal ones and the nearest; package releases that are refused."""
 
 import importlib.metadata
 import re
@@ -7,12 +7,12 @@ from difflib import get_close_matches
 
 from packaging.version import Version
 
-LONGEST = 200  # characters of a name that is looked up: comparing takes their square
-SHOWN = 2000  # characters of the names to choose from
-# package: the first release to use, and why not an earlier one
+LONGEST = 200  # characters of a name that is looked up: comparing costs their square
+SHOWN = 2000  # characters of the list of legal names
+# package: the oldest release allowed, and why no older one is
 SAFE: Mapping[str, tuple[str, str]] = {
     "torch": ("2.10", "a checkpoint gets past weights_only=True (CVE-2025-32434, CVE-2026-24747)"),
-    "pytorch-lightning": ("2.6.6", "hyper-parameters of a checkpoint run code (GHSA-qqmf-gpg7-g8gw)"),
+    "pytorch-lightning": ("2.6.6", "a checkpoint's hyper-parameters can run code (GHSA-qqmf-gpg7-g8gw)"),
     "hydra-core": ("1.3.8", "a blocked target runs under another name (GHSA-37p2-j732-x8pj)"),
 }
 
@@ -27,10 +27,10 @@ def nearest(value: str, legal: Iterable[str], count: int = 3) -> list[str]:
 
 
 def unknown(kind: str, value: object, legal: Iterable[str]) -> InputError:
-    """The error for a name that is none of the ``legal`` ones, with the nearest first."""
+    """The error for a name that is not among the ``legal`` ones; it lists them, the nearest first."""
     names, value = sorted(set(legal)), str(value)[:LONGEST]
     if not names:
-        return InputError(f"unknown {kind} {value!r}; there is none to choose from")
+        return InputError(f"unknown {kind} {value!r}; there are none to choose from")
     listed = ", ".join(names) if len(names) <= 20 else f"{len(names)} names"
     return InputError(f"unknown {kind} {value!r}: did you mean {nearest(value, names, 1)[0]!r}? ({listed[:SHOWN]})")
 
@@ -42,34 +42,34 @@ def some_of(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
-    """The first line of an exception's message, at most ``limit`` characters, or its type where it has none."""
+    """The first line of an exception's message, at most ``limit`` characters, or its type if it is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else type(error).__name__
 
 
 def require_name(kind: str, name: object) -> str:
-    """``name``, which is to be a file or a folder and to stand in tables.
+    """``name``, which will name a file or folder and appear in tables.
 
     Raises:
         InputError: it is empty, too long, or holds anything but letters, digits, '_', '.', '+' and '-'.
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]{0,199}", name):
-        raise InputError(f"{kind} {str(name)[:80]!r} is no folder name: letters, digits, '_', '.', '+' and '-' only")
+        raise InputError(f"{kind} {str(name)[:80]!r} is not a folder name: letters, digits, '_', '.', '+' and '-' only")
     return name
 
 
 def printable(text: object) -> str:
-    """``text`` for a terminal: what a foreign file may have put in it to steer the terminal is spelt out."""
+    """``text`` for a terminal: control characters, which an untrusted file may contain, are escaped."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def require_safe_versions() -> None:
-    """Ask what is installed, without importing it.
+    """Check the releases that are installed, without importing them.
 
     Raises:
-        InputError: a release that runs code which a file brings; which one, why, and what to install.
+        InputError: a release that can run code from a file that it reads; which one, why, and what to install.
     """
     for package, (first, reason) in SAFE.items():
-        found = importlib.metadata.version(package)
-        if Version(found).release < Version(first).release:  # 2.10.0a1+cpu is as safe as 2.10
-            raise InputError(f"{package} {found} is not safe: {reason}; pip install '{package}>={first}'")
+        installed = importlib.metadata.version(package)
+        if Version(installed).release < Version(first).release:  # 2.10.0a1+cpu is as safe as 2.10
+            raise InputError(f"{package} {installed} is not safe: {reason}; pip install '{package}>={first}'")

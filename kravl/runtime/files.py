@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and YAML and JSON of strangers read within bounds."""
+"""Atomic writes, and untrusted YAML and JSON read within bounds."""
 
 import json
 import os
@@ -17,24 +17,24 @@ from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Ev
 from kravl.runtime.errors import InputError, first_line
 
 PACKAGE = Path(str(files("kravl")))
-MAX_YAML = 2**20  # bytes; the largest that ships has 8 kB
-MAX_NODES = 100_000  # values once every alias is replaced by what it stands for
+MAX_YAML = 2**20  # bytes; the largest shipped file has 8 kB
+MAX_NODES = 100_000  # values after expanding every alias
 MAX_DEPTH = 50
 MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where PyYAML was built without libyaml it is slower
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # slower without libyaml
 
 
 def shipped(name: str) -> Path:
-    """The folder ``name`` that comes with kravl: within the package where it is installed, beside it in a checkout."""
+    """The folder ``name`` that ships with kravl: inside the installed package, or beside it in a checkout."""
     return next(path for path in (PACKAGE / name, PACKAGE.parent / name) if path.is_dir())
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` through a temporary file beside it, so that a reader sees the old or the new one.
+    """Write ``content`` to ``path`` through a temporary file beside it, so that readers see the old or the new one.
 
     Raises:
-        OSError: it cannot be written; it names ``path`` and the bytes needed, and the old file is as it was.
+        OSError: it cannot be written; names ``path`` and the bytes needed, and leaves the old file intact.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -58,7 +58,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder."""
+    """Flush what was written to a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -67,16 +67,16 @@ def fsync(path: Path) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the file ``path``; interpolations are left as they are written.
+    """The mapping in the file ``path``; interpolations are left unresolved.
 
     Raises:
-        InputError: no such file, no mapping, a tag that would make an object, or one that grows beyond reason.
+        InputError: no such file, not a mapping, a tag that would construct an object, or too large once expanded.
     """
     return parse_yaml(_text(path, MAX_YAML), str(path))
 
 
 def parse_yaml(text: str, what: str) -> dict[str, Any]:
-    """The mapping that is the YAML ``text``; ``what`` is what errors call it. Raises InputError as `read_yaml`."""
+    """The mapping in the YAML ``text``, which errors call ``what``. Raises InputError as `read_yaml`."""
     try:
         _refuse_growth(text, what)
         content = OmegaConf.load(StringIO(text)) if text.strip() else OmegaConf.create({})
@@ -85,17 +85,17 @@ def parse_yaml(text: str, what: str) -> dict[str, Any]:
             raise
         raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
     if not isinstance(content, DictConfig):
-        raise InputError(f"{what} is a list, not settings by name")
+        raise InputError(f"{what} is not a mapping")
     return {str(key): value for key, value in OmegaConf.to_container(content).items()}  # type: ignore[union-attr]
 
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
-    """``tree`` as `read_yaml` reads it again. Raises OSError as `write_atomic`."""
+    """Write ``tree`` so that `read_yaml` reads it back. Raises OSError as `write_atomic`."""
     write_atomic(path, OmegaConf.to_yaml(OmegaConf.create(dict(tree))))
 
 
 def _refuse_growth(text: str, what: str) -> None:
-    """Before anything is built: events are read one by one, so that neither depth nor an alias costs anything."""
+    """Check before anything is built: from a stream of events, in which neither depth nor aliases cost memory."""
     sizes: dict[str, int | None] = {}  # anchor -> values below it; None while it is open
     open_nodes: list[tuple[str | None, int]] = []  # anchor, values seen before it
     seen = 0
@@ -116,7 +116,7 @@ def _refuse_growth(text: str, what: str) -> None:
 
 
 def _values(event: Event, sizes: dict[str, int | None], what: str) -> int:
-    """How many values the event adds. Raises InputError for a foreign tag, an endless word, or an alias of itself."""
+    """How many values the event adds. Raises InputError for a custom tag, an overlong word, or a recursive alias."""
     if isinstance(event, AliasEvent):
         size = sizes.get(event.anchor, 1)  # an unknown one is refused when the file is loaded
         if size is None:
@@ -130,38 +130,38 @@ def _values(event: Event, sizes: dict[str, int | None], what: str) -> int:
     return int(isinstance(event, NodeEvent))
 
 
-def read_json(path: Path, most: int = 2**30) -> Any:
-    """What the JSON file ``path`` holds.
+def read_json(path: Path, max_bytes: int = 2**30) -> Any:
+    """The content of the JSON file ``path``.
 
     Args:
-        most: bytes; a larger file is refused.
+        max_bytes: of the file; a larger one is refused.
 
     Raises:
-        InputError: no such file, no JSON, or larger or deeper than can be read.
+        InputError: no such file, not JSON, or too large or deeply nested.
     """
-    return parse_json(_text(path, most), str(path))
+    return parse_json(_text(path, max_bytes), str(path))
 
 
 def parse_json(text: str, what: str) -> Any:
-    """What the JSON ``text`` says; ``what`` is what errors call it. Raises InputError as `read_json`."""
+    """The content of the JSON ``text``, which errors call ``what``. Raises InputError as `read_json`."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number may have too many digits to be one
+    except (ValueError, RecursionError) as error:  # ValueError too for an integer of too many digits
         raise InputError(f"{what} is not JSON: {first_line(error)}") from error
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
-    """The object that the JSON ``text`` is. Raises InputError where it is none."""
+    """The object in the JSON ``text``. Raises InputError for any other value."""
     content = parse_json(text, what)
     if not isinstance(content, dict):
-        raise InputError(f"{what} is no JSON object")
+        raise InputError(f"{what} is not a JSON object")
     return content
 
 
-def _text(path: Path, most: int) -> str:
+def _text(path: Path, max_bytes: int) -> str:
     try:
-        if (size := path.stat().st_size) > most:
-            raise InputError(f"{path} has {size:,} bytes; at most {most:,} are read")
+        if (size := path.stat().st_size) > max_bytes:
+            raise InputError(f"{path} has {size:,} bytes; at most {max_bytes:,} are read")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
@@ -170,7 +170,7 @@ def _text(path: Path, most: int) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The problem and its line, where YAML's own error has them."""
+    """The problem, and its line if YAML's error has one."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
     return first_line(error)

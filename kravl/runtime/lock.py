@@ -1,7 +1,7 @@
-"""One owner a folder: a lock that dies with its process, and a file that says whose it is, for where locks do nothing.
+"""One owner per folder: a lock that ends with its process, and a file that names the owner where locks do nothing.
 
-A file lock keeps out what runs on the same host. On some network file systems it does nothing between hosts, so the
-owner also writes ``.owner`` and touches it as long as it lives; an owner on another host is taken for dead when the
+A file lock excludes processes on the same host. On some network file systems it does nothing between hosts, so the
+owner also writes ``.owner`` and touches it as long as it lives; an owner on another host is presumed dead once the
 file has not been touched for a while. Nobody has to remove anything by hand.
 """
 
@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 
 from kravl.runtime.errors import InputError
 
-SIGN_EVERY = 30.0  # seconds between two signs of life
-SILENT = 300.0  # seconds without one after which an owner on another host is dead
+HEARTBEAT = 30.0  # seconds between two touches of .owner
+STALE = 300.0  # seconds without one after which an owner on another host is presumed dead
 PATIENCE = 1.0  # seconds; `in_use` holds the file lock for a moment
-SETTLING = 1.0  # seconds in which another host that found the same owner dead may remove what this one wrote
+SETTLING = 1.0  # seconds in which another host that took over from the same dead owner may remove this one's file
 
 
 class InUseError(InputError):
@@ -28,7 +28,7 @@ class InUseError(InputError):
 
 
 class Lock:
-    """This process owns ``folder``, made if it is not there, until `release`, or until it ends, however it ends.
+    """Ownership of ``folder``, created if missing, until `release` or the end of this process, however it ends.
 
     Raises:
         InUseError: another process owns it; its id, host and age.
@@ -37,7 +37,7 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        self._record = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         self._released = threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _file_lock(folder, PATIENCE)
@@ -46,31 +46,31 @@ class Lock:
         except (InputError, OSError):
             self._lock.release()
             raise
-        threading.Thread(target=self._give_signs, daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, daemon=True).start()
 
     def release(self) -> None:
-        """Leave the folder to others."""
+        """Give up ownership."""
         self._released.set()
-        if _told(self._folder) == self._mine:
+        if _owner(self._folder) == self._record:
             (self._folder / ".owner").unlink(missing_ok=True)
         self._lock.release()
 
     def _claim(self, file: Path) -> None:
-        if dead := file.exists() and not _lives(self._folder, self._lock):
+        if dead := file.exists() and not _is_alive(self._folder, self._lock):
             file.unlink(missing_ok=True)
-        record = json.dumps(self._mine)  # before the file is there: killed in between, it would leave half of one
+        text = json.dumps(self._record)  # before creating the file, so that a process killed here leaves no empty one
         try:
-            with file.open("x") as owner:
-                owner.write(record)
+            with file.open("x") as opened:
+                opened.write(text)
         except FileExistsError:
             raise _in_use(self._folder) from None
         if dead:
             time.sleep(SETTLING)
-        if _told(self._folder) != self._mine:
+        if _owner(self._folder) != self._record:
             raise _in_use(self._folder)
 
-    def _give_signs(self) -> None:
-        while not self._released.wait(SIGN_EVERY):
+    def _send_heartbeats(self) -> None:
+        while not self._released.wait(HEARTBEAT):
             try:
                 os.utime(self._folder / ".owner")
             except OSError:  # the folder has been moved or removed
@@ -78,7 +78,7 @@ class Lock:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process that lives owns ``folder``."""
+    """Whether a live process owns ``folder``."""
     if not (folder / ".owner").exists():
         return False
     try:
@@ -86,16 +86,16 @@ def in_use(folder: Path) -> bool:
     except InUseError:
         return True
     try:
-        return _lives(folder, lock)
+        return _is_alive(folder, lock)
     finally:
         lock.release()
 
 
 def _file_lock(folder: Path, patience: float) -> FileLock:
-    """The lock that processes on this host keep to; not locked where the file system has none, and ``.owner`` decides.
+    """The lock among processes of this host; not held where the file system has no locks, and ``.owner`` decides.
 
     Raises:
-        InUseError: another one has it for all of ``patience`` seconds.
+        InUseError: another process still holds it after ``patience`` seconds.
     """
     lock = FileLock(folder / ".lock", timeout=patience, fallback_to_soft=False)
     try:
@@ -103,34 +103,34 @@ def _file_lock(folder: Path, patience: float) -> FileLock:
     except Timeout:
         raise _in_use(folder) from None
     except OSError:
-        pass  # where the folder is what cannot be written, `.owner` cannot either
+        pass  # if the folder cannot be written at all, writing `.owner` raises
     return lock
 
 
-def _lives(folder: Path, lock: FileLock) -> bool:
-    """Whether the owner does that ``.owner`` tells of: one on this host would have the ``lock`` that is had now."""
-    if lock.is_locked and _told(folder).get("host") == socket.gethostname():
+def _is_alive(folder: Path, lock: FileLock) -> bool:
+    """Whether the owner in ``.owner`` is alive: one on this host would hold the ``lock`` that this process holds."""
+    if lock.is_locked and _owner(folder).get("host") == socket.gethostname():
         return False
-    (folder / ".lock").touch()  # both times by the clock of the disk: those of two hosts may differ
+    (folder / ".lock").touch()  # both times by the file system's clock: those of two hosts may differ
     try:
-        return (folder / ".lock").stat().st_mtime - (folder / ".owner").stat().st_mtime < SILENT
+        return (folder / ".lock").stat().st_mtime - (folder / ".owner").stat().st_mtime < STALE
     except FileNotFoundError:
-        return True  # it is leaving
+        return True  # its owner is just releasing it
 
 
-def _told(folder: Path) -> dict[str, Any]:
-    """What ``.owner`` says: nothing if it is missing, or half written by a process that was killed or is at it."""
+def _owner(folder: Path) -> dict[str, Any]:
+    """The record in ``.owner``; empty if it is missing, or half written by a process that was killed or is writing."""
     try:
-        told = json.loads((folder / ".owner").read_text(errors="replace"))
+        owner = json.loads((folder / ".owner").read_text(errors="replace"))
     except (FileNotFoundError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _in_use(folder: Path) -> InUseError:
-    deadline = time.monotonic() + 10  # it may have the lock and not have written yet
-    while not (told := _told(folder)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 10  # the owner may hold the lock and not have written yet
+    while not (owner := _owner(folder)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    who = f"process {told.get('pid')} on {told.get('host')} since {told.get('since')}" if told else "another process"
-    wait = f"one on another host that is gone is noticed after {SILENT:.0f} s"
-    return InUseError(f"the run folder {folder} is in use by {who}; wait for it or change name= ({wait})")
+    by = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else "another process"
+    wait = f"a dead owner on another host is noticed after {STALE:.0f} s"
+    return InUseError(f"the run folder {folder} is in use by {by}; wait for it or change name= ({wait})")

@@ -1,4 +1,4 @@
-"""Batches cut into pieces where memory runs out: fewer images at a time, the same result."""
+"""Batches split into micro-batches when memory runs out: fewer images at a time, the same result."""
 
 import gc
 import logging
@@ -14,20 +14,20 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818 (the condition's name)
-    """Memory runs out with one image at a time, or where a batch cannot be cut; says which setting to change."""
+    """Memory runs out with one image at a time, or a batch cannot be split; names the setting to change."""
 
 
 class MicroBatches:
-    """At most ``size`` images at a time; None is all of a batch."""
+    """At most ``size`` images at a time; None is the whole batch."""
 
     def __init__(self) -> None:
         self.size: int | None = None
 
     def halve(self, batch: int, setting: str) -> None:
-        """Take half as many images at a time, of batches of ``batch``, as ``setting`` has them.
+        """Halve the images taken at a time from batches of ``batch``, the value of ``setting``.
 
         Raises:
-            OutOfMemory: it was one image already.
+            OutOfMemory: it is one image already.
         """
         at_once = min(self.size or batch, batch)
         if at_once == 1:
@@ -40,32 +40,32 @@ class MicroBatches:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         count = -(-batch // self.size)
-        log.warning("out of memory: %s=%d in %d pieces of %d from here on", setting, batch, count, self.size)
+        log.warning("out of memory: splitting %s=%d into %d micro-batches of %d", setting, batch, count, self.size)
 
     def encode(self, encode: Encode, images: Tensor, setting: str) -> Tensor:
-        """``encode(images)`` without gradients, tried again in smaller pieces until it fits."""
+        """``encode(images)`` without gradients, retried in smaller micro-batches until it fits."""
         while True:
             try:
                 return self._encode(encode, images)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            self.halve(len(images), setting)  # out here, where the failed try's tensors are gone
+            self.halve(len(images), setting)  # outside of except, where the failed attempt's tensors are freed
 
     def encode_checkpointed(self, encode: Encode, images: Tensor) -> Tensor:
-        """``encode(images)`` whose backward pass computes each piece again: the activations of one are held at a time.
+        """``encode(images)`` whose backward pass recomputes each micro-batch, so that only its activations are held.
 
-        The gradient is that of the whole batch, as if each piece had been accumulated.
+        The gradient is that of the whole batch, as if it had been accumulated over the micro-batches.
         """
         assert self.size is not None
-        return torch.cat([checkpoint(encode, piece, use_reentrant=False) for piece in images.split(self.size)])
+        return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in images.split(self.size)])
 
     def _encode(self, encode: Encode, images: Tensor) -> Tensor:
         if self.size is None or self.size >= len(images):
             return encode(images)
-        return torch.cat([encode(piece) for piece in images.split(self.size)])
+        return torch.cat([encode(part) for part in images.split(self.size)])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory, of the machine or of a GPU, has run out."""
+    """Whether an exception says that host or GPU memory has run out."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error)

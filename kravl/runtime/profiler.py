@@ -1,4 +1,4 @@
-"""What each phase of a run took: seconds, and the most memory that it held."""
+"""What each phase of a run costs: seconds and peak memory."""
 
 import re
 import resource
@@ -11,15 +11,15 @@ import torch
 
 from kravl.runtime.signals import raise_if_stopped
 
-Costs = Mapping[str, Mapping[str, float]]  # as those of `Profiler`
+Costs = Mapping[str, Mapping[str, float]]  # as `Profiler.costs`
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Profiler:
     """Measures the phases of one run; ``costs`` is phase -> ``seconds``, ``peak_memory_bytes``, ``peak_gpu_bytes``.
 
-    Memory of the process is what is resident, its peak that of the phase alone where the system can forget an earlier
-    one (Linux), else that of the process so far. That of a GPU is what PyTorch has allocated, and 0 without one.
+    Process memory is the resident set; its peak is the phase's own where the system can reset it (Linux), else that of
+    the process so far. GPU memory is what PyTorch has allocated, 0 without a GPU.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,9 @@ class Profiler:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measure the block; one that raises leaves no entry. Raises Interrupted where the process was asked to end."""
+        """Measure the block; one that raises leaves no entry. Raises Interrupted if the process was asked to stop."""
         raise_if_stopped()
-        _forget_peaks()
+        _reset_peaks()
         begin = time.perf_counter()
         yield
         if torch.cuda.is_initialized():
@@ -39,7 +39,7 @@ class Profiler:
 
 
 def seconds(costs: Costs, *names: str) -> float:
-    """Of these phases together, as far as there were any."""
+    """The sum over these phases; those that did not run count as 0."""
     return sum(costs[name]["seconds"] for name in names if name in costs)
 
 
@@ -48,21 +48,21 @@ def peak(costs: Costs, key: str) -> float:
     return max((cost[key] for cost in costs.values()), default=0)
 
 
-def _forget_peaks() -> None:
+def _reset_peaks() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     try:
         CLEAR.write_text("5")  # resets VmHWM, see proc(5)
     except OSError:
-        return  # not Linux, or not allowed: the peak of the process so far
+        return  # not Linux, or not permitted: peaks are those of the process so far
 
 
 def _peak() -> int:
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+        match = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
     except OSError:
-        found = None
-    kibibytes = int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        match = None
+    kibibytes = int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * 1024
 
 

@@ -1,6 +1,6 @@
-"""A request to end: signals set a flag and do nothing else; long work asks for it between two of its steps.
+"""Requests to stop: signal handlers only set a flag, which long work checks between two steps.
 
-Saving inside of a handler would save half a step, or hang in a lock that the interrupted code holds.
+Saving inside a handler would save half a step, or deadlock on a lock that the interrupted code holds.
 """
 
 import os
@@ -12,17 +12,17 @@ from types import FrameType
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command resumes where this one stopped
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-ONCE_MORE = b"\nsaving, then leaving; Ctrl-C once more leaves at once\n"
+CTRL_C_NOTICE = b"\nsaving, then exiting; press Ctrl-C again to exit at once\n"
 _received: list[int] = []
 
 
-class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
-    """The process was asked to end, and everything worth keeping is kept."""
+class Interrupted(Exception):  # noqa: N818 (not an error: it was requested)
+    """The process was asked to stop, and everything worth keeping is saved."""
 
 
 @contextmanager
 def handling() -> Iterator[None]:
-    """Within the block the signals of SIGNALS are requests to end. Threads other than the main one hear nothing."""
+    """Within the block SIGNALS are requests to stop; in a thread other than the main one nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,7 +38,7 @@ def handling() -> Iterator[None]:
 
 
 def install() -> None:
-    """Set the handlers, which others may have replaced since the block of `handling` began."""
+    """Install the handlers again, which other code may have replaced since `handling` began."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if number not in _received:
@@ -46,20 +46,20 @@ def install() -> None:
 
 
 def stop_requested() -> bool:
-    """Whether the process has been asked to end."""
+    """Whether the process has been asked to stop."""
     return bool(_received)
 
 
 def raise_if_stopped() -> None:
-    """Raise Interrupted if the process has been asked to end."""
+    """Raise Interrupted if the process has been asked to stop."""
     if _received:
         raise Interrupted(signal.Signals(_received[0]).name)
 
 
 def ignore(worker: int = 0) -> None:
-    """Of a data loader's worker: signals to the whole group of processes are for the one that it works for.
+    """For a data loader's worker: signals to the whole process group are for its parent to handle.
 
-    The second SIGTERM ends it, as its owner may send one to a worker that does not leave by itself.
+    A second SIGTERM ends the worker: its parent may send one if the worker does not exit by itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -70,4 +70,4 @@ def _note(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the kernel answers the second one, whatever is running
-        os.write(2, ONCE_MORE)
+        os.write(2, CTRL_C_NOTICE)

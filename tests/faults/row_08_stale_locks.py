@@ -16,9 +16,9 @@ from faults.campaign import Outcome, Row
 from faults.victims import launch
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.lock import SILENT, Lock
+from kravl.runtime.lock import STALE, Lock
 
-LONG_AGO = 10 * SILENT
+LONG_AGO = 10 * STALE
 
 
 def stale(count: int, folder: Path) -> Outcome:

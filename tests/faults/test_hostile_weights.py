@@ -172,7 +172,7 @@ def test_values_that_are_not_finite_and_a_description_of_another_kind_are_refuse
     save_file({"a": torch.ones(2)}, tmp_path / "list.safetensors", {"kravl": "[1]"})
     save_file({"a": torch.ones(2)}, tmp_path / "deep.safetensors", {"kravl": "[" * 100_000})
 
-    for name, reason in (("nan", "not finite"), ("list", "no JSON object"), ("deep", "not JSON")):
+    for name, reason in (("nan", "not finite"), ("list", "not a JSON object"), ("deep", "not JSON")):
         with pytest.raises(InputError, match=reason):
             load_adapters(_adapters(), tmp_path / f"{name}.safetensors")
 

@@ -194,7 +194,7 @@ WRONG = {
     "a folder": ("data_root=/nowhere", "/nowhere"),
     "a timm model": ("backbone.build.name=vit_tinny_patch16_224", "did you mean 'vit_tiny_patch16_224'"),
     "a checkpoint": ("backbone.build.pretrained=/no/file.safetensors", "no checkpoint '/no/file.safetensors'"),
-    "a name": ("name=a/b", "is no folder name"),
+    "a name": ("name=a/b", "is not a folder name"),
 }
 
 

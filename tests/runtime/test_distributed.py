@@ -42,8 +42,8 @@ def _process(rank: int, folder: str) -> None:
     )
     step = Step()
     results = step.results(slice(2 * rank, 2 * rank + 2), DistributedDataParallel(step))
-    own = len(step.prompts._share[0].tokens)
-    torch.save({"results": results, "own": own}, f"{folder}/{rank}.pt")
+    classes = len(step.prompts._share[0].tokens)
+    torch.save({"results": results, "classes": classes}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -57,8 +57,8 @@ def test_shared_features_and_gradients_are_those_of_one_process(tmp_path: Path) 
     other.join()
 
     shared = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert len(NAMES) % 2 == 0 or shared[0]["own"] != shared[1]["own"]
-    assert shared[0]["own"] + shared[1]["own"] == len(NAMES)
+    assert len(NAMES) % 2 == 0 or shared[0]["classes"] != shared[1]["classes"]
+    assert shared[0]["classes"] + shared[1]["classes"] == len(NAMES)
     for results in shared:
         assert_equal(results["results"], alone)
     assert all(torch.equal(a, b) for a, b in zip(shared[0]["results"], shared[1]["results"], strict=True))

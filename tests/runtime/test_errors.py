@@ -15,7 +15,7 @@ def test_a_short_list_of_legal_names_is_shown_and_a_long_one_counted():
 
 
 def test_nothing_to_choose_from_is_said():
-    assert "none to choose from" in str(unknown("preset", "x", []))
+    assert "there are none to choose from" in str(unknown("preset", "x", []))
 
 
 def test_first_line_keeps_the_message_short():

@@ -116,7 +116,7 @@ def test_a_run_that_an_earlier_release_named_by_another_hash_keeps_its_folder(tm
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
 def test_a_name_that_leaves_the_runs_folder_is_refused(tmp_path, name):
-    with pytest.raises(InputError, match="is no folder name"):
+    with pytest.raises(InputError, match="is not a folder name"):
         open_run(str(tmp_path), name, 1, CONFIG, False)
     assert list(tmp_path.iterdir()) == []
 
