@@ -9,6 +9,7 @@ from typing import Any
 
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_json
+from kravl.tracking.settings import dotted
 
 SCHEMA = 1
 NUMBERS = ("metrics", "zero_shot", "effective_rank")
@@ -93,7 +94,7 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
     try:
         record = read_json(path)
         if not isinstance(record, dict):
-            raise InputError("no JSON object")
+            raise InputError("not a JSON object")
         if line := unfit(record, fields):
             raise InputError(line)
     except InputError as error:
@@ -155,12 +156,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
+def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; empty ones are left out."""
+    return {key: value for key, value in dotted(record) if value != {}}

@@ -1,4 +1,4 @@
-"""Where a run's numbers go while it trains and at its end: Weights & Biases, CSV files or nowhere."""
+"""Where a run's numbers go during training and at its end: Weights & Biases, CSV files or nowhere."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ Rows = Sequence[Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class RunLabels:
-    """What a dashboard groups and filters runs by; ``shots`` None is all images."""
+    """What a dashboard groups and filters runs by; ``shots`` None means all images."""
 
     backbone: str
     method: str
@@ -41,33 +41,33 @@ class RunLabels:
 
     @property
     def setting(self) -> str:
-        """What methods are compared within."""
+        """What methods that are compared have in common."""
         return f"{self.backbone} {self.dataset} {self.amount}"
 
     @property
     def tags(self) -> list[str]:
-        """Each part by itself."""
-        parts = (self.backbone, self.method, self.dataset, self.amount, f"seed{self.seed}")
-        return [part[:TAG_LENGTH] for part in parts]
+        """Every label as a tag of its own."""
+        labels = (self.backbone, self.method, self.dataset, self.amount, f"seed{self.seed}")
+        return [label[:TAG_LENGTH] for label in labels]
 
 
-def make_logger(kind: str, folder: Path, identity: RunLabels, config: Mapping[str, Any]) -> TrainerLogger:
-    """A logger that writes to ``folder``/wandb or ``folder``/csv, ``config`` with it.
+def make_logger(kind: str, folder: Path, labels: RunLabels, config: Mapping[str, Any]) -> TrainerLogger:
+    """A logger that writes ``config`` and metrics to ``folder``/wandb or ``folder``/csv.
 
-    W&B groups runs by study, else by $WANDB_RUN_GROUP, else by backbone, dataset and shots and, within, by method (its
-    job type), so that there the mean is that over seeds. Where W&B cannot even start offline, CSV takes its place.
+    W&B groups runs by study, else by $WANDB_RUN_GROUP, else by backbone, dataset and shots; within a group by method
+    (the job type), so that means are over seeds. If W&B cannot even start offline, CSV takes its place.
 
     Raises:
-        InputError: ``kind`` is none of none, wandb, csv.
+        InputError: ``kind`` is not one of none, wandb, csv.
     """
     if kind not in KINDS:
         raise unknown("tracking", kind, KINDS)
     if kind == "none" or (kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
         return False
     if kind == "wandb":
-        name = f"{identity.setting} {identity.method} seed{identity.seed}"
-        group = identity.study or os.environ.get("WANDB_RUN_GROUP") or identity.setting
-        logger = start_wandb(folder, config, name, group, identity.method, identity.tags)
+        name = f"{labels.setting} {labels.method} seed{labels.seed}"
+        group = labels.study or os.environ.get("WANDB_RUN_GROUP") or labels.setting
+        logger = start_wandb(folder, config, name, group, labels.method, labels.tags)
         if logger is not None:
             return logger
     files = CSVLogger(folder, name="csv")
@@ -88,10 +88,10 @@ def log_summary(logger: TrainerLogger, metrics: Mapping[str, float | None]) -> N
 
 @rank_zero_only
 def log_histograms(logger: TrainerLogger, values: Mapping[str, Sequence[float]], step: int) -> None:
-    """W&B histogram of each name's ``values`` at an optimiser step; CSV holds none."""
+    """W&B histogram of each name's ``values`` at an optimiser step; CSV has none."""
     if isinstance(logger, SafeWandbLogger):
-        drawn = {name: wandb.Histogram(list(numbers)) for name, numbers in values.items()}
-        logger.attempt(lambda: logger.experiment.log({**drawn, "trainer/global_step": step}))
+        histograms = {name: wandb.Histogram(list(numbers)) for name, numbers in values.items()}
+        logger.attempt(lambda: logger.experiment.log({**histograms, "trainer/global_step": step}))
 
 
 @rank_zero_only
@@ -106,7 +106,7 @@ def log_samples(logger: TrainerLogger, name: str, rows: Iterable[tuple[Image, st
 
 @rank_zero_only
 def log_artifact(logger: TrainerLogger, path: Path) -> None:
-    """The adapter file ``path`` as W&B artifact ``adapter-<run id>``; a sync uploads it from its place."""
+    """The adapter file ``path`` as W&B artifact ``adapter-<run id>``; a sync uploads it from where it is."""
     if not isinstance(logger, SafeWandbLogger):
         return
 
@@ -119,7 +119,7 @@ def log_artifact(logger: TrainerLogger, path: Path) -> None:
 
 
 def close_logger(logger: TrainerLogger, failed: bool = False) -> None:
-    """End a W&B run, marked as failed or not; the other loggers need no end."""
+    """End a W&B run, marked as failed or not; the other loggers need no closing."""
     if isinstance(logger, SafeWandbLogger):
         logger.close(failed)
 
@@ -134,23 +134,23 @@ def _thumbnail(image: Image) -> wandb.Image:
 def log_result(
     logger: TrainerLogger, record: Mapping[str, Any], cost: Mapping[str, Any], details: Mapping[str, Any]
 ) -> None:
-    """Everything that a report or `kravl.dashboard` reads; nothing for another logger than W&B.
+    """Everything that a report or `kravl dashboard` reads from W&B; other loggers get nothing.
 
-    The summary gets ``record`` (as metrics.json, its config apart) and ``cost`` (as cost.json), so that W&B
-    alone makes a report; the history ``wise_ft/*`` by alpha and ``calibration/*`` by confidence, both on ``test``.
+    The summary gets ``record`` (as metrics.json, without config) and ``cost`` (as cost.json), enough for a report;
+    the history gets ``wise_ft/*`` by alpha and ``calibration/*`` by confidence, both on ``test``.
     """
     if not isinstance(logger, SafeWandbLogger):
         return
     numbers = {name: value for name, value in cost.items() if isinstance(value, int | float)}
     if (rank := record["effective_rank"].get("mean")) is not None:
         numbers["effective_rank"] = rank
-    whole = {key: value for key, value in record.items() if key != "config"}
-    logger.attempt(lambda: logger.experiment.summary.update({**numbers, "record": whole, "cost": dict(cost)}))
+    results = {key: value for key, value in record.items() if key != "config"}
+    logger.attempt(lambda: logger.experiment.summary.update({**numbers, "record": results, "cost": dict(cost)}))
     ends = [{"alpha": 0.0, **record["zero_shot"]}] if record["zero_shot"] else []
     curve = [*ends, *record["wise_ft"], {"alpha": 1.0, **record["metrics"]}]
     _line(logger, "wise_ft", "alpha", [{key: point.get(key) for key in ("alpha", ID, OOD)} for point in curve])
     bins = details["reliability"]["adapted"]["test"]
-    _line(logger, "calibration", "confidence", [{"confidence": sure, "accuracy": right} for _, sure, right in bins])
+    _line(logger, "calibration", "confidence", [{"confidence": mean, "accuracy": right} for _, mean, right in bins])
     counts = zip(details["class_names"], details["images"], details["hits"]["adapted"], strict=True)
     rows = [[name, images, hits / images] for name, images, hits in counts if images]
     columns: list[str | int] = ["class", "images", "recall"]
@@ -158,7 +158,7 @@ def log_result(
 
 
 def _line(logger: SafeWandbLogger, group: str, axis: str, rows: Rows) -> None:
-    """One line of history per row, each of its numbers drawn against that of ``axis``."""
+    """Log each of ``rows`` to the history, its numbers plotted against that of ``axis``."""
 
     def add() -> None:
         for name in rows[0]:

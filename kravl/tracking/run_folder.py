@@ -1,6 +1,6 @@
-"""The folder of a run and what it keeps: config.yaml, metrics.json (repeatable), cost.json (measured).
+"""The folder of a run and its files: config.yaml, metrics.json (reproducible), cost.json (measured).
 
-A run repeats bit for bit on one kind of processor with as many threads.
+A run is reproducible bit for bit on one kind of processor with the same number of threads.
 """
 
 import importlib.metadata
@@ -30,17 +30,17 @@ from kravl.tracking.settings import (
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
 LOCKS = {".lock", ".owner"}
-LISTED = 12  # settings that differ
-ZERO_SHOT = "zero-shot"  # the method of a model that nothing was trained of
+LISTED = 12  # differing settings that a message shows
+ZERO_SHOT = "zero-shot"  # the method of a backbone without training
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``path`` of one run; ``finished`` if its metrics.json is there.
+    """``path`` of one run; ``finished`` if it holds a metrics.json.
 
     Args:
-        settings: that the run is started with, as they are written.
-        owned: whether this process writes to the folder.
+        settings: of the config that the run is started with, unresolved.
+        owned: whether this process may write to the folder.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def trained(self) -> Path:
-        """What is known of a training that has ended, while its evaluation has not."""
+        """What is recorded when training has ended and evaluation has not."""
         return self.checkpoints / "trained.json"
 
     @property
@@ -69,7 +69,7 @@ class RunFolder:
         return recorded_settings(self.settings)
 
     def begin(self) -> None:
-        """Keep the settings, as config.yaml; from here on the folder is that of a run."""
+        """Write config.yaml, which makes this the folder of a run."""
         if self.owned:
             write_yaml(self.path / "config.yaml", without_home(self.settings))
 
@@ -78,17 +78,17 @@ class RunFolder:
         return json.loads((self.path / "metrics.json").read_text())
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
-        """``values`` as ``name``.json, whole or not at all."""
+        """Write ``values`` to ``name``.json atomically."""
         write_atomic(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
-    """Where the run with these settings is or will be: `place_of` it below ``runs``.
+    """Where the run with these settings is or will be: `place_of` below ``runs``.
 
-    Kravl 0.1.0 counted in how a run is computed. One that it has begun under another hash keeps its folder.
+    The hashes of kravl 0.1.0 covered how a run is computed too; a run that it began keeps its folder.
 
     Raises:
-        InputError: ``name`` is no plain folder name.
+        InputError: ``name`` is not a plain folder name.
     """
     path = Path(runs) / place_of(name, seed, settings)
     if path.exists():
@@ -98,25 +98,25 @@ def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
         try:
             if deciding_settings(settings_in(other.parent)) == decides:
                 return other.parent
-        except InputError:  # not a run's config: its folder is not this run's either
+        except InputError:  # not a run's config, so not this run's folder
             continue
     return path
 
 
 def resumable_folder(run: str, settings: Settings, force: bool) -> Path:
-    """The folder ``run``, which was started with these ``settings``; ``force`` resumes it with them in any case.
+    """The folder ``run``, if it was started with these ``settings``; ``force`` accepts others.
 
     Raises:
-        InputError: no run, or one that was started with other settings, each of them named.
+        InputError: no run, or one that was started with other settings, which are listed.
     """
     path = Path(run)
     if not (file := path / "config.yaml").is_file():
-        raise InputError(f"resume={path}: there is no run in this folder, {file} is missing")
+        raise InputError(f"resume={path}: no run in this folder, {file} is missing")
     differences = settings_diff(settings_in(path), settings)
     if differences and not force:
         raise InputError(
-            f"{path} was started with other settings: {some_of(differences, LISTED, '; ')}. Without resume= this is a "
-            "run of its own; force=true resumes with the new settings"
+            f"{path} was started with other settings: {some_of(differences, LISTED, '; ')}. Leave out resume= "
+            "to start a new run; force=true resumes with the new settings"
         )
     for line in differences:
         log.warning("resuming with %s", line)
@@ -124,7 +124,7 @@ def resumable_folder(run: str, settings: Settings, force: bool) -> Path:
 
 
 def warn_unfinished(folder: RunFolder) -> None:
-    """Say which unfinished runs of the same name and seed were started with other settings: a typo, or on purpose."""
+    """Log unfinished runs of the same name and seed with other settings, which may differ by a typo."""
     path = folder.path
     for other in sorted(path.parent.glob(f"{path.name.partition('-')[0]}-*")):
         unfinished = RunFolder(other)
@@ -134,23 +134,23 @@ def warn_unfinished(folder: RunFolder) -> None:
             listed = some_of(settings_diff(settings_in(other), folder.settings), LISTED, "; ")
         except InputError:
             continue
-        log.info("%s is unfinished and another run: %s (resume=%s force=true resumes it)", other, listed, other)
+        log.info("%s is unfinished, with other settings: %s (resume=%s force=true resumes it)", other, listed, other)
 
 
 @contextmanager
 def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True) -> Iterator[RunFolder]:
-    """Within the block this process owns the run folder ``path``, made if it is not there.
+    """Own the run folder ``path``, created if missing, within the block.
 
-    Of several processes of one run the ``first`` alone owns the folder, and writes to it.
+    Of several processes of one run only the ``first`` owns the folder and writes to it.
 
     Raises:
-        InputError: a folder that cannot be written, or one that another process is writing.
+        InputError: the folder cannot be written, or another process owns it.
     """
     if not first:
         yield RunFolder(path, settings)
         return
     try:
-        lock = _own(path)
+        lock = _lock(path)
         remove_leftovers(path)
         if overwrite:
             for old in path.iterdir():
@@ -161,43 +161,43 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
     try:
         yield RunFolder(path, settings, owned=True)
     finally:
-        if {p.name for p in path.iterdir()} <= LOCKS:  # nothing was begun: a user's mistake leaves no folder
+        if {p.name for p in path.iterdir()} <= LOCKS:  # no run began: a user's mistake leaves no folder
             shutil.rmtree(path)
         lock.release()
 
 
-def _own(path: Path) -> Lock:
-    """The lock of ``path``, made if it is not there: another process may remove it, empty, before it is locked."""
+def _lock(path: Path) -> Lock:
+    """The lock of ``path``, created if missing: another process may remove the empty folder before it is locked."""
     for _ in range(100):
         try:
             return Lock(path)
         except FileNotFoundError:
             continue
-    raise InputError(f"the run folder {path} is removed again and again by another process")
+    raise InputError(f"the run folder {path} keeps being removed by another process")
 
 
 def find_run(run: str) -> RunFolder:
-    """The finished run at the path ``run``, which may leave out the hash at its end.
+    """The finished run at the path ``run``, which may omit the hash at its end.
 
     Raises:
         InputError: no such run, several of them, or one that is not finished.
     """
     path = Path(run)
-    found = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{path.name}-*"))
-    if not found:
+    paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{path.name}-*"))
+    if not paths:
         others = [str(p.parent) for p in path.parent.parent.glob("*/*/metrics.json")]
         near = f"; the nearest are {nearest(run, others)}" if others else ""
         raise InputError(f"no run {run!r}{near}")
-    if len(found) > 1:
-        raise InputError(f"{run!r} may be any of {[p.name for p in found]}; name one")
-    folder = RunFolder(found[0])
+    if len(paths) > 1:
+        raise InputError(f"{run!r} matches several runs, {[p.name for p in paths]}; give one name in full")
+    folder = RunFolder(paths[0])
     if not folder.finished:
-        raise InputError(f"the run {found[0]} is not finished; run its command again to resume")
+        raise InputError(f"the run {paths[0]} is not finished; run its training command again to resume")
     return folder
 
 
 def provenance() -> dict[str, Any]:
-    """Package versions and the commit of the checkout that kravl runs from (None outside of one)."""
+    """Package versions and the commit of the checkout that kravl runs from (None outside a checkout)."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"versions": versions, "git_commit": _git_commit()}
 

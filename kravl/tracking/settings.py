@@ -1,6 +1,6 @@
-"""What of a run's settings decides its results: compared, hashed, and named where two runs differ.
+"""Which of a run's settings decide its results: compared, hashed, and listed where two runs differ.
 
-Settings are those of a config as they are written, its interpolations unresolved.
+Settings are those of a config as written, with interpolations unresolved.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from kravl.runtime.files import read_yaml
 Settings = Mapping[str, Any]
 # where and whether a run happens, not what it computes
 WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
-# how it is computed: on what, how fast, how often saved; nothing of it changes a number beyond the rounding of a device
+# how it is computed: on what, how fast, how often saved; none changes a number beyond a device's rounding
 HOW = (
     "checkpointing",
     "checkpoint_every",
@@ -43,26 +43,26 @@ ADDED = {"train_statistics": False, "optim.label_smoothing": 0.0, "optim.class_w
 
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:
-    """What a record says of ``settings``: neither this machine nor its folders."""
+    """The ``settings`` that go into a record: nothing about this machine or its folders."""
     return {key: without_home(value) for key, value in settings.items() if key not in WHERE}
 
 
 def deciding_settings(settings: Settings) -> dict[str, Any]:
-    """What numbers depend on: commands that agree in it are one run, whatever computes it.
+    """The settings that numbers depend on: commands that agree in them are one run, whatever computes it.
 
-    Of ``trainer.devices`` and ``trainer.num_nodes`` that is how many processes share a step, which multiply its batch;
-    of a class of kravl, its name without the module that it lies in, which may be another in another release.
+    ``trainer.devices`` and ``trainer.num_nodes`` become the number of processes that share a step, as they multiply its
+    batch; a class of kravl becomes its name without the module, which may change between releases.
     """
-    kept = {key: _without_modules(value) for key, value in recorded_settings(settings).items()}
+    deciding = {key: _without_modules(value) for key, value in recorded_settings(settings).items()}
     for name in (*HOW, *ADDED):
         section, _, key = name.rpartition(".")
-        holder = kept.get(section) if section else kept
-        if isinstance(holder, dict) and (name not in ADDED or holder.get(key) == ADDED[name]):
-            holder.pop(key, None)
-    if isinstance(trainer := kept.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
+        parent = deciding.get(section) if section else deciding
+        if isinstance(parent, dict) and (name not in ADDED or parent.get(key) == ADDED[name]):
+            parent.pop(key, None)
+    if isinstance(trainer := deciding.get("trainer"), dict) and {"devices", "num_nodes"} & trainer.keys():
         devices, nodes = _count(trainer.pop("devices", 1)), _count(trainer.pop("num_nodes", 1))
         trainer["devices"] = devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else devices
-    return kept
+    return deciding
 
 
 def _without_modules(tree: Any) -> Any:
@@ -78,7 +78,7 @@ def _without_modules(tree: Any) -> Any:
 
 
 def _count(devices: Any) -> Any:
-    """How many devices Lightning takes: a number, a list of their numbers, or either as text; the rest as it is."""
+    """How many devices Lightning takes: a number, a list of indices, or either as text; others unchanged."""
     if isinstance(devices, list | tuple):
         return len(devices)
     if isinstance(devices, str) and "," in devices:
@@ -87,7 +87,7 @@ def _count(devices: Any) -> Any:
 
 
 def without_home(tree: Any) -> Any:
-    """``tree`` with the path of the user's home, which has a name in it, as ``${oc.env:HOME}``."""
+    """``tree`` with ``${oc.env:HOME}`` in place of the user's home folder, whose path holds a name."""
     home = os.environ.get("HOME", "").rstrip("/")
     if isinstance(tree, Mapping):
         return {key: without_home(value) for key, value in tree.items()}
@@ -104,10 +104,10 @@ def settings_sha256(settings: Settings) -> str:
 
 
 def place_of(name: str, seed: int, settings: Settings) -> Path:
-    """``<name>/seed<seed>-<hash of what decides the results>``, the folder of a run below the folder of runs.
+    """``<name>/seed<seed>-<hash of what decides the results>``: a run's folder below the folder of all runs.
 
     Raises:
-        InputError: ``name`` is no plain folder name.
+        InputError: ``name`` is not a plain folder name.
     """
     require_name("name", name)
     return Path(name) / f"seed{seed}-{settings_sha256(settings)[:8]}"
@@ -117,21 +117,22 @@ def settings_in(folder: Path) -> dict[str, Any]:
     """The settings that the run in ``folder`` was started with.
 
     Raises:
-        InputError: there are none, or they are no mapping.
+        InputError: config.yaml is missing or not a mapping.
     """
     return read_yaml(folder / "config.yaml")
 
 
 def settings_diff(saved: Settings, given: Settings) -> list[str]:
-    """``key: old -> new`` of each setting that decides the results and differs."""
-    old, new = dict(_dotted(deciding_settings(saved))), dict(_dotted(deciding_settings(given)))
+    """``key: old -> new`` for each differing setting that decides the results."""
+    old, new = dict(dotted(deciding_settings(saved))), dict(dotted(deciding_settings(given)))
     keys = [key for key in old | new if old.get(key, ...) != new.get(key, ...)]
     return [f"{key}: {old.get(key, 'nothing')} -> {new.get(key, 'nothing')}" for key in keys]
 
 
-def _dotted(node: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(node: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings under dotted keys; an empty mapping is a leaf."""
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

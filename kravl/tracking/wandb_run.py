@@ -1,4 +1,4 @@
-"""A W&B run that never blocks training, nor asks anything: online where W&B answers, else offline."""
+"""A W&B run that never blocks training or prompts the user: online if W&B answers, else offline."""
 
 import http.client
 import logging
@@ -28,13 +28,13 @@ KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 PROBE_SECONDS = 2.0
 QUESTION = b'{"query": "{ __typename }"}'
 log = logging.getLogger(__name__)
-# the last three: its process has died
+# the last three: W&B's process has died
 FAILURES = (wandb.Error, OSError, HandleAbandonedError, MailboxClosedError, WandbServiceConnectionError)
 SETTINGS: dict[str, Any] = {
     "console": "off",
     "disable_git": True,  # a remote's URL may hold a token
-    "finish_timeout": 60,  # seconds; by default a lost network holds up the end of a run for ever
-    "init_timeout": 3,  # seconds; after that the run is offline, and a sync brings all of it
+    "finish_timeout": 60,  # seconds; by default a lost network delays the end of a run forever
+    "init_timeout": 3,  # seconds; after that the run is offline, and a sync uploads all of it
     "reinit": "finish_previous",
     "save_code": False,
     "silent": True,
@@ -47,7 +47,7 @@ def obstacle() -> str | None:
     if os.environ.get("WANDB_MODE", "online") != "online":
         return f"WANDB_MODE={os.environ['WANDB_MODE']}"
     host = wandb.setup().settings.base_url
-    # a key saved for the API's own name serves the default host, whatever that is called in this release
+    # a key saved for api.wandb.ai serves the default host, whatever this release calls it
     machines = [urlsplit(host).netloc, *(["api.wandb.ai"] if host == wandb.Settings().base_url else [])]
     if not (any(map(os.environ.get, KEYS)) or any(map(_key_in_netrc, machines))):
         return f"no API key for {host}"
@@ -65,12 +65,12 @@ def _key_in_netrc(machine: str) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Whether W&B's API answers below status 500 in time; in a thread, as name resolution knows no timeout."""
+    """Whether W&B's API answers in time, with a status below 500; in a thread, as name resolution has no timeout."""
     answers: list[bool] = []
 
     def ask() -> None:
         try:
-            # of a server whose pages are there and whose API fails, wandb.init would wait for its whole timeout
+            # if a server is up but its API fails, wandb.init would wait for its whole timeout
             with urllib.request.urlopen(f"{url}/graphql", QUESTION, PROBE_SECONDS):
                 answers.append(True)
         except urllib.error.HTTPError as error:
@@ -86,10 +86,10 @@ def _answers(url: str) -> bool:
 
 
 class SafeWandbLogger(WandbLogger):
-    """Lightning's W&B logger; its first failure is one warning. The metrics are also in CSV in the run's folder.
+    """Lightning's W&B logger; its first failure is one warning. Metrics also go to CSV in the run's folder.
 
-    They are written when W&B has failed, and at the end of every run: a process of W&B that dies takes with it what it
-    was given last, and may be missed by nobody before the end.
+    The CSV is written once W&B has failed, and at the end of every run: a W&B process that dies loses what it was
+    given last, and nothing may notice before the end.
     """
 
     lost = False
@@ -100,7 +100,7 @@ class SafeWandbLogger(WandbLogger):
         self._unwritten: list[tuple[dict[str, Tensor | float], int | None]] = []
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """``action``, unless W&B has failed before."""
+        """Run ``action``, unless W&B has failed before."""
         if self.lost:
             return
         try:
@@ -123,11 +123,11 @@ class SafeWandbLogger(WandbLogger):
 
     @rank_zero_only
     def close(self, failed: bool) -> None:
-        """End the run, so that the next one of this process is its own."""
+        """End the run, so that the next one in this process is separate."""
         self.attempt(lambda: self.experiment.finish(exit_code=int(failed)))
         self._write()
         if self.lost:
-            _forget()
+            _tear_down()
 
     def _write(self) -> None:
         if not self._unwritten:
@@ -138,17 +138,17 @@ class SafeWandbLogger(WandbLogger):
             self._files.save()
             self._unwritten = []
         except OSError as error:
-            log.warning("the metrics are not kept in %s/csv: %s", self.save_dir, error)
+            log.warning("the metrics could not be written to %s/csv: %s", self.save_dir, error)
 
 
 @rank_zero_only
 def start_wandb(
     folder: Path, config: Mapping[str, Any], name: str, group: str, job_type: str, tags: Sequence[str]
 ) -> SafeWandbLogger | None:
-    """A run in ``folder``/wandb, the same one whenever that folder is resumed; None where W&B cannot start.
+    """A run in ``folder``/wandb, the same one whenever that folder is resumed; None if W&B cannot start.
 
-    Online with a key and a host that answers, else offline, with a line that says how to sync. Under several processes
-    the first has the run and the others None.
+    Online with a key and a host that answers, else offline, logging how to sync. Of several processes the first gets
+    the run and the others None.
     """
     labels: dict[str, Any] = {"config": config, "name": name, "group": group, "job_type": job_type, "tags": tags}
     for mode in ("online", "offline"):
@@ -160,19 +160,19 @@ def start_wandb(
             log.info("W&B stays offline: %s", reason)
         except FAILURES as error:
             log.warning("W&B does not start %s (%s: %s)", mode, type(error).__name__, first_line(error))
-            _forget()  # else the id counts as in use
+            _tear_down()  # else the id counts as in use
     return None
 
 
 def _begin(mode: Literal["online", "offline"], folder: Path, labels: Mapping[str, Any]) -> wandb.Run:
-    # what a sync uploads lies with the run, not in the user's home, whose name the record would hold
+    # what a sync uploads stays with the run: a folder in the user's home would put its path into the record
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").absolute())
     run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "kravl"),
         dir=folder,
         id=_run_id(folder),
         mode=mode,
-        resume="allow" if mode == "online" else None,  # offline it is the sync that appends
+        resume="allow" if mode == "online" else None,  # offline, the sync appends
         settings=wandb.Settings(**SETTINGS),
         **labels,
     )
@@ -185,18 +185,18 @@ def _begin(mode: Literal["online", "offline"], folder: Path, labels: Mapping[str
     return run
 
 
-def _forget() -> None:
-    """Leave a W&B that has failed behind, its process included, and one that the environment still names."""
+def _tear_down() -> None:
+    """End a W&B that has failed, its process included, and forget one that only the environment names."""
     os.environ.pop("WANDB_SERVICE", None)
     try:
         wandb.teardown()
     except FAILURES as error:
-        log.debug("W&B did not end well: %s", error)
+        log.debug("tearing down W&B failed: %s", error)
 
 
 def _run_id(folder: Path) -> str:
-    """Made once and kept in the folder: a path would not survive a move and may repeat on another machine."""
+    """Created once and stored in the folder: a path would not survive a move and may recur on another machine."""
     file = folder / "wandb_id"
     if not (file.exists() and re.fullmatch(r"\w[\w-]{0,63}", file.read_text(errors="replace"))):
-        file.write_text(secrets.token_hex(4))  # the id is part of a path of W&B's
+        file.write_text(secrets.token_hex(4))  # W&B makes a path of the id
     return file.read_text()

@@ -1,4 +1,4 @@
-"""The sections of the W&B workspace: which numbers that a run logs are drawn how, a mean over seeds for each method."""
+"""The sections of the W&B workspace: how the numbers that runs log are plotted, as means over seeds per method."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import wandb_workspaces.workspaces as workspaces
 
 METHOD = panels.Config("method")
 MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-MOST = 100  # runs a chart
+MOST = 100  # runs per chart
 COLUMNS = (
     "run:displayName", "config:method.value", "config:shots.value", "config:seed.value", "summary:test/accuracy",
     "summary:ood_mean", "summary:harmonic_mean", "summary:test/ece", "summary:trainable_parameters",
@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def workspace(entity: str, project: str, study: str | None, sets: Sequence[str]) -> workspaces.Workspace:
-    """The workspace, not saved yet: runs of the ``study`` (None: all) by study and method, finished ones only."""
+    """The unsaved workspace: finished runs of the ``study`` (None: of all studies), grouped by study and method."""
     finished = [workspaces.Metric("State") == "finished"]
     chosen = [workspaces.Metric("Group") == study] if study else []
     return workspaces.Workspace(
@@ -25,8 +25,8 @@ def workspace(entity: str, project: str, study: str | None, sets: Sequence[str])
         project=project,
         name=f"kravl: {study}" if study else "kravl: comparison of methods",
         sections=[
-            workspaces.Section(name=name, panels=_placed(found), is_open=True)
-            for name, found in _sections(sets).items()
+            workspaces.Section(name=name, panels=_arranged(charts), is_open=True)
+            for name, charts in _sections(sets).items()
         ],
         settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MOST),
         runset_settings=workspaces.RunsetSettings(
@@ -38,7 +38,7 @@ def workspace(entity: str, project: str, study: str | None, sets: Sequence[str])
 
 
 def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {
+    sections: dict[str, list[Any]] = {
         "In and out of distribution": [
             _scatter("Out of distribution against in distribution", "test/accuracy", "ood_mean"),
             _line("WiSE-FT, from the pretrained to the adapted weights", "wise_ft/test/accuracy", "wise_ft/ood_mean"),
@@ -46,7 +46,7 @@ def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
             _bar("Harmonic mean of the two", "harmonic_mean"),
             _bar("Zero-shot, mean of the other sets", "zero_shot/ood_mean"),
         ],
-        "Images a class": [
+        "Images per class": [
             _scatter("Test accuracy against images per class", panels.Config("shots"), "test/accuracy", log_x=True),
             _scatter("Other sets against images per class", panels.Config("shots"), "ood_mean", log_x=True),
         ],
@@ -72,8 +72,8 @@ def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
         ],
     }
     if sets:
-        found["Each set"] = [_bar(name.replace("_", " "), f"{name}/accuracy") for name in sets]
-    return found
+        sections["Each set"] = [_bar(name.replace("_", " "), f"{name}/accuracy") for name in sets]
+    return sections
 
 
 def _scatter(title: str, x: Any, y: str, log_x: bool = False) -> Any:
@@ -89,8 +89,8 @@ def _bar(title: str, metric: str) -> Any:
     return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MOST, **MEAN)
 
 
-def _placed(found: Sequence[Any]) -> list[Any]:
-    """Three in a row of 24 columns."""
-    for i, panel in enumerate(found):
-        panel.layout = panels.Layout(x=8 * (i % 3), y=6 * (i // 3), w=8, h=6)
-    return list(found)
+def _arranged(charts: Sequence[Any]) -> list[Any]:
+    """Three per row of 24 columns."""
+    for i, chart in enumerate(charts):
+        chart.layout = panels.Layout(x=8 * (i % 3), y=6 * (i // 3), w=8, h=6)
+    return list(charts)

@@ -93,7 +93,7 @@ def test_a_later_evaluation_is_a_run_of_that_evaluation_and_replaces_an_earlier_
     [
         (json.dumps(record())[:-20], "line 1 column"),
         ("", "Expecting value"),
-        ("[1]", "no JSON object"),
+        ("[1]", "not a JSON object"),
         (json.dumps(record(schema=2)), "schema 2, not 1"),
         (json.dumps(record(metrics=[1], seed="x")), "without a proper seed, metrics"),
         (json.dumps({key: value for key, value in record().items() if key != "templates"}), "without a proper templat"),

@@ -1,4 +1,4 @@
-"""W&B, CSV or nothing: what was logged can be read back."""
+"""What was logged to W&B or CSV can be read back."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from kravl.tracking.loggers import (
 
 
 @pytest.fixture(autouse=True)
-def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     isolate(tmp_path, monkeypatch)
     yield
     wandb.teardown()  # it keeps the settings of its first use

@@ -1,4 +1,4 @@
-"""The folder of a run: one for each config, one process at a time, written whole."""
+"""The folder of a run: one per config, owned by one process at a time, written atomically."""
 
 import json
 import os
@@ -125,8 +125,8 @@ def test_a_folder_has_one_owner_at_a_time_and_is_free_when_that_ends(tmp_path):
     first = open_in_another_process(tmp_path)
     assert first.returncode == 0, first.stderr
 
-    with opened(str(tmp_path), "name", 1, CONFIG, False) as mine:
-        assert first.stdout.strip() == mine.path.name
+    with opened(str(tmp_path), "name", 1, CONFIG, False) as folder:
+        assert first.stdout.strip() == folder.path.name
         second = open_in_another_process(tmp_path)
 
     assert second.returncode != 0
@@ -218,12 +218,12 @@ def test_a_finished_run_is_found_without_its_hash(tmp_path):
     assert find_run(str(folder.path)).metrics() == {"accuracy": 0.5}
 
 
-def test_a_run_that_is_missing_unfinished_or_ambiguous_is_said_so(tmp_path):
+def test_a_missing_unfinished_or_ambiguous_run_is_refused(tmp_path):
     finish(open_run(str(tmp_path), "name", 1, CONFIG, False))
     with pytest.raises(InputError, match=r"no run .*; the nearest are .*name/seed1-"):
         find_run(str(tmp_path / "nam" / "seed1"))
     finish(open_run(str(tmp_path), "name", 1, CONFIG | {"shots": 4}, False))
-    with pytest.raises(InputError, match="may be any of"):
+    with pytest.raises(InputError, match="matches several runs"):
         find_run(str(tmp_path / "name" / "seed1"))
     unfinished = open_run(str(tmp_path), "late", 2, CONFIG, False)
     (unfinished.path / "config.yaml").write_text("seed: 2\n")

@@ -11,7 +11,7 @@ from kravl.tracking import wandb_run
 
 
 @pytest.fixture(autouse=True)
-def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     isolate(tmp_path, monkeypatch)
     yield
     wandb.teardown()  # it keeps the settings of its first use
@@ -34,7 +34,7 @@ def test_a_key_in_netrc_for_the_api_host_serves_the_default_host(
     assert wandb_run.obstacle() == f"{wandb.Settings().base_url} does not answer"
 
 
-def test_a_key_in_netrc_is_found_and_an_unreachable_host_is_said(
+def test_a_key_in_netrc_is_found_and_an_unreachable_host_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1:9 login user password {FAKE_KEY}\n")

@@ -1,4 +1,4 @@
-"""A W&B run goes on without a key, a network or W&B's own process."""
+"""A run continues without a key, a network or W&B's own process."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from kravl.tracking.wandb_run import SafeWandbLogger
 
 
 @pytest.fixture(autouse=True)
-def own_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     isolate(tmp_path, monkeypatch)
     yield
     wandb.teardown()  # it keeps the settings of its first use
@@ -63,7 +63,7 @@ def test_with_a_key_and_a_host_that_never_answers_the_run_is_offline_and_holds_n
 ) -> None:
     caplog.set_level(logging.INFO, logger="kravl")
     monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
         logger = make_logger("wandb", folder, IDENTITY, {})
@@ -101,15 +101,15 @@ def test_a_host_that_refuses_the_run_leaves_it_offline(
         logger = make_logger("wandb", folder, IDENTITY, {})
         logger.log_metrics({"a": 3.0}, step=0)
         close_logger(logger)
-        found = history(folder)
+        rows = history(folder)
         server.shutdown()
 
     assert any("W&B does not start online" in message for message in caplog.messages)
-    assert any(row.get("a") == 3.0 for row in found)
+    assert any(row.get("a") == 3.0 for row in rows)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds W&B's process through Linux's /proc")
-def test_a_run_goes_on_when_the_process_of_wandb_dies_and_the_next_run_has_a_new_one(
+def test_a_run_survives_the_death_of_wandbs_process_and_the_next_run_has_a_new_one(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = make_logger("wandb", folder, IDENTITY, {})
