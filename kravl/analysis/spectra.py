@@ -1,4 +1,4 @@
-"""Figures and tables of what finished runs added to their weights."""
+"""Figures and tables of the weight updates of finished runs."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, panels, save
+from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, panel_grid, save
 from kravl.report.page import publish
-from kravl.report.tables import Table
+from kravl.report.tables import Cells
 from kravl.training.spectrum_monitor import Trace
 
 COLUMNS = 3  # panels side by side
@@ -36,20 +36,20 @@ INTRODUCTION = (
 Traces = Mapping[str, Trace]
 
 
-class Place(NamedTuple):
-    """``layer`` is None outside of the blocks."""
+class SiteLocation(NamedTuple):
+    """Where in a model an adapted matrix is; ``layer`` is None outside the transformer blocks."""
 
     tower: str  # image | text
     layer: int | None
     kind: str  # what follows the layer, such as attn.qkv
 
 
-def place(site: str) -> Place:
-    """Of ``visual.transformer.resblocks.3.mlp.c_fc``: image, 3, mlp.c_fc. A model without a text tower is all image."""
+def locate(site: str) -> SiteLocation:
+    """Such as image, 3, mlp.c_fc for ``visual.transformer.resblocks.3.mlp.c_fc``; a ViT is an image tower."""
     parts = re.split(r"\.(\d+)\.", f".{site}", maxsplit=1)
     text = parts[0].strip(".").split(".")[0] in ("transformer", "text", "text_projection", "token_embedding")
     tower = "text" if text else "image"
-    return Place(tower, int(parts[1]), parts[2]) if len(parts) == 3 else Place(tower, None, site)
+    return SiteLocation(tower, int(parts[1]), parts[2]) if len(parts) == 3 else SiteLocation(tower, None, site)
 
 
 def report_spectra(traces: Traces, out: Path) -> None:
@@ -63,47 +63,47 @@ def report_spectra(traces: Traces, out: Path) -> None:
     if decay := {name: line for name, trace in traces.items() if (line := mean_decay(trace.singular_values))}:
         draw_decay(decay, out / "decay")
         captions["decay"] = "Singular values of ΔW at the end, each matrix divided by its largest."
-    following = [f"kravl spectra run={trace.path.parent} exact=true" for trace in traces.values()]
-    text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": following}
+    commands = [f"kravl spectra run={trace.path.parent} exact=true" for trace in traces.values()]
+    text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": commands}
     publish(out, "kravl: spectra of runs", _table(traces), captions, text)
 
 
 def mean_decay(values: Mapping[str, Tensor], points: int = 100) -> list[float]:
-    """How singular values fall off: each site's divided by its largest, meaned over the sites that changed.
+    """How singular values decay: each site's divided by its largest, averaged over the sites that changed.
 
-    Sites have different sizes, so they are compared at ``points`` equal steps of the share of the smaller dimension,
-    from the first singular value to the last.
+    Sites differ in size, so spectra are sampled at ``points`` equal steps of the smaller dimension, from the first
+    singular value to the last.
     """
     scaled = [v / v[0] for v in values.values() if v[0] > 0]
-    at = [v[torch.linspace(0, len(v) - 1, points, dtype=torch.float64).round().long()] for v in scaled]
-    return torch.stack(at).mean(0).tolist() if at else []
+    sampled = [v[torch.linspace(0, len(v) - 1, points, dtype=torch.float64).round().long()] for v in scaled]
+    return torch.stack(sampled).mean(0).tolist() if sampled else []
 
 
 def _towers(trace: Trace) -> list[str]:
-    return list(dict.fromkeys(place(site).tower for site in trace.end))
+    return list(dict.fromkeys(locate(site).tower for site in trace.end))
 
 
 def _quantities(traces: Traces) -> list[str]:
-    known = {name for trace in traces.values() for values in trace.end.values() for name in values}
-    return [name for name in MEANING if name in known]
+    present = {name for trace in traces.values() for values in trace.end.values() for name in values}
+    return [name for name in MEANING if name in present]
 
 
-def _table(traces: Traces) -> Table:
+def _table(traces: Traces) -> Cells:
     quantities = _quantities(traces)
     rows = [["run", "tower", "matrices", *(MEANING[name] for name in quantities)]]
     for run, trace in traces.items():
         for tower in _towers(trace):
-            sites = [values for site, values in trace.end.items() if place(site).tower == tower]
-            known = [[values[name] for values in sites if name in values] for name in quantities]
-            rows.append([run, tower, str(len(sites)), *(f"{fmean(v):.3g}" if v else "" for v in known)])
+            sites = [values for site, values in trace.end.items() if locate(site).tower == tower]
+            numbers = [[values[name] for values in sites if name in values] for name in quantities]
+            rows.append([run, tower, str(len(sites)), *(f"{fmean(v):.3g}" if v else "" for v in numbers)])
     return rows
 
 
 def _panels(traces: Traces, fill: Callable[[Axes, Traces, str], None]) -> Figure:
-    """One panel a quantity, filled by ``fill(axes, traces, quantity)``."""
+    """One panel per quantity, filled by ``fill(axes, traces, quantity)``."""
     quantities = _quantities(traces)
     titles = [MEANING[name] for name in quantities]
-    return panels(titles, lambda axes, i: fill(axes, traces, quantities[i]), COLUMNS)
+    return panel_grid(titles, lambda axes, i: fill(axes, traces, quantities[i]), COLUMNS)
 
 
 def _style(index: int, tower: str, run: str) -> dict[str, Any]:
@@ -116,9 +116,9 @@ def _by_layer(axes: Axes, traces: Traces, quantity: str) -> None:
         for tower in _towers(trace):
             layers: dict[int, list[float]] = {}
             for site, values in trace.end.items():
-                where = place(site)
-                if where.tower == tower and where.layer is not None and quantity in values:
-                    layers.setdefault(where.layer, []).append(values[quantity])
+                location = locate(site)
+                if location.tower == tower and location.layer is not None and quantity in values:
+                    layers.setdefault(location.layer, []).append(values[quantity])
             points = sorted((layer, fmean(values)) for layer, values in layers.items())
             if points:
                 axes.plot(*zip(*points, strict=True), **_style(i, tower, run))
@@ -129,8 +129,8 @@ def _by_layer(axes: Axes, traces: Traces, quantity: str) -> None:
 def _by_step(axes: Axes, traces: Traces, quantity: str) -> None:
     for i, (run, trace) in enumerate(traces.items()):
         for tower in _towers(trace):
-            sites = [site for site in trace.end if place(site).tower == tower]
-            steps = [at for at, values in sorted(trace.steps.items()) if quantity in values[sites[0]]]
-            line = [fmean(trace.steps[at][site][quantity] for site in sites) for at in steps]
+            sites = [site for site in trace.end if locate(site).tower == tower]
+            steps = [step for step, values in sorted(trace.steps.items()) if quantity in values[sites[0]]]
+            line = [fmean(trace.steps[step][site][quantity] for site in sites) for step in steps]
             axes.plot(steps, line, **_style(i, tower, run))
     axes.set(xlabel="optimiser step")

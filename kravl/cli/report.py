@@ -2,13 +2,9 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from kravl.cli.main import framed
@@ -18,13 +14,13 @@ from kravl.report.groups import Group
 from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
 from kravl.report.significance import TEST, significance_table
-from kravl.report.tables import Table, by_setting, group_caption, table
+from kravl.report.tables import Cells, by_setting, group_caption, group_table
 from kravl.report.wandb_runs import PREFIX
 from kravl.report.writers import Report, write_files
+from kravl.runtime.console import output, text_table
 from kravl.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
-FILE_WIDTH = 160  # columns, where the output is no terminal
 MOST_COLUMNS = 40  # of a table with every set: turned on its side it has as many lines
 
 
@@ -73,34 +69,27 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(report: Report) -> None:
-    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = output()
     settings = [(setting, list(members)) for setting, members in by_setting(report.groups)]
     if len(settings) == 1:
-        _print(console, ", ".join(settings[0][0]), _fitting(settings[0][1], console.width))
+        rows = _fitting(settings[0][1], console.width)
+        console.print(text_table(rows, title=Text(", ".join(settings[0][0]))))
     for overview in report.overviews if len(settings) > 1 else ():
-        _print(console, overview.title, overview_table(overview))
+        console.print(text_table(overview_table(overview), title=Text(overview.title)))
     if report.comparisons and report.baseline:
-        _print(console, f"against {report.baseline}", significance_table(report.comparisons, report.baseline))
+        rows = significance_table(report.comparisons, report.baseline)
+        console.print(text_table(rows, title=Text(f"against {report.baseline}")))
         console.print(Text(f"p: {TEST}"))
     console.print(Text(group_caption(report.groups)))
     for note in report.notes:
         log.warning("%s", note)
 
 
-def _fitting(groups: Sequence[Group], width: int) -> Table:
+def _fitting(groups: Sequence[Group], width: int) -> Cells:
     """Every set, the table turned on its side where it has more columns than fit; else the mean of the sets alone."""
-    rows = table(groups)
+    rows = group_table(groups)
     for shown in (rows, [list(column) for column in zip(*rows, strict=True)]):
         needed = sum(max(map(len, column)) + 2 for column in zip(*shown, strict=True))
         if len(rows[0]) <= MOST_COLUMNS and needed <= width:
             return shown
-    return table(groups, every_set=False)
-
-
-def _print(console: Console, title: str, rows: Table) -> None:
-    shown = RichTable(box=SIMPLE, title=Text(title), pad_edge=False, collapse_padding=True)
-    for name in rows[0]:
-        shown.add_column(Text(name), justify="left" if name == "method" else "right", overflow="fold")
-    for row in rows[1:]:
-        shown.add_row(*map(Text, row))
-    console.print(shown)
+    return group_table(groups, every_set=False)

@@ -1,1 +1,1 @@
-"""Many finished runs: groups, tables, tests, figures, pages."""
+"""Reports on many finished runs: groups, tables, significance tests, figures, pages."""

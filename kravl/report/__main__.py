@@ -1,4 +1,4 @@
-"""``python -m kravl.report``, now ``kravl report``."""
+"""``python -m kravl.report``, the former name of ``kravl report``."""
 
 from kravl.cli.main import former
 

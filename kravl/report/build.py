@@ -1,4 +1,4 @@
-"""A report of many runs: its groups, in order, with a baseline, drawn and written."""
+"""Builds a report from the command line's options: which runs, in which order, against which baseline."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import place_of
 
-BASELINE = "lora"  # unless a study or the command line says another
+BASELINE = "lora"  # unless a study or the command line names another
 
 
 def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
@@ -36,8 +36,8 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
     runs = select(runs, options.where)
     groups = group_runs(runs, population=options.std == "population")
     groups = _in_order(groups, study.methods) if study else groups
-    wanted = options.baseline or (study.baseline if study else None)
-    baseline, lines = _baseline(groups, wanted, must=options.baseline is not None)
+    named = options.baseline or (study.baseline if study else None)
+    baseline, lines = _baseline(groups, named, required=options.baseline is not None)
     axes = (
         {"methods": list(study.methods), "datasets": sorted({run.base.data.name for run in planned})} if study else {}
     )
@@ -47,7 +47,7 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
 
 
 def _place(run: FinishedRun) -> Path:
-    """The end of the folder that a run with its record has, wherever the record was read from."""
+    """The run's folder below the folder of all runs, by its record, wherever that was read from."""
     return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
 
 
@@ -60,9 +60,9 @@ def _in_order(groups: Sequence[Group], methods: Iterable[str]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.setting, order.index(group.method)))
 
 
-def _baseline(groups: Sequence[Group], wanted: str | None, must: bool) -> tuple[str | None, list[str]]:
-    """The method to compare with, which is there, and a line where there is none."""
+def _baseline(groups: Sequence[Group], named: str | None, required: bool) -> tuple[str | None, list[str]]:
+    """The method to compare with, or None with a note on why nothing is compared; a ``required`` one is not checked."""
     methods = {group.method for group in groups} - {ZERO_SHOT}
-    if must or (wanted or BASELINE) in methods or len(methods) < 2:
-        return (None if len(methods) < 2 and not must else wanted or BASELINE), []
-    return None, [f"no test of differences: no run has the baseline {wanted or BASELINE!r}; pass --baseline METHOD"]
+    if required or (named or BASELINE) in methods or len(methods) < 2:
+        return (None if len(methods) < 2 and not required else named or BASELINE), []
+    return None, [f"no significance test: no run has the baseline {named or BASELINE!r}; pass --baseline METHOD"]

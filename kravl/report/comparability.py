@@ -1,4 +1,4 @@
-"""What keeps the runs of a report from being compared: other images, prompts, versions or settings."""
+"""Why the runs of a report may not be comparable: different images, prompts, versions or settings."""
 
 import json
 from collections import Counter, defaultdict
@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from kravl.report.groups import Group
-from kravl.report.runs import flat
+from kravl.report.runs import flatten
 from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import deciding_settings
 
@@ -15,7 +15,7 @@ PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings tha
 
 
 def comparability_warnings(groups: Iterable[Group]) -> list[str]:
-    """One line for each way in which runs that a reader would compare differ, beside seed and method."""
+    """One line for each difference other than seed and method between runs that a reader would compare."""
     listed = list(groups)
     lines: list[str] = []
     for setting, members in groupby(listed, key=lambda group: group.setting):
@@ -33,8 +33,8 @@ def _other_images(groups: Iterable[Group]) -> Iterator[str]:
     for (dataset, shots, protocol, seed), hashes in drawn.items():
         if len(hashes) > 1:
             kinds = ", ".join(sorted(value[:12] for value in hashes))
-            draw = f"{dataset}, shots {shots}, {protocol} split_seed {seed}"
-            yield f"{draw}: runs were trained on different images (--where split_sha256=... takes one of {kinds})"
+            split = f"{dataset}, shots {shots}, {protocol} split_seed {seed}"
+            yield f"{split}: runs were trained on different images (--where split_sha256=... selects one of {kinds})"
 
 
 def _within_setting(groups: list[Group]) -> Iterator[str]:
@@ -47,19 +47,19 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
     for group in groups:
         if group.method == ZERO_SHOT:
             if len(group.runs) > 1:
-                yield f"{len(group.runs)} zero-shot results that are not the same"
+                yield f"{len(group.runs)} different zero-shot results"
             continue
         title = f"{group.method}, shots {group.amount}"
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
-        configs = [flat(deciding_settings(run.record["config"])) for run in group.runs]
+        configs = [flatten(deciding_settings(run.record["config"])) for run in group.runs]
         for key in sorted({key for config in configs for key in config} - set(PER_RUN)):
             lines = _differing(key, f"config.{key}", (config.get(key) for config in configs))
             yield from (f"{title}: {line}" for line in lines)
 
 
 def _differing(name: str, key: str, values: Iterable[Any]) -> Iterator[str]:
-    found = list(values)
-    if any(value != found[0] for value in found):  # thousands of runs agree in most of hundreds of keys
-        distinct = sorted({json.dumps(value, ensure_ascii=False, sort_keys=True) for value in found})
-        yield f"runs differ in {name}: {' / '.join(distinct)} (--where {key}=... takes one)"
+    listed = list(values)
+    if any(value != listed[0] for value in listed):  # cheap: thousands of runs agree in most of hundreds of keys
+        distinct = sorted({json.dumps(value, ensure_ascii=False, sort_keys=True) for value in listed})
+        yield f"runs differ in {name}: {' / '.join(distinct)} (--where {key}=... selects one)"

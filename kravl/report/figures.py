@@ -18,14 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kravl.report.groups import Group
-from kravl.report.robustness import ID, OOD, weight_line
+from kravl.report.robustness import ID, OOD, wise_ft_line
 from kravl.runtime.files import write_atomic
 from kravl.tracking.run_folder import ZERO_SHOT
 
-# Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), its yellow left out
+# Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), without its yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"  # a second cue beside the colour
-SPREAD = 0.6  # of a row's height, over which the methods' marks are spread
+SPREAD = 0.6  # fraction of a row's height over which the methods' markers are spread
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",
     "text.parse_math": False,
@@ -46,9 +46,9 @@ def _styles_and_zero_shot(groups: Sequence[Group]) -> dict[str, tuple[str, str]]
 
 
 def against_shots(axes: Axes, groups: Sequence[Group]) -> None:
-    """Accuracy in domain and, dashed, the mean of the other sets, by images per class."""
+    """In-domain accuracy and, dashed, the mean of the other sets, against images per class."""
     counts = sorted({group.shots for group in groups if group.shots})
-    everything = 2 * counts[-1] if counts else 1  # where "all images" is drawn
+    everything = 2 * counts[-1] if counts else 1  # the position of "all images"
     for method, (colour, marker) in _styles(groups).items():
         for name, line, face in ((ID, "-", colour), (OOD, "--", "white")):
             points = [(g.shots or everything, s) for g in groups if g.method == method and (s := g.stat(name))]
@@ -79,7 +79,7 @@ def against_shots(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def by_set(axes: Axes, groups: Sequence[Group]) -> None:
-    """Accuracy on each set, in domain first and then by what is lost there; of one number of images per class."""
+    """Accuracy on each set, in domain first and then the others from best to worst, at one number of shots."""
     styles = _styles_and_zero_shot(groups)
     means: dict[str, list[float]] = defaultdict(list)
     for group in groups:
@@ -100,7 +100,7 @@ def by_set(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
-    """The mean of the other sets against accuracy in domain, with the lines of WiSE-FT."""
+    """The mean of the other sets against in-domain accuracy, with WiSE-FT's lines."""
     styles = _styles_and_zero_shot(groups)
     one_amount = len({group.shots for group in groups if group.method != ZERO_SHOT}) == 1
     for group in groups:
@@ -113,7 +113,7 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
         axes.errorbar(*point, *spread, ls="", color=colour, marker=marker, capsize=2)
         if group.method != ZERO_SHOT and not one_amount:
             axes.annotate(group.amount, point, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        if line := weight_line(group, groups):
+        if line := wise_ft_line(group, groups):
             x_line, y_line = [100 * x for _, x, _ in line], [100 * y for _, _, y in line]
             axes.plot(x_line, y_line, color=colour, lw=1, alpha=0.6)
     title = "in and out of domain" if one_amount else "in and out of domain, by images per class"
@@ -121,10 +121,10 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
-    """Draw the ``groups`` of one setting into ``folder`` as PNG and SVG; the PNG's file name.
+    """Draw the ``groups`` of one setting into ``folder`` as PNG and SVG; returns the PNG's name.
 
-    Left: accuracy against images per class, or that on each set where there is one number of images. Right: the other
-    sets against in-domain, where there are others.
+    Left: accuracy against images per class or, for a single number of shots, accuracy on each set. Right: the other
+    sets against in-domain, if there are others.
     """
     stem = _file_name(groups[0].setting)
     has_ood = any(group.stat(OOD) for group in groups)
@@ -143,15 +143,15 @@ def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
 
 
 def _file_name(setting: Sequence[str]) -> str:
-    """The parts of a setting as a file's name; where that says less than they do, with a hash."""
+    """The parts of a setting as a file name, with a hash if characters had to be replaced."""
     name = re.sub(r"[^\w.-]+", "_", "-".join(setting))
     if all(re.fullmatch(r"[\w.]+", part) for part in setting):
         return name
     return f"{name}-{hashlib.sha256(json.dumps(list(setting)).encode()).hexdigest()[:8]}"
 
 
-def panels(titles: Sequence[str], fill: Callable[[Axes, int], None], columns: int) -> Figure:
-    """A panel a title, filled by ``fill(axes, its number)``, at most ``columns`` side by side, and one legend."""
+def panel_grid(titles: Sequence[str], fill: Callable[[Axes, int], None], columns: int) -> Figure:
+    """A panel per title, filled by ``fill(axes, index)``, at most ``columns`` side by side, and one legend."""
     columns = min(columns, len(titles))
     lines = ceil(len(titles) / columns)
     figure = Figure(figsize=(max(5.0, 3.2 * columns), 2.5 * lines + 0.7), layout="constrained")
@@ -168,7 +168,7 @@ def panels(titles: Sequence[str], fill: Callable[[Axes, int], None], columns: in
 
 
 def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Method -> singular values relative to the largest, at equal steps of the smaller dimension; PNG and SVG."""
+    """Plot ``values``: method -> singular values relative to the largest, at equal steps of the smaller dimension."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.5, 4), layout="constrained")
         axes = figure.subplots()
@@ -185,9 +185,9 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as PNG and as SVG, ``path`` with either ending: the same bytes each time."""
+    """Write ``figure`` as PNG and SVG to ``path`` with either suffix: the same bytes each time."""
     formats: dict[str, dict[str, Any]] = {".png": {"dpi": 150}, ".svg": {"metadata": {"Date": None}}}
     for suffix, options in formats.items():
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format=suffix[1:], **options)
-        write_atomic(path.with_suffix(suffix), drawn.getvalue())
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], **options)
+        write_atomic(path.with_suffix(suffix), content.getvalue())

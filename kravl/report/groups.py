@@ -1,4 +1,4 @@
-"""Runs grouped over their seeds, with statistics of what was measured."""
+"""Runs grouped over seeds, with statistics of their numbers."""
 
 import json
 from collections import defaultdict
@@ -12,7 +12,7 @@ from kravl.tracking.run_folder import ZERO_SHOT
 
 
 class Setting(NamedTuple):
-    """What methods are compared within."""
+    """What methods that are compared have in common."""
 
     backbone: str
     dataset: str
@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 
 
 class Stat(NamedTuple):
-    """Mean, standard deviation (None of a single value) and number of values."""
+    """Mean, standard deviation (None for a single value) and number of values."""
 
     mean: float
     std: float | None
@@ -29,9 +29,9 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of a method that differ by seed; ``shots`` None is all images, 0 is zero-shot.
+    """The runs of a method that differ only by seed; ``shots`` None means all images, 0 zero-shot.
 
-    Deviations are those of a sample (ddof = 1) or, with ``population``, of all there is (ddof = 0, as CoOp's).
+    Deviations are those of a sample (ddof = 1) or, with ``population``, of a population (ddof = 0, as in CoOp).
     """
 
     setting: Setting
@@ -42,16 +42,16 @@ class Group:
 
     @property
     def amount(self) -> str:
-        """``shots`` as it is written: a number, or ``all``."""
+        """``shots`` as text: a number, or ``all``."""
         return "all" if self.shots is None else str(self.shots)
 
     @property
     def names(self) -> list[str]:
-        """What any of the runs has a number for, the in-domain test set first."""
+        """The names of all numbers that any of the runs has, the in-domain test set first."""
         return sorted({name for run in self.runs for name in run.values}, key=lambda n: (not n.startswith("test/"), n))
 
     def stat(self, name: str) -> Stat | None:
-        """Over the runs that have a number for ``name``; None if none has."""
+        """The statistic over the runs that have the number ``name``; None if none has."""
         return statistic([run.values[name] for run in self.runs if name in run.values], self.population)
 
     @property
@@ -66,14 +66,14 @@ def amounts(groups: Iterable[Group]) -> list[str]:
 
 
 def mean_over_sets(groups: Sequence[Group], name: str) -> Stat | None:
-    """Of one method's groups, a data set each: seed by seed, so that the deviation is that of the mean."""
+    """Over one method's groups, one per data set: averaged seed by seed, so that the deviation is that of the mean."""
     first, *others = [{s: v[name] for s, v in group.by_seed.items() if name in v} for group in groups]
     rows = [[first[seed], *(other[seed] for other in others)] for seed in first if all(seed in o for o in others)]
     return statistic([fmean(row) for row in rows], groups[0].population)
 
 
 def statistic(values: Sequence[float], population: bool = False) -> Stat | None:
-    """None of no ``values``."""
+    """Mean and deviation of ``values``; None if there are none."""
     if not values:
         return None
     deviation = pstdev if population else stdev
@@ -81,12 +81,12 @@ def statistic(values: Sequence[float], population: bool = False) -> Stat | None:
 
 
 def _rounded(metrics: Mapping[str, float | None]) -> str:
-    # a linear head that starts from the text features rounds once more than those do
+    # a linear head initialised from the text features rounds once more than they do
     return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
 
 
 def group_runs(runs: Iterable[FinishedRun], population: bool = False) -> list[Group]:
-    """Groups in the order of a table; the zero-shot results that the runs carry are a group of their own."""
+    """Groups in a table's order; the zero-shot results recorded in the runs form a group of their own."""
     members: dict[tuple[Setting, str, int | None], list[FinishedRun]] = defaultdict(list)
     zero_shot: dict[Setting, dict[str, FinishedRun]] = defaultdict(dict)
     for run in runs:
@@ -98,5 +98,5 @@ def group_runs(runs: Iterable[FinishedRun], population: bool = False) -> list[Gr
             zero_shot[setting].setdefault(_rounded(metrics), FinishedRun(run.folder, untrained, {}))
     for setting, distinct in zero_shot.items():
         members[setting, ZERO_SHOT, 0] = list(distinct.values())
-    groups = [Group(*key, tuple(found), population) for key, found in members.items()]
+    groups = [Group(*key, tuple(listed), population) for key, listed in members.items()]
     return sorted(groups, key=lambda g: (g.setting, g.method != ZERO_SHOT, g.method, g.shots is None, g.shots or 0))

@@ -1,4 +1,4 @@
-"""One HTML page of runs that opens from disk: a table, figures and pictures, with everything inside the file."""
+"""A self-contained HTML page about runs that opens from disk: a table, figures and pictures."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from rich.text import Text
 
-from kravl.report.tables import Table, markdown_rows
+from kravl.report.tables import Cells, markdown_rows
 from kravl.runtime.console import output, text_table
 from kravl.runtime.files import write_atomic
 
@@ -19,7 +19,7 @@ KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file with what it shows, for those who read it and for those who hear it."""
+    """An image file and its caption, which is also its alternative text."""
 
     path: Path
     caption: str
@@ -31,12 +31,12 @@ class Picture:
 
 
 def write_page(
-    path: Path, title: str, rows: Table, pictures: Sequence[Picture], text: Mapping[str, Sequence[str]]
+    path: Path, title: str, rows: Cells, pictures: Sequence[Picture], text: Mapping[str, Sequence[str]]
 ) -> None:
     """Write the page.
 
     Args:
-        rows: the header, then the rows of the table; whatever is in them is shown as text.
+        rows: the header, then the rows of the table; cells are shown as plain text.
         text: ``introduction``, ``notes`` and ``next``: lines above the table, below it, and at the end.
     """
     template = files("kravl.report").joinpath("page.html").read_text(encoding="utf-8")
@@ -44,17 +44,17 @@ def write_page(
 
 
 def render(template: str, **values: Any) -> str:
-    """The template with ``values`` as text, where it does not say that they are HTML; a missing one is an error."""
+    """The template with ``values`` escaped unless it marks them as HTML; a missing one is an error."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(**values)
 
 
-def publish(out: Path, title: str, rows: Table, captions: Mapping[str, str], text: Mapping[str, Sequence[str]]) -> None:
+def publish(out: Path, title: str, rows: Cells, captions: Mapping[str, str], text: Mapping[str, Sequence[str]]) -> None:
     """Write table.md and index.html to ``out``, and print the table with its introduction and notes.
 
     Args:
-        captions: of the figures in ``out`` by their names, without ending.
-        text: as `write_page`'s.
+        captions: of the figures in ``out``, by file name without suffix.
+        text: as for `write_page`.
     """
     write_atomic(out / "table.md", "\n".join(markdown_rows(rows)) + "\n")
     pictures = [Picture(out / f"{name}.svg", caption) for name, caption in captions.items()]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kravl.report.groups import Group, Stat, amounts, mean_over_sets
-from kravl.report.tables import Table, percent
+from kravl.report.tables import Cells, percent
 from kravl.tracking.run_folder import ZERO_SHOT
 
-METRICS = {  # of which there is a table each, if any run has it
+METRIC_TITLES = {  # each has a table of its own, if any run has the metric
     "test/accuracy": "accuracy on the test set",
     "new/accuracy": "accuracy on the new classes",
     "ood_mean": "mean accuracy out of distribution",
@@ -39,44 +39,44 @@ class Overview:
     @property
     def title(self) -> str:
         """For a heading."""
-        return f"{self.backbone}, {self.amount} shots: {METRICS[self.metric]}"
+        return f"{self.backbone}, {self.amount} shots: {METRIC_TITLES[self.metric]}"
 
     def best(self, column: int) -> str:
-        """What the cell of the best methods says, beside zero-shot."""
-        shown = [shown_mean(row.stats[column]) for row in self.rows if row.stats[column] and row.method != ZERO_SHOT]
-        return max(shown, key=float, default="")
+        """The text of the best method's cell, not counting zero-shot."""
+        means = [format_mean(row.stats[column]) for row in self.rows if row.stats[column] and row.method != ZERO_SHOT]
+        return max(means, key=float, default="")
 
 
 def overviews(groups: Sequence[Group], planned: Mapping[str, Sequence[str]] | None = None) -> list[Overview]:
-    """One for each backbone, metric and number of shots that there is.
+    """One for each backbone, metric and number of shots that occurs.
 
     Args:
-        planned: ``methods`` and ``datasets`` that a study has, so that what is not run yet is visible.
+        planned: a study's ``methods`` and ``datasets``, so that those not run yet are visible.
     """
     trained = [group for group in groups if group.method != ZERO_SHOT]
-    found = []
+    result = []
     for backbone in dict.fromkeys(group.setting.backbone for group in trained):
-        own = [group for group in groups if group.setting.backbone == backbone]
-        for metric in METRICS:
+        members = [group for group in groups if group.setting.backbone == backbone]
+        for metric in METRIC_TITLES:
             for amount in amounts(trained):
-                here = [g for g in own if g.amount == amount or g.method == ZERO_SHOT]
-                if any(group.stat(metric) for group in here if group.method != ZERO_SHOT):
-                    found.append(_overview(here, (backbone, amount, metric), planned or {}))
-    return found
+                compared = [g for g in members if g.amount == amount or g.method == ZERO_SHOT]
+                if any(group.stat(metric) for group in compared if group.method != ZERO_SHOT):
+                    result.append(_overview(compared, (backbone, amount, metric), planned or {}))
+    return result
 
 
 def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Mapping[str, Sequence[str]]) -> Overview:
     metric = names[2]
     sets = list(dict.fromkeys((g.setting.dataset, g.setting.evaluation) for g in groups if g.stat(metric)))
     missing = [name for name in planned.get("datasets", ()) if name not in {dataset for dataset, _ in sets}]
-    once = [dataset for dataset, _ in sets]
-    titles = [dataset if once.count(dataset) == 1 else f"{dataset} ({evaluation})" for dataset, evaluation in sets]
+    datasets = [dataset for dataset, _ in sets]
+    titles = [dataset if datasets.count(dataset) == 1 else f"{dataset} ({evaluation})" for dataset, evaluation in sets]
     cells = {(g.method, (g.setting.dataset, g.setting.evaluation)): g for g in groups}
     methods = dict.fromkeys([g.method for g in groups if g.method == ZERO_SHOT] + [g.method for g in groups])
     order = [*methods, *(name for name in planned.get("methods", ()) if name not in methods)]
     rows = []
     for method in order:
-        in_sets = [cells.get((method, where)) for where in sets]
+        in_sets = [cells.get((method, key)) for key in sets]
         present = [group for group in in_sets if group]
         stats = [group.stat(metric) if group else None for group in in_sets] + [None] * len(missing)
         if len(stats) > 1:
@@ -87,7 +87,7 @@ def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Map
 
 
 def _costs(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Ranges over data sets of the means over seeds."""
+    """The ranges over data sets of the means over seeds."""
     parameters = _values(groups, "trainable_parameters")
     memory = [value / 1e9 for value in _values(groups, "peak_memory_bytes")]
     return (
@@ -104,37 +104,37 @@ def _values(groups: Iterable[Group], name: str) -> list[float]:
 def _range(values: Sequence[float], show: Callable[[float], str]) -> str:
     if not values:
         return ""
-    least, most = show(min(values)), show(max(values))
-    return least if least == most else f"{least} to {most}"
+    low, high = show(min(values)), show(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
-def shown_mean(stat: Stat | None) -> str:
-    """In percent, as a cell shows it."""
+def format_mean(stat: Stat | None) -> str:
+    """In percent, as in a cell."""
     return MISSING if stat is None else percent(stat.mean)
 
 
-def shown(stat: Stat | None, seeds: int) -> str:
-    """A cell: mean ± deviation in percent, and n where it is not ``seeds``."""
+def format_stat(stat: Stat | None, seeds: int) -> str:
+    """A cell: mean ± deviation in percent, and n if it is not ``seeds``."""
     if stat is None:
         return MISSING
     spread = "" if stat.std is None else f" ± {100 * stat.std:.1f}"
-    return f"{shown_mean(stat)}{spread}{f' (n={stat.n})' if stat.n != seeds else ''}"
+    return f"{format_mean(stat)}{spread}{f' (n={stat.n})' if stat.n != seeds else ''}"
 
 
 def most_seeds(overview: Overview) -> int:
-    """The largest n of a cell."""
+    """The largest n of any cell."""
     return max((stat.n for row in overview.rows for stat in row.stats if stat), default=0)
 
 
-def overview_table(overview: Overview, bold: str = "") -> Table:
-    """Header and rows as text; ``bold`` is put on both sides of the best method of a column."""
+def overview_table(overview: Overview, bold: str = "") -> Cells:
+    """Header and rows as text; ``bold`` is put around the best method's cell in each column."""
     seeds = most_seeds(overview)
     best = [overview.best(column) for column in range(len(overview.columns))]
     rows = [["method", *overview.columns, *COSTS]]
     for row in overview.rows:
         expected = [1 if row.method == ZERO_SHOT else seeds] * len(best)
-        cells = [shown(stat, n) for stat, n in zip(row.stats, expected, strict=True)]
-        leads = [row.method != ZERO_SHOT and shown_mean(s) == b for s, b in zip(row.stats, best, strict=True)]
+        cells = [format_stat(stat, n) for stat, n in zip(row.stats, expected, strict=True)]
+        leads = [row.method != ZERO_SHOT and format_mean(s) == b for s, b in zip(row.stats, best, strict=True)]
         rows.append(
             [row.method, *(f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)), *row.costs]
         )

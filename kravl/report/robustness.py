@@ -1,4 +1,4 @@
-"""Out of domain against in domain: WiSE-FT's line, and effective robustness (https://arxiv.org/abs/2007.00644)."""
+"""Out-of-domain against in-domain accuracy: WiSE-FT, effective robustness (https://arxiv.org/abs/2007.00644)."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from kravl.report.groups import Group
 from kravl.tracking.run_folder import ZERO_SHOT
 
 ID, OOD = "test/accuracy", "ood_mean"
-BASELINES = (ZERO_SHOT, "linear_probe")  # they leave the pretrained features as they are
-FEWEST = 3  # points: a line through two of them says nothing
+BASELINES = (ZERO_SHOT, "linear_probe")  # methods that leave the pretrained features unchanged
+FEWEST = 3  # points: any two lie on a line
 
 
-class Baseline(NamedTuple):
+class RobustnessLine(NamedTuple):
     """logit(out of domain) = slope * logit(in domain) + intercept, fitted by least squares to ``points`` points."""
 
     slope: float
@@ -23,7 +23,7 @@ class Baseline(NamedTuple):
     points: int
 
     def expected(self, in_domain: float) -> float:
-        """Accuracy out of domain that the line gives for one in domain, both fractions."""
+        """The out-of-domain accuracy that the line predicts for an in-domain one, both fractions."""
         return expit(self.slope * logit(in_domain) + self.intercept)
 
 
@@ -37,8 +37,8 @@ def expit(x: float) -> float:
     return 1 / (1 + exp(-x))
 
 
-def baseline(groups: Iterable[Group]) -> Baseline | None:
-    """The line of the baselines among the ``groups`` of one setting; None where there are too few to fit one.
+def robustness_line(groups: Iterable[Group]) -> RobustnessLine | None:
+    """The line through the BASELINES among the ``groups`` of one setting; None if they are too few to fit one.
 
     Each zero-shot or linear-probe group (its mean over seeds) is a point; one at exactly 0 or 1 has no logit.
     """
@@ -51,19 +51,19 @@ def baseline(groups: Iterable[Group]) -> Baseline | None:
     if len(set(xs)) < FEWEST or len(set(ys)) < 2:
         return None
     slope, intercept = linear_regression(xs, ys)
-    return Baseline(slope, intercept, correlation(xs, ys), len(points))
+    return RobustnessLine(slope, intercept, correlation(xs, ys), len(points))
 
 
-def effective_robustness(line: Baseline, group: Group) -> float | None:
-    """How far ``group``'s mean out of domain lies above the line, as a fraction."""
+def effective_robustness(line: RobustnessLine, group: Group) -> float | None:
+    """How far ``group``'s mean out-of-domain accuracy lies above the line, as a fraction."""
     x, y = group.stat(ID), group.stat(OOD)
     return y.mean - line.expected(x.mean) if x and y and 0 < x.mean < 1 else None
 
 
-def weight_line(group: Group, others: Iterable[Group]) -> list[tuple[float, float, float]]:
-    """(alpha, in domain, out of it) along WiSE-FT's alpha, meaned over the runs; empty without points between.
+def wise_ft_line(group: Group, others: Iterable[Group]) -> list[tuple[float, float, float]]:
+    """(alpha, in domain, out of domain) along WiSE-FT's alpha, averaged over the runs; empty without inner points.
 
-    Runs that were not evaluated zero-shot begin where the zero-shot group of their setting among ``others`` stands.
+    Runs without a zero-shot evaluation start from the zero-shot group of their setting among ``others``.
     """
     pretrained = next((o for o in others if o.method == ZERO_SHOT and o.setting == group.setting), None)
     known = {key: stat.mean for key in (ID, OOD) if pretrained and (stat := pretrained.stat(key))}
@@ -76,4 +76,4 @@ def weight_line(group: Group, others: Iterable[Group]) -> list[tuple[float, floa
         for point in (*ends, *record["wise_ft"]):
             if point.get(ID) is not None and point.get(OOD) is not None:
                 points[point["alpha"]].append((point[ID], point[OOD]))
-    return [(alpha, fmean(x for x, _ in found), fmean(y for _, y in found)) for alpha, found in sorted(points.items())]
+    return [(alpha, fmean(x for x, _ in pairs), fmean(y for _, y in pairs)) for alpha, pairs in sorted(points.items())]

@@ -13,7 +13,7 @@ from kravl.tracking.settings import dotted
 
 SCHEMA = 1
 NUMBERS = ("metrics", "zero_shot", "effective_rank")
-MOST = 1e300  # also refuses what is not a number
+LARGEST = 1e300  # comparing with it also refuses NaN
 Fields = Mapping[str, type | tuple[type, ...]]
 RUN_FIELDS: Fields = {
     "backbone": str,
@@ -35,14 +35,14 @@ RUN_FIELDS: Fields = {
     "config": dict,
 }
 EVALUATION_FIELDS: Fields = {name: RUN_FIELDS[name] for name in ("evaluation", "metrics", "zero_shot", "wise_ft")}
-SHORT = 7  # characters from which on the beginning of a hash or commit will do
+HASH_PREFIX = 7  # characters of a hash or commit that suffice to select it
 
 
 @dataclass(frozen=True)
 class FinishedRun:
     """A metrics.json and the cost.json beside it.
 
-    ``folder`` is where its other files are, if any; of a run in W&B it is the project's address, where there are none.
+    ``folder`` holds the run's other files; for a run in W&B it is the project's address, without files.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class FinishedRun:
 def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
-    What evaluate.py found later about a run counts as a run of that evaluation, in place of an earlier one.
+    A later evaluation of a run counts as a run of that evaluation, in place of an earlier one.
     """
     runs: list[FinishedRun] = []
     problems: list[str] = []
@@ -72,20 +72,20 @@ def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
         if record is None:
             continue
         cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
-        found = [record] + [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
-        runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in found}.values())
+        others = [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
+        runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in [record, *others]}.values())
     return runs, [*problems, *_without_metrics(folder)]
 
 
 def _without_metrics(folder: Path) -> list[str]:
-    """A line where W&B's offline folders are below ``folder`` that have no metrics.json beside them."""
+    """A line if ``folder`` holds W&B offline folders without a metrics.json beside them."""
     offline = {file.parent for file in folder.rglob("offline-run-*/run-*.wandb")}
     alone = sorted(path for path in offline if not any((near / "metrics.json").exists() for near in path.parents[:2]))
     if not alone:
         return []
     return [
         f"left out {len(alone)} of W&B's offline folders, which have no metrics.json beside them, such as {alone[0]}: "
-        "the run is unfinished, or W&B's copy is all that is left of it; after `wandb sync` of that folder "
+        "the run is unfinished, or only W&B's copy of it is left; after `wandb sync` of that folder "
         "`kravl report wandb:ENTITY/PROJECT` reads it"
     ]
 
@@ -95,7 +95,7 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
         record = read_json(path)
         if not isinstance(record, dict):
             raise InputError("not a JSON object")
-        if line := unfit(record, fields):
+        if line := record_problem(record, fields):
             raise InputError(line)
     except InputError as error:
         problems.append(f"skipped {path}: {error}")
@@ -103,59 +103,59 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
     return record
 
 
-def unfit(record: Mapping[str, Any], fields: Fields) -> str | None:
-    """Why this is no record with the ``fields``, or None."""
+def record_problem(record: Mapping[str, Any], fields: Fields) -> str | None:
+    """Why this is not a valid record with the ``fields``, or None."""
     if (schema := record.get("schema", SCHEMA)) != SCHEMA:
         return f"schema {schema}, not {SCHEMA}"
     if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
-        return f"without a proper {', '.join(wrong)}"
+        return f"missing or invalid: {', '.join(wrong)}"
     wrong = [name for name in NUMBERS if not _numbers(record.get(name) or {})]
-    return f"with other values than numbers in {', '.join(wrong)}" if wrong else None
+    return f"values that are not numbers in {', '.join(wrong)}" if wrong else None
 
 
 def _numbers(values: Any) -> bool:
-    """Whether every value is a number that tables can show, or None; what is nested has no place in them."""
+    """Whether every value is None or a number that tables can show, and nothing is nested."""
     return isinstance(values, dict) and all(
-        value is None or (isinstance(value, int | float) and abs(value) < MOST) for value in values.values()
+        value is None or (isinstance(value, int | float) and abs(value) < LARGEST) for value in values.values()
     )
 
 
 def select(runs: Iterable[FinishedRun], conditions: Sequence[str]) -> list[FinishedRun]:
-    """The runs that fulfil all of ``conditions``, each ``key=value`` or ``key=one,other`` over the keys of a record.
+    """The runs that match all ``conditions``, each ``key=value`` or ``key=one,other`` on a key of the record.
 
-    Keys are dotted (``config.optim.lr``, ``versions.torch``); a hash or commit may be cut after seven characters.
+    Keys are dotted (``config.optim.lr``, ``versions.torch``); a hash or commit may be shortened to seven characters.
 
     Raises:
-        InputError: no ``=``, a key that no run has (the nearest is named), or a value that none has (all are named).
+        InputError: no ``=``, a key that no run has, or a value that none has; with the legal ones.
     """
-    kept = list(runs)
+    selected = list(runs)
     for condition in conditions:
-        key, equals, wanted = condition.partition("=")
+        key, equals, text = condition.partition("=")
         if not equals:
-            raise InputError(f"--where {condition} is no key=value")
-        records = [flat(run.record) for run in kept]
+            raise InputError(f"--where {condition} is not KEY=VALUE")
+        records = [flatten(run.record) for run in selected]
         if not any(key in record for record in records):
             raise unknown("key of --where", key, {name for record in records for name in record})
-        values = [wanted, *wanted.split(",")]
-        found = [run for run, record in zip(kept, records, strict=True) if _says(record, key, values)]
-        if not found:
+        values = [text, *text.split(",")]
+        matching = [run for run, record in zip(selected, records, strict=True) if _matches(record, key, values)]
+        if not matching:
             legal = {_text(record[key]) for record in records if key in record}
-            raise unknown(f"value of {key}", wanted, legal)
-        kept = found
-    return kept
+            raise unknown(f"value of {key}", text, legal)
+        selected = matching
+    return selected
 
 
-def _says(record: Mapping[str, Any], key: str, values: Sequence[str]) -> bool:
+def _matches(record: Mapping[str, Any], key: str, values: Sequence[str]) -> bool:
     if key not in record:
         return False
-    said = _text(record[key])
-    return any(said == value or (len(value) >= SHORT and said.startswith(value)) for value in values)
+    text = _text(record[key])
+    return any(text == value or (len(value) >= HASH_PREFIX and text.startswith(value)) for value in values)
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings as one, with dotted keys; empty ones are left out."""
     return {key: value for key, value in dotted(record) if value != {}}

@@ -11,11 +11,11 @@ from statistics import fmean
 import numpy as np
 
 from kravl.report.groups import Group, amounts
-from kravl.report.tables import Table
+from kravl.report.tables import Cells
 from kravl.runtime.errors import unknown
 from kravl.tracking.run_folder import ZERO_SHOT
 
-METRICS = ("test/accuracy", "ood_mean")
+TESTED_METRICS = ("test/accuracy", "ood_mean")
 TEST = (
     "two-sided exact Wilcoxon signed-rank test of the differences in accuracy, one pair for each data set and seed "
     "(in rows of all shots, each number of shots too); differences of zero are left out, ties share their mean rank. "
@@ -43,12 +43,12 @@ class Comparison:
 
     @property
     def pairs(self) -> int:
-        """How many were compared."""
+        """How many pairs were compared."""
         return self.won + self.lost + self.equal
 
 
 def compare(groups: Sequence[Group], baseline: str) -> list[Comparison]:
-    """Every method against ``baseline``, by backbone, metric and shots, and over all shots where there are several.
+    """Every method against ``baseline``, by backbone, metric and shots, and over all shots if there are several.
 
     Raises:
         InputError: no run has the method ``baseline``.
@@ -56,24 +56,24 @@ def compare(groups: Sequence[Group], baseline: str) -> list[Comparison]:
     methods = {group.method for group in groups} - {ZERO_SHOT}
     if baseline not in methods:
         raise unknown("baseline", baseline, methods)
-    found = []
+    comparisons = []
     for backbone in dict.fromkeys(group.setting.backbone for group in groups):
-        own = [group for group in groups if group.setting.backbone == backbone and group.method != ZERO_SHOT]
-        shots = amounts(own)
-        for metric in METRICS:
+        trained = [group for group in groups if group.setting.backbone == backbone and group.method != ZERO_SHOT]
+        shots = amounts(trained)
+        for metric in TESTED_METRICS:
             for amount in [*shots, ALL_SHOTS] if len(shots) > 1 else shots:
-                here = [group for group in own if amount in (group.amount, ALL_SHOTS)]
-                found += _corrected(list(_against(here, baseline, (backbone, metric, amount))))
-    return found
+                compared = [group for group in trained if amount in (group.amount, ALL_SHOTS)]
+                comparisons += _corrected(list(_against(compared, baseline, (backbone, metric, amount))))
+    return comparisons
 
 
 def _against(groups: Sequence[Group], baseline: str, names: tuple[str, str, str]) -> Iterator[Comparison]:
     values: dict[str, dict[Key, float]] = defaultdict(dict)
     for group in groups:
         values[group.method] |= _by_pair(group, names[1])
-    theirs = values.pop(baseline, {})
-    for method, ours in values.items():
-        differences = [ours[key] - theirs[key] for key in ours if key in theirs]
+    reference = values.pop(baseline, {})
+    for method, accuracy in values.items():
+        differences = [accuracy[key] - reference[key] for key in accuracy if key in reference]
         if differences:
             won, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
             p = signed_rank(differences)
@@ -82,19 +82,19 @@ def _against(groups: Sequence[Group], baseline: str, names: tuple[str, str, str]
 
 
 def _by_pair(group: Group, metric: str) -> dict[Key, float]:
-    """The mean of the runs that share a data set and seed, which are one unless runs were mixed."""
+    """The mean over runs with the same data set and seed: a single run, unless different runs were mixed."""
     members: dict[Key, list[float]] = defaultdict(list)
     for run in group.runs:
         if metric in run.values:
             key = group.setting.dataset, group.setting.evaluation, group.amount, run.record["seed"]
             members[key].append(run.values[metric])
-    return {key: fmean(found) for key, found in members.items()}
+    return {key: fmean(numbers) for key, numbers in members.items()}
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test from its exact distribution, given the ties; 1 of all zeros.
+    """Two-sided p-value of Wilcoxon's signed-rank test from its exact distribution given the ties; 1 if all are zero.
 
-    The number of signs of ranks that sum to each value is counted by adding one rank after the other.
+    The probability of each sum of positive ranks is computed by adding one rank after another.
     """
     size = np.array([abs(d) for d in differences if d != 0])
     if not len(size):
@@ -113,7 +113,7 @@ def signed_rank(differences: Sequence[float]) -> float:
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """With Holm's p-values: the smallest times their number, the next times one fewer, never falling."""
+    """With Holm's p-values: the smallest p times their number, the next times one fewer, etc., never decreasing."""
     order = sorted(range(len(comparisons)), key=lambda i: comparisons[i].p)
     highest, corrected = 0.0, list(comparisons)
     for place, i in enumerate(order):
@@ -122,8 +122,8 @@ def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
     return corrected
 
 
-def significance_table(comparisons: Sequence[Comparison], baseline: str) -> Table:
-    """Header and rows; differences in points of percent."""
+def significance_table(comparisons: Sequence[Comparison], baseline: str) -> Cells:
+    """Header and rows; differences in percentage points."""
     rows = [
         ["method", "backbone", "metric", "shots", "pairs", f"points over {baseline}", "won/lost/equal", "p", "p, Holm"]
     ]

@@ -1,4 +1,4 @@
-"""Groups of runs as rows: a table in percent for readers, every number as fractions in CSV for programs."""
+"""Groups of runs as rows: a table in percent for readers, and CSV with every number as fractions for programs."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from kravl.report.groups import Group, Setting
 from kravl.runtime.files import write_atomic
 
 TOP1 = "/accuracy"
-Table = list[list[str]]  # the first row is the header
+Cells = list[list[str]]  # the rows of a table, the first one the header
 
 
 def group_caption(groups: Sequence[Group]) -> str:
-    """What the numbers of a table of ``groups`` are."""
+    """What the numbers in a table of ``groups`` mean."""
     kind = (
         "population standard deviation (ddof = 0)" if groups[0].population else "sample standard deviation (ddof = 1)"
     )
@@ -22,14 +22,14 @@ def group_caption(groups: Sequence[Group]) -> str:
 
 
 def by_setting(groups: Iterable[Group]) -> Iterable[tuple[Setting, Iterable[Group]]]:
-    """Groups that may share a table."""
+    """The groups that may share a table, by setting."""
     return groupby(groups, key=lambda group: group.setting)
 
 
-def table(groups: Sequence[Group], every_set: bool = True) -> Table:
-    """Header and one row per group; a column is there if any of the ``groups`` has a value for it.
+def group_table(groups: Sequence[Group], every_set: bool = True) -> Cells:
+    """Header and one row per group; columns without a value in any of the ``groups`` are left out.
 
-    Without ``every_set`` the sets beside the in-domain one are represented by their mean alone.
+    Without ``every_set`` the sets other than the in-domain one are represented by their mean alone.
     """
     names = dict.fromkeys(name for group in groups for name in group.names)
     sets = [name for name in names if (name.endswith(TOP1) if every_set else name == f"test{TOP1}")]
@@ -50,7 +50,7 @@ def table(groups: Sequence[Group], every_set: bool = True) -> Table:
 
 
 def percent(fraction: float) -> str:
-    """As a cell shows it."""
+    """A ``fraction`` as shown in a cell."""
     return f"{100 * fraction:.1f}"
 
 
@@ -58,19 +58,19 @@ def _cell(group: Group, name: str, show: Callable[[float], str]) -> str:
     stat = group.stat(name)
     if stat is None:
         return ""
-    constant = stat.std == 0 and name == "trainable_parameters"  # the seed cannot change it
+    constant = stat.std == 0 and name == "trainable_parameters"  # it does not depend on the seed
     spread = "" if stat.std is None or constant else f" ± {show(stat.std)}"
     return show(stat.mean) + spread + (f" (n={stat.n})" if stat.n != len(group.runs) else "")
 
 
-def markdown_rows(rows: Table) -> list[str]:
-    """The lines of a table in Markdown, its first column to the left and the others to the right."""
+def markdown_rows(rows: Cells) -> list[str]:
+    """The lines of a table in Markdown, the first column aligned left and the others right."""
     header, *others = [f"| {' | '.join(escape_markdown(cell) for cell in row)} |" for row in rows]
     return [header, "|---|" + "---:|" * (len(rows[0]) - 1), *others]
 
 
 def escape_markdown(text: str) -> str:
-    """``text`` on one line, in which nothing begins a cell, a tag, a link or code; ``*`` is left, for bold cells."""
+    """``text`` on one line, with everything escaped that starts a cell, tag, link or code; ``*`` stays, for bold."""
     for special, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\["), ("`", "\\`")):
         text = text.replace(special, instead)
     return " ".join(text.splitlines())
@@ -88,7 +88,7 @@ def write_csv(groups: Sequence[Group], path: Path) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """The rows as a CSV file has them."""
+    """The rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()

@@ -10,7 +10,7 @@ from kravl.report.groups import Group, Setting, Stat
 from kravl.report.page import Picture
 from kravl.report.paper_table import MISSING, Overview, overview_table
 from kravl.report.significance import TEST, Comparison, significance_table
-from kravl.report.tables import Table, by_setting, escape_markdown, group_caption, markdown_rows, table, write_csv
+from kravl.report.tables import Cells, by_setting, escape_markdown, group_caption, group_table, markdown_rows, write_csv
 from kravl.runtime.files import write_atomic
 
 SPECIALS = {
@@ -18,17 +18,17 @@ SPECIALS = {
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", MISSING: "--",
 }  # fmt: skip
-MARK = "\x00"  # around what is bold; no name has it, see `escape`
+MARK = "\x00"  # around bold text; names cannot contain it, see `escape_latex`
 
 
-def escape(text: str) -> str:
+def escape_latex(text: str) -> str:
     """``text`` as LaTeX prints it, on one line."""
     plain = " ".join(text.replace(MARK, "").split())
     return "".join(SPECIALS.get(character, character) for character in plain)
 
 
 def latex(overviews: Sequence[Overview], comparisons: Sequence[Comparison], baseline: str, caption: str) -> str:
-    """A file to ``\\input``: a table each overview, its best in bold, and one of the ``comparisons``, if any."""
+    """A file to ``\\input``: one table per overview, the best in bold, and one of the ``comparisons``, if any."""
     parts = [r"% \usepackage{booktabs, graphicx}; with pdflatex also \usepackage[T1]{fontenc}"]
     for overview in overviews:
         parts.append(_table(overview_table(overview, MARK), f"{overview.title}; {caption}"))
@@ -37,11 +37,11 @@ def latex(overviews: Sequence[Overview], comparisons: Sequence[Comparison], base
     return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: Table, caption: str) -> str:
+def _table(rows: Cells, caption: str) -> str:
     header, *body = [" & ".join(map(_cell, row)) + r" \\" for row in rows]
     columns = "l" + "r" * (len(rows[0]) - 1)
     return "\n".join([
-        r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}",
+        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *body, r"\bottomrule",
         r"\end{tabular}}", r"\end{table}",
@@ -50,13 +50,13 @@ def _table(rows: Table, caption: str) -> str:
 
 def _cell(text: str) -> str:
     if text.startswith(MARK) and text.endswith(MARK) and len(text) > 1:
-        return rf"\textbf{{{escape(text)}}}"
-    return escape(text)
+        return rf"\textbf{{{escape_latex(text)}}}"
+    return escape_latex(text)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report says; ``baseline`` None compares with none."""
+    """The content of a report; without a ``baseline`` there are no ``comparisons``."""
 
     title: str
     groups: Sequence[Group]
@@ -67,7 +67,7 @@ class Report:
 
 
 def write_files(report: Report, figures: Mapping[Setting, Sequence[Picture]], out: Path) -> None:
-    """report.md, .tex, .csv and .json in ``out``, where the ``figures`` are."""
+    """Write report.md, .tex, .csv and .json to ``out``, where the ``figures`` are."""
     caption = f"{group_caption(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
     write_atomic(out / "report.md", markdown(report, figures))
     text = latex(report.overviews, report.comparisons, report.baseline or "", caption)
@@ -82,10 +82,10 @@ def _missing(report: Report) -> str:
 
 
 def markdown(report: Report, figures: Mapping[Setting, Sequence[Picture]]) -> str:
-    """The whole report as a document, with ``figures`` that lie beside it."""
+    """The whole report as a document, with ``figures`` from the same folder."""
     lines = [f"# {escape_markdown(report.title)}", "", f"{group_caption(report.groups)}.", ""]
     if report.notes:
-        lines += ["**Mind before comparing:**", "", *(f"- {escape_markdown(note)}" for note in report.notes), ""]
+        lines += ["**Read before comparing:**", "", *(f"- {escape_markdown(note)}" for note in report.notes), ""]
     for overview in report.overviews:
         lines += [f"## {escape_markdown(overview.title)}", "", *markdown_rows(overview_table(overview, "**")), ""]
     if report.overviews:
@@ -100,7 +100,7 @@ def markdown(report: Report, figures: Mapping[Setting, Sequence[Picture]]) -> st
         ]
     for setting, members in by_setting(report.groups):
         title = escape_markdown(", ".join(setting))
-        lines += [f"## {title}", "", *markdown_rows(table(list(members))), ""]
+        lines += [f"## {title}", "", *markdown_rows(group_table(list(members))), ""]
         for picture in figures.get(setting, ()):
             lines += [f"![{escape_markdown(picture.caption)}]({picture.path.name})", ""]
     return "\n".join(lines)

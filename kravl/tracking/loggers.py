@@ -20,7 +20,7 @@ TAG_LENGTH = 64  # characters; W&B refuses longer ones
 THUMBNAIL = 256  # pixels of the longer side
 TrainerLogger = Logger | Literal[False]  # what `Trainer(logger=...)` takes
 ID, OOD = "test/accuracy", "ood_mean"
-Rows = Sequence[Mapping[str, float | None]]
+HistoryRows = Sequence[Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def log_result(
     logger.attempt(lambda: logger.experiment.log({"classes/test": wandb.Table(columns=columns, data=rows)}))
 
 
-def _line(logger: SafeWandbLogger, group: str, axis: str, rows: Rows) -> None:
+def _line(logger: SafeWandbLogger, group: str, axis: str, rows: HistoryRows) -> None:
     """Log each of ``rows`` to the history, its numbers plotted against that of ``axis``."""
 
     def add() -> None:

@@ -52,7 +52,7 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
     text = (out / "report.md").read_text()
     assert "| lora | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text
     assert f"({stem}.png)" in text
-    assert "Mind before comparing" not in text
+    assert "Read before comparing" not in text
 
 
 def test_what_is_wrong_with_the_runs_is_said_on_the_terminal_and_in_the_report(
@@ -66,9 +66,9 @@ def test_what_is_wrong_with_the_runs_is_said_on_the_terminal_and_in_the_report(
     assert main([str(tmp_path)]) == 0
 
     text = (tmp_path / "report/report.md").read_text()
-    for said in (f"skipped {half}: ", "runs were trained on different images"):
-        assert any(said in message for message in caplog.messages)
-        assert said in text
+    for note in (f"skipped {half}: ", "runs were trained on different images"):
+        assert any(note in message for message in caplog.messages)
+        assert note in text
     assert "| kra | 16 | 2 |" in text
 
 
@@ -231,15 +231,15 @@ def test_a_condition_takes_runs_and_a_mistake_in_it_is_one_line(
     [group] = json.loads((tmp_path / "runs/report/report.json").read_text())["groups"]
     assert group["seeds"] == [1]
 
-    for condition, said in {
+    for condition, expected in {
         "git_comit=a": "unknown key of --where 'git_comit': did you mean 'git_commit'?",
         "shots=4": "unknown value of shots '4': did you mean '16'?",
-        "shots": "--where shots is no key=value",
+        "shots": "--where shots is not KEY=VALUE",
     }.items():
         capsys.readouterr()
         assert main([*command, "--where", condition]) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert expected in error
         assert error.count("\n") == 1
 
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from tiny_run import TINY, VIT
 
-from kravl.analysis.spectra import mean_decay, place
+from kravl.analysis.spectra import locate, mean_decay
 from kravl.cli.spectra import spectra, trace_of
 from kravl.config.schema import CONFIGS
 from kravl.run.restore import saved_config
@@ -128,4 +128,4 @@ def test_a_run_without_adapted_matrices_has_no_spectrum_and_mistakes_are_one_lin
     ],
 )
 def test_a_site_has_a_tower_a_layer_and_a_kind(site: str, expected: tuple[str, int | None, str]) -> None:
-    assert place(site) == expected
+    assert locate(site) == expected

@@ -21,7 +21,7 @@ from kravl.data.sources.table import Table
 from kravl.data.sources.voc2007 import _objects
 from kravl.report.groups import group_runs
 from kravl.report.runs import read_runs
-from kravl.report.tables import table
+from kravl.report.tables import group_table
 from kravl.run.restore import saved_config
 from kravl.tracking.run_folder import find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest
@@ -51,7 +51,7 @@ def _card(folder: Path) -> object:
 
 def _runs(folder: Path) -> object:
     groups = group_runs(read_runs(folder)[0])
-    return [[table([group], every_set=True), *map(group.stat, group.names)] for group in groups]
+    return [[group_table([group], every_set=True), *map(group.stat, group.names)] for group in groups]
 
 
 def _spectra(name: str) -> bytes:

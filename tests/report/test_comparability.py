@@ -1,4 +1,4 @@
-"""Runs that a reader would compare and should not are named."""
+"""Runs that look comparable and are not are reported."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_other_images_under_one_split_seed_are_named(tmp_path: Path, method: str
     write_run(tmp_path / "b", split_sha256="bb" * 32, method=method, seed=2)
 
     kinds = "aaaaaaaaaaaa, bbbbbbbbbbbb"
-    expected = f"runs were trained on different images (--where split_sha256=... takes one of {kinds})"
+    expected = f"runs were trained on different images (--where split_sha256=... selects one of {kinds})"
     assert notes(tmp_path) == [f"dtd, shots 16, coop split_seed 1: {expected}"]
 
 
@@ -62,26 +62,26 @@ def test_other_images_under_one_split_seed_are_named(tmp_path: Path, method: str
         ({"seed": 1}, "clip_vitb16 dtd in_domain: kra, shots 16: 2 runs have seed 1"),
     ],
 )
-def test_what_else_keeps_runs_from_being_compared_is_named(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+def test_other_differences_are_named(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", **{"seed": 2, **changes})
 
-    [found] = notes(tmp_path)
-    assert found.removesuffix(" takes one)").split(" (--where ")[0] == note
+    [line] = notes(tmp_path)
+    assert line.removesuffix(" selects one)").split(" (--where ")[0] == note
 
 
 def test_zero_shot_results_that_differ_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a", zero_shot=accuracies(0.2))
     write_run(tmp_path / "b", seed=2, zero_shot=accuracies(0.3))
 
-    assert notes(tmp_path) == ["clip_vitb16 dtd in_domain: 2 zero-shot results that are not the same"]
+    assert notes(tmp_path) == ["clip_vitb16 dtd in_domain: 2 different zero-shot results"]
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"git_commit": "d" * 40}, {"split_protocol": "official"}, {"templates": ["{}, or"]}, {"precision": "bf16-mixed"}],
 )
-def test_what_a_note_says_selects_runs_that_need_no_note(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_the_option_in_a_note_selects_runs_that_need_no_note(tmp_path: Path, changes: dict[str, Any]) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", **{"seed": 2, **changes})
     [note] = notes(tmp_path)

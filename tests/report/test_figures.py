@@ -73,17 +73,17 @@ def test_the_same_runs_give_the_same_figure(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_names_that_are_no_file_names_or_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_names_that_would_be_paths_or_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
     write_run(tmp_path / "run", backbone="hf-hub:org/repo", method="$kra_{$", metrics=accuracies(0.5))
 
     png, _ = drawn(tmp_path)
 
-    # a hash, because other names would come to the same letters
+    # a hash, because other names would give the same letters
     assert re.fullmatch(r"hf-hub_org_repo-dtd-in_domain-[0-9a-f]{8}\.png", png.name)
     assert ink(png) > 5000
 
 
-def test_many_methods_keep_apart(tmp_path: Path) -> None:
+def test_many_methods_are_drawn(tmp_path: Path) -> None:
     for i in range(9):
         write_run(tmp_path / str(i), method=f"m{i}", metrics=accuracies(0.5 + i / 100, 0.25))
 

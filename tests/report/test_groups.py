@@ -1,4 +1,4 @@
-"""Runs are read whole or not at all, and grouped over seeds with the right mean and spread."""
+"""Runs are read completely or not at all, and grouped over seeds with the right mean and deviation."""
 
 import json
 from pathlib import Path
@@ -77,8 +77,8 @@ def test_a_later_evaluation_is_a_run_of_that_evaluation_and_replaces_an_earlier_
     later.mkdir()
     again = {"evaluation": "in_domain", "metrics": accuracies(0.5), "zero_shot": None, "wise_ft": [{"alpha": 0.5}]}
     other = {"evaluation": "ood", "metrics": accuracies(0.5, 0.25), "zero_shot": None, "wise_ft": []}
-    for found in (again, other):
-        (later / f"{found['evaluation']}.json").write_text(json.dumps(found))
+    for each in (again, other):
+        (later / f"{each['evaluation']}.json").write_text(json.dumps(each))
 
     in_domain, ood = group_runs(read_runs(tmp_path)[0])
 
@@ -95,8 +95,8 @@ def test_a_later_evaluation_is_a_run_of_that_evaluation_and_replaces_an_earlier_
         ("", "Expecting value"),
         ("[1]", "not a JSON object"),
         (json.dumps(record(schema=2)), "schema 2, not 1"),
-        (json.dumps(record(metrics=[1], seed="x")), "without a proper seed, metrics"),
-        (json.dumps({key: value for key, value in record().items() if key != "templates"}), "without a proper templat"),
+        (json.dumps(record(metrics=[1], seed="x")), "missing or invalid: seed, metrics"),
+        (json.dumps({key: value for key, value in record().items() if key != "templates"}), "or invalid: templates"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_skipped_and_named(tmp_path: Path, text: str, reason: str) -> None:

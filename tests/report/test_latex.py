@@ -12,7 +12,7 @@ from kravl.report.groups import group_runs
 from kravl.report.paper_table import overviews
 from kravl.report.runs import read_runs
 from kravl.report.significance import compare
-from kravl.report.writers import escape, latex
+from kravl.report.writers import escape_latex, latex
 
 NASTY = r"a_b{c}$d&e#f%g^h~i\j<k>|l" + '"\n\\input{x}'
 
@@ -28,14 +28,14 @@ def text(tmp_path: Path) -> str:
 
 
 def test_every_special_character_is_escaped() -> None:
-    assert escape("50 % of a_b & {c} $1 #2") == r"50 \% of a\_b \& \{c\} \$1 \#2"
-    assert escape('a\\b^c~d<e>f|g"h±–\nx') == (
+    assert escape_latex("50 % of a_b & {c} $1 #2") == r"50 \% of a\_b \& \{c\} \$1 \#2"
+    assert escape_latex('a\\b^c~d<e>f|g"h±–\nx') == (
         r"a\textbackslash{}b\textasciicircum{}c\textasciitilde{}d\textless{}e\textgreater{}f\textbar{}g"
         r"\textquotedbl{}h$\pm$-- x"
     )
 
 
-def test_the_best_is_bold_and_names_are_no_commands(text: str) -> None:
+def test_the_best_is_bold_and_names_are_not_commands(text: str) -> None:
     assert r"\textbf{61.5 $\pm$ 0.7}" in text
     assert text.count(r"\textbf{") == 1
     assert r"\input" not in text

@@ -6,7 +6,7 @@ import pytest
 from run_records import accuracies, write_run
 
 from kravl.report.groups import Group, group_runs
-from kravl.report.robustness import baseline, effective_robustness, expit, logit, weight_line
+from kravl.report.robustness import effective_robustness, expit, logit, robustness_line, wise_ft_line
 from kravl.report.runs import read_runs
 
 
@@ -25,13 +25,13 @@ def test_points_on_a_line_in_logits_give_that_line(tmp_path: Path) -> None:
         write_run(tmp_path / str(shots), method="linear_probe", shots=shots, metrics=accuracies(accuracy, out))
     write_run(tmp_path / "kra", metrics=accuracies(0.7, expit(0.9 * logit(0.7) - 0.5) + 0.03))
 
-    found = groups(tmp_path)
-    line = baseline(found)
+    members = groups(tmp_path)
+    line = robustness_line(members)
 
     assert line is not None
     assert (line.slope, line.intercept, line.correlation) == pytest.approx((0.9, -0.5, 1.0))
     assert line.points == 3
-    beyond = {group.method: effective_robustness(line, group) for group in found}
+    beyond = {group.method: effective_robustness(line, group) for group in members}
     assert beyond["kra"] == pytest.approx(0.03)
     assert beyond["linear_probe"] == pytest.approx(0)
 
@@ -43,7 +43,7 @@ def test_too_few_different_points_give_no_line(tmp_path: Path, values: list[floa
         write_run(tmp_path / str(i), method="linear_probe", shots=i + 1, metrics=metrics)
     write_run(tmp_path / "kra", metrics=accuracies(0.7, 0.6))  # not a baseline
 
-    assert baseline(groups(tmp_path)) is None
+    assert robustness_line(groups(tmp_path)) is None
 
 
 def test_the_weight_line_goes_from_zero_shot_through_the_points_to_the_adapted_model(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_the_weight_line_goes_from_zero_shot_through_the_points_to_the_adapted_m
         write_run(tmp_path / str(seed), seed=seed, wise_ft=points, **ends)
 
     write_run(tmp_path / "lora", method="lora", wise_ft=points, zero_shot=None, metrics=accuracies(0.6, 0.5))
-    found = groups(tmp_path)
+    members = groups(tmp_path)
 
-    lines = {group.method: weight_line(group, found) for group in found}
+    lines = {group.method: wise_ft_line(group, members) for group in members}
 
     assert lines["kra"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, pytest.approx(0.7), pytest.approx(0.3))]
     assert lines["lora"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, 0.6, 0.5)]

@@ -23,12 +23,12 @@ def test_the_p_value_is_scipys_exact_one(n: int) -> None:
 
 @pytest.mark.parametrize("differences", [[1, 1, -2, 3, -1, 0, 2, 2], [0.1, 0.2 - 0.1, -0.1], [-1, -1, -1, -1]])
 def test_ties_and_zeros_are_those_of_all_signs_counted(differences: list[float]) -> None:
-    kept = np.array([d for d in differences if d])
-    ranks = rankdata(np.abs(kept).round(12))
-    sums = np.array([ranks[list(handles)].sum() for handles in itertools.product((True, False), repeat=len(kept))])
-    seen = ranks[kept > 0].sum()
+    nonzero = np.array([d for d in differences if d])
+    ranks = rankdata(np.abs(nonzero).round(12))
+    sums = np.array([ranks[list(signs)].sum() for signs in itertools.product((True, False), repeat=len(nonzero))])
+    observed = ranks[nonzero > 0].sum()
 
-    expected = min(1.0, 2 * min((sums <= seen + 1e-9).mean(), (sums >= seen - 1e-9).mean()))
+    expected = min(1.0, 2 * min((sums <= observed + 1e-9).mean(), (sums >= observed - 1e-9).mean()))
 
     assert signed_rank(differences) == pytest.approx(expected)
 
@@ -45,22 +45,22 @@ def groups_in(folder: Path) -> list[Group]:
 def test_methods_are_paired_over_data_sets_and_seeds(tmp_path: Path) -> None:
     better = {"lora": 0.0, "kra": 0.01, "full": -0.02}
     for method, dataset, shots, seed in itertools.product(better, ("dtd", "pets"), (1, 4), (1, 2, 3)):
-        if (method, dataset, shots, seed) != ("full", "pets", 4, 3):  # a pair that is not there
+        if (method, dataset, shots, seed) != ("full", "pets", 4, 3):  # a missing pair
             base = 0.5 + 0.1 * seed + (0.05 if dataset == "dtd" else 0) + 0.01 * shots
             metrics = accuracies(base + better[method] * (1 + 0.1 * seed))
             folder = tmp_path / f"{method}{dataset}{shots}{seed}"
             write_run(folder, method=method, dataset=dataset, shots=shots, seed=seed, metrics=metrics)
 
-    found = {(c.method, c.amount): c for c in compare(groups_in(tmp_path), "lora")}
+    compared = {(c.method, c.amount): c for c in compare(groups_in(tmp_path), "lora")}
 
-    assert {amount for _, amount in found} == {"1", "4", ALL_SHOTS}
-    kra, full = found["kra", ALL_SHOTS], found["full", ALL_SHOTS]
+    assert {amount for _, amount in compared} == {"1", "4", ALL_SHOTS}
+    kra, full = compared["kra", ALL_SHOTS], compared["full", ALL_SHOTS]
     assert (kra.pairs, kra.won, kra.lost, kra.equal) == (12, 12, 0, 0)
     assert (full.pairs, full.won, full.lost) == (11, 0, 11)
     assert kra.difference == pytest.approx(0.012)
     assert (kra.p, full.p) == (pytest.approx(2 / 2**12), pytest.approx(2 / 2**11))
     assert (kra.p_holm, full.p_holm) == (pytest.approx(2 * 2 / 2**12), pytest.approx(2 / 2**11))
-    assert found["kra", "1"].p == pytest.approx(2 / 2**6)
+    assert compared["kra", "1"].p == pytest.approx(2 / 2**6)
     [row] = [r for r in significance_table([kra], "lora") if r[0] == "kra"]
     assert row[1:] == ["clip_vitb16", "test/accuracy", ALL_SHOTS, "12", "+1.2", "12/0/0", "0.0005", "0.0010"]
 

@@ -1,4 +1,4 @@
-"""Tables are in percent with the deviation said, CSV in fractions; nothing in a name breaks them."""
+"""Tables are in percent with deviations, CSV is in fractions; no name breaks them."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from run_records import accuracies, write_run
 
 from kravl.report.groups import Group, group_runs
 from kravl.report.runs import read_runs
-from kravl.report.tables import escape_markdown, markdown_rows, table, write_csv
+from kravl.report.tables import escape_markdown, group_table, markdown_rows, write_csv
 
 
 def groups_in(folder: Path) -> list[Group]:
@@ -18,7 +18,7 @@ def test_a_row_is_in_percent_with_deviation_parameters_rank_and_seconds(tmp_path
     for seed, accuracy in ((1, 0.5), (2, 0.6)):
         write_run(tmp_path / str(seed), seconds=10.0 * seed, seed=seed, metrics=accuracies(accuracy, 0.25))
 
-    header, row = table(groups_in(tmp_path))
+    header, row = group_table(groups_in(tmp_path))
 
     assert header[:7] == ["method", "shots", "n", "test", "sketch", "OOD mean", "harmonic mean"]
     assert header[7:] == ["trainable", "eff. rank", "train s"]
@@ -29,7 +29,7 @@ def test_a_row_is_in_percent_with_deviation_parameters_rank_and_seconds(tmp_path
 def test_a_single_seed_shows_no_deviation_and_empty_columns_are_left_out(tmp_path: Path) -> None:
     write_run(tmp_path / "a", metrics=accuracies(0.5), effective_rank={})
 
-    assert table(groups_in(tmp_path)) == [
+    assert group_table(groups_in(tmp_path)) == [
         ["method", "shots", "n", "test", "trainable"],
         ["kra", "16", "1", "50.0", "43,008"],
     ]
@@ -39,7 +39,7 @@ def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path: Path) -> None:
     write_run(tmp_path / "a", metrics=accuracies(0.5))
     write_run(tmp_path / "b", seed=2, metrics=accuracies(0.5, 0.25))
 
-    header, row = table(groups_in(tmp_path))
+    header, row = group_table(groups_in(tmp_path))
 
     assert dict(zip(header, row, strict=True))["sketch"] == "25.0 (n=1)"
 
@@ -47,7 +47,7 @@ def test_a_cell_of_fewer_runs_than_its_row_says_so(tmp_path: Path) -> None:
 def test_the_short_table_has_the_test_set_and_the_means_only(tmp_path: Path) -> None:
     write_run(tmp_path / "a", metrics=accuracies(0.5, 0.25))
 
-    [header, _] = table(groups_in(tmp_path), every_set=False)
+    [header, _] = group_table(groups_in(tmp_path), every_set=False)
 
     assert header[3:6] == ["test", "OOD mean", "harmonic mean"]
 
@@ -55,7 +55,7 @@ def test_the_short_table_has_the_test_set_and_the_means_only(tmp_path: Path) -> 
 def test_markdown_escapes_what_would_break_a_table(tmp_path: Path) -> None:
     write_run(tmp_path / "a", method="kra|r=4\nx", dataset="<b>d|t")
 
-    lines = markdown_rows(table(groups_in(tmp_path)))
+    lines = markdown_rows(group_table(groups_in(tmp_path)))
 
     assert lines[2].startswith("| kra\\|r=4 x | 16 | 1 | 50.0 |")
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1

@@ -31,7 +31,7 @@ ZERO_SHOT = accuracies(0.25, 0.125)
 
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which W&B's offline folder of one finished run is, without metrics.json."""
+    """A folder that holds W&B's offline folder of a finished run, without metrics.json."""
     folder = tmp_path_factory.mktemp("offline")
     with pytest.MonkeyPatch.context() as patch:
         isolate(folder, patch)
@@ -65,7 +65,7 @@ def add_seeds(server: WandbServer, offline: Path) -> None:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that `kravl report` says before it ends with 2."""
+    """The one line that `kravl report` prints before it exits with 2."""
     capsys.readouterr()
     assert main(list(arguments)) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -117,9 +117,9 @@ def test_a_run_without_a_proper_result_is_a_line(server: WandbServer, offline: P
 
     assert len(runs) == 1
     assert problems == [
-        f"skipped wandb:{PROJECT}/going: it holds no result (running; unfinished, or of an earlier kravl)",
+        f"skipped wandb:{PROJECT}/going: no result (running; unfinished, or logged by an earlier kravl)",
         f"skipped wandb:{PROJECT}/later: schema 7, not 1",
-        f"skipped wandb:{PROJECT}/none: with other values than numbers in metrics",
+        f"skipped wandb:{PROJECT}/none: values that are not numbers in metrics",
         NO_FILES,
     ]
 
@@ -142,7 +142,9 @@ def test_without_an_entity_it_is_that_of_the_environment_or_of_the_key(
     )
 
 
-def test_what_is_not_there_is_one_line(server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_project_that_does_not_exist_is_one_line(
+    server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.projects["team/empty"] = []
 
     assert refusal(capsys, "wandb:team/adaptors") == (
@@ -150,7 +152,7 @@ def test_what_is_not_there_is_one_line(server: WandbServer, tmp_path: Path, caps
     )
     assert refusal(capsys, "wandb:team/empty") == "error: no finished run below wandb:team/empty: no run in it"
     for address in ("wandb:", "wandb:team/", "wandb:https://wandb.ai/team/adapters"):
-        assert refusal(capsys, address).startswith(f"error: {address} is no W&B project: wandb:ENTITY/PROJECT")
+        assert refusal(capsys, address).startswith(f"error: {address} is not a W&B project: wandb:ENTITY/PROJECT")
     assert not (tmp_path / "report").exists()
 
 
@@ -173,12 +175,12 @@ def test_without_a_key_or_an_answer_it_is_one_line(
     for reason in ("no API key for http://127.0.0.1:9", "http://127.0.0.1:9 does not answer"):
         assert refusal(capsys, f"wandb:{PROJECT}") == (
             f"error: wandb:{PROJECT} cannot be read: {reason}; "
-            "it takes WANDB_MODE=online, a key (WANDB_API_KEY or `wandb login`) and a network"
+            "this needs WANDB_MODE=online, a key (WANDB_API_KEY or `wandb login`) and a network"
         )
         monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
 
 
-def test_an_offline_folder_without_metrics_is_said_and_how_to_read_it(
+def test_an_offline_folder_without_metrics_is_reported_with_how_to_read_it(
     offline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [folder] = offline.glob("wandb/offline-run-*")

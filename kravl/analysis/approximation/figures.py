@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kravl.analysis.approximation.summary import ERROR, OPTIMUM, FitSummary, at_one_budget
-from kravl.report.figures import COLOURS, MARKERS, STYLE, panels, save
+from kravl.report.figures import COLOURS, MARKERS, STYLE, panel_grid, save
 
 COLUMNS = 4  # panels side by side
 LINES = ("-", "--", ":", "-.")
@@ -45,23 +45,23 @@ def draw_errors(rows: Sequence[FitSummary], folder: Path) -> dict[str, str]:
 
 
 def _panels(rows: Sequence[FitSummary], fill: Callable[[Axes, Sequence[FitSummary], list[str]], None]) -> Figure:
-    """One panel a target, filled by ``fill(axes, its rows, all methods)``."""
-    targets, methods = names(rows)
-    own = [[row for row in rows if row.target == target] for target in targets]
-    return panels(targets, lambda axes, i: fill(axes, own[i], methods), COLUMNS)
+    """One panel per target, filled by ``fill(axes, its rows, all methods)``."""
+    targets, methods = targets_and_methods(rows)
+    by_target = [[row for row in rows if row.target == target] for target in targets]
+    return panel_grid(targets, lambda axes, i: fill(axes, by_target[i], methods), COLUMNS)
 
 
 def _against_budget(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None:
     for i, method in enumerate(methods):
-        own = sorted((row for row in rows if row.method == method), key=lambda row: row.parameters)
-        if not own:
+        members = sorted((row for row in rows if row.method == method), key=lambda row: row.parameters)
+        if not members:
             continue
-        x = [row.parameters for row in own]
+        x = [row.parameters for row in members]
         colour, marker = INKS[i % len(INKS)], MARKERS[i % len(MARKERS)]
-        spread = [row.std[ERROR] for row in own]
+        spread = [row.std[ERROR] for row in members]
         axes.errorbar(
             x,
-            [row.mean[ERROR] for row in own],
+            [row.mean[ERROR] for row in members],
             spread,
             ls="",
             color=colour,
@@ -70,7 +70,7 @@ def _against_budget(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) 
             capsize=2,
             label=method,
         )
-        best = [(row.parameters, row.mean[OPTIMUM]) for row in own if OPTIMUM in row.mean]
+        best = [(row.parameters, row.mean[OPTIMUM]) for row in members if OPTIMUM in row.mean]
         if best:
             axes.plot(*zip(*best, strict=True), color=colour, lw=1, ls=LINES[i % len(LINES)])
     axes.set_xscale("log", base=2)
@@ -103,14 +103,14 @@ def _spectra(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None
     axes.set(xlabel="singular value, % of all", ylabel="relative to the target's")
 
 
-def names(rows: Sequence[FitSummary]) -> tuple[list[str], list[str]]:
+def targets_and_methods(rows: Sequence[FitSummary]) -> tuple[list[str], list[str]]:
     """Targets and methods in order of appearance."""
     return list(dict.fromkeys(row.target for row in rows)), list(dict.fromkeys(row.method for row in rows))
 
 
 def heat_map(rows: Sequence[FitSummary]) -> Figure:
     """Relative Frobenius error in percent, targets x methods; the best of each target is framed."""
-    targets, methods = names(rows)
+    targets, methods = targets_and_methods(rows)
     errors = {(row.target, row.method): row.mean[ERROR] for row in rows}
     figure = Figure(figsize=(1.6 + 0.85 * len(methods), 1.2 + 0.32 * len(targets)), layout="constrained")
     axes = figure.subplots()
@@ -134,7 +134,7 @@ def heat_map(rows: Sequence[FitSummary]) -> Figure:
 
 def bars(rows: Sequence[FitSummary]) -> Figure:
     """Mean absolute difference of sorted singular values, LoRA's = 100."""
-    targets, methods = names(rows)
+    targets, methods = targets_and_methods(rows)
     values = {(row.target, row.method): row.mean["singular_value_error"] for row in rows}
     figure = Figure(figsize=(max(7.0, 1.1 * len(targets)), 3.8), layout="constrained")
     axes = figure.subplots()

@@ -1,5 +1,5 @@
 "use strict";
-// Charts of what runs keep beside their metrics: reliability and learning curves.
+// Charts of the files beside runs' metrics: reliability and learning curves.
 (() => {
   const { element, look, percent, withSpread, figure, plot, none } = kravl;
 
@@ -8,8 +8,8 @@
     const set = sets.includes(state.set) ? state.set : sets[0];
     const title = "Calibration";
     const caption =
-      "Reliability: how often a prediction is right, by how sure the model is (15 bins, all seeds together). " +
-      "The larger a mark, the more images; above the diagonal a model is too modest, below it too sure.";
+      "Reliability: the accuracy of predictions by their confidence (15 bins, all seeds pooled). " +
+      "Larger marks stand for more images; above the diagonal a model is underconfident, below it overconfident.";
     const found = groups.filter((g) => g.reliability[set]);
     if (!found.length) return figure("calibration", { title, caption, chart: none(kravl.OLD), full: true });
     const total = (rows) => d3.sum(rows, (r) => r[0]);
@@ -69,7 +69,7 @@
 
   kravl.learningCurves = (groups, width) => {
     const title = "Learning curves";
-    const caption = "Training loss (cross-entropy, nats), mean over the steps since the point before and over seeds.";
+    const caption = "Training loss (cross-entropy, nats), mean over the steps since the previous point and over seeds.";
     const found = groups.filter((g) => g.curve.length);
     if (!found.length) return figure("curves", { title, caption, chart: none(kravl.OLD), full: true });
     const chart = plot(

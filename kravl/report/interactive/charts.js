@@ -42,7 +42,7 @@
         x: {
           type: "log",
           base: 2,
-          label: "Images a class →",
+          label: "Images per class →",
           ticks: positions,
           tickFormat: (v) => (v === all ? "all" : d3.format("~g")(v)),
           inset: 12,
@@ -58,7 +58,7 @@
     return figure("against-shots", {
       title: "Accuracy against images per class",
       full: true,
-      chart: rows.length ? chart : none("Nothing is chosen."),
+      chart: rows.length ? chart : none("Nothing is selected."),
       caption: "Bands and bars: sample standard deviation over seeds. Dotted grey: zero-shot.",
       header: ["method", "images per class", "panel", "top-1 %"],
       rows: rows.map((r) => [r.group.method, r.group.shots, r.panel, withSpread(r.stat)]),
@@ -100,7 +100,7 @@
     );
     return figure("each-set", {
       title: "On each set",
-      caption: "In domain first, then by what is lost there; bars: standard deviation over seeds.",
+      caption: "In domain first, then from best to worst; bars: standard deviation over seeds.",
       chart,
       header: ["set", ...groups.map((g) => g.method)],
       rows: sets.map((name) => [label(name), ...groups.map((g) => withSpread(g.stats[name]))]),
@@ -111,7 +111,7 @@
     const id = `against-${quantity.replaceAll("_", "-")}`;
     const points = groups.filter((g) => g.stats[quantity]?.[0] > 0 && g.stats[ID]);
     const caption = "Filled: in domain; hollow: mean of the other sets.";
-    if (!points.length) return figure(id, { title, caption, chart: none("No run here has a number for it.") });
+    if (!points.length) return figure(id, { title, caption, chart: none("No selected run has this number.") });
     const x = (g) => g.stats[quantity][0];
     const bars = (name) =>
       Plot.ruleX(

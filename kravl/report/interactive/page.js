@@ -1,5 +1,5 @@
 "use strict";
-// What is chosen, and drawing it anew when that or the width changes.
+// The selection, and redrawing when it or the width changes.
 (() => {
   const { element, data, methods, ZERO } = kravl;
   const byId = (id) => document.getElementById(id);

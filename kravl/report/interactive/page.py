@@ -1,4 +1,4 @@
-"""The interactive page: one file that needs no network, and its rows."""
+"""The interactive page: a single file that needs no network, and its rows."""
 
 import base64
 import hashlib
@@ -19,15 +19,15 @@ from kravl.report.tables import by_setting, group_caption, percent
 from kravl.runtime.files import write_atomic
 
 SCALE = 2**20  # bytes in a MiB
-ALL = 1e9  # images per class: "all" is sorted behind every number
+ALL_IMAGES = 1e9  # sorts "all" after every number of images per class
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.umd.min.js")
-OWN = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # scripts, in order
+SCRIPTS = ("table", "parts", "charts", "robustness", "calibration", "pair", "page")  # in order
 LICENCES = ("vendor/LICENSE.plot", "vendor/LICENSE.d3", "vendor/LICENSE.bundled")
-MOST_SETTINGS = 12  # that have pictures
+MAX_SETTINGS = 12  # with pictures
 
 
 class Column(NamedTuple):
-    """``quantity`` of a group, shown by ``show``; a column that is no ``number`` is sorted as text."""
+    """``quantity`` of a group, formatted by ``show``; unless it is a ``number``, the column is sorted as text."""
 
     title: str
     quantity: str | None
@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 
 class PageCell(NamedTuple):
-    """``text`` as shown; ``order`` is a number, or None where there is none, or text in small letters."""
+    """``text`` as shown, sorted by ``order``: a number, None for an empty cell, or lower-case text."""
 
     text: str
     order: float | str | None
@@ -61,27 +61,25 @@ COLUMNS = (
 )
 
 
-def rows(groups: Sequence[Group]) -> tuple[list[Column], list[dict[str, Any]], str]:
-    """The columns that tell the ``groups`` apart or have a number, a row each, and what is the same in all rows.
+def group_rows(groups: Sequence[Group]) -> tuple[list[Column], list[dict[str, Any]], str]:
+    """The columns that tell the ``groups`` apart or hold a number, a row per group, and what all rows have in common.
 
-    A row is what it is filtered by, and its cells.
+    A row has its ``filters`` and its ``cells``.
     """
-    found = [_row(group) for group in groups]
+    rows = [_row(group) for group in groups]
     names = range(COLUMNS.index(METHOD))
-    same = [i for i in names if len({row["cells"][i].text for row in found}) == 1]
-    empty = [
-        i for i, column in enumerate(COLUMNS) if column.quantity and not any(row["cells"][i].text for row in found)
-    ]
-    kept = [i for i in range(len(COLUMNS)) if i not in same + empty]
-    caption = "; ".join(f"{COLUMNS[i].title.lower()}: {found[0]['cells'][i].text}" for i in same)
-    return [COLUMNS[i] for i in kept], [{**row, "cells": [row["cells"][i] for i in kept]} for row in found], caption
+    same = [i for i in names if len({row["cells"][i].text for row in rows}) == 1]
+    empty = [i for i, column in enumerate(COLUMNS) if column.quantity and not any(row["cells"][i].text for row in rows)]
+    shown = [i for i in range(len(COLUMNS)) if i not in same + empty]
+    caption = "; ".join(f"{COLUMNS[i].title.lower()}: {rows[0]['cells'][i].text}" for i in same)
+    return [COLUMNS[i] for i in shown], [{**row, "cells": [row["cells"][i] for i in shown]} for row in rows], caption
 
 
 def _row(group: Group) -> dict[str, Any]:
     names = [*group.setting[:3], group.method]
     first = [PageCell(name, name.lower()) for name in names]
     first += [
-        PageCell(group.amount, ALL if group.shots is None else group.shots),
+        PageCell(group.amount, ALL_IMAGES if group.shots is None else group.shots),
         PageCell(str(len(group.runs)), len(group.runs)),
     ]
     cells = first + [_cell(group, column) for column in COLUMNS[len(first) :]]
@@ -107,19 +105,19 @@ def write_comparison(
     pictures: Sequence[Picture] = (),
     question: str = "",
 ) -> None:
-    """Write the page of ``runs``, which are in ``groups``, to ``path``.
+    """Write the page of ``runs``, grouped in ``groups``, to ``path``.
 
     Args:
-        notes: what to mind before comparing, as text.
+        notes: to read before comparing, as plain text.
         pictures: shown at the end.
         question: shown at the beginning.
     """
-    kept = RunFiles()
-    data = payload(groups, kept)
+    run_files = RunFiles()
+    data = payload(groups, run_files)
     lines = _add_pictures(data, groups)
-    lines = [*notes, *kept.problems, *lines]
-    columns, table_rows, caption = rows(groups)
-    scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in OWN))]
+    lines = [*notes, *run_files.problems, *lines]
+    columns, table_rows, caption = group_rows(groups)
+    scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in SCRIPTS))]
     text = {"heading": group_caption(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
     page = render(
         _resource("page.html"),
@@ -140,7 +138,7 @@ def write_comparison(
 
 def _add_pictures(data: dict[str, Any], groups: Sequence[Group]) -> list[str]:
     problems: list[str] = []
-    for setting, (_, members) in zip(data["settings"][:MOST_SETTINGS], by_setting(groups), strict=False):
+    for setting, (_, members) in zip(data["settings"][:MAX_SETTINGS], by_setting(groups), strict=False):
         setting["pictures"] = disagreements(list(members), problems)
     return problems
 
@@ -150,7 +148,7 @@ def _resource(name: str) -> str:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Nothing is fetched and no other script runs, whatever a name in the data is."""
+    """A content security policy: nothing is fetched and no other script runs, whatever the data contains."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     return (
@@ -160,6 +158,6 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _safe_json(data: dict[str, Any]) -> str:
-    """JSON that ends no script element, whatever text is in it."""
+    """JSON that cannot end a script element, whatever text it holds."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

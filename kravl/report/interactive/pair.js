@@ -15,7 +15,7 @@
       .map((d) => ({ ...d, difference: 100 * (d.a - d.b) }))
       .sort((p, q) => q.difference - p.difference || p.i - q.i);
     const shown = sorted.length > 2 * most ? [...sorted.slice(0, most), ...sorted.slice(-most)] : sorted;
-    const key = (d) => String(d.i); // two classes may have one name
+    const key = (d) => String(d.i); // two classes may share a name
     const label = new Map(shown.map((d) => [key(d), d.name.length > 26 ? `${d.name.slice(0, 25)}…` : d.name]));
     const chart = plot(
       {
@@ -45,7 +45,7 @@
       chart,
       full: true,
       caption:
-        `Recall of ${one.method} less that of ${other.method} on the test set, mean over seeds` +
+        `Recall of ${one.method} minus that of ${other.method} on the test set, mean over seeds` +
         (shown.length < sorted.length ? `; the ${most} classes at either end of ${sorted.length}` : "") +
         ". A bar has the colour of the better one.",
       header: ["class", one.method, other.method, "difference, points"],
@@ -62,14 +62,14 @@
         ...given,
         caption: "",
         chart: none(
-          "No pictures: the runs kept no predictions, or their data set was not there when this page was written.",
+          "No pictures: the runs have no predictions, or their data set was not available when this page was written.",
         ),
       });
     if (!kept.methods.includes(one) || !kept.methods.includes(other))
       return figure("pictures", {
         ...given,
         caption: "",
-        chart: none(`No predictions of both methods at ${kept.shots} images per class.`),
+        chart: none(`Not both methods have predictions at ${kept.shots} images per class.`),
       });
     const item = (image) =>
       element(
@@ -105,7 +105,7 @@
       });
     return figure("pictures", {
       ...given,
-      caption: `First seed, ${kept.shots} images per class; taken at equal steps through the test set, not chosen.`,
+      caption: `First seed, ${kept.shots} images per class; sampled at equal steps through the test set, not picked.`,
       chart: element("div", {}, ...rows),
     });
   };

@@ -1,5 +1,5 @@
 "use strict";
-// What every chart is made of: elements whose content is text, the look of each method, a figure with its numbers.
+// Shared by all charts: elements whose content is text, the style of each method, a figure with its numbers.
 const kravl = {
   data: JSON.parse(document.getElementById("data").textContent),
   ZERO: "zero-shot",
@@ -19,7 +19,7 @@ const trained = kravl.methods.filter((method) => method !== kravl.ZERO).sort();
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "cross", "wye"];
 const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "4 2"];
 
-// colour, mark and dashes have 7, 6 and 5 kinds: no two of the first 210 methods look the same
+// 7 colours, 6 marks and 5 dashes: no two of the first 210 methods look the same
 kravl.look = (method) => {
   if (method === kravl.ZERO) return { colour: "var(--zero)", symbol: "star", dash: "1 3" };
   const i = trained.indexOf(method);
@@ -53,7 +53,7 @@ kravl.table = (header, rows) => {
   return kravl.element("table", {}, kravl.element("thead", {}, head), kravl.element("tbody", {}, ...lines));
 };
 
-// A figure: heading, caption, chart or a line that says why there is none, and the numbers behind it.
+// A figure: heading, caption, chart or the reason why there is none, and the numbers behind it.
 kravl.figure = (id, { title, caption, chart, header, rows, full = false, options = [] }) => {
   const captionNode = kravl.element(
     "figcaption",
@@ -78,7 +78,7 @@ kravl.figure = (id, { title, caption, chart, header, rows, full = false, options
   return figure;
 };
 
-kravl.OLD = "The runs of this selection kept nothing of it.";
+kravl.OLD = "The selected runs have no data for this chart.";
 kravl.none = (text) => kravl.element("p", { class: "none" }, text);
 
 kravl.choice = (label, values, chosen, change) => {
@@ -102,7 +102,7 @@ kravl.plot = (options, width) =>
     ...options,
   });
 
-// One dot for each group, in the look of its method.
+// One dot for each group, in the style of its method.
 kravl.marks = (groups, options) =>
   groups.map((group) => {
     const { colour, symbol } = kravl.look(group.method);

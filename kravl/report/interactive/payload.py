@@ -1,30 +1,30 @@
-"""What the page's charts are drawn from: groups of runs as plain numbers, so that thousands of runs stay small."""
+"""The data of the page's charts: groups of runs as plain numbers, so that thousands of runs stay small."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from kravl.report.groups import Group, Setting, Stat, mean_over_sets
 from kravl.report.interactive.run_files import RunFiles
-from kravl.report.robustness import BASELINES, baseline, effective_robustness, weight_line
+from kravl.report.robustness import BASELINES, effective_robustness, robustness_line, wise_ft_line
 from kravl.report.tables import by_setting
 
 STATS = ("ood_mean", "harmonic_mean", "trainable_parameters", "effective_rank", "train_seconds")
-MEAN = "mean over data sets"
+MEAN_TITLE = "mean over data sets"
 
 
 def payload(groups: Sequence[Group], files: RunFiles) -> dict[str, Any]:
     """Settings, each with its groups; statistics are [mean, sample deviation or null, n], metrics fractions."""
-    members = [(setting, list(found)) for setting, found in by_setting(groups)]
+    members = [(setting, list(listed)) for setting, listed in by_setting(groups)]
     return {
         "baselines": BASELINES,
-        "settings": [_setting(setting, found, files) for setting, found in members] + _means(members),
+        "settings": [_setting(setting, listed, files) for setting, listed in members] + _means(members),
     }
 
 
 def _setting(setting: Setting, groups: list[Group], files: RunFiles) -> dict[str, Any]:
-    kept = next(filter(None, (files.details(run) for group in groups for run in group.runs)), None)
-    names = list(kept["class_names"]) if kept else []
-    line = baseline(groups)
+    details = next(filter(None, (files.details(run) for group in groups for run in group.runs)), None)
+    names = list(details["class_names"]) if details else []
+    line = robustness_line(groups)
     return {
         "name": list(setting),
         "line": line and line._asdict(),
@@ -33,7 +33,7 @@ def _setting(setting: Setting, groups: list[Group], files: RunFiles) -> dict[str
             {
                 **_numbers(group),
                 "beyond": line and _short(effective_robustness(line, group)),
-                "wise": [[_short(value) for value in point] for point in weight_line(group, groups)],
+                "wise": [[_short(value) for value in point] for point in wise_ft_line(group, groups)],
                 "reliability": files.reliability(group),
                 "recall": files.recall(group, names),
                 "curve": files.learning_curve(group),
@@ -59,11 +59,11 @@ def _short(value: float | None) -> float | None:
 
 
 def _means(members: Sequence[tuple[Setting, list[Group]]]) -> list[dict[str, Any]]:
-    """Per backbone and evaluation of several data sets, the mean over them, of what was run on every one.
+    """For each backbone and evaluation with several data sets, the mean over them of what was run on all of them.
 
-    Seed by seed, so that the deviation is that of the mean over data sets.
+    Averaged seed by seed, so that the deviation is that of the mean over data sets.
     """
-    found = []
+    means = []
     for backbone, evaluation in dict.fromkeys((setting.backbone, setting.evaluation) for setting, _ in members):
         sets = [groups for s, groups in members if (s.backbone, s.evaluation) == (backbone, evaluation)]
         if len(sets) < 2:
@@ -71,16 +71,16 @@ def _means(members: Sequence[tuple[Setting, list[Group]]]) -> list[dict[str, Any
         lists = [{(g.method, g.amount): g for g in groups} for groups in sets]
         everywhere = [key for key in lists[0] if all(key in each for each in lists)]
         rows = [_mean_row([each[key] for each in lists]) for key in everywhere]
-        name = [backbone, f"{MEAN} ({len(sets)})", evaluation]
-        means = [row for row in rows if row["n"]]
-        found.append({"name": name, "line": None, "classes": [], "groups": means, "pictures": None})
-    return found
+        name = [backbone, f"{MEAN_TITLE} ({len(sets)})", evaluation]
+        rows = [row for row in rows if row["n"]]
+        means.append({"name": name, "line": None, "classes": [], "groups": rows, "pictures": None})
+    return means
 
 
 def _mean_row(groups: Sequence[Group]) -> dict[str, Any]:
     first, *others = groups
     common = [seed for seed in first.by_seed if all(seed in other.by_seed for other in others)]
     stats = {name: _stat(stat) for name in ("test/accuracy", *STATS) if (stat := mean_over_sets(groups, name))}
-    rest: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
+    absent: dict[str, Any] = {"beyond": None, "wise": [], "reliability": {}, "recall": [], "curve": []}
     head = {"method": first.method, "shots": first.amount, "order": first.shots, "n": len(common)}
-    return {**head, "stats": stats, **rest}
+    return {**head, "stats": stats, **absent}

@@ -1,4 +1,4 @@
-"""Test images that one method gets right and another wrong, from the data set where it is on this disk."""
+"""Test images that one method gets right and another wrong, if the data set is on this disk."""
 
 import base64
 import csv
@@ -16,14 +16,14 @@ from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import ZERO_SHOT
 
-PER_PAIR = 4  # images that the one gets right and the other wrong
-MOST = 120  # images a setting
+PER_PAIR = 4  # images that one gets right and the other wrong
+MAX_IMAGES = 120  # per setting
 SIDE = 112  # pixels
 QUALITY = 80  # of a JPEG
 
 
 class MethodPredictions(NamedTuple):
-    """What one method said about every test image: index -> (label, predicted, confidence)."""
+    """One method's predictions for the test images: index -> (label, predicted, confidence)."""
 
     run: FinishedRun
     rows: Mapping[int, tuple[int, int, float]]
@@ -34,28 +34,29 @@ class MethodPredictions(NamedTuple):
 
 
 def disagreements(groups: Sequence[Group], problems: list[str]) -> dict[str, Any] | None:
-    """Pictures of the setting of ``groups``, by the first seed of each method at the most images per class.
+    """Pictures for the setting of ``groups``, from each method's first seed at the largest number of shots.
 
     Returns:
-        ``shots``, the ``methods``, ``counts`` of images by who is right (row) and who wrong (column), and ``images``;
-        None where fewer than two methods have predictions, or their images cannot be read (a line in ``problems``).
+        ``shots``, the ``methods``, ``counts`` of images by who is right (row) and wrong (column), and ``images``;
+        None if fewer than two methods have predictions, or their images cannot be read (a line in ``problems``).
     """
     trained = [group for group in groups if group.method != ZERO_SHOT]
     shots = max((group.shots for group in trained if group.shots is not None), default=None)
     last = [group for group in trained if group.shots == shots]
     setting = ", ".join(groups[0].setting)
-    said: dict[str, MethodPredictions] = {}
+    by_method: dict[str, MethodPredictions] = {}
     for group in last:
-        if found := _read(group.runs[0], problems):
-            said |= {group.method: found["adapted"]} | ({ZERO_SHOT: found["zero_shot"]} if "zero_shot" in found else {})
-    if len(said) < 2:
+        if models := _read(group.runs[0], problems):
+            by_method[group.method] = models["adapted"]
+            by_method |= {ZERO_SHOT: models["zero_shot"]} if "zero_shot" in models else {}
+    if len(by_method) < 2:
         return None
-    first = next(iter(said.values()))
-    same = {name: each for name, each in said.items() if _labels(each) == _labels(first)}
+    first = next(iter(by_method.values()))
+    same = {name: each for name, each in by_method.items() if _labels(each) == _labels(first)}
     pairs = {(a, b): _between(same[a], same[b]) for a, b in permutations(same, 2)}
-    chosen = sorted({index for found in pairs.values() for index in _spread(found, PER_PAIR)})
+    chosen = sorted({index for indices in pairs.values() for index in _spread(indices, PER_PAIR)})
     try:
-        images = _images(first.run, _spread(chosen, MOST))
+        images = _images(first.run, _spread(chosen, MAX_IMAGES))
     except (InputError, OSError) as error:
         problems.append(f"{setting}: pictures are left out, as the data set cannot be read: {error}")
         return None
@@ -75,8 +76,8 @@ def _read(run: FinishedRun, problems: list[str]) -> dict[str, MethodPredictions]
             for row in csv.DictReader(file):
                 for name, rows in models.items():
                     if f"{name}_predicted" in row:
-                        said = int(row[f"{name}_predicted"]), float(row[f"{name}_confidence"])
-                        rows[int(row["index"])] = (int(row["label"]), *said)
+                        prediction = int(row[f"{name}_predicted"]), float(row[f"{name}_confidence"])
+                        rows[int(row["index"])] = (int(row["label"]), *prediction)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
@@ -85,29 +86,29 @@ def _read(run: FinishedRun, problems: list[str]) -> dict[str, MethodPredictions]
     return {name: MethodPredictions(run, rows) for name, rows in models.items() if rows} if models["adapted"] else None
 
 
-def _labels(said: MethodPredictions) -> dict[int, int]:
-    return {index: label for index, (label, *_) in said.rows.items()}
+def _labels(predictions: MethodPredictions) -> dict[int, int]:
+    return {index: label for index, (label, *_) in predictions.rows.items()}
 
 
 def _between(one: MethodPredictions, other: MethodPredictions) -> list[int]:
     return [index for index in one.rows if one.right(index) and not other.right(index)]
 
 
-def _spread(found: Sequence[int], count: int) -> list[int]:
-    """``count`` of them at equal steps, not those that look best."""
-    count = min(count, len(found))
-    return [found[i * len(found) // count] for i in range(count)]
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    """``count`` of the ``indices`` at equal steps, so that none is hand-picked."""
+    count = min(count, len(indices))
+    return [indices[i * len(indices) // count] for i in range(count)]
 
 
 def _images(run: FinishedRun, indices: Sequence[int]) -> dict[int, str]:
-    """Index -> the picture as a data URL. Raises InputError or OSError where the data set is not here."""
+    """Index -> the picture as a data URL. Raises InputError or OSError if the data set is not on this disk."""
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")
     from kravl.run.build import tested_images  # loads torch
     from kravl.run.restore import saved_config
     from kravl.tracking.run_folder import RunFolder
 
-    # a package that a file names is never loaded
+    # never load a plugin package named in a file
     samples = tested_images(saved_config(RunFolder(Path(run.folder)), {"plugins": []}))
     if indices and max(indices) >= len(samples):
         raise InputError(f"it has {len(samples)} test images and the run predicted image {max(indices)}")

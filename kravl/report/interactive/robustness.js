@@ -77,9 +77,9 @@
   }
 
   function fit(line) {
-    if (!line) return "No effective-robustness line: it takes three zero-shot or linear-probe groups that differ.";
+    if (!line) return "No effective-robustness line: it needs three different zero-shot or linear-probe groups.";
     const over = `${line.points} groups of ${kravl.data.baselines.join(" and ")}`;
-    const how = `least squares of the logits over the ${over} (all amounts, r = ${line.correlation.toFixed(2)})`;
+    const how = `least squares of the logits over the ${over} (all shots, r = ${line.correlation.toFixed(2)})`;
     return `Dashed grey: ${how}; effective robustness is the distance above it.`;
   }
 

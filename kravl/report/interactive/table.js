@@ -1,5 +1,5 @@
 "use strict";
-// The result table: sorted by the buttons in its head, filtered by what is chosen above it.
+// The result table: sorted by the buttons in its header, filtered by the controls above it.
 (() => {
   const table = document.getElementById("table");
   const filters = document.getElementById("filters");
@@ -21,7 +21,7 @@
     heads[column].setAttribute("aria-sort", direction);
     const sign = direction === "ascending" ? 1 : -1;
     const empty = (row) => row.cells[column].dataset.order === "";
-    // what is missing stays last in either direction
+    // missing values stay last in either direction
     const sorted = [...rows].sort((a, b) => (empty(a) || empty(b) ? 1 : sign) * compare(a, b, column));
     body.append(...sorted);
   }

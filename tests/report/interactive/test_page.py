@@ -1,4 +1,4 @@
-"""The page is one file: nothing is fetched, what others wrote in names stays text, libraries are as published."""
+"""The page is one file: nothing is fetched, names stay text, libraries are as published."""
 
 import hashlib
 import json

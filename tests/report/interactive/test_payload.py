@@ -20,8 +20,8 @@ def drawn(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def group(data: dict[str, Any], method: str, shots: str, setting: int = 0) -> dict[str, Any]:
-    [found] = [g for g in data["settings"][setting]["groups"] if (g["method"], g["shots"]) == (method, shots)]
-    return found
+    [match] = [g for g in data["settings"][setting]["groups"] if (g["method"], g["shots"]) == (method, shots)]
+    return match
 
 
 def test_a_group_has_statistics_curves_and_what_its_runs_kept(tmp_path: Path) -> None:

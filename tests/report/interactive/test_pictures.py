@@ -24,9 +24,9 @@ name: x
 """
 
 
-def groups(folder: Path, config: str | None = None, **said: list[int]) -> list[Group]:
-    """One run for each method that ``said`` something of the six images."""
-    for method, predicted in said.items():
+def groups(folder: Path, config: str | None = None, **predictions: list[int]) -> list[Group]:
+    """One run for each method that ``predictions`` something of the six images."""
+    for method, predicted in predictions.items():
         write_run(folder / method, method=method)
         write_kept(folder / method, {"adapted": predicted})
         if config:
@@ -46,10 +46,10 @@ def animals(tmp_path: Path) -> str:
 
 
 def test_the_pictures_are_those_that_one_gets_right_and_the_other_wrong(tmp_path: Path, animals: str) -> None:
-    found = groups(tmp_path / "runs", animals, kra=[0, 0, 1, 1, 2, 0], lora=[0, 1, 1, 1, 0, 2])
+    members = groups(tmp_path / "runs", animals, kra=[0, 0, 1, 1, 2, 0], lora=[0, 1, 1, 1, 0, 2])
     problems: list[str] = []
 
-    shown = disagreements(found, problems)
+    shown = disagreements(members, problems)
 
     assert problems == []
     assert shown is not None
@@ -100,10 +100,10 @@ def test_a_config_that_names_code_of_others_is_not_run(tmp_path: Path, animals: 
 
 @pytest.mark.parametrize("text", ["index,label\n1,", "index,label,adapted_predicted\n0,0,x", "\x00"], ids=repr)
 def test_broken_predictions_are_left_out(tmp_path: Path, text: str) -> None:
-    found = groups(tmp_path, kra=list(LABELS), lora=[0] * 6)
+    members = groups(tmp_path, kra=list(LABELS), lora=[0] * 6)
     (tmp_path / "lora/predictions.csv").write_text(text)
 
-    assert disagreements(found, []) is None
+    assert disagreements(members, []) is None
 
 
 def test_one_method_alone_has_no_pictures(tmp_path: Path) -> None:
