@@ -51,7 +51,7 @@ def test_a_larger_budget_buys_kradapter_a_longer_factor():
     assert adapter.delta_weight().shape == (64, 64)
 
 
-def test_what_is_always_too_large_is_refused_with_its_size():
+def test_a_method_that_is_always_too_large_is_refused_with_its_size():
     with pytest.raises(OverBudgetError, match=r"full trains at least 600 parameters on a 20 x 30 .* budget is 100"):
         spend("full", sizes(Full, (20, 30)), (20, 30), 100)
     with pytest.raises(OverBudgetError, match="lora trains at least 50"):

@@ -35,9 +35,9 @@ def test_the_scale_of_the_study_takes_the_place_of_the_adapters_own():
     adapter = LoRA(12, 10, rank=2, alpha=8)
 
     fit_adapter(adapter, TARGET, SETTINGS)
-    own = FitSettings(1, 0.05, "cosine", 0.0, None, True)
+    unscaled = FitSettings(1, 0.05, "cosine", 0.0, None, True)
     other = LoRA(12, 10, rank=2, alpha=8)
-    fit_adapter(other, TARGET, own)
+    fit_adapter(other, TARGET, unscaled)
 
     assert (adapter.scale, other.scale) == (1.0, 4.0)
 
@@ -51,7 +51,7 @@ def test_a_method_that_starts_from_pretrained_values_is_fitted_to_the_change_of_
     assert (fitted(make, settings=settings) - TARGET).norm() < 0.05 * TARGET.norm()
 
 
-def test_a_loss_that_is_no_number_is_said_with_the_rate():
+def test_a_loss_that_is_not_finite_is_reported_with_the_rate():
     settings = FitSettings(30, 1e30, "constant", 0.0, 1.0, True)
 
     with pytest.raises(FitDivergedError, match=r"the loss is (nan|inf) at step 29; lower fit.lr=1e\+30"):

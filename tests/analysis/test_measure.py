@@ -10,30 +10,30 @@ MATRIX = torch.randn(30, 40, generator=GENERATOR, dtype=torch.float64)
 
 
 def test_the_target_itself_has_no_error():
-    found = measure(Decomposed(MATRIX), Decomposed(MATRIX))
+    measured = measure(Decomposed(MATRIX), Decomposed(MATRIX))
 
-    assert found["frobenius_error"] == found["spectral_error"] == found["singular_value_error"] == 0.0
-    assert found["overlap"] == pytest.approx(1.0)
-    assert found["effective_rank"] == found["target_effective_rank"]
+    assert measured["frobenius_error"] == measured["spectral_error"] == measured["singular_value_error"] == 0.0
+    assert measured["overlap"] == pytest.approx(1.0)
+    assert measured["effective_rank"] == measured["target_effective_rank"]
 
 
 def test_the_right_spectrum_in_wrong_directions_is_seen_by_all_but_the_singular_value_error():
     q, _ = torch.linalg.qr(torch.randn(30, 30, generator=GENERATOR, dtype=torch.float64))
 
-    found = measure(Decomposed(q @ MATRIX), Decomposed(MATRIX))
+    measured = measure(Decomposed(q @ MATRIX), Decomposed(MATRIX))
 
-    assert found["singular_value_error"] == pytest.approx(0.0, abs=1e-12)
-    assert found["frobenius_error"] > 1.0
-    assert found["overlap"] < 0.9
+    assert measured["singular_value_error"] == pytest.approx(0.0, abs=1e-12)
+    assert measured["frobenius_error"] > 1.0
+    assert measured["overlap"] < 0.9
 
 
 def test_zero_is_as_far_as_the_target_is_long():
-    found = measure(Decomposed(torch.zeros_like(MATRIX)), Decomposed(MATRIX))
+    measured = measure(Decomposed(torch.zeros_like(MATRIX)), Decomposed(MATRIX))
 
-    assert found["frobenius_error"] == 1.0
+    assert measured["frobenius_error"] == 1.0
     # LAPACK takes other ways to singular values with and without vectors, each with an error of a few eps a row
-    assert found["spectral_error"] == pytest.approx(1.0, rel=4 * 40 * torch.finfo(torch.float64).eps)
-    assert found["effective_rank"] == found["nuclear_norm"] == 0.0
+    assert measured["spectral_error"] == pytest.approx(1.0, rel=4 * 40 * torch.finfo(torch.float64).eps)
+    assert measured["effective_rank"] == measured["nuclear_norm"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_zero_is_as_far_as_the_target_is_long():
     ],
 )
 def test_known_matrices_have_known_ranks(matrix, effective, stable, nuclear):
-    found = Decomposed(matrix.double()).describe()
+    measured = Decomposed(matrix.double()).describe()
 
-    assert found["effective_rank"] == pytest.approx(effective, rel=1e-12)
-    assert found["stable_rank"] == pytest.approx(stable, rel=1e-12)
-    assert found["nuclear_norm"] == pytest.approx(nuclear, rel=1e-12)
+    assert measured["effective_rank"] == pytest.approx(effective, rel=1e-12)
+    assert measured["stable_rank"] == pytest.approx(stable, rel=1e-12)
+    assert measured["nuclear_norm"] == pytest.approx(nuclear, rel=1e-12)
 
 
 def test_a_spectrum_is_kept_at_equal_steps_from_the_first_value_to_the_last():

@@ -14,7 +14,7 @@ from kravl.adapters.lora import LoRA
 from kravl.adapters.vera import VeRA
 from kravl.analysis.approximation.fit import FitSettings, fit_adapter, frobenius_error
 from kravl.analysis.approximation.optimum import optimum
-from kravl.analysis.approximation.target import Target, draw
+from kravl.analysis.approximation.target import Target, draw_matrix
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 
@@ -55,17 +55,17 @@ def test_training_gets_as_near_as_the_optimum_and_no_nearer(method, shape):
     torch.manual_seed(0)
     adapter, target = METHODS[method](*shape), torch.randn(shape, dtype=torch.float64)
 
-    found = fit_adapter(adapter, target, SETTINGS)
+    fitted = fit_adapter(adapter, target, SETTINGS)
 
     best = frobenius_error(optimum(adapter, target), target)
-    assert best - 1e-6 <= frobenius_error(found, target) <= 1.01 * best
+    assert best - 1e-6 <= frobenius_error(fitted, target) <= 1.01 * best
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("method", ["lora", "kra", "krona"])
 def test_training_reaches_the_optimum_on_every_target(method, target):
     node = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"target/{target}.yaml"))
-    matrix = draw(target, build(node, Target)(), (36, 36), 1)
+    matrix = draw_matrix(target, build(node, Target)(), (36, 36), 1)
     torch.manual_seed(1)
     adapter = METHODS[method](36, 36)
 

@@ -1,4 +1,4 @@
-"""Finished fits survive whatever stops the process."""
+"""Finished fits survive an interrupted process."""
 
 from pathlib import Path
 
@@ -34,5 +34,5 @@ def test_a_last_line_that_was_not_finished_is_dropped_and_the_next_one_stands_al
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path, line: str):
     (tmp_path / "results.jsonl").write_text(f'{{"key": "a"}}\n{line}\n{{"key": "b"}}\n')
 
-    with pytest.raises(InputError, match=r"results.jsonl, line 2 is no record"):
+    with pytest.raises(InputError, match=r"results.jsonl, line 2 is not a record"):
         Ledger(tmp_path / "results.jsonl")

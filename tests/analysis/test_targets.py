@@ -1,4 +1,4 @@
-"""Every target has the structure that its name says, and what no method could be fitted to is refused."""
+"""Every target has the structure that its name says, and a matrix that no method can be fitted to is refused."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kravl.analysis.approximation.synthetic import (
     Sparse,
     Whitened,
 )
-from kravl.analysis.approximation.target import Target, draw
+from kravl.analysis.approximation.target import Target, draw_matrix
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
@@ -28,7 +28,7 @@ FILES = sorted((CONFIGS / "target").glob("*.yaml"))
 
 
 def values(target: Target, shape: tuple[int, int] = (24, 40)) -> torch.Tensor:
-    return gram_singular_values(draw("it", target, shape, 1))
+    return gram_singular_values(draw_matrix("it", target, shape, 1))
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem != "delta"], ids=lambda p: p.stem)
@@ -36,7 +36,7 @@ def values(target: Target, shape: tuple[int, int] = (24, 40)) -> torch.Tensor:
 def test_a_shipped_target_can_be_drawn_and_follows_from_its_seed(path, shape):
     target = build(OmegaConf.to_container(OmegaConf.load(path)), Target)()
 
-    first, again, other = (draw(path.stem, target, shape, seed) for seed in (1, 1, 2))
+    first, again, other = (draw_matrix(path.stem, target, shape, seed) for seed in (1, 1, 2))
 
     assert first.shape == shape
     assert torch.equal(first, again)
@@ -52,48 +52,48 @@ def test_a_power_law_has_its_spectrum(exponent, vectors):
 
 
 def test_aligned_singular_vectors_are_the_coordinate_axes():
-    matrix = draw("it", PowerLaw(0.0, "aligned"), (3, 5), 1)
+    matrix = draw_matrix("it", PowerLaw(0.0, "aligned"), (3, 5), 1)
 
     assert torch.equal(matrix, torch.eye(5, dtype=torch.float64)[:3])
 
 
 @pytest.mark.parametrize(("target", "rank"), [(RankOneTerms(1), 1), (RankOneTerms(5), 5), (LowRank(0.25), 6)])
 def test_ranks_are_as_asked(target, rank):
-    found = values(target)
+    spectrum = values(target)
 
-    assert found[rank - 1] > 0.1
-    assert found[rank:].max() < 1e-6 * found[0]
+    assert spectrum[rank - 1] > 0.1
+    assert spectrum[rank:].max() < 1e-6 * spectrum[0]
 
 
 def test_whitening_leaves_a_flat_spectrum():
-    found = values(Whitened(), (200, 10))
+    spectrum = values(Whitened(), (200, 10))
 
-    assert found[-1] / found[0] > 0.999
+    assert spectrum[-1] / spectrum[0] > 0.999
 
 
 def test_sparse_noise_keeps_its_share_and_its_mean_square():
-    matrix = draw("it", Sparse(0.1), (300, 300), 1)
+    matrix = draw_matrix("it", Sparse(0.1), (300, 300), 1)
 
     assert (matrix != 0).double().mean() == pytest.approx(0.1, abs=0.01)
     assert matrix.square().mean() == pytest.approx(10.0, rel=0.05)
 
 
 def test_blocks_stand_on_the_diagonal():
-    matrix = draw("it", BlockDiagonal(3), (6, 9), 1)
+    matrix = draw_matrix("it", BlockDiagonal(3), (6, 9), 1)
 
     expected = torch.block_diag(*[torch.ones(2, 3)] * 3)
     assert torch.equal((matrix != 0).float(), expected)
 
 
 def test_a_kronecker_target_is_of_rank_one_in_blocks():
-    matrix = draw("it", Kronecker(4), (8, 12), 1)
+    matrix = draw_matrix("it", Kronecker(4), (8, 12), 1)
 
     rows = matrix.view(4, 2, 4, 3).transpose(1, 2).reshape(16, 6)
     assert torch.linalg.matrix_rank(rows) == 1
 
 
 def test_a_sinusoid_of_whole_frequency_is_one_line_of_the_discrete_spectrum():
-    matrix = draw("it", Sinusoids(1, 3, harmonics=0), (3, 32), 1)
+    matrix = draw_matrix("it", Sinusoids(1, 3, harmonics=0), (3, 32), 1)
 
     power = torch.fft.rfft(matrix).abs()
     assert power.argmax(dim=1).tolist() == [1, 2, 3]
@@ -104,7 +104,7 @@ def test_a_tensor_of_a_file_is_cut_to_the_shape(tmp_path: Path):
     weight = torch.arange(35.0).view(5, 7)
     save_file({"a.weight": weight, "a.bias": torch.ones(5)}, tmp_path / "w.safetensors")
 
-    matrix = draw("it", Pretrained(str(tmp_path / "w.safetensors"), "*.weight"), (3, 4), 1)
+    matrix = draw_matrix("it", Pretrained(str(tmp_path / "w.safetensors"), "*.weight"), (3, 4), 1)
 
     assert torch.equal(matrix, weight[:3, :4].double())
 
@@ -115,7 +115,7 @@ def test_a_tensor_of_a_file_is_cut_to_the_shape(tmp_path: Path):
         (lambda path: Pretrained(f"{path}/none.safetensors", "a"), "none.safetensors' cannot be read"),
         (lambda path: Pretrained(f"{path}/w.safetensors", "a.weigth"), r"no matrix 'a.weigth' .*\['a.weight'"),
         (lambda path: Pretrained(f"{path}/w.safetensors", "a.bias"), "no matrix 'a.bias'"),
-        (lambda path: Pretrained(f"{path}/w.safetensors", "nan.weight"), "holds 1 values that are no numbers"),
+        (lambda path: Pretrained(f"{path}/w.safetensors", "nan.weight"), "holds 1 values that are not finite"),
         (lambda path: Pretrained(f"{path}/w.safetensors", "zero.weight"), "is all zeros"),
         (lambda path: Pretrained(f"{path}/w.safetensors", "small.weight"), r"is \(2, 2\), smaller than shape=\[3, 3\]"),
         (lambda path: Delta(None, "*"), "variants.delta.run=FOLDER"),
@@ -124,7 +124,7 @@ def test_a_tensor_of_a_file_is_cut_to_the_shape(tmp_path: Path):
         (lambda path: PowerLaw(-1.0), "exponent must be at least 0"),
         (lambda path: PowerLaw(1.0, "alinged"), "did you mean 'aligned'"),
         (lambda path: RankOneTerms(0), "terms must be a whole number"),
-        (lambda path: Sparse(0.0), "density must be a share"),
+        (lambda path: Sparse(0.0), "density must be a fraction"),
         (lambda path: Sinusoids(5, 5), "0 < low < high"),
     ],
 )
@@ -137,9 +137,9 @@ def test_what_cannot_be_a_target_is_one_line(tmp_path: Path, make, message):
         save_file(tensors, tmp_path / f"{name}.safetensors")
 
     with pytest.raises(InputError, match=message):
-        draw("it", make(tmp_path), (3, 3), 1)
+        draw_matrix("it", make(tmp_path), (3, 3), 1)
 
 
-def test_a_row_is_no_target():
+def test_a_row_is_refused():
     with pytest.raises(InputError, match="1 x 9: both sides must be at least 2"):
-        draw("it", PowerLaw(1.0), (1, 9), 1)
+        draw_matrix("it", PowerLaw(1.0), (1, 9), 1)

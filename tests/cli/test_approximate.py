@@ -89,7 +89,7 @@ def test_the_same_command_goes_on_where_it_stopped(study: Path, tmp_path: Path):
     [
         ("targets=[gausian]", "unknown target 'gausian': did you mean 'gaussian'"),
         ("methods=[lroa]", "unknown adapter 'lroa': did you mean 'lora'"),
-        ("budgets=[0.01]", r"no method fits: left out: kra trains at least .* budgets=\[0.02\]"),
+        ("budgets=[0.01]", r"no method fits a budget: left out: kra trains at least .* budgets=\[0.02\]"),
         ("budgets=[-1]", "budgets hold -1"),
         ("shape=[1,9]", "1 x 9: both sides must be at least 2"),
         ("shape=[9]", r"shape=\[9\] is no matrix"),

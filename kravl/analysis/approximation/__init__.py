@@ -1,1 +1,1 @@
-"""Which updates an adapter can express, and which AdamW finds."""
+"""Which updates an adapter can express, and which of them AdamW finds."""

@@ -11,14 +11,14 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.rank import ranks_and_norms
 from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups
 
-TOP = 16  # singular directions whose overlap is taken
-POINTS = 64  # singular values that are kept of a spectrum, at equal steps of its length
-CHECK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+TOP = 16  # leading singular directions whose overlap is measured
+POINTS = 64  # singular values recorded of a spectrum, at equal steps of its length
+CHECK_EVERY = 50  # steps between two checks of the loss, each of which waits for the device
 
 
 @dataclass(frozen=True)
 class Decomposed:
-    """A matrix (out, in) in double precision with its singular value decomposition, made once."""
+    """A matrix (out, in) in double precision with its singular value decomposition, computed once."""
 
     matrix: Tensor
 
@@ -35,57 +35,57 @@ class Decomposed:
     def describe(self) -> dict[str, float]:
         """Effective and stable rank and the nuclear norm."""
         ranks = ranks_and_norms(self.values)
-        wanted = {name: ranks[name] for name in ("effective_rank", "stable_rank")}
-        return wanted | {"nuclear_norm": self.values.sum().item()}
+        chosen = {name: ranks[name] for name in ("effective_rank", "stable_rank")}
+        return chosen | {"nuclear_norm": self.values.sum().item()}
 
     def points(self) -> list[float]:
-        """Up to POINTS of the singular values, the first and the last among them, four digits each."""
+        """Up to POINTS of the singular values, the first and the last included, rounded to four digits."""
         at = torch.linspace(0, len(self.values) - 1, min(POINTS, len(self.values)), dtype=torch.float64)
         return [float(f"{value:.3e}") for value in self.values[at.round().long()].tolist()]
 
 
-def measure(found: Decomposed, target: Decomposed) -> dict[str, float]:
-    """Errors of ``found`` relative to ``target``; 0 is the target itself, 1 as far as the zero matrix.
+def measure(fitted: Decomposed, target: Decomposed) -> dict[str, float]:
+    """Errors of ``fitted`` relative to ``target``; 0 is the target itself, 1 as far off as the zero matrix.
 
     ``frobenius_error`` and ``spectral_error`` are relative norms of the difference. ``singular_value_error`` is the
-    mean absolute difference of the sorted singular values, which the released script calls nuclear error: it does not
-    see directions, so that any matrix with the right spectrum has none. ``overlap`` is the mean squared cosine between
-    the spaces of the TOP first singular vectors, of both sides; 1 is the same space.
+    mean absolute difference of the sorted singular values, which the released script calls nuclear error: it ignores
+    directions, so that any matrix with the right spectrum has none. ``overlap`` is the mean squared cosine between the
+    spaces of the TOP leading singular vectors, averaged over left and right; 1 is the same space.
     """
-    difference = found.matrix - target.matrix
+    difference = fitted.matrix - target.matrix
     return {
-        "frobenius_error": frobenius_error(found.matrix, target.matrix),
+        "frobenius_error": frobenius_error(fitted.matrix, target.matrix),
         "spectral_error": (torch.linalg.matrix_norm(difference, 2) / target.values[0]).item(),
-        "singular_value_error": (found.values - target.values).abs().mean().item(),
-        "overlap": _overlap(found, target),
-        **found.describe(),
+        "singular_value_error": (fitted.values - target.values).abs().mean().item(),
+        "overlap": _overlap(fitted, target),
+        **fitted.describe(),
         **{f"target_{name}": value for name, value in target.describe().items()},
     }
 
 
-def frobenius_error(found: Tensor, target: Tensor) -> float:
-    """‖found - target‖ / ‖target‖."""
-    return (torch.linalg.matrix_norm(found - target) / torch.linalg.matrix_norm(target)).item()
+def frobenius_error(fitted: Tensor, target: Tensor) -> float:
+    """‖fitted - target‖ / ‖target‖."""
+    return (torch.linalg.matrix_norm(fitted - target) / torch.linalg.matrix_norm(target)).item()
 
 
-def _overlap(found: Decomposed, target: Decomposed) -> float:
+def _overlap(fitted: Decomposed, target: Decomposed) -> float:
     top = min(TOP, len(target.values))
-    (u, _, vh), (u0, _, vh0) = found.svd, target.svd
+    (u, _, vh), (u0, _, vh0) = fitted.svd, target.svd
     left = (u[:, :top].T @ u0[:, :top]).square().sum() / top
     right = (vh[:top] @ vh0[:top].T).square().sum() / top
     return (0.5 * (left + right)).item()
 
 
 class FitDivergedError(RuntimeError):
-    """The loss is not a number."""
+    """The loss is not finite."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
     """``steps`` of AdamW on the Frobenius norm of the difference.
 
-    ``schedule`` is "cosine", from ``lr`` to zero, or "constant". ``scale`` multiplies every method's update; None keeps
-    each adapter's own. ``normalise`` fits the target at a root mean square of 1, so that one rate suits all targets.
+    ``schedule`` is "cosine" (from ``lr`` to zero) or "constant". ``scale`` multiplies every method's update; None keeps
+    each adapter's own. ``normalise`` fits the target at a root mean square of 1, so that one learning rate suits all.
     """
 
     steps: int
@@ -99,24 +99,24 @@ class FitSettings:
 def fit_adapter(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tensor:
     """The update (out, in) that training finds, in double precision.
 
-    A method that starts from pretrained values (DoRA) gets a normal matrix of the target's root mean square.
+    A method that starts from pretrained weights (DoRA) gets a normal matrix of the target's root mean square.
 
     Raises:
-        DivergedError: the loss is not a number.
+        FitDivergedError: the loss is not finite.
     """
     rms = target.square().mean().sqrt()
     unit = rms if settings.normalise else torch.ones_like(rms)
-    goal = (target / unit).to(torch.float32)
-    base = torch.randn_like(goal) * (rms / unit).to(goal.dtype)
-    adapter.to(goal.device).attach(base)
+    scaled_target = (target / unit).to(torch.float32)
+    base = torch.randn_like(scaled_target) * (rms / unit).to(scaled_target.dtype)
+    adapter.to(scaled_target.device).attach(base)
     if settings.scale is not None:
         adapter.scale = settings.scale
-    _train(adapter, base, goal, settings)
+    _train(adapter, base, scaled_target, settings)
     with torch.no_grad():
         return adapter.update(base).double() * unit
 
 
-def _train(adapter: Adapter, base: Tensor, goal: Tensor, settings: FitSettings) -> None:
+def _train(adapter: Adapter, base: Tensor, scaled_target: Tensor, settings: FitSettings) -> None:
     parameters = [p for p in adapter.parameters() if p.requires_grad]
     optim = OptimSettings(settings.lr, None, settings.weight_decay, warmup_steps=0, min_lr_ratio=0.0)
     optimizer = torch.optim.AdamW(parameter_groups(parameters, set(), decay_exceptions(adapter), optim), fused=True)
@@ -124,7 +124,7 @@ def _train(adapter: Adapter, base: Tensor, goal: Tensor, settings: FitSettings) 
         if settings.schedule == "cosine":
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        loss = torch.linalg.vector_norm(adapter.update(base) - goal)
+        loss = torch.linalg.vector_norm(adapter.update(base) - scaled_target)
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == settings.steps:
             _require_finite(loss, step, settings)
         optimizer.zero_grad(set_to_none=True)

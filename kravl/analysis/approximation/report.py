@@ -1,4 +1,4 @@
-"""What a study shows: results.csv, table.md, figures and a page that opens from disk."""
+"""The results of a study: results.csv, table.md, figures and a page that opens from disk."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from kravl.report.page import publish
 
 HEADING = (
     "Relative Frobenius error in percent, mean ± sample standard deviation over seeds; 100 is no better than zero. In "
-    "brackets the closed-form optimum of the method at that size, where there is one. Behind a method's name: its "
+    "brackets the closed-form optimum of the method at that size, where there is one. After a method's name: its "
     "number of trainable parameters."
 )
 NEXT = (
@@ -30,7 +30,7 @@ def report_fits(records: Sequence[Mapping[str, Any]], notes: Sequence[str], out:
     lines = [*notes, f"{len(records)} fits, {seconds:.0f} s of fitting"]
     if worst := largest_gap(rows):
         gap = 100 * (worst.mean[ERROR] - worst.mean[OPTIMUM])
-        lines.append(f"largest distance of training from a closed-form optimum: {gap:.2f} points "
+        lines.append(f"largest gap between training and a closed-form optimum: {gap:.2f} points "
                      f"({worst.method} on {worst.target})")  # fmt: skip
     text = {"introduction": [HEADING], "notes": lines, "next": NEXT}
     publish(out, "kravl: which updates can an adapter express?", error_table(rows), draw_errors(rows, out), text)

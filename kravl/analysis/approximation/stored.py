@@ -16,9 +16,9 @@ FULL = "kravl.adapters.full.Full"
 
 
 class Pretrained(Target):
-    """The matrix ``tensor`` of a safetensors file, its first rows and columns; every seed gives the same one.
+    """The leading rows and columns of the matrix ``tensor`` in a safetensors file, whatever the seed.
 
-    ``path`` is the file, or "kravl" for the weights of kravl-tiny that ship with the package.
+    ``path`` is the file, or "kravl" for kravl-tiny's weights, which ship with the package.
     """
 
     def __init__(self, path: str, tensor: str) -> None:
@@ -30,12 +30,12 @@ class Pretrained(Target):
 
 
 class Delta(Target):
-    """ΔW at ``site`` of a finished run with ``adapter=full``; "*" in it may stand for any letters.
+    """ΔW at ``site`` of a finished run with ``adapter=full``; "*" in it matches any characters.
 
-    The update is read from the run's adapter file, its first rows and columns; every seed gives the same one.
+    Its leading rows and columns are read from the run's adapter file, whatever the seed.
 
     Raises:
-        InputError: no run is named; at drawing, the run is of another method, or has no such site.
+        InputError: no run is named; when drawn, the run is of another method, or has no such site.
     """
 
     def __init__(self, run: str | None, site: str) -> None:
@@ -51,9 +51,9 @@ class Delta(Target):
 def _read(path: Path, pattern: str, method: str | None = None) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
-            found = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {path}").get("method")
-            if method and found != method:
-                raise InputError(f"{path} is of {found}; only {method} stores its update as it is")
+            stored = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {path}").get("method")
+            if method and stored != method:
+                raise InputError(f"{path} is of {stored}; only {method} stores its update as a matrix")
             matrices = [name for name in sorted(file.keys()) if len(file.get_slice(name).get_shape()) == 2]
             matching = [name for name in matrices if fnmatchcase(name, pattern)]
             if not matching:

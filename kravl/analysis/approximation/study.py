@@ -1,4 +1,4 @@
-"""A grid of targets, methods, budgets and seeds: what is to be fitted, checked before the first fit, and one fit."""
+"""A grid of targets, methods, budgets and seeds: its fits, planned and checked before the first, and a single fit."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ import torch
 from kravl.adapters.base import Adapter
 from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit_adapter, frobenius_error, measure
 from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, sizes, spend, unit
-from kravl.analysis.approximation.target import Shape, Target, draw
+from kravl.analysis.approximation.target import Shape, Target, draw_matrix
 from kravl.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named adapter; ``scale`` multiplies its update in place of the study's."""
+    """A named adapter; ``scale`` multiplies its update instead of the study's."""
 
     make: MakeAdapter
     scale: float | None = None
@@ -27,7 +27,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Goal:
-    """A named target and all that its matrices follow from, in plain values."""
+    """A named target and everything that its matrices depend on, in plain values."""
 
     target: Target
     node: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit: a method of one size on one target with one seed; ``budget`` None is the method's own size."""
+    """One fit: a method of one size on one target with one seed; ``budget`` None means the method's own size."""
 
     target: str
     method: str
@@ -54,14 +54,14 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Equal trials have equal keys: a finished one is not done again."""
+        """Equal trials have equal keys, so that a finished one is not repeated."""
         text = json.dumps(asdict(self), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a study crosses. ``budgets`` are multiples of KRAdapter's number of parameters; none: each method's own."""
+    """What a study combines; ``budgets`` are multiples of KRAdapter's parameters, none: each method's own size."""
 
     goals: Mapping[str, Goal]
     methods: Mapping[str, Method]
@@ -71,20 +71,20 @@ class Grid:
 
 
 def plan_fits(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, MakeAdapter]], list[str]]:
-    """Every trial with the constructor of its adapter, and a line for each method that a budget is too small for.
+    """Every trial with the constructor of its adapter, and a line for each budget that is too small for a method.
 
     Raises:
-        InputError: a target cannot be drawn, or a method fits none of the budgets.
+        InputError: a target cannot be drawn, or no method fits a budget.
     """
     for name, goal in grid.goals.items():
-        draw(name, goal.target, grid.shape, grid.seeds[0])
+        draw_matrix(name, goal.target, grid.shape, grid.seeds[0])
     sized, notes = _sized(grid)
     trials = []
     for target, goal in grid.goals.items():
         for seed in grid.seeds:
             for (method, budget), (make, parameters) in sized.items():
                 scale = grid.methods[method].scale
-                own = settings if scale is None else FitSettings(**{**asdict(settings), "scale": scale})
+                fit = settings if scale is None else FitSettings(**{**asdict(settings), "scale": scale})
                 trial = Trial(
                     target,
                     method,
@@ -94,7 +94,7 @@ def plan_fits(grid: Grid, settings: FitSettings) -> tuple[list[tuple[Trial, Make
                     parameters,
                     _describe(make, grid.shape),
                     goal.identity,
-                    own,
+                    fit,
                 )
                 trials.append((trial, make))
     return trials, notes
@@ -106,14 +106,14 @@ def _sized(grid: Grid) -> tuple[dict[tuple[str, float | None], tuple[MakeAdapter
     for name, method in grid.methods.items():
         if not grid.budgets:
             sized[name, None] = method.make, count(method.make, grid.shape)
-        members = sizes(method.make, grid.shape) if grid.budgets else []
+        variants = sizes(method.make, grid.shape) if grid.budgets else []
         for budget in grid.budgets:
             try:
-                sized[name, budget] = spend(name, members, grid.shape, budget * unit(grid.shape))
+                sized[name, budget] = spend(name, variants, grid.shape, budget * unit(grid.shape))
             except OverBudgetError as error:
                 notes.append(f"left out: {error}")
     if not sized:
-        raise InputError(f"no method fits: {'; '.join(notes)}; give a larger one, budgets=[{2 * max(grid.budgets):g}]")
+        raise InputError(f"no method fits a budget: {'; '.join(notes)}; try budgets=[{2 * max(grid.budgets):g}]")
     return sized, notes
 
 
@@ -123,25 +123,25 @@ def _describe(make: MakeAdapter, shape: Shape) -> dict[str, Any]:
     return {"_target_": f"{type(adapter).__module__}.{type(adapter).__qualname__}", **adapter.hyperparameters()}
 
 
-def run(trial: Trial, make: MakeAdapter, target: Decomposed) -> dict[str, Any]:
-    """Fit one adapter; the record of it. Touches no global random state.
+def run_trial(trial: Trial, make: MakeAdapter, target: Decomposed) -> dict[str, Any]:
+    """Fit one adapter and return its record. Leaves the global random state as it was.
 
     Raises:
-        DivergedError: the loss is not a number.
+        FitDivergedError: the loss is not finite.
     """
     with torch.random.fork_rng():
         torch.manual_seed(trial.seed)
         adapter: Adapter = make(*trial.shape)
         begin = time.perf_counter()
-        found = Decomposed(fit_adapter(adapter, target.matrix, trial.fit))
+        fitted = Decomposed(fit_adapter(adapter, target.matrix, trial.fit))
         seconds = time.perf_counter() - begin
     best = optimum(adapter, target.matrix)
     return {
         "key": trial.key,
         **asdict(trial),
-        "metrics": measure(found, target),
+        "metrics": measure(fitted, target),
         "optimum_error": None if best is None else frobenius_error(best, target.matrix),
-        "spectrum": found.points(),
+        "spectrum": fitted.points(),
         "target_spectrum": target.points(),
         "seconds": seconds,
     }

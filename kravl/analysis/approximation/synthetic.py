@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kravl.analysis.approximation.target import Shape, Target, normal, positive, share
+from kravl.analysis.approximation.target import Shape, Target, normal, require_fraction, require_positive
 from kravl.runtime.errors import InputError, unknown
 
 
@@ -17,24 +17,24 @@ class Gaussian(Target):
 
 
 class Sparse(Target):
-    """Normal entries of which a share ``density`` is kept and divided by it, the others are zero.
+    """Normal entries, of which a fraction ``density`` is divided by ``density`` and the others are zero.
 
     Raises:
         InputError: ``density`` is not in (0, 1].
     """
 
     def __init__(self, density: float) -> None:
-        self.density = share("density", density)
+        self.density = require_fraction("density", density)
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        kept = torch.rand(shape, generator=generator, dtype=torch.float64) < self.density
-        return normal(shape, generator) * kept / self.density
+        mask = torch.rand(shape, generator=generator, dtype=torch.float64) < self.density
+        return normal(shape, generator) * mask / self.density
 
 
 class Whitened(Target):
-    """Rows of noise, centred, turned to their principal axes and scaled to unit variance along each."""
+    """Rows of noise, centred, rotated to their principal axes and scaled to unit variance along each."""
 
-    EPSILON = 1e-5  # added to each variance, as the released script does; a wide matrix has axes without any
+    EPSILON = 1e-5  # added to each variance, as the released script does; a wide matrix has axes of no variance
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         rows = normal(shape, generator)
@@ -51,16 +51,16 @@ class LowRank(Target):
     """
 
     def __init__(self, fraction: float) -> None:
-        self.fraction = share("fraction", fraction)
+        self.fraction = require_fraction("fraction", fraction)
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         u, s, vh = torch.linalg.svd(normal(shape, generator), full_matrices=False)
-        kept = max(1, int(len(s) * self.fraction))
-        return (u[:, :kept] * s[:kept]) @ vh[:kept]
+        rank = max(1, int(len(s) * self.fraction))
+        return (u[:, :rank] * s[:rank]) @ vh[:rank]
 
 
 class PowerLaw(Target):
-    """Singular values i^-``exponent``; singular vectors random or those of the coordinate axes.
+    """Singular values i^-``exponent``; singular vectors are random or the coordinate axes.
 
     Exponent 0 is the flat spectrum. With ``vectors`` "aligned" the matrix is diagonal.
 
@@ -86,14 +86,14 @@ class PowerLaw(Target):
 
 
 class RankOneTerms(Target):
-    """A sum of ``terms`` outer products of normal vectors of unit expected entry, plus noise of level ``noise``.
+    """A sum of ``terms`` outer products of normal vectors, entries of unit variance, plus noise of level ``noise``.
 
     Raises:
-        InputError: ``terms`` is no whole number from 1 up, or ``noise`` is negative.
+        InputError: ``terms`` is not a positive integer, or ``noise`` is negative.
     """
 
     def __init__(self, terms: int, noise: float = 0.0) -> None:
-        self.terms = positive("terms", terms)
+        self.terms = require_positive("terms", terms)
         if noise < 0:
             raise InputError(f"noise must be at least 0, not {noise}")
         self.noise = noise
@@ -108,28 +108,28 @@ class BlockDiagonal(Target):
     """``blocks`` equal blocks of noise on the diagonal (as equal as the sides allow), zeros elsewhere.
 
     Raises:
-        InputError: ``blocks`` is no whole number from 1 up; at drawing, a side is shorter than that.
+        InputError: ``blocks`` is not a positive integer; when drawn, a side is shorter than that.
     """
 
     def __init__(self, blocks: int) -> None:
-        self.blocks = positive("blocks", blocks)
+        self.blocks = require_positive("blocks", blocks)
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         if self.blocks > min(shape):
             raise InputError(f"{self.blocks} blocks do not fit a matrix of {shape[0]} x {shape[1]}")
-        own = [torch.arange(side) * self.blocks // side for side in shape]
-        return normal(shape, generator) * (own[0].unsqueeze(1) == own[1])
+        blocks = [torch.arange(side) * self.blocks // side for side in shape]
+        return normal(shape, generator) * (blocks[0].unsqueeze(1) == blocks[1])
 
 
 class Kronecker(Target):
     """A ⊗ B of normal factors, A with ``factor`` rows and columns, cut to the shape.
 
     Raises:
-        InputError: ``factor`` is no whole number from 1 up.
+        InputError: ``factor`` is not a positive integer.
     """
 
     def __init__(self, factor: int) -> None:
-        self.factor = positive("factor", factor)
+        self.factor = require_positive("factor", factor)
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
         inner = (-(-shape[0] // self.factor), -(-shape[1] // self.factor))
@@ -141,7 +141,7 @@ class Sinusoids(Target):
     """Row i is sin(2 π f_i t + φ), t in [0, 1), plus 0 to ``harmonics`` sinusoids of random frequencies in the range.
 
     f_i goes from ``low`` to ``high`` in equal steps, φ is uniform in [0, 1); frequencies above half the number of
-    columns fold back, as in the released script.
+    columns alias, as in the released script.
 
     Raises:
         InputError: ``low`` is not below ``high``, or ``harmonics`` is negative.

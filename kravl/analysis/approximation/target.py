@@ -1,4 +1,4 @@
-"""What a target is: a matrix with a known structure that adapters are asked to approximate."""
+"""Targets: matrices of known structure that adapters are to approximate."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,7 +14,7 @@ Shape = tuple[int, int]  # (out, in)
 class Target(ABC):
     """A family of matrices; each hyper-parameter of ``__init__`` is a setting of its file in configs/target.
 
-    ``source`` is the file that the matrix is read from, if it is: what was fitted to other contents is fitted again.
+    ``source`` is the file that the matrix is read from, if any: if its contents change, fits are repeated.
     """
 
     source: Path | None = None
@@ -24,12 +24,12 @@ class Target(ABC):
         """One matrix of ``shape`` in double precision, all randomness from ``generator``.
 
         Raises:
-            InputError: there is none of this shape, or its file is not what the settings say.
+            InputError: it cannot have this shape, or its file does not match the settings.
         """
 
 
-def draw(name: str, target: Target, shape: Shape, seed: int) -> Tensor:
-    """The matrix of ``seed``, (out, in), checked: every method would fail on what is refused here.
+def draw_matrix(name: str, target: Target, shape: Shape, seed: int) -> Tensor:
+    """The matrix (out, in) of ``seed``; refuses what every method would fail on.
 
     Raises:
         InputError: a side of 1, where every matrix has rank one, or a matrix with NaN, infinity or only zeros.
@@ -39,7 +39,7 @@ def draw(name: str, target: Target, shape: Shape, seed: int) -> Tensor:
     matrix = target.matrix(shape, torch.Generator().manual_seed(seed)).double()
     assert matrix.shape == shape, (name, matrix.shape)
     if not matrix.isfinite().all():
-        raise InputError(f"target {name} holds {int((~matrix.isfinite()).sum())} values that are no numbers")
+        raise InputError(f"target {name} holds {int((~matrix.isfinite()).sum())} values that are not finite")
     if matrix.count_nonzero() == 0:
         raise InputError(f"target {name} is all zeros: every adapter starts there, and errors relative to it are 0 / 0")
     return matrix
@@ -50,15 +50,15 @@ def normal(shape: Shape, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def share(name: str, value: float) -> float:
+def require_fraction(name: str, value: float) -> float:
     """``value``. Raises InputError unless it is in (0, 1]."""
     if not 0.0 < value <= 1.0:
-        raise InputError(f"{name} must be a share in (0, 1], not {value}")
+        raise InputError(f"{name} must be a fraction in (0, 1], not {value}")
     return value
 
 
-def positive(name: str, value: int) -> int:
-    """``value``. Raises InputError unless it is a whole number from 1 up."""
+def require_positive(name: str, value: int) -> int:
+    """``value``. Raises InputError unless it is a positive integer."""
     if not isinstance(value, int) or value < 1:
         raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
     return value
