@@ -7,8 +7,8 @@ import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
 METHOD = panels.Config("method")
-MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
-MOST = 100  # runs per chart
+SEED_MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+MAX_RUNS = 100  # runs per chart
 COLUMNS = (
     "run:displayName", "config:method.value", "config:shots.value", "config:seed.value", "summary:test/accuracy",
     "summary:ood_mean", "summary:harmonic_mean", "summary:test/ece", "summary:trainable_parameters",
@@ -28,7 +28,7 @@ def workspace(entity: str, project: str, study: str | None, sets: Sequence[str])
             workspaces.Section(name=name, panels=_arranged(charts), is_open=True)
             for name, charts in _sections(sets).items()
         ],
-        settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MOST),
+        settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MAX_RUNS),
         runset_settings=workspaces.RunsetSettings(
             filters=workspaces.And(*finished, *chosen),
             groupby=[workspaces.Metric("Group"), workspaces.Config("method")],
@@ -82,11 +82,11 @@ def _scatter(title: str, x: Any, y: str, log_x: bool = False) -> Any:
 
 
 def _line(title: str, x: str, y: str) -> Any:
-    return panels.LinePlot(title=title, x=x, y=[y], max_runs_to_show=MOST, **MEAN)
+    return panels.LinePlot(title=title, x=x, y=[y], max_runs_to_show=MAX_RUNS, **SEED_MEAN)
 
 
 def _bar(title: str, metric: str) -> Any:
-    return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MOST, **MEAN)
+    return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MAX_RUNS, **SEED_MEAN)
 
 
 def _arranged(charts: Sequence[Any]) -> list[Any]:

@@ -55,7 +55,7 @@ def test_one_number_of_images_is_drawn_set_by_set_and_several_against_each_other
     assert "on each set" not in several
 
 
-def test_points_of_the_weight_line_change_the_figure(tmp_path: Path) -> None:
+def test_points_of_the_wise_ft_line_change_the_figure(tmp_path: Path) -> None:
     for name, points in (("without", []), ("with", [{"alpha": 0.5, "test/accuracy": 0.35, "ood_mean": 0.45}])):
         ends = {"metrics": accuracies(0.5, 0.25), "zero_shot": accuracies(0.3, 0.3)}
         write_run(tmp_path / name / "run", wise_ft=points, **ends)

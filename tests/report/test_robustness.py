@@ -46,7 +46,7 @@ def test_too_few_different_points_give_no_line(tmp_path: Path, values: list[floa
     assert robustness_line(groups(tmp_path)) is None
 
 
-def test_the_weight_line_goes_from_zero_shot_through_the_points_to_the_adapted_model(tmp_path: Path) -> None:
+def test_the_wise_ft_line_goes_from_zero_shot_through_the_points_to_the_adapted_model(tmp_path: Path) -> None:
     points = [{"alpha": 0.5, **accuracies(0.5, 0.45)}]
     for seed, accuracy in ((1, 0.6), (2, 0.8)):
         ends = {"zero_shot": accuracies(0.3, 0.4), "metrics": accuracies(accuracy, 0.3)}
