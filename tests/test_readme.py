@@ -11,6 +11,7 @@ import pytest
 from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
+from kravl.config.quoting import as_overrides
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -33,8 +34,8 @@ def test_a_command_composes(command):
     _, script, *arguments = shlex.split(command.split("   ")[0])
     overrides = as_methods([a for a in arguments if a != "-m"])
     register_configs(name for a in overrides if a.startswith("experiment=") for name in a[11:].split(","))
-    keys = [a for a in overrides if not a.startswith(("trainer.", "adapter.", "backbone.build.", "data.source."))]
-    check_command_line(keys, Path(script).stem, multirun="-m" in arguments)
+    multirun, verb = "-m" in arguments, Path(script).stem
+    check_command_line(as_overrides(overrides, verb, multirun), verb, multirun)
 
 
 def test_the_two_commands_are_targets_of_the_makefile():

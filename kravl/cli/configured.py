@@ -22,16 +22,9 @@ def run_configured(config_name: str, task: Callable[[Any], object], arguments: S
         print(_help(config_name))
         return 0
     import hydra
-    from hydra._internal.utils import get_args_parser
-
-    from kravl.config.compose import as_overrides, check_command_line, register_configs
 
     command = sys.argv
-    sys.argv = [command[0], *as_overrides(as_methods(arguments))]
-    given = get_args_parser().parse_args()
-    register_configs(name for a in given.overrides if a.startswith("experiment=") for name in a[11:].split(","))
-    if not set(NOT_A_RUN) & set(sys.argv):
-        check_command_line(given.overrides, config_name, given.multirun)
+    sys.argv = [command[0], *_checked(as_methods(arguments), config_name)]
 
     def run(cfg: Any) -> object:
         sys.argv = command  # Lightning starts the other processes of a run with the command that it reads here
@@ -48,6 +41,22 @@ def run_configured(config_name: str, task: Callable[[Any], object], arguments: S
 
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(run)()
     return 0
+
+
+def _checked(arguments: Sequence[str], config_name: str) -> list[str]:
+    """The ``arguments`` as Hydra is to read them. Raises InputError as `run_configured`."""
+    from hydra._internal.utils import get_args_parser
+
+    from kravl.config.compose import check_command_line, register_configs
+    from kravl.config.quoting import as_overrides
+
+    given = get_args_parser().parse_args(arguments)
+    register_configs(name for a in given.overrides if a.startswith("experiment=") for name in a[11:].split(","))
+    overrides = as_overrides(given.overrides, config_name, given.multirun)
+    if not set(NOT_A_RUN) & set(arguments):
+        check_command_line(overrides, config_name, given.multirun)
+    override_of = dict(zip(given.overrides, overrides, strict=True))
+    return [override_of.get(argument, argument) for argument in arguments]
 
 
 def _help(config_name: str) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from kravl.config.compose import CHECKED_WHEN_BUILT, check_command_line, register_configs, typed
+from kravl.config.compose import check_command_line, register_configs, typed
 from kravl.config.instantiate import build
+from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
 from kravl.data.source import Samples, Source
@@ -39,12 +40,11 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
     if name not in known:
         raise unknown("data set", name, known)
     register_configs()
-    arguments = [known[name], *(f"++{o}" if o.startswith(CHECKED_WHEN_BUILT) else o for o in overrides)]
+    root = [] if data_root is None else [quoted("data_root", data_root)]
+    arguments = as_overrides([known[name], *overrides, *root], "train")
     check_command_line(arguments, "train")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg: Any = compose("train", arguments)
-    if data_root is not None:
-        cfg.data_root = data_root  # not through Hydra's grammar: any folder name will do
     run: Config = typed(cfg)
     return run
 

@@ -35,9 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a core, at most four)")
     options = parser.parse_args(arguments)
     from kravl.cli import report, study  # not for --help
+    from kravl.config.quoting import quoted
 
     file = str(shipped("experiments/studies") / "quickstart.yaml")
-    given = ["--set", f"runs={options.out}", f"seed={','.join(map(str, options.seeds))}", *options.set]
+    given = ["--set", quoted("runs", str(options.out)), f"seed={','.join(map(str, options.seeds))}", *options.set]
     jobs = [] if options.jobs is None else ["--jobs", str(options.jobs)]
     status = study.main([file, "--retry-failed", *jobs, *given])
     status = status or report.main([str(options.out), "--out", str(options.out), "--study", file, *given])

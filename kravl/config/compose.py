@@ -15,13 +15,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.config.schema import CONFIGS, ApproximateConfig, Config, EvaluateConfig, SpectraConfig
+from kravl.config.schema import CONFIGS, SCHEMAS, Config
 from kravl.config.untrusted import check_composed, check_config_files, check_interpolations
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
 
 SHOTS = (1, 2, 4, 8, 16)
-# the schema of such a key is the class it configures: any argument may be given, whether the YAML lists it or not
-CHECKED_WHEN_BUILT = ("trainer.", "loading.", "adapter.", "data.source.", "backbone.build.", "variants.")
 # plugin of Hydra -> extra of kravl
 EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}
 
@@ -44,10 +42,8 @@ def register_configs(chosen: Iterable[str] = ()) -> None:
     """
     OmegaConf.register_new_resolver("images", _images, replace=True)
     store = ConfigStore.instance()
-    store.store(name="train_schema", node=Config)
-    store.store(name="evaluate_schema", node=EvaluateConfig)
-    store.store(name="approximate_schema", node=ApproximateConfig)
-    store.store(name="spectra_schema", node=SpectraConfig)
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
     for name in chosen:
         for backbone, method in product(_names("backbone"), _names("method")):
             if shots := re.fullmatch(f"{backbone}_{method}_([1-9][0-9]*)shot", name):
@@ -70,13 +66,8 @@ def _names(group: str) -> list[str]:
     return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
 
 
-def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """Settings as Hydra's overrides; arguments of a class may be given whether the YAML lists them or not."""
-    return [f"++{a}" if a.startswith(CHECKED_WHEN_BUILT) else a for a in arguments]
-
-
 def check_command_line(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:
-    """Compose once before anything runs.
+    """Compose once before anything runs; ``arguments`` are those of `kravl.config.quoting.as_overrides`.
 
     Raises:
         InputError: an unknown key or choice (the nearest one named), a value of the wrong type, or a missing value.
@@ -87,7 +78,7 @@ def check_command_line(arguments: Sequence[str], config_name: str, multirun: boo
 
 
 def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool = False) -> Any:
-    """The config, within Hydra's ``initialize_config_dir``. Raises InputError as `check_command_line`."""
+    """The config, within Hydra's ``initialize_config_dir``; takes and raises what `check_command_line` does."""
     try:
         overrides = OverridesParser.create().parse_overrides(list(arguments))
         for argument in arguments:
@@ -169,9 +160,17 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
             return InputError(f"+{wrong[1]}: the setting exists already; write {wrong[1]}=... without +")
         return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
     if isinstance(error, OverrideParseException):
-        return InputError(f"cannot read {error.override!r}: {first_line(error)}")
+        return _unreadable(error.override, _legal_keys(overrides_of, config_name))
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
+
+
+def _unreadable(override: str, legal: set[str]) -> InputError:
+    """What Hydra's grammar stops at: a key that there is not, or a list or mapping that does not end."""
+    key = override.partition("=")[0].lstrip("+~")
+    if key not in legal and not key.startswith("hydra"):
+        return unknown("key", key, legal)
+    return InputError(f"cannot read {override!r}: a list is {key}=[a,b], a mapping {{a: 1}}, a text {key}='\"...\"'")
 
 
 def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:

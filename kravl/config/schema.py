@@ -150,7 +150,11 @@ class ApproximateConfig:
 
 @dataclass
 class SpectraConfig:
-    run: Any = MISSING  # folder of a finished run, or the beginning of its name; several as run=[a,b]
+    # folder of a finished run, or the beginning of its name; several as run=[a,b]
+    run: Any = field(default=MISSING, metadata={"types": ("str", "list[str]")})
     out: str | None = None  # folder for figures; null: `spectra` in the first run's folder
     exact: bool = False  # singular values at the end by a decomposition in double precision, whatever was recorded
     plugins: list[str] = field(default_factory=list)
+
+
+SCHEMAS = {"train": Config, "evaluate": EvaluateConfig, "approximate": ApproximateConfig, "spectra": SpectraConfig}

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from kravl.config.compose import as_overrides, compose_checked, register_configs
+from kravl.config.compose import compose_checked, register_configs
+from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.schema import AXES, LISTS, Settings, Study
@@ -58,7 +59,7 @@ def settings_of(axis: str, name: str, settings: Sequence[str]) -> list[str]:
     """The command line's settings for one ``name`` of an ``axis``: the file it stands for, and what it changes."""
     choice = CHOICE[axis]
     if any(setting.startswith(f"{choice}=") for setting in settings):
-        return [*settings, f"{NAME[axis]}={name}"]
+        return [*settings, quoted(NAME[axis], name)]
     return [f"{choice}={name}", *settings]
 
 
@@ -66,7 +67,12 @@ def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
     """The settings of a cell, as on the command line; later ones win, ``changes`` come last."""
     axes = zip(("backbones", "datasets", "methods"), cell, strict=True)
     of_cell = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
-    return [*study.settings, *of_cell, f"study={study.name}", f"runs={study.folder}", *_settings(changes)]
+    return [*study.settings, *of_cell, *_names(study), *_settings(changes)]
+
+
+def _names(study: Study) -> list[str]:
+    """Its name and folder as settings of a run; the folder may refer to a variable."""
+    return [quoted("study", study.name), quoted("runs", study.folder, literal=False)]
 
 
 def _settings(changes: Sequence[str]) -> list[str]:
@@ -96,7 +102,8 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for cell, (seeds, own) in itertools.product(cells, _by_seed(study)):
             try:
-                cfg = compose_checked(as_overrides(overrides(study, cell, [*own, *changes])), "train")
+                settings = as_overrides(overrides(study, cell, [*own, *changes]), "train")
+                cfg = compose_checked(settings, "train")
             except InputError as error:
                 raise InputError(f"{cell.method} on {cell.dataset} ({cell.backbone}): {error}") from error
             runs += [run for shots in study.shots for run in _runs(cell, shots, seeds, cfg)]
@@ -138,12 +145,13 @@ def commands(study: Study, changes: Sequence[str]) -> list[str]:
     """
     changes = _settings(changes)
     shots = ",".join(ALL if number is None else str(number) for number in study.shots)
-    common = [f"study={study.name}", f"runs={study.folder}", f"shots={shots}"]
+    common = [*_names(study), f"shots={shots}"]
     parts = [_parts(axis, getattr(study, axis)) for axis in AXES]
-    lines = [
-        [*study.settings, *itertools.chain(*chosen), *common, f"seed={','.join(map(str, seeds))}", *own, *changes]
-        for *chosen, (seeds, own) in itertools.product(*parts, _by_seed(study))
-    ]
+    settings = _of_one_run(study.settings)
+    lines: list[list[str]] = []
+    for seeds, own in _by_seed(study):
+        last = [f"seed={','.join(map(str, seeds))}", *_of_one_run([*own, *changes])]
+        lines += [[*settings, *itertools.chain(*chosen), *common, *last] for chosen in itertools.product(*parts)]
     return [f"python train.py -m {' '.join(map(shlex.quote, line))}" for line in lines]
 
 
@@ -151,5 +159,11 @@ def _parts(axis: str, entries: Settings) -> list[list[str]]:
     plain = [name for name, settings in entries.items() if not settings]
     return [
         *([settings_of(axis, ",".join(plain), [])] if plain else []),
-        *(settings_of(axis, name, settings) for name, settings in entries.items() if settings),
+        *(settings_of(axis, name, _of_one_run(settings)) for name, settings in entries.items() if settings),
     ]
+
+
+def _of_one_run(settings: Sequence[str]) -> list[str]:
+    """Settings of a study for ``-m``, under which a comma in a text that is not in quotes begins another run."""
+    plain, swept = as_overrides(settings, "train"), as_overrides(settings, "train", multirun=True)
+    return [typed if one == other else one for typed, one, other in zip(settings, plain, swept, strict=True)]

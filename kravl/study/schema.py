@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kravl.config.quoting import expand_home
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_yaml
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -40,7 +41,7 @@ class Study:
     @property
     def folder(self) -> str:
         """Where its runs are, unless the command line says otherwise."""
-        return self.runs or f"runs/{self.name}"
+        return expand_home(self.runs or f"runs/{self.name}")
 
 
 def read_study(file: Path, changes: Sequence[str] = ()) -> Study:

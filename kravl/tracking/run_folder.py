@@ -3,6 +3,7 @@
 A run is reproducible bit for bit on one kind of processor with the same number of threads.
 """
 
+import glob
 import importlib.metadata
 import json
 import logging
@@ -183,7 +184,7 @@ def find_run(run: str) -> RunFolder:
         InputError: no such run, several of them, or one that is not finished.
     """
     path = Path(run)
-    paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{path.name}-*"))
+    paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))
     if not paths:
         others = [str(p.parent) for p in path.parent.parent.glob("*/*/metrics.json")]
         near = f"; the nearest are {nearest(run, others)}" if others else ""

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kravl.config.compose import as_overrides
+from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.grid import commands, plan_runs
@@ -35,7 +35,9 @@ def study(**changes: object) -> Study:
 def swept(command: str) -> list[list[str]]:
     """The settings of each run that Hydra's basic sweeper makes of a ``python train.py -m`` line."""
     runs: list[list[str]] = [[]]
-    for override in OverridesParser.create().parse_overrides(as_overrides(shlex.split(command)[3:])):
+    for override in OverridesParser.create().parse_overrides(
+        as_overrides(shlex.split(command)[3:], "train", multirun=True)
+    ):
         key = override.get_key_element()
         values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [None]
         settings = [str(override.input_line) if value is None else f"{key}={value}" for value in values]
