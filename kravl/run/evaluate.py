@@ -71,5 +71,6 @@ def evaluate_run(config: Any) -> dict[str, Any]:
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{name}", results)
-        write_details(folder.path / "evaluations" / name, name, predictions, run.source.class_names)
+        images = run.data.test_samples.names
+        write_details(folder.path / "evaluations" / name, name, predictions, run.source.class_names, images)
     return results

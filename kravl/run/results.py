@@ -84,7 +84,11 @@ def _flat(results: Results) -> dict[str, float | None]:
 
 
 def write_details(
-    folder: Path, evaluation: str, curve: Mapping[float, Mapping[str, Predictions]], class_names: Sequence[str]
+    folder: Path,
+    evaluation: str,
+    curve: Mapping[float, Mapping[str, Predictions]],
+    class_names: Sequence[str],
+    images: Sequence[str],
 ) -> dict[str, Any]:
     """Write details.json and predictions.csv to ``folder``; returns what is in details.json.
 
@@ -92,6 +96,7 @@ def write_details(
         evaluation: the name that its sets go by together.
         curve: alpha -> set -> predictions, of which the adapted model's (1) and, if it is there, zero-shot's (0) count.
         class_names: of the set ``test``.
+        images: the names of its images, which are their paths below the root of the set.
     """
     kept = {model: curve[alpha] for alpha, model in MODELS.items() if alpha in curve}
     tests = {model: sets[IN_DOMAIN] for model, sets in kept.items()}
@@ -106,7 +111,9 @@ def write_details(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / DETAILS, json.dumps(details, sort_keys=True) + "\n")
-    write_atomic(folder / IMAGES, _images(tests))
+    # a file name need not be UTF-8, a file of kravl is
+    table = _per_image(tests, class_names, images).encode("utf-8", "backslashreplace")
+    write_atomic(folder / IMAGES, table)
     return details
 
 
@@ -114,14 +121,18 @@ def _count(labels: torch.Tensor, classes: int) -> list[int]:
     return torch.bincount(labels, minlength=classes).tolist()
 
 
-def _images(tests: Mapping[str, Predictions]) -> str:
-    """One line per image: its index and class, then what each model says and how sure it is."""
+def _per_image(tests: Mapping[str, Predictions], class_names: Sequence[str], images: Sequence[str]) -> str:
+    """A line per image: index and class, what each model says and how sure it is; then the same in names."""
+    first = tests["adapted"]
+    columns: dict[str, list[Any]] = {"index": first.indices.tolist(), "label": first.labels.tolist()}
+    for model, rows in tests.items():
+        columns[f"{model}_predicted"] = rows.predicted.tolist()
+        columns[f"{model}_confidence"] = [round(value, DIGITS) for value in rows.confidence.tolist()]
+    columns["path"] = [images[index] for index in columns["index"]]
+    for name in ("label", *(f"{model}_predicted" for model in tests)):
+        columns[f"{name}_name"] = [class_names[label] for label in columns[name]]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "label", *(f"{model}_{what}" for model in tests for what in ("predicted", "confidence"))])
-    first = tests["adapted"]
-    columns: list[list[Any]] = [first.indices.tolist(), first.labels.tolist()]
-    for rows in tests.values():
-        columns += [rows.predicted.tolist(), [round(value, DIGITS) for value in rows.confidence.tolist()]]
-    writer.writerows(zip(*columns, strict=True))
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()

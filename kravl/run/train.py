@@ -121,10 +121,10 @@ def _record(
     predictions: Curve,
 ) -> None:
     """Write and log what came out; metrics.json, which says that the run is finished, at the very end."""
-    details = write_details(folder.path, metrics["evaluation"], predictions, run.source.class_names)
+    names, images = run.source.class_names, run.data.test_samples
+    details = write_details(folder.path, metrics["evaluation"], predictions, names, images.names)
     folder.write("cost", measured)
     log_result(logger, metrics, measured, details)
-    names, images = run.source.class_names, run.data.test_samples
     rows = predictions[ADAPTED][IN_DOMAIN].sample(SAMPLE_PREDICTIONS) if logger else []
     log_samples(logger, "test", [(images.image(i), names[label], names[said], p) for i, label, said, p in rows])
     zero_shot = {f"zero_shot/{key}": value for key, value in (metrics["zero_shot"] or {}).items()}

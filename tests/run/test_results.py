@@ -40,8 +40,9 @@ def test_counts_and_images_of_both_models_are_written_the_same_each_time(tmp_pat
     curve = {0.0: {"test": pretrained, "sketch": pretrained}, 0.5: {"test": adapted}, 1.0: {"test": adapted}}
     names = ["a", "b", "c", "d", "never seen"]
 
-    written = write_details(tmp_path / "x", "shifts", curve, names)
-    write_details(tmp_path / "y", "shifts", curve, names)
+    images = [f"{names[i % 4]}/{i}, \udce9.png" for i in range(200)]
+    written = write_details(tmp_path / "x", "shifts", curve, names, images)
+    write_details(tmp_path / "y", "shifts", curve, names, images)
 
     assert written == json.loads((tmp_path / "x/details.json").read_text())
     for name in ("details.json", "predictions.csv"):
@@ -57,11 +58,16 @@ def test_counts_and_images_of_both_models_are_written_the_same_each_time(tmp_pat
         rows = list(csv.DictReader(file))
     assert [int(row["adapted_predicted"]) for row in rows] == adapted.predicted.tolist()
     assert [int(row["zero_shot_predicted"]) for row in rows] == pretrained.predicted.tolist()
+    assert [row["path"] for row in rows] == [image.replace("\udce9", "\\udce9") for image in images]
+    assert [row["label_name"] for row in rows] == [names[i % 4] for i in range(200)]
+    for model, said in (("adapted", adapted), ("zero_shot", pretrained)):
+        assert [row[f"{model}_predicted_name"] for row in rows] == [names[i] for i in said.predicted.tolist()]
     assert float(rows[7]["adapted_confidence"]) == pytest.approx(adapted.confidence[7].item(), abs=1e-4)
 
 
 def test_a_model_without_zero_shot_keeps_the_adapted_one_alone(tmp_path: Path) -> None:
-    written = write_details(tmp_path, "in_domain", {1.0: {"test": predictions()}}, ["a", "b", "c", "d"])
+    written = write_details(tmp_path, "in_domain", {1.0: {"test": predictions()}}, list("abcd"), ["x.png"] * 200)
 
     assert set(written["hits"]) == {"adapted"}
-    assert (tmp_path / "predictions.csv").read_text().startswith("index,label,adapted_predicted,adapted_confidence\n")
+    first, *_ = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert first == "index,label,adapted_predicted,adapted_confidence,path,label_name,adapted_predicted_name"
