@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.backbones.classifier import Classifier, Preprocess
-from kravl.backbones.clip_weights import load_clip
+from kravl.backbones.clip_weights import load_clip, without_progress
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.text.class_features import ClassPrompts, class_prompts
 from kravl.backbones.text.tower import causal_text_tower
@@ -144,7 +144,8 @@ class ClipClassifier(Classifier):
 
 def _tokenizer(name: str) -> Any:
     try:
-        return open_clip.get_tokenizer(name)
+        with without_progress():
+            return open_clip.get_tokenizer(name)
     except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
         raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
 

@@ -1,5 +1,8 @@
 """open_clip models with the right weights and activation, or one line that says what to pass instead."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import open_clip
@@ -28,12 +31,28 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tup
     else:
         activation = _quick_gelu(name, pretrained, quick_gelu)
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=activation)
+        with without_progress():
+            model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=activation)
     except LOAD_ERRORS as error:
         raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
     if ":" in name:
         activation = bool(open_clip.get_model_config(name).get("quick_gelu", False))
     return model, activation
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Within the block open_clip, which writes to the root logger, tells of warnings and not of every step."""
+    root = logging.getLogger()
+    root.addFilter(_worth_telling)
+    try:
+        yield
+    finally:
+        root.removeFilter(_worth_telling)
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or Path(open_clip.__file__).parent not in Path(record.pathname).parents
 
 
 def _check_model_source(name: str) -> None:
