@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,8 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from kravl.config.quoting import types_of
 from kravl.config.schema import CONFIGS, SCHEMAS, Config
 from kravl.config.untrusted import check_composed, check_config_files, check_interpolations
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
@@ -22,6 +24,30 @@ from kravl.runtime.errors import InputError, first_line, require_safe_versions, 
 SHOTS = (1, 2, 4, 8, 16)
 # plugin of Hydra -> extra of kravl
 EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}
+
+# what other tools call a setting
+SYNONYMS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "max_steps": "steps",
+    "bs": "batch_size",
+    "workers": "num_workers",
+    "num_shots": "shots",
+    "dataset": "data",
+    "model": "backbone",
+    "output_dir": "runs",
+    "logger": "tracking",
+}
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[str]": "a list such as [a,b]",
+    "None": "null",
+}
+NULLS = {"shots": ", which is all images"}
 
 
 def methods() -> list[str]:
@@ -41,6 +67,7 @@ def register_configs(chosen: Iterable[str] = ()) -> None:
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
     OmegaConf.register_new_resolver("images", _images, replace=True)
+    OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -60,6 +87,13 @@ def _images(shots: int | None, fraction: float | None) -> str:
     if shots is not None:
         return f"{shots}shot"
     return "all" if fraction is None else f"fraction{fraction}"
+
+
+def _named_after(folder: str | None) -> str:
+    """The last part of a path as a name for tables and files."""
+    if folder is None:
+        raise InputError("no value for 'evaluation.root'; give it as evaluation.root=...")
+    return re.sub(r"[^\w.+-]", "_", Path(folder).absolute().name).lstrip(".+-") or "folder"
 
 
 def _names(group: str) -> list[str]:
@@ -89,13 +123,13 @@ def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool =
         for further in _further_choices(overrides):
             check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
         config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
         check_composed(config, {o.key_or_group for o in overrides})
         if extra := next(_unlisted(config), None):  # + writes any key
             raise unknown("key", extra, set(_dotted(OmegaConf.to_container(config))) - set(_unlisted(config)))
     except (HydraException, OmegaConfBaseException) as error:
         raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
     return config
 
 
@@ -147,6 +181,8 @@ def _first_of_sweep(override: Override) -> str:
 
 def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -> InputError:
     """Hydra's message in one line, with the nearest legal name."""
+    if isinstance(error.__cause__, InputError):  # of a resolver of kravl
+        return error.__cause__
     text = str(error)
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -158,18 +194,35 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
         if f"+{wrong[1]}" in (argument.partition("=")[0] for argument in overrides_of):
             return InputError(f"+{wrong[1]}: the setting exists already; write {wrong[1]}=... without +")
-        return unknown(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
+        return _unknown_key(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, _legal_keys(overrides_of, config_name))
+    if isinstance(error.__cause__, ValidationError) and (typed := re.match(r"Error merging override (.*)", text)):
+        return _wrong_type(typed[1], config_name)
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
+
+
+def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:
+    """The nearest is one with the same last part, wherever it belongs, or with what it is called here."""
+    last = key.rpartition(".")[2]
+    same = [each for each in legal if each.rpartition(".")[2] == SYNONYMS.get(last, last)]
+    return unknown(kind, key, legal, near=same)
+
+
+def _wrong_type(override: str, config_name: str) -> InputError:
+    """What the setting takes, by the schema; of what the schema leaves open, what the value is not."""
+    key = override.partition("=")[0].lstrip("+")
+    legal = [word for kind, word in WORDS.items() if kind in types_of(key, SCHEMAS[config_name])]
+    null = NULLS.get(key, "") if "null" in legal else ""
+    return InputError(f"{override.partition(': ')[0]}: it must be {' or '.join(legal) or 'of another type'}{null}")
 
 
 def _unreadable(override: str, legal: set[str]) -> InputError:
     """What Hydra's grammar stops at: a key that there is not, or a list or mapping that does not end."""
     key = override.partition("=")[0].lstrip("+~")
     if key not in legal and not key.startswith("hydra"):
-        return unknown("key", key, legal)
+        return _unknown_key("key", key, legal)
     return InputError(f"cannot read {override!r}: a list is {key}=[a,b], a mapping {{a: 1}}, a text {key}='\"...\"'")
 
 

@@ -71,7 +71,7 @@ def _override(argument: str, schema: type, multirun: bool) -> str:
     name = key.lstrip("+")
     if name.startswith(("hydra.", "hydra/")):
         return argument
-    types = frozenset() if "@" in name or "/" in name or (CONFIGS / name).is_dir() else _types(name, schema)
+    types = frozenset() if "@" in name or "/" in name or (CONFIGS / name).is_dir() else types_of(name, schema)
     if not types & {TEXT, TEXTS}:
         # what Hydra cannot read is at best a wrong name or number, and told as one; a list or mapping, by its mistake
         value = value if value[:1] in tuple("[{") or _reads(argument) else _quote(value)
@@ -84,7 +84,7 @@ def _override(argument: str, schema: type, multirun: bool) -> str:
 
 def _example(argument: str, schema: type) -> str:
     """What was probably meant by an ``argument`` without a value."""
-    types = _types(argument, schema)
+    types = types_of(argument, schema)
     if not types and any(field.name == "run" for field in fields(schema)):
         return f"run={argument}"
     return f"{argument}={'true' if 'bool' in types else '...'}" if types else "overwrite=true"
@@ -134,7 +134,7 @@ def _reads(argument: str) -> bool:
     return True
 
 
-def _types(key: str, schema: Any) -> frozenset[str]:
+def types_of(key: str, schema: Any) -> frozenset[str]:
     """Names of the types that a setting takes; none where nothing says it."""
     group, *_, last = parts = key.split(".") if "." in key else ["", key]
     told: Sequence[str] = ()

@@ -39,6 +39,7 @@ class Data:
 class Evaluation:
     name: str = MISSING
     sets: dict[str, Any] = field(default_factory=dict)  # set name -> a kravl.data.source.Source, or a file of data/
+    root: str | None = None  # evaluation=folder: the images, a folder per class
     classes: str = "trained"  # trained | own: each set's own class names, which the text tower scores untrained
     held_out: bool = False  # no test image is used: `test` is the drawn validation images, else the training ones left
 

@@ -19,7 +19,7 @@ from kravl.runtime.files import read_yaml
 
 # innermost first: each legal interpolation is replaced by a letter until none is left
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
-IMAGES = re.compile(r"\$\{\s*images\s*:[^${}]*\}")
+NAMED = re.compile(r"\$\{\s*(?:images|named_after)\s*:[^${}]*\}")  # kravl's own, which make names
 # a variable such as SCRATCH_DIR, and never one that may hold a key
 FOLDER = re.compile(
     r"\$\{\s*oc\.env\s*:\s*(?:\w*_)?(?:HOME|DIR|ROOT|PATH|DATA|SCRATCH|WORK|CACHE|TMP)\s*(?:,[^${}]*)?\}"
@@ -38,7 +38,7 @@ def check_interpolations(tree: Any, what: str) -> None:
     """
     for key, text in _texts(tree):
         reduced = text
-        while reduced != (reduced := IMAGES.sub("x", FOLDER.sub("x", REFERENCE.sub("x", reduced)))):
+        while reduced != (reduced := NAMED.sub("x", FOLDER.sub("x", REFERENCE.sub("x", reduced)))):
             pass
         if "${" in reduced:
             raise InputError(

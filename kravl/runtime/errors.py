@@ -26,13 +26,14 @@ def nearest(value: str, legal: Iterable[str], count: int = 3) -> list[str]:
     return get_close_matches(value, list(legal), n=count, cutoff=0.0)
 
 
-def unknown(kind: str, value: object, legal: Iterable[str]) -> InputError:
-    """The error for a name that is not among the ``legal`` ones; it lists them, the nearest first."""
+def unknown(kind: str, value: object, legal: Iterable[str], near: Iterable[str] = ()) -> InputError:
+    """The error for a name that is not among the ``legal`` ones; it lists them, the nearest (of ``near``, if given) first."""
     names, value = sorted(set(legal)), str(value)[:LONGEST]
     if not names:
         return InputError(f"unknown {kind} {value!r}; there are none to choose from")
     listed = ", ".join(names) if len(names) <= 20 else f"{len(names)} names"
-    return InputError(f"unknown {kind} {value!r}: did you mean {nearest(value, names, 1)[0]!r}? ({listed[:SHOWN]})")
+    meant = nearest(value, list(near) or names, 1)[0]
+    return InputError(f"unknown {kind} {value!r}: did you mean {meant!r}? ({listed[:SHOWN]})")
 
 
 def some_of(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:

@@ -39,7 +39,12 @@ HOW = (
 )
 
 # settings added since 0.1.0, at the value that says what was done before: a run of then is the run of the same command
-ADDED = {"train_statistics": False, "optim.label_smoothing": 0.0, "optim.class_weights": None}
+ADDED = {
+    "evaluation.root": None,
+    "train_statistics": False,
+    "optim.label_smoothing": 0.0,
+    "optim.class_weights": None,
+}
 
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:

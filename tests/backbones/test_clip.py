@@ -1,6 +1,7 @@
 """CLIP as a classifier: open_clip's own numbers, the right activation, and text features when they are needed."""
 
 import json
+import logging
 from pathlib import Path
 
 import open_clip
@@ -39,6 +40,17 @@ def classifier(**settings) -> ClipClassifier:
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_open_clip_tells_of_warnings_and_not_of_every_step(caplog):
+    with caplog.at_level(logging.INFO):
+        classifier(name="kravl-tiny", pretrained="kravl")
+        logging.info("after")
+
+    assert caplog.messages == ["after"]
+    with caplog.at_level(logging.INFO):
+        classifier()
+    assert [m for m in caplog.messages[1:] if "No pretrained weights loaded" not in m] == []
 
 
 def test_logits_are_those_of_open_clips_own_zero_shot_classifier(images):

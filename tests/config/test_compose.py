@@ -30,7 +30,12 @@ TYPOS = {
         "experiment=clip_vitb16_kra_16shots",
         "unknown experiment 'clip_vitb16_kra_16shots': did you mean 'clip_vitb16_kra_16shot'?",
     ),
-    "a value": ("optim.lr=fast", "optim.lr=fast: Value 'fast' of type 'str' could not be converted to Float"),
+    "a key of another tool": ("optim.learning_rate=1", "unknown key 'optim.learning_rate': did you mean 'optim.lr'?"),
+    "a key without its section": ("batch_size=1", "unknown key 'batch_size': did you mean 'loading.batch_size'?"),
+    "a value": ("optim.lr=fast", "optim.lr=fast: it must be a number"),
+    "a value that may be null": ("shots=all", "shots=all: it must be a whole number or null, which is all images"),
+    "a switch": ("overwrite=yep", "overwrite=yep: it must be true or false"),
+    "a list": ("targets=blocks", "targets=blocks: it must be a list such as [a,b]"),
     "a sweep without -m": ("seed=1,2", "seed=1,2 means several runs: add -m"),
     "the grammar": ("optim.lr=[1", "cannot read 'optim.lr=[1'"),
 }

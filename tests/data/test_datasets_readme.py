@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from tiny_run import TINY, VIT
 from kravl.config.compose import check_command_line, typed
 from kravl.config.schema import CONFIGS
 from kravl.run.build import build_run
+from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
+from kravl.runtime.errors import InputError
 
 TEXT = (Path(__file__).parents[2] / "datasets/README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)\n```", TEXT, re.DOTALL)
 COMMANDS = {
-    re.findall(r"data=(\w+)", command)[0]: shlex.split(command)[2:]
-    for command in re.findall(r"```bash\n(.*?)\n```", TEXT, re.DOTALL)
+    re.findall(r"data=(\w+)", command)[0]: shlex.split(command)[2:] for command in BLOCKS if "train.py" in command
 }
+(EVALUATION,) = (shlex.split(command)[3:] for command in BLOCKS if "evaluate.py" in command)
 MINE = [setting for setting in TINY if not setting.startswith(("data", "shots"))]
 
 
@@ -75,6 +79,26 @@ def test_a_folder_for_each_class_is_what_the_table_of_the_same_images_is(
 
     assert parts.source.class_names == ("t 800", "tabby")
     assert len(parts.source.split("test")) == 6
+
+
+def test_another_folder_is_an_evaluation_of_a_run_and_of_a_finished_one(
+    photos: Path, composed: Callable[[list[str]], Any]
+) -> None:
+    (photos / "photos/night").mkdir()
+    shutil.copytree(photos / "photos/test/tabby", photos / "photos/night/tabby")
+    settings = [*COMMANDS["folder"], "evaluation.root=photos/test", "evaluation=folder"]
+
+    trained = train(composed(settings))
+    (run,) = (photos / "runs").glob("*/seed1-*")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        found = evaluate_run(compose("evaluate", [f"run={run}", *EVALUATION, "cache_root=null", "alphas=1"]))
+
+    assert trained["evaluation"] == "test"
+    assert trained["metrics"]["folder/accuracy"] == trained["metrics"]["test/accuracy"]
+    assert (found["evaluation"], found["metrics"]["folder/count"]) == ("night", 3)
+    assert (run / "evaluations/night.json").exists()
+    with pytest.raises(InputError, match=r"no value for 'evaluation.root'"):
+        check_command_line(["evaluation=folder"], "train")
 
 
 def test_the_command_for_hugging_face_composes() -> None:
