@@ -18,7 +18,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(cfg: Any) -> object:
-    """Imports here, so that --help and a typo are answered before torch is loaded."""
+    """Imports here, so that --help, a typo and a run that is not there are answered before torch is loaded."""
+    from kravl.tracking.run_folder import find_run
+
+    find_run(cfg.run)
     from kravl.run.evaluate import evaluate_run
 
     return evaluate_run(cfg)

@@ -25,13 +25,14 @@ def spectra(cfg: Any) -> None:
     Raises:
         InputError: no such run, or one that adapts no matrix.
     """
-    from kravl.analysis.spectra import report_spectra
     from kravl.tracking.run_folder import find_run
 
     wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
     if not wanted:
         raise InputError("run=[] names no run; give run=FOLDER or run=[A,B]")
-    folders = [find_run(run) for run in wanted]
+    folders = [find_run(run) for run in wanted]  # before torch is loaded
+    from kravl.analysis.spectra import report_spectra
+
     traces = {
         name: trace_of(folder, cfg.exact, cfg.plugins) for name, folder in zip(_names(folders), folders, strict=True)
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from kravl.data import catalog
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml, shipped
+from kravl.runtime.files import no_folder, read_yaml, shipped
 
 PLAIN = "a photo of a {}."
 OF_ANY_SET = ("plain", "imagenet7", "openai80")  # templates that fit whatever the classes are
@@ -82,10 +82,9 @@ def existing_folder(name: str, path: str | Path) -> Path:
     """
     folder = Path(path)
     if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no folder"
         source = catalog.card(name).get("homepage")
         hint = f" (images: {source})" if source else ""
-        raise InputError(f"{name}: {what} {folder}; set data_root, or the root of this set{hint}")
+        raise InputError(f"{name}: {no_folder(folder)}; set data_root, or the root of this set{hint}")
     return folder
 
 

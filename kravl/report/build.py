@@ -12,6 +12,7 @@ from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import no_folder
 from kravl.study.grid import plan_runs
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -22,7 +23,9 @@ BASELINE = "lora"  # unless a study or the command line names another
 
 def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
     source: str = options.runs
-    runs, problems = read_wandb(source) if source.startswith(PREFIX) else read_runs(Path(source))
+    if not (logged := source.startswith(PREFIX)) and not Path(source).is_dir():
+        raise InputError(f"{no_folder(Path(source))}; kravl report takes a folder that holds runs, at any depth")
+    runs, problems = read_wandb(source) if logged else read_runs(Path(source))
     study = read_study(options.study, options.set) if options.study else None
     planned = plan_runs(study, options.set) if study else []
     if study and runs:

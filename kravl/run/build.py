@@ -54,6 +54,7 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
+    placement = _placement(cfg)
     classifier = build(cfg.backbone.build, Classifier, cfg.plugins)(source.class_names, source.templates)
     if cfg.linear_head:
         classifier.free_head()
@@ -63,7 +64,7 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
     unfreeze = [*cfg.unfreeze, *head_names]
-    adapters = inject(classifier.encoder(), *_placement(cfg), unfreeze, _statistics(cfg, classifier))
+    adapters = inject(classifier.encoder(), *placement, unfreeze, _statistics(cfg, classifier))
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Run(source, classifier, adapters, data, class_weights)

@@ -18,7 +18,7 @@ from kravl.run.results import scores, write_details
 from kravl.runtime.errors import require_name
 from kravl.tracking.run_folder import find_run, provenance
 from kravl.training.callbacks import Polling
-from kravl.training.trainer import make_trainer
+from kravl.training.trainer import check_trainer, make_trainer
 
 CHANGED = ("evaluation", "trainer", "loading", "cache_root", "plugins")  # by the command, of the run's own settings
 Curve = dict[float, dict[str, Predictions]]
@@ -62,6 +62,7 @@ def evaluate_run(config: Any) -> dict[str, Any]:
     folder = find_run(cfg.run)
     changes = {key: settings[key] for key in (*CHANGED, *(["data_root"] if cfg.data_root else []))}
     saved = saved_config(folder, changes)
+    check_trainer(saved.trainer)
     run = restore(saved, folder)
     run.data.check(training=False)
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])

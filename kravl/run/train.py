@@ -22,6 +22,7 @@ from kravl.runtime.profiler import Profiler
 from kravl.tracking.loggers import (
     RunLabels,
     TrainerLogger,
+    check_tracking,
     close_logger,
     log_artifact,
     log_histograms,
@@ -35,7 +36,7 @@ from kravl.training.callbacks import Checkpoints, LearningCurve
 from kravl.training.frozen_state import FrozenState
 from kravl.training.loss import check_loss
 from kravl.training.spectrum_monitor import SPECTRA_FILE, SpectrumMonitor, Trace
-from kravl.training.trainer import check_settings, limits, make_trainer
+from kravl.training.trainer import check_trainer, limits, make_trainer
 
 log = logging.getLogger(__name__)
 SAMPLE_PREDICTIONS = 32
@@ -69,7 +70,8 @@ def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
 
 def check(cfg: Config) -> None:
     """Raise InputError for every mistake that shows without images or weights."""
-    check_settings(cfg.trainer)
+    check_trainer(cfg.trainer)
+    check_tracking(cfg.tracking)
     check_objective(cfg.objective, cfg.evaluation.held_out)
     curve_points(cfg.alphas, zero_shot=True)
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)

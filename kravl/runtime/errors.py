@@ -27,7 +27,10 @@ def nearest(value: str, legal: Iterable[str], count: int = 3) -> list[str]:
 
 
 def unknown(kind: str, value: object, legal: Iterable[str], near: Iterable[str] = ()) -> InputError:
-    """The error for a name that is not among the ``legal`` ones; it lists them, the nearest (of ``near``, if given) first."""
+    """The error for a name that is not among the ``legal`` ones; it lists them, the nearest first.
+
+    The nearest is one of ``near``, if that is given.
+    """
     names, value = sorted(set(legal)), str(value)[:LONGEST]
     if not names:
         return InputError(f"unknown {kind} {value!r}; there are none to choose from")

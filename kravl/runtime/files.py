@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -28,6 +29,18 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # slower without libyaml
 def shipped(name: str) -> Path:
     """The folder ``name`` that ships with kravl: inside the installed package, or beside it in a checkout."""
     return next(path for path in (PACKAGE / name, PACKAGE.parent / name) if path.is_dir())
+
+
+def no_folder(path: Path) -> str:
+    """What to say of a ``path`` that is not a folder: the nearest one beside it, or the first part that is missing."""
+    if path.exists():
+        return f"not a folder {path}"
+    absolute = path.absolute()
+    there = next(parent for parent in absolute.parents if parent.is_dir())
+    if there != absolute.parent:
+        return f"no folder {path} ({absolute.parents[len(absolute.parents) - len(there.parents) - 2]} does not exist)"
+    close = get_close_matches(path.name, (each.name for each in there.iterdir() if each.is_dir()), n=1)
+    return f"no folder {path}{f' (did you mean {path.with_name(close[0])}?)' if close else ''}"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

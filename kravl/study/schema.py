@@ -10,8 +10,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kravl.config.quoting import expand_home
-from kravl.runtime.errors import InputError, first_line, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.errors import InputError, first_line, nearest, some_of, unknown
+from kravl.runtime.files import read_yaml, shipped
 from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line
@@ -53,9 +53,8 @@ def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
         InputError: no such file, not YAML, an unknown key (the nearest is named), a name given twice, an empty axis, or
             a value of the wrong type.
     """
-    if not file.exists():
-        others = sorted(str(path) for path in file.parent.glob("*.yaml"))
-        raise unknown("study", file, others) if others else InputError(f"no study {str(file)!r}")
+    if not file.is_file():
+        raise _no_study(file)
     content = read_yaml(file)
     legal = [each.name for each in fields(Study)]
     for key in content:
@@ -75,6 +74,18 @@ def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
     study = Study(**{str(key): value for key, value in merged.items()})
     _check(file, study)
     return study
+
+
+def _no_study(file: Path) -> InputError:
+    """The nearest in the same folder, else those that come with kravl."""
+    others = sorted(map(str, (file if file.is_dir() else file.parent).glob("*.yaml")))
+    if file.is_dir():
+        return InputError(f"{str(file)!r} is a folder; name one of its studies: {some_of(others) or 'it has none'}")
+    shipped_ones = sorted(map(str, shipped("experiments/studies").glob("*.yaml")))
+    same = [path for path in (*others, *shipped_ones) if Path(path).stem == file.stem]
+    known = [*same, *others] or shipped_ones
+    meant = (same or nearest(str(file), known))[0]
+    return InputError(f"no study {str(file)!r}: did you mean {meant!r}? ({some_of(known)})")
 
 
 def _entries(file: Path, key: Any, value: Any) -> Any:

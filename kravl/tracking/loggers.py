@@ -51,6 +51,12 @@ class RunLabels:
         return [label[:TAG_LENGTH] for label in labels]
 
 
+def check_tracking(kind: str) -> None:
+    """Raise InputError where ``kind`` is not one of none, wandb, csv."""
+    if kind not in KINDS:
+        raise unknown("tracking", kind, KINDS)
+
+
 def make_logger(kind: str, folder: Path, labels: RunLabels, config: Mapping[str, Any]) -> TrainerLogger:
     """A logger that writes ``config`` and metrics to ``folder``/wandb or ``folder``/csv.
 
@@ -60,8 +66,7 @@ def make_logger(kind: str, folder: Path, labels: RunLabels, config: Mapping[str,
     Raises:
         InputError: ``kind`` is not one of none, wandb, csv.
     """
-    if kind not in KINDS:
-        raise unknown("tracking", kind, KINDS)
+    check_tracking(kind)
     if kind == "none" or (kind == "wandb" and os.environ.get("WANDB_MODE") == "disabled"):
         return False
     if kind == "wandb":

@@ -185,6 +185,8 @@ def find_run(run: str) -> RunFolder:
     """
     path = Path(run)
     paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))
+    if not paths and (runs := sorted(str(p.parent) for p in path.rglob("metrics.json"))):
+        raise InputError(f"{run!r} holds {len(runs)} finished runs; name one: {some_of(runs, 5)}")
     if not paths:
         others = [str(p.parent) for p in path.parent.parent.glob("*/*/metrics.json")]
         near = f"; the nearest are {nearest(run, others)}" if others else ""

@@ -107,6 +107,25 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in SET_ELSEWHERE])
 
 
+def check_trainer(settings: Mapping[str, Any]) -> None:
+    """Raise InputError for what `check_settings` refuses, or Lightning: a device that is not here, a wrong name."""
+    check_settings(settings)
+    news = [
+        logging.getLogger(f"{package}.utilities.rank_zero") for package in ("pytorch_lightning", "lightning_fabric")
+    ]
+    levels = [each.level for each in news]
+    try:
+        for each in news:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            precision = settings.get("precision", SINGLE)
+            _trainer({**settings, "precision": SINGLE if precision == AUTO else precision, "logger": False})
+    finally:
+        for each, level in zip(news, levels, strict=True):
+            each.setLevel(level)
+
+
 def make_trainer(
     settings: Mapping[str, Any],
     length: Mapping[str, Any],
@@ -126,17 +145,17 @@ def make_trainer(
     bar = [RichProgressBar(leave=True)] if settings.get("enable_progress_bar", True) else []
     # it helps to find bugs, changes no result, and costs 4 % of a small step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    given = {**length, "default_root_dir": folder, "logger": logger, "callbacks": [*callbacks, *bar]}
+    return _trainer({**settings, **given, "precision": chosen_precision(settings)})
+
+
+def _trainer(settings: Mapping[str, Any]) -> Trainer:
+    """Lightning's, its refusals as InputError."""
     strategy = {"strategy": ShardedStrategy()} if settings.get("strategy") == FSDP else {}
+    # Lightning's own checkpoints are off: kravl's are a callback
+    fixed = {**strategy, "plugins": [SafeCheckpointIO()], "enable_checkpointing": False}
     try:
-        return Trainer(
-            **{**settings, **strategy, "precision": chosen_precision(settings)},
-            **length,
-            default_root_dir=folder,
-            logger=logger,
-            callbacks=[*callbacks, *bar],
-            plugins=[SafeCheckpointIO()],
-            enable_checkpointing=False,  # of Lightning: kravl's checkpoints are a callback
-        )
+        return Trainer(**{**settings, **fixed})
     except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
         raise InputError(f"trainer: {first_line(error)}") from error
 

@@ -29,7 +29,11 @@ json.dump(ends, sys.stdout)
 QUICK = {
     "a typo": (["train", "experiment=clip_vitb16_kra_16shot", "shotz=3"], 2, "did you mean 'shots'?"),
     "a missing folder": (["train", "experiment=clip_vitb16_kra_16shot", "data_root=/nowhere"], 2, "/nowhere/imagenet"),
-    "no runs": (["report", "/nowhere"], 2, "no finished run below /nowhere"),
+    "no runs": (["report", "/nowhere"], 2, "error: no folder /nowhere; kravl report takes a folder"),
+    "a study by its name": (["study", "few_shot_11"], 2, "did you mean '"),
+    "no run": (["evaluate", "run=/nowhere/seed1"], 2, "no run '/nowhere/seed1'"),
+    "no run of several": (["spectra", "run=[/nowhere/a]"], 2, "no run '/nowhere/a'"),
+    "a setting without its value": (["train", "overwrite"], 2, "overwrite=true"),
     "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),
     "no study": (["study", "/nowhere.yaml"], 2, "no study '/nowhere.yaml'"),
     **{f"{verb} --help": ([verb, "--help"], 0, "") for verb in VERBS},

@@ -97,8 +97,12 @@ def test_a_test_folder_inside_the_training_folder_is_not_taken_for_a_class(make_
 def test_a_folder_that_is_not_there_is_named(make_tree: Callable[..., Path]) -> None:
     root = make_tree("train", {"cat": 1})
 
-    with pytest.raises(InputError, match=r"folder: no folder tset; set data_root, or the root of this set"):
+    make_tree("test", {"cat": 1})
+
+    with pytest.raises(InputError, match=r"folder: test=tset: no folder .*/tset \(did you mean .*/test\?\); give a"):
         ImageFolder(str(root), train="train", test="tset")
+    with pytest.raises(InputError, match=r"folder: root=.*/a/b/c: no folder .*/a/b/c \([^ ]*/a does not exist\)$"):
+        ImageFolder(str(root / "a/b/c"))
 
 
 def test_names_with_spaces_and_letters_of_any_script_are_read(make_tree: Callable[..., Path]) -> None:

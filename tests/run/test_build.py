@@ -51,6 +51,12 @@ def test_class_weights_are_held_against_the_classes_before_any_weight_is_loaded(
         build_run(typed(tiny_run("optim.class_weights=[1,2]", "backbone.build.name=nothing")))
 
 
+@pytest.mark.parametrize("mistake", ["sites=bothh", "adapter.rnak=2", "adapter.rank=two"])
+def test_what_adapts_is_checked_before_weights_are_loaded(tiny_run, mistake):
+    with pytest.raises(InputError, match=r"bothh|rnak|two"):
+        build_run(typed(tiny_run("method=lora", f"++{mistake}", "++backbone.build.pretrained=/nowhere")))
+
+
 def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
     parts = build_run(typed(tiny_run("method=kra")))
     assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()

@@ -73,10 +73,12 @@ def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str,
 def test_a_file_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
     written(tmp_path, WHOLE)
 
-    with pytest.raises(InputError, match=r"unknown study '.*z\.yaml': did you mean '.*s\.yaml'"):
+    with pytest.raises(InputError, match=r"no study '.*z\.yaml': did you mean '.*s\.yaml'"):
         read_study(tmp_path / "z.yaml")
-    with pytest.raises(InputError, match="no study"):
-        read_study(tmp_path / "nowhere/s.yaml")
+    with pytest.raises(InputError, match=r"no study '.*tiny': did you mean '.*studies/tiny\.yaml'"):
+        read_study(tmp_path / "tiny")
+    with pytest.raises(InputError, match=r"is a folder; name one of its studies: .*/s\.yaml"):
+        read_study(tmp_path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -225,6 +225,9 @@ def test_a_missing_unfinished_or_ambiguous_run_is_refused(tmp_path):
     finish(open_run(str(tmp_path), "name", 1, CONFIG | {"shots": 4}, False))
     with pytest.raises(InputError, match="matches several runs"):
         find_run(str(tmp_path / "name" / "seed1"))
+    for place in (tmp_path, tmp_path / "name"):
+        with pytest.raises(InputError, match=r"holds 2 finished runs; name one: .*/name/seed1-.*, .*/name/seed1-"):
+            find_run(str(place))
     unfinished = open_run(str(tmp_path), "late", 2, CONFIG, False)
     (unfinished.path / "config.yaml").write_text("seed: 2\n")
     with pytest.raises(InputError, match="is not finished"):

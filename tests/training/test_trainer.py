@@ -13,7 +13,7 @@ from kravl.training.callbacks import Checkpoints
 from kravl.training.checkpoint import SafeCheckpointIO
 from kravl.training.learner import Learner
 from kravl.training.optim import OptimSettings
-from kravl.training.trainer import check_settings, limits, make_trainer
+from kravl.training.trainer import check_settings, check_trainer, limits, make_trainer
 
 
 class Steep(Learner):
@@ -108,6 +108,25 @@ def test_a_strategy_that_splits_what_kravl_measures_is_refused_in_one_line(strat
     assert "\n" not in str(caught.value)
     check_settings({"devices": 2, "strategy": "ddp"})
     check_settings({"devices": 2, "strategy": "fsdp", "precision": "bf16-mixed"})
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"accelerator": "gpuu"}, "invalid accelerator name"),
+        ({"strategy": "dpp"}, "invalid strategy name"),
+        ({"precision": "bf61"}, "Precision 'bf61' is invalid"),
+        ({"devices": "none"}, "should be an int > 0"),
+    ],
+)
+def test_what_lightning_refuses_is_told_before_a_model_is_there(
+    setting: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), pytest.raises(InputError, match=said):
+        check_trainer({"accelerator": "cpu", "devices": 1, **setting})
+    check_trainer({"accelerator": "cpu", "devices": 1, "precision": "auto"})
+
+    assert caplog.messages == []
 
 
 def test_half_precision_is_refused_where_a_process_sees_a_part_of_the_gradient() -> None:

@@ -3,10 +3,10 @@
 import logging
 from pathlib import Path
 
-from kravl.data.catalog import existing_folder
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source, refuse_duplicates
 from kravl.runtime.errors import InputError, some_of, unknown
+from kravl.runtime.files import no_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,13 @@ class ImageFolder(Source):
     ) -> None:
         if root is None:
             raise InputError(f"{name}: no folder of images is given; pass data.root=...")
-        self._root = existing_folder(name, root)
+        self._root = Path(root)
+        if not self._root.is_dir():
+            raise InputError(f"{name}: root={root}: {no_folder(self._root)}")
         given = {"train": train or ".", "val": val, "test": test}
-        self._folders = {split: self._under_root(name, path) for split, path in given.items() if path is not None}
+        self._folders = {
+            split: self._under_root(name, split, path) for split, path in given.items() if path is not None
+        }
         trained = self._folders["train"].resolve()
         for split in ("val", "test"):
             if split in self._folders and trained in self._folders[split].resolve().parents:
@@ -62,9 +66,12 @@ class ImageFolder(Source):
                 raise unknown(f"class folder in {self._folders[split]}", folder, self.class_ids)
         return folder_samples(self._folders[split], {c: i for i, c in enumerate(self.class_ids) if c in present})
 
-    def _under_root(self, name: str, path: str) -> Path:
+    def _under_root(self, name: str, split: str, path: str) -> Path:
         under = self._root / path
-        return under if under.is_dir() else existing_folder(name, path)
+        for folder in (under, Path(path)):
+            if folder.is_dir():
+                return folder
+        raise InputError(f"{name}: {split}={path}: {no_folder(under)}; give a folder below root, or a path of its own")
 
 
 def class_folders(name: str, root: Path) -> list[str]:
