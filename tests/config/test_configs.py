@@ -107,12 +107,13 @@ def test_a_data_set_is_named_like_its_file_and_its_settings_are_those_of_its_cla
 
 @pytest.mark.parametrize("evaluation", names("evaluation"))
 def test_an_evaluation_is_named_like_its_file_and_its_sets_build(evaluation):
-    cfg = composed(f"evaluation={evaluation}")
+    settings = (f"evaluation={evaluation}", f"evaluation.root=/{evaluation}")  # the folder of one's own
+    cfg = composed(*settings)
     assert cfg.evaluation.name == evaluation
     for node in cfg.evaluation.sets.values():
-        settings = OmegaConf.to_container(node, resolve=True)
-        build(settings.get("source") or settings, Source)
-    later = composed("run=x", f"evaluation={evaluation}", config="evaluate")
+        plain = OmegaConf.to_container(node, resolve=True)
+        build(plain.get("source") or plain, Source)
+    later = composed("run=x", *settings, config="evaluate")
     assert OmegaConf.to_container(later.evaluation) == OmegaConf.to_container(cfg.evaluation)
 
 
