@@ -57,7 +57,7 @@ def test_lists_from_outside_replace_those_of_the_file(tmp_path: Path) -> None:
         (("name: s", "shots: [four]"), "FILE: .*four"),
         (("name: s", "baseline: lroa\nname: s"), "unknown baseline in FILE 'lroa': did you mean 'lora'?"),
         (("name: s\n", ""), "FILE has no name"),
-        ((WHOLE, "- a\n"), "FILE is a list"),
+        ((WHOLE, "- a\n"), "FILE is not a mapping"),
         ((WHOLE, "a: [b\n"), "FILE is not readable as YAML"),
     ],
 )
