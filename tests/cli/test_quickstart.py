@@ -114,4 +114,4 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyte
 
     assert quickstart.main(["--out", str(tmp_path / "file"), "--set", *SMALL]) == 2
     message = "cannot be written: Not a directory; pass runs=/a/folder"
-    assert re.search(rf"^error: {tmp_path}/file/quickstart_\S+ {message}\n\Z", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(rf"error: the run folder {tmp_path}/file/quickstart_\S+ {message}\n\Z", capsys.readouterr().err)
