@@ -29,6 +29,8 @@ class Clip:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
 
 class Pipelines:

@@ -2,28 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import open_clip
 import timm
 from torch import Tensor, nn
 
+from kravl.backbones.preprocess import Preprocess
 from kravl.runtime.errors import InputError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 RANDOM = (timm.layers.DropPath, timm.layers.PatchDropout, open_clip.transformer.PatchDropout)
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What the pretrained tower expects of an image: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
-
-    image_size: int
-    resize: int  # shorter side before the centre crop to image_size
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
 
 
 class Classifier(nn.Module, ABC):
@@ -47,7 +36,7 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def image_features(self, images: Tensor) -> Tensor:
-        """Features (b, d), the head's input, of images (b, 3, image_size, image_size)."""
+        """Features (b, d), the head's input, of images (b, 3, height, width)."""
 
     @abstractmethod
     def logits(self, features: Tensor) -> Tensor:
@@ -58,7 +47,7 @@ class Classifier(nn.Module, ABC):
         """The module that `image_features` runs; it may include the head."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) in float32 for images (b, 3, image_size, image_size), or for their features (b, d)."""
+        """Logits (b, classes) in float32 for images (b, 3, height, width), or for their features (b, d)."""
         return self.logits(images if images.dim() == 2 else self.image_features(images))
 
     def features_are_fixed(self) -> bool:

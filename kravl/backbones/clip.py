@@ -1,6 +1,7 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kravl.backbones.classifier import Classifier, Preprocess
+from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip_weights import load_clip, without_progress
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
+from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, class_prompts
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.runtime.errors import InputError, unknown
@@ -35,6 +37,11 @@ class ClipClassifier(Classifier):
             weights.
         quick_gelu: activation of the checkpoint at a path; None where open_clip knows it.
         logit_scale: ``fixed`` (100, as CLIP-LoRA and Tip-Adapter) or ``learned`` (the checkpoint's own).
+        mean: of the RGB channels in [0, 1], with which a checkpoint at a path was trained; None where open_clip knows
+            it, as it does where all published weights of the model agree.
+        std: likewise.
+        interpolation: likewise, ``bicubic`` or ``bilinear``.
+        resize_mode: likewise, ``shortest`` (the centre of an image), ``longest`` (all of it, padded) or ``squash``.
 
     Raises:
         InputError: unknown model or tag, unusable checkpoint, or weights that cannot be downloaded.
@@ -44,7 +51,7 @@ class ClipClassifier(Classifier):
     _text_features: Tensor | None
     _further_features: Tensor | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a setting of backbone.build)
         self,
         class_names: Sequence[str],
         templates: Sequence[str],
@@ -53,14 +60,19 @@ class ClipClassifier(Classifier):
         pretrained: str | None,
         quick_gelu: bool | None = None,
         logit_scale: str = "fixed",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: str | None = None,
+        resize_mode: str | None = None,
     ) -> None:
         super().__init__(class_names)
         if logit_scale not in ("fixed", "learned"):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
         self.model: Any
-        self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu)
+        stated = Stated(mean, std, interpolation, resize_mode)
+        self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu, stated)
         self._first_token = clip_pools_first_token(self.model.visual)
-        self.preprocess = _preprocess(self.model)
+        self.preprocess = clip_preprocess(self.model.visual.preprocess_cfg)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self.templates = tuple(templates)
         self._prompts = self._tokenize(self.class_names, self.templates)
@@ -139,7 +151,8 @@ class ClipClassifier(Classifier):
     def provenance(self) -> dict[str, Any]:
         # a file's name only: its folder would tell where a user keeps it
         weights = Path(self._pretrained).name if self._pretrained else None
-        return {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
+        known = {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
+        return known | {"preprocess": asdict(self.preprocess)}
 
 
 def _tokenizer(name: str) -> Any:
@@ -148,9 +161,3 @@ def _tokenizer(name: str) -> Any:
             return open_clip.get_tokenizer(name)
     except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
         raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
-
-
-def _preprocess(model: Any) -> Preprocess:
-    settings = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-    size = settings.size if isinstance(settings.size, int) else max(settings.size)
-    return Preprocess(size, size, tuple(settings.mean), tuple(settings.std), settings.interpolation)

@@ -4,22 +4,26 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import open_clip
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kravl.backbones import tiny
+from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
 from kravl.backbones.weights import LOAD_ERRORS, check_folder, check_model_config, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
 
 
-def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tuple[nn.Module, bool]:
+def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated: Stated) -> tuple[nn.Module, bool]:
     """The model ``name`` with the weights ``pretrained`` (a tag, a path, or None), and whether it uses QuickGELU.
+
+    Its ``visual.preprocess_cfg`` is what the weights expect of an image, with what is ``stated`` of weights at a path.
 
     Raises:
         InputError: unknown model or tag, missing or mismatched checkpoint, weights that cannot be downloaded, or a
-            checkpoint path for which the activation must be given.
+            checkpoint path for which the activation or the preprocessing must be given.
     """
     if name == tiny.NAME:
         tiny.register()
@@ -29,10 +33,15 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None) -> tup
     elif name not in open_clip.list_models():
         raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
     else:
+        if pretrained is not None and (config := open_clip.get_pretrained_cfg(name, pretrained)):
+            stated.check(clip_settings(config), f"{pretrained!r} of {name}")
         activation = _quick_gelu(name, pretrained, quick_gelu)
+    preprocess = _preprocess(name, pretrained, stated)
     try:
         with without_progress():
-            model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=activation)
+            model = open_clip.create_model(
+                name, pretrained=pretrained, force_quick_gelu=activation, force_preprocess_cfg=preprocess
+            )
     except LOAD_ERRORS as error:
         raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
     if ":" in name:
@@ -90,6 +99,13 @@ def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
             "DFN, MetaCLIP weights) or false (LAION, DataComp); the wrong one silently costs accuracy"
         )
     return in_config or bool(recorded)
+
+
+def _preprocess(name: str, pretrained: str | None, stated: Stated) -> dict[str, Any]:
+    """What must be said of an image besides what open_clip knows of the weights."""
+    if ":" in name or pretrained is None or open_clip.get_pretrained_cfg(name, pretrained):
+        return stated.values()
+    return stated.complete(clip_candidates(name), name)
 
 
 def _recorded_quick_gelu(path: Path) -> bool | None:

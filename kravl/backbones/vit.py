@@ -1,14 +1,16 @@
 """Any timm vision transformer with a linear head (https://github.com/huggingface/pytorch-image-models)."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from kravl.backbones.classifier import Classifier, Preprocess
+from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
+from kravl.backbones.preprocess import Stated, timm_candidates, timm_preprocess, timm_settings
 from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
 
@@ -22,6 +24,11 @@ class VitClassifier(Classifier):
         name: a timm model (``vit_small_patch14_dinov2``).
         pretrained: True for timm's own weights, the path of a checkpoint, or False for random weights.
         image_size: pixels, if not the model's own; position embeddings are interpolated.
+        mean: of the RGB channels in [0, 1], with which a checkpoint at a path was trained; None where timm knows it,
+            as it does where ``name`` has a tag (``vit_base_patch16_224.mae``) or all tags of the model agree.
+        std: likewise.
+        interpolation: likewise, as ``bicubic``.
+        resize_mode: likewise, ``shortest`` (the centre of an image), ``longest`` (all of it, padded) or ``squash``.
 
     Raises:
         InputError: unknown model, no linear head, unusable checkpoint, or weights that cannot be downloaded.
@@ -29,7 +36,7 @@ class VitClassifier(Classifier):
 
     zero_shot = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a setting of backbone.build)
         self,
         class_names: Sequence[str],
         templates: Sequence[str],
@@ -37,11 +44,16 @@ class VitClassifier(Classifier):
         name: str,
         pretrained: bool | str,
         image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: str | None = None,
+        resize_mode: str | None = None,
     ) -> None:
         super().__init__(class_names)
         architecture = name.split(".")[0]
         if architecture not in timm.list_models():
             raise unknown("timm model", name, timm.list_models("*vit*") or timm.list_models())
+        expected = _expected(name, pretrained, Stated(mean, std, interpolation, resize_mode))
         settings = _weights(name, pretrained) | ({} if image_size is None else {"img_size": image_size})
         try:
             self.model: Any = timm.create_model(name, num_classes=len(self.class_names), **settings)
@@ -51,7 +63,8 @@ class VitClassifier(Classifier):
             _check_covers(Path(pretrained), self.model)
         self._first_token = timm_pools_first_token(self.model)
         self._name, self._pretrained = name, pretrained
-        self.preprocess = _preprocess(self.model, image_size)
+        config: Any = self.model.pretrained_cfg
+        self.preprocess = timm_preprocess(config, expected, image_size)
         for parameter in self.head_parameters():
             nn.init.zeros_(parameter)
 
@@ -74,7 +87,8 @@ class VitClassifier(Classifier):
 
     def provenance(self) -> dict[str, Any]:
         weights = Path(self._pretrained).name if isinstance(self._pretrained, str) else self._pretrained
-        return {"model": self._name, "pretrained": weights, "image_size": self.preprocess.image_size}
+        known = {"model": self._name, "pretrained": weights, "image_size": self.preprocess.image_size}
+        return known | {"preprocess": asdict(self.preprocess)}
 
 
 def _weights(name: str, pretrained: bool | str) -> dict[str, Any]:
@@ -105,8 +119,16 @@ def _check_covers(path: Path, model: Any) -> None:
         )
 
 
-def _preprocess(model: Any, image_size: int | None) -> Preprocess:
-    config = timm.data.resolve_model_data_config(model)
-    size = image_size or config["input_size"][-1]
-    resize = int(size / config["crop_pct"])
-    return Preprocess(size, resize, tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+def _expected(name: str, pretrained: bool | str, stated: Stated) -> dict[str, Any]:
+    """What must be said of an image besides what timm knows of the weights."""
+    architecture, _, tag = name.partition(".")
+    if isinstance(pretrained, str):
+        candidates = timm_candidates(architecture)
+        if tag:
+            candidates = {tag: candidates[tag]} if tag in candidates else {}
+        return stated.complete(
+            candidates, name, f", or their tag, as backbone.build.name={name}.{next(iter(candidates), '')}"
+        )
+    if pretrained and (config := timm.get_pretrained_cfg(name)):
+        stated.check(timm_settings(config.to_dict()), f"timm's weights of {name}")
+    return stated.values()

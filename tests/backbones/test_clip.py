@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.clip import ClipClassifier
+from kravl.backbones.vit import VitClassifier
 from kravl.runtime.errors import InputError
 
 NAMES = ("cat", "dog", "red fox")
@@ -234,7 +236,20 @@ def test_a_folder_that_open_clip_saved_is_a_model(tmp_path, images):
         assert torch.equal(loaded.encoder().encode_image(images), model.encode_image(images))
 
 
-def test_preprocessing_is_the_models_own():
-    preprocess = classifier().preprocess
-    assert (preprocess.image_size, preprocess.interpolation) == (32, "bicubic")
-    assert preprocess.mean == open_clip.OPENAI_DATASET_MEAN
+def test_preprocessing_is_the_models_own_and_what_is_said_of_a_file_and_is_recorded(tmp_path):
+    assert classifier().preprocess.mean == open_clip.OPENAI_DATASET_MEAN
+    save(tmp_path / "weights.safetensors")
+    said = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+
+    model = classifier(pretrained=str(tmp_path / "weights.safetensors"), **said)
+
+    expected = {"image_size": 32, "resize": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    expected |= {"interpolation": "bilinear", "resize_mode": "squash", "fill": (0, 0, 0)}
+    assert asdict(model.preprocess) == expected == model.provenance()["preprocess"]
+
+
+def test_what_is_said_against_published_weights_is_refused_before_they_are_loaded():
+    with pytest.raises(InputError, match=r"mean=\[0\.5,0\.5,0\.5\] contradicts 'openai' of ViT-L-14, .*\[0\.48145466"):
+        classifier(name="ViT-L-14", pretrained="openai", mean=[0.5] * 3)
+    with pytest.raises(InputError, match="resize_mode=squash contradicts timm's weights of vit_tiny_patch16_224"):
+        VitClassifier(NAMES, (), name="vit_tiny_patch16_224", pretrained=True, resize_mode="squash")

@@ -15,6 +15,8 @@ class TinyPreprocess:
     mean: tuple[float, float, float] = (0.5, 0.4, 0.3)
     std: tuple[float, float, float] = (0.2, 0.3, 0.4)
     interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
 
 @pytest.fixture

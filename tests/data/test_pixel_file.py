@@ -81,9 +81,12 @@ def test_another_list_order_or_size_is_another_file(photos: Samples, root: str) 
         kept(photos.subset(range(9)[::-1]), root),
         pixel_file(root, photos, CentreCrop(8, 10, "bicubic")),
         pixel_file(root, photos, CentreCrop(8, 9, "bilinear")),
+        pixel_file(root, photos, CentreCrop(8, (9, 10), "bicubic")),
+        pixel_file(root, photos, CentreCrop(8, 9, "bicubic", "squash")),
+        pixel_file(root, photos, CentreCrop(8, 9, "bicubic", "shortest", (1, 1, 1))),
     ]
 
-    assert len({file.path for file in files if file}) == 5
+    assert len({file.path for file in files if file}) == len(files)
 
 
 def test_an_image_that_changed_makes_the_file_be_written_anew(photos: Samples, root: str) -> None:

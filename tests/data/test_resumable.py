@@ -116,7 +116,7 @@ def test_a_finished_epoch_goes_on_with_the_next_one(samples: Samples, preprocess
 
 
 def test_evaluation_takes_every_image_in_order(samples: Samples, preprocess: PreprocessLike) -> None:
-    crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
+    crop = CentreCrop.of(preprocess)
     normalize = Normalization(preprocess.mean, preprocess.std)
     loader = evaluation_loader(
         EvaluationImages(samples, crop, normalize), LoadingSettings(eval_batch_size=4, num_workers=0)

@@ -12,7 +12,7 @@ import pytest
 from faults.campaign import Outcome, Row
 from PIL import Image
 
-from kravl.backbones.classifier import Preprocess
+from kravl.backbones.preprocess import Preprocess
 from kravl.data.classes import name_classes, read_class_list
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.inspect.verify import Verification, inspect

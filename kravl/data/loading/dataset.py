@@ -14,7 +14,7 @@ from kravl.data.loading.samplers import AugmentedIndex
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Pixels
 from kravl.data.source import Samples
 
-Augment = Callable[[Pixels, int], Pixels]  # pixels (h, w, 3) and a seed to pixels (3, size, size)
+Augment = Callable[[Pixels, int], Pixels]  # pixels (h, w, 3) and a seed to pixels (3, height, width)
 
 
 class Batch(NamedTuple):

@@ -35,7 +35,7 @@ class Loaders:
     ) -> None:
         self._loading = loading
         self._evaluated = evaluated
-        self._crop = CentreCrop(preprocess.image_size, preprocess.resize, preprocess.interpolation)
+        self._crop = CentreCrop.of(preprocess)
         self._augment = CropFlip(preprocess.image_size, preprocess.interpolation, loading.transforms)
         self._normalize = Normalization(preprocess.mean, preprocess.std)
         self._cache = Cache(train, self._crop) if loading.augmentation == "none" else Cache(train)

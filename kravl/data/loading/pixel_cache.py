@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 
 from kravl.data.loading.cache import Checked
-from kravl.data.loading.transforms import CentreCrop, Pixels
+from kravl.data.loading.transforms import CentreCrop, Pixels, height_width
 from kravl.data.source import Samples
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ VERSION = f"1, Pillow {PIL.__version__}, torchvision {torchvision.__version__}" 
 
 
 class PixelFile:
-    """The pixels (3, size, size) of image files ``paths`` under ``crop``, kept in ``folder``.
+    """The pixels (3, height, width) of image files ``paths`` under ``crop``, kept in ``folder``.
 
     The name of the file follows from paths and crop; that it is of these images, from their sizes and times of change
     and from the versions of what decodes and resizes, which it holds.
@@ -34,8 +35,8 @@ class PixelFile:
     def __init__(self, folder: Path, paths: Sequence[Path], crop: CentreCrop) -> None:
         absolute = [str(path.absolute()) for path in paths]
         self.path = folder / f"{_digest([repr(crop), *absolute])[:32]}.safetensors"
-        self.shape = (len(paths), 3, crop.size, crop.size)
-        self.num_bytes = len(paths) * 3 * crop.size**2
+        self.shape = (len(paths), 3, *height_width(crop.size))
+        self.num_bytes = math.prod(self.shape)
         self._state = _digest([VERSION, *map(_state, paths)])
         self._pixels: Pixels | None = None
 

@@ -23,42 +23,80 @@ ON_TENSORS = ("nearest", "bilinear", "bicubic")
 RATIO = (3 / 4, 4 / 3)  # of width to height, torchvision's default
 
 INTERPOLATIONS = {mode.value: mode for mode in InterpolationMode if mode != InterpolationMode.NEAREST_EXACT}
+RESIZE_MODES = ("shortest", "longest", "squash")
+Size = int | tuple[int, int]  # in pixels: of both sides, or (height, width)
 
 
 class PreprocessLike(Protocol):
     """What a backbone expects of an image: sizes in pixels, mean and std of the RGB channels in [0, 1]."""
 
     @property
-    def image_size(self) -> int: ...
+    def image_size(self) -> Size: ...
     @property
-    def resize(self) -> int: ...
+    def resize(self) -> Size: ...
     @property
     def mean(self) -> Sequence[float]: ...
     @property
     def std(self) -> Sequence[float]: ...
     @property
     def interpolation(self) -> str: ...
+    @property
+    def resize_mode(self) -> str: ...
+    @property
+    def fill(self) -> tuple[int, int, int]: ...
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The shorter side resized to ``resize``, the centre cropped: the evaluation transform before normalisation.
+    """The image resized and its centre cropped: the evaluation transform before normalisation.
+
+    It has the bits of open_clip's ``image_transform_v2`` and of timm's ``create_transform`` on an RGB image.
+
+    Args:
+        size: of the crop; what the resized image lacks is padded with the colour ``fill``.
+        resize: what the image is resized to; under ``shortest`` it covers that with its aspect ratio kept, under
+            ``longest`` it lies within, under ``squash`` it has that size.
 
     Raises:
-        InputError: an unknown interpolation.
+        InputError: an unknown interpolation or resize mode.
     """
 
-    size: int
-    resize: int
+    size: Size
+    resize: Size
     interpolation: str
+    resize_mode: str = "shortest"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         mode(self.interpolation)
+        if self.resize_mode not in RESIZE_MODES:
+            raise unknown("resize_mode", self.resize_mode, RESIZE_MODES)
+
+    @classmethod
+    def of(cls, preprocess: PreprocessLike) -> "CentreCrop":
+        """What a backbone says of its input. Raises InputError as the constructor."""
+        resize, interpolation = preprocess.resize, preprocess.interpolation
+        return cls(preprocess.image_size, resize, interpolation, preprocess.resize_mode, preprocess.fill)
 
     def __call__(self, image: Image.Image) -> Pixels:
-        """Pixels (size, size, 3)."""
-        resized = F.resize(image, self.resize, mode(self.interpolation))
-        return np.array(F.center_crop(resized, [self.size, self.size]))
+        """Pixels (height, width, 3)."""
+        resized = F.resize(image, self._resized(image), mode(self.interpolation))
+        height, width = height_width(self.size)
+        down, right = max(height - resized.height, 0), max(width - resized.width, 0)
+        padding = [right // 2, down // 2, (right + 1) // 2, (down + 1) // 2]
+        padded = F.pad(resized, padding, fill=self.fill) if any(padding) else resized
+        return np.array(F.center_crop(padded, [height, width]))
+
+    def _resized(self, image: Image.Image) -> list[int]:
+        """What `F.resize` is asked for: one number is the shorter side, of which torchvision rounds the other down."""
+        height, width = height_width(self.resize)
+        if self.resize_mode == "squash":
+            return [height, width]
+        if self.resize_mode == "shortest" and height == width:
+            return [height]
+        ratios = image.height / height, image.width / width
+        ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
+        return [max(round(side / ratio), 1) for side in (image.height, image.width)]
 
 
 class Normalization:
@@ -77,6 +115,11 @@ class Normalization:
             np.subtract(out, self.mean, out=out)
             np.divide(out, self.std, out=out)
         return torch.from_numpy(batch)
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """Both sides of an image, in pixels."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def mode(interpolation: str) -> InterpolationMode:
@@ -103,7 +146,7 @@ class CropFlip:
         InputError: an unknown engine, or an interpolation that it lacks.
     """
 
-    size: int
+    size: Size
     interpolation: str
     engine: str = "pil"
     scale: tuple[float, float] = (0.08, 1.0)
@@ -124,10 +167,10 @@ class CropFlip:
         return pixels[top : top + height, left : left + width], mirrored
 
     def __call__(self, pixels: Pixels, seed: int) -> Pixels:
-        """Pixels (h, w, 3) to an augmented view (3, size, size)."""
+        """Pixels (h, w, 3) to an augmented view (3, height, width)."""
         crop, mirrored = self.view(pixels, seed)
         if self.engine == "pil":
-            resized = np.asarray(F.resize(Image.fromarray(crop), [self.size, self.size], mode(self.interpolation)))
+            resized = np.asarray(F.resize(Image.fromarray(crop), self._size(), mode(self.interpolation)))
             resized = resized.transpose(2, 0, 1)
         else:
             with _one_thread():
@@ -135,8 +178,11 @@ class CropFlip:
         return resized[:, :, ::-1] if mirrored else resized
 
     def resize(self, crop: Tensor) -> Tensor:
-        """A crop (3, h, w) to (3, size, size), uint8, on the crop's device."""
-        return F2.resize(crop, [self.size, self.size], mode(self.interpolation), antialias=True)
+        """A crop (3, h, w) to (3, height, width), uint8, on the crop's device."""
+        return F2.resize(crop, self._size(), mode(self.interpolation), antialias=True)
+
+    def _size(self) -> list[int]:
+        return list(height_width(self.size))
 
 
 def unchanged(pixels: Pixels, seed: int) -> Pixels:
