@@ -4,16 +4,30 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
+import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from kravl.backbones import tiny
+from kravl.backbones.checkpoint import CONTAINERS, load_failure, read_checkpoint
+from kravl.backbones.hf_clip import is_hf_clip, renamed
 from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
-from kravl.backbones.weights import LOAD_ERRORS, check_folder, check_model_config, check_weights, require_hub_file
-from kravl.runtime.errors import InputError, first_line, unknown
+from kravl.backbones.weights import (
+    LOAD_ERRORS,
+    NUMPY,
+    check_folder,
+    check_model_config,
+    check_weights,
+    require_hub_file,
+)
+from kravl.runtime.errors import InputError, unknown
+
+log = logging.getLogger(__name__)
 
 
 def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated: Stated) -> tuple[nn.Module, bool]:
@@ -37,13 +51,15 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated
             stated.check(clip_settings(config), f"{pretrained!r} of {name}")
         activation = _quick_gelu(name, pretrained, quick_gelu)
     preprocess = _preprocess(name, pretrained, stated)
+    names: list[str] = []
     try:
-        with without_progress():
+        with without_progress(), _readable(name, pretrained, names) as source:
             model = open_clip.create_model(
-                name, pretrained=pretrained, force_quick_gelu=activation, force_preprocess_cfg=preprocess
+                name, pretrained=source, force_quick_gelu=activation, force_preprocess_cfg=preprocess
             )
     except LOAD_ERRORS as error:
-        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {first_line(error)}") from error
+        reason = load_failure(error, names)
+        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
     if ":" in name:
         activation = bool(open_clip.get_model_config(name).get("quick_gelu", False))
     return model, activation
@@ -106,6 +122,34 @@ def _preprocess(name: str, pretrained: str | None, stated: Stated) -> dict[str, 
     if ":" in name or pretrained is None or open_clip.get_pretrained_cfg(name, pretrained):
         return stated.values()
     return stated.complete(clip_candidates(name), name)
+
+
+@contextmanager
+def _readable(name: str, pretrained: str | None, names: list[str]) -> Iterator[str | None]:
+    """``pretrained``, or a file that open_clip reads where it would not read the one at this path.
+
+    ``names`` gets those of the tensors in it.
+    """
+    path = Path(pretrained or "")
+    if ":" in name or not path.is_file() or path.suffix in NUMPY or open_clip.get_pretrained_cfg(name, str(pretrained)):
+        yield pretrained
+        return
+    # open_clip itself takes the state_dict of a file that has others too
+    tensors, unpacked = read_checkpoint(path, [], ("state_dict", *CONTAINERS))
+    if is_hf_clip(tensors):
+        tensors, unpacked = renamed(tensors), "the names of Hugging Face transformers"
+    names += tensors
+    if not unpacked:
+        del tensors
+        yield pretrained
+        return
+    log.info("weights of %s: %s", pretrained, unpacked)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.safetensors"
+        # copies, as safetensors stores no memory twice
+        save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}, file)
+        del tensors
+        yield str(file)
 
 
 def _recorded_quick_gelu(path: Path) -> bool | None:

@@ -157,9 +157,10 @@ def timm_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def timm_candidates(architecture: str) -> dict[str, dict[str, Any]]:
     """What timm's weights of an architecture expect, by tag."""
-    names = [architecture, *timm.list_models(f"{architecture}.*", pretrained=True)]
-    configs = {name.partition(".")[2]: timm.get_pretrained_cfg(name) for name in names}
-    return {tag: timm_settings(config.to_dict()) for tag, config in configs.items() if config is not None and tag}
+    configs = {
+        name.partition(".")[2]: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(f"{architecture}.*")
+    }
+    return {tag: timm_settings(config.to_dict()) for tag, config in configs.items() if config is not None}
 
 
 def timm_preprocess(config: Mapping[str, Any], stated: Mapping[str, Any], image_size: Size | None = None) -> Preprocess:

@@ -11,11 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
+from kravl.backbones.checkpoint import blocked_names, container, load_content
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_json
 
@@ -45,8 +44,12 @@ def check_weights(path: Path) -> None:
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused, or loaded again later
             _check(path)
     except UnpicklingError as error:  # its message explains how to load the file anyway
-        reason = "it is damaged, or a pickle of more than tensors, which may run code"
-        raise InputError(f"{path} is refused: {reason}; pass a .safetensors file") from error
+        names = blocked_names(path)
+        listed = f" ({', '.join(names)[:200]})" if names else ""
+        reason = f"it is damaged, or a pickle of more than tensors{listed}, which may run code"
+        raise InputError(
+            f"{path} is refused: {reason}; save the model's state_dict alone as a .safetensors file"
+        ) from error
     except (*LOAD_ERRORS, zipfile.BadZipFile, AttributeError, RecursionError, _HostileError) as error:
         raise InputError(f"{path} is refused, as it is not a plain file of weights: {first_line(error)}") from error
 
@@ -72,9 +75,18 @@ def check_folder(folder: Path) -> None:
     """
     path = folder / "open_clip_config.json"
     check_model_config(read_json(path), str(path))
-    files = [file for pattern in LOCAL_WEIGHTS for file in sorted(folder.glob(pattern))]
+    check_files(folder, LOCAL_WEIGHTS, "open_clip")
+
+
+def check_files(folder: Path, patterns: Sequence[str], library: str) -> None:
+    """Check every file of weights in ``folder`` where ``library`` looks for them.
+
+    Raises:
+        InputError: a file is refused by `check_weights`, or there is none.
+    """
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     if not files:
-        raise InputError(f"no weights in {folder}; open_clip looks for {', '.join(LOCAL_WEIGHTS)}")
+        raise InputError(f"no weights in {folder}; {library} looks for {', '.join(patterns)}")
     for file in files:
         check_weights(file)
 
@@ -103,17 +115,20 @@ def _check_numpy(path: Path) -> None:
 
 
 def _check_pickled(path: Path) -> None:
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as zipped:
             _refuse_growth(zipped, path, stored=True)
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise _HostileError(f"it holds a {type(content).__name__}, not tensors by name")
+    content = load_content(path)
+    if (keys := container(content)) is None:
+        raise _HostileError(f"it holds a {type(content).__name__}{_listed(content)}, not tensors by name")
+    for key in keys:
+        content = content[key]
     if strange := [name for name in content if not isinstance(name, str)]:
         raise _HostileError(f"{strange[0]!r} is not the name of a tensor")
+
+
+def _listed(content: Any) -> str:
+    return f" of {[str(key)[:40] for key in content][:8]}" if isinstance(content, Mapping) else ""
 
 
 def _refuse_growth(zipped: zipfile.ZipFile, path: Path, stored: bool) -> None:

@@ -70,6 +70,66 @@ def test_what_cannot_be_had_is_one_line(tmp_path):
         classifier(name="vit_tiny_patch16_244")
 
 
+HEADS = {"deit_tiny_distilled_patch16_224": 2, "crossvit_tiny_240": 2, "levit_128s": 2, "samvit_base_patch16": 1}
+SIZES = {"deit_tiny_distilled_patch16_224": 32, "samvit_base_patch16": 32}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_logits_are_the_mean_of_the_heads_as_at_inference_in_timm(name):
+    model = classifier(name=name, image_size=SIZES.get(name)).eval()
+    size = model.preprocess.image_size
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(model(images), torch.zeros(2, 3))
+        for parameter in model.head_parameters():
+            parameter.normal_()
+        features = model.image_features(images)
+
+        assert features.dim() == 2
+        assert len(model._widths) == HEADS[name]
+        torch.testing.assert_close(model.logits(features), model.model(images), rtol=1e-4, atol=1e-4)
+        assert model.logits(features).abs().min() > 0
+
+
+def test_every_head_of_several_is_trained():
+    model = classifier(name="deit_tiny_distilled_patch16_224").train()
+    model(torch.rand(2, 3, 32, 32))[:, 0].sum().backward()
+    assert [bool(p.grad.any()) for p in model.head_parameters()] == [True] * 4
+
+
+def test_models_whose_logits_kravl_cannot_compute_are_one_line():
+    with pytest.raises(
+        InputError, match=r"'efficientvim_m1' cannot be a backbone: its logits are not the mean of its 4"
+    ):
+        classifier(name="efficientvim_m1", image_size=None)
+    with pytest.raises(InputError, match=r"'deepseek_vit_412m_enc' cannot be a backbone: .*get_classifier"):
+        classifier(name="deepseek_vit_412m_enc", image_size=None)
+
+
+def test_a_size_that_does_not_fit_is_one_line_before_weights_are_looked_at():
+    with pytest.raises(InputError, match=r"image_size=224 does not fit 'crossvit_tiny_240': .*; its own size is 240"):
+        classifier(name="crossvit_tiny_240", image_size=224, pretrained=True)
+    with pytest.raises(InputError, match="image_size=0 does not fit 'test_vit'"):
+        classifier(name="test_vit", image_size=0)
+    with pytest.raises(InputError, match=r"image_size=100 does not fit 'xcit_.*, and a multiple of its patch, 16, may"):
+        classifier(name="xcit_nano_12_p16_224", image_size=100)
+
+
+def test_a_size_that_is_no_square_and_a_model_of_any_size_work():
+    assert classifier(image_size=[32, 64])(torch.rand(1, 3, 32, 64)).shape == (1, 3)
+    convolutional = classifier(name="test_convnext", image_size=96)
+    assert convolutional.preprocess.image_size == 96
+    assert convolutional(torch.rand(1, 3, 96, 96)).shape == (1, 3)
+
+
+def test_random_numbers_after_a_model_are_those_after_timms_own():
+    torch.manual_seed(0)
+    timm.create_model(TINY, num_classes=3, img_size=32)
+    expected = torch.rand(1)
+    classifier()
+    assert torch.equal(torch.rand(1), expected)
+
+
 @pytest.mark.assets
 def test_the_real_vit_loads_with_every_key_and_separates_real_classes(assets):
     model = classifier(

@@ -1,0 +1,172 @@
+"""Checkpoints as people have them: whose layout it is, its tensors freed of what a trainer wraps around them."""
+
+import argparse
+import logging
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kravl.backbones.torchscript import is_torchscript, read_torchscript
+from kravl.runtime.errors import first_line
+
+log = logging.getLogger(__name__)
+# where trainers keep the weights in what they save; the first that is there counts, averaged ones before the others
+CONTAINERS = (
+    *("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "module", "net", "network"),
+    *("teacher", "target_encoder", "encoder", "weights", "params"),
+)
+# what wrappers put before each name: torch.compile, data parallel, Lightning, self-supervised trainers
+WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
+NOT_WEIGHTS = ("n_averaged", "input_resolution", "context_length", "vocab_size")  # of AveragedModel, and of OpenAI
+CONVERT = "convert it with the code of its authors, or name published weights"
+# what the name of one of its tensors matches: whose layout it is, and what to do where it does not load
+LAYOUTS = {
+    r"base_model\.model\.|.*\.lora_[AB]\.": ("an adapter of PEFT", "merge it into its model and save that"),
+    r"(text|vision)_model\.encoder\.layers\.": ("CLIP in Hugging Face transformers", CONVERT),
+    r"(\w+\.)?encoder\.layer\.\d": ("a ViT or BERT in Hugging Face transformers", CONVERT),
+    r"encoder\.layers\.encoder_layer_": ("a ViT in torchvision", CONVERT),
+    r"(params/)?(img|txt)/": ("big_vision", "pass its .npz to a model of the same size"),
+    r"(\w+/)*Transformer/encoderblock": ("a ViT in JAX", "pass its .npz to a model of the same size"),
+    r"(module\.)?visual\.": ("CLIP in open_clip", "choose that backbone and the model's name in open_clip"),
+    r"(trunk\.)?blocks\.\d": ("a ViT in timm", "choose that backbone and the model's name in timm"),
+    r"layer1\.0\.": ("a ResNet", "choose a backbone of its name"),
+}
+
+
+class Checkpoint(NamedTuple):
+    """The tensors of a file by name, and where they lay in it, for a line in the log; empty where all of it is used."""
+
+    tensors: dict[str, Tensor]
+    unpacked: str
+
+
+def load_content(path: Path) -> Any:
+    """What a file holds, read without running anything in it: tensors by name, or what a trainer keeps around them.
+
+    Raises:
+        UnpicklingError: it holds more than tensors, plain values and `argparse.Namespace`, or is damaged.
+        RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError, SafetensorError: it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if _is_torchscript(path):
+        return read_torchscript(path)
+    is_zip = zipfile.is_zipfile(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # plain values by name: the arguments of a trainer
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return is_torchscript(archive)
+
+
+def blocked_names(path: Path) -> list[str]:
+    """What a pickle names besides tensors and plain values; empty where it cannot be told."""
+    with suppress(RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError, UnpicklingError):
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    return []
+
+
+def container(content: Any, order: Sequence[str] = CONTAINERS) -> tuple[str, ...] | None:
+    """The keys that lead to the tensors by name in ``content``; None where there are none.
+
+    Those of ``order`` count before others, of which one will do where it alone leads there.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    for key in order:
+        if (path := container(content.get(key), order)) is not None:
+            return (key, *path)
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return ()
+    inner = {key: container(value, order) for key, value in content.items() if isinstance(key, str)}
+    paths = [(key, *path) for key, path in inner.items() if path is not None]
+    return paths[0] if len(paths) == 1 else None
+
+
+def read_checkpoint(path: Path, names: Sequence[str], order: Sequence[str] = CONTAINERS) -> Checkpoint:
+    """The tensors of a file that `check_weights` has accepted, under the names that they have in a bare model.
+
+    Args:
+        names: those of the model that is to be loaded, which tell a wrapper's prefix from a part of the model.
+        order: as of `container`.
+
+    Raises: as `load_content`.
+    """
+    content = load_content(path)
+    parts = ["a TorchScript archive"] if _is_torchscript(path) else []
+    keys = container(content, order) or ()
+    for key in keys:
+        content = content[key]
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and name not in NOT_WEIGHTS}
+    tensors, prefix = _unwrapped(tensors, names)
+    parts += [f"entry {'.'.join(keys)}"] if keys else []
+    parts += [f"names without {prefix}"] if prefix else []
+    if len(tensors) < len(content):
+        parts.append(f"{len(tensors)} of {len(content)} entries")
+    return Checkpoint(tensors, ", ".join(parts))
+
+
+def _unwrapped(tensors: dict[str, Tensor], names: Sequence[str]) -> tuple[dict[str, Tensor], str]:
+    """The tensors behind the prefixes of wrappers; beside those of a wrapped model, others are of its trainer."""
+    parts = {name.partition(".")[0] for name in names}
+    stripped = ""
+    while True:
+        candidates = [w for w in WRAPPERS if w[:-1] not in parts and any(name.startswith(w) for name in tensors)]
+        wrapped = [{n.removeprefix(w): t for n, t in tensors.items() if n.startswith(w)} for w in candidates]
+        best = max(range(len(wrapped)), key=lambda i: len(wrapped[i]), default=None)
+        if best is None or 2 * len(wrapped[best]) < len(tensors):
+            return tensors, stripped
+        tensors, stripped = wrapped[best], stripped + candidates[best]
+
+
+def load_failure(error: Exception, tensors: Sequence[str] = ()) -> str:
+    """Why weights did not load, in one line: what torch lists after the library's own renaming, and their layout.
+
+    Args:
+        tensors: the names in the file.
+    """
+    text = str(error)
+    if "Error(s) in loading state_dict" not in text:
+        return f"{first_line(error)}{advice(tensors)}"
+    parts = []
+    for kind, what in (("Missing", "of the model's weights are missing"), ("Unexpected", "others are unexpected")):
+        if listed := re.search(rf"{kind} key\(s\) in state_dict: (.*)\. *$", text, re.MULTILINE):
+            keys = re.findall(r'"([^"]+)"', listed[1])
+            parts.append(f"{len(keys)} {what}, first {keys[0]!r}")
+    if size := re.search(r"size mismatch for (\S+): .*shape (.*) from checkpoint.*model is (.*)\.", text):
+        shapes = [re.sub(r"torch\.Size\((.*)\)", r"\1", shape) for shape in size.groups()[1:]]
+        parts.append(f"{size[1]} has shape {shapes[0]} where the model has {shapes[1]}")
+    return ", ".join(parts) + advice(tensors)
+
+
+def advice(tensors: Sequence[str]) -> str:
+    """Whose layout the names of tensors are, and what to do about it; empty where that is not known."""
+    found = {layout: todo for pattern, (layout, todo) in LAYOUTS.items() if any(re.match(pattern, n) for n in tensors)}
+    layout = next(iter(found), None)
+    return "" if layout is None else f"; they have the names of {layout}: if that is another model, {found[layout]}"
+
+
+def deeper_than(model: nn.Module, names: Sequence[str]) -> str | None:
+    """The first name of a block after the last one of ``model``; the blocks before it alone would be half a model."""
+    for name in names:
+        module = model
+        for part in name.split(".")[:-1]:
+            children = dict(module.named_children())
+            if part not in children:
+                if part.isdigit() and children and all(child.isdigit() for child in children):
+                    return name
+                break
+            module = children[part]
+    return None

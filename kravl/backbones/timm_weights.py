@@ -1,0 +1,251 @@
+"""timm models with the right weights, or one line that says what to pass instead, before any weights are loaded."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kravl.backbones.checkpoint import advice, deeper_than, load_failure, read_checkpoint
+from kravl.backbones.preprocess import Preprocess, Stated, timm_candidates, timm_preprocess, timm_settings
+from kravl.backbones.timm_heads import head_inputs, heads, mean_logits
+from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, NUMPY, check_files, check_weights, require_hub_file
+from kravl.runtime.errors import InputError, first_line, unknown
+from kravl.runtime.files import read_json
+
+log = logging.getLogger(__name__)
+Size = int | Sequence[int]
+SOURCES = ("hf-hub", "local-dir")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+TIMM_WEIGHTS = ("*.safetensors", "*.pth", "*.pth.tar", "*.bin")  # where timm looks in a folder
+NOT_OF_A_MODEL = ("features_only", "cache_dir", "checkpoint_path", "scriptable", "exportable", "no_jit")
+# what a model raises that is built or run as it is not made for
+UNFIT = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+class _Copied(TorchFunctionMode):
+    """The tensors that something is copied into: the weights that are loaded, whatever names they had in a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: dict[int, Tensor] = {}  # kept alive, so that no other gets the identity of one
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.copy_:
+            self.tensors[id(args[0])] = args[0]
+        return func(*args, **(kwargs or {}))
+
+    def missing(self, model: Any) -> list[str]:
+        """The weights of ``model`` besides its heads that nothing was copied into."""
+        classifiers = model.pretrained_cfg.get("classifier") or ()
+        names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+        head = {id(tensor) for part in heads(model) for tensor in part.state_dict(keep_vars=True).values()}
+        head |= {id(t) for n, t in model.state_dict(keep_vars=True).items() if n.rpartition(".")[0] in names}
+        loaded = head | self.tensors.keys()
+        return [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) not in loaded]
+
+
+class LoadedVit(NamedTuple):
+    """A model, how many features each of its heads reads, and what its weights expect of an image."""
+
+    model: Any
+    widths: tuple[int, ...]
+    preprocess: Preprocess
+
+
+def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Size | None, stated: Stated) -> LoadedVit:
+    """The model ``name`` with the weights ``pretrained``: True for timm's own, a path, or False for none.
+
+    Raises:
+        InputError: unknown model, one that kravl cannot score classes with, a size that does not fit, missing or
+            mismatched checkpoint, weights that cannot be downloaded, or a checkpoint path of which the preprocessing
+            must be given.
+    """
+    _check_source(name, pretrained)
+    expected = _expected(name, pretrained, stated)
+    size: Any = tuple(image_size) if isinstance(image_size, Sequence) else image_size
+    probe, settings, widths = _probe(name, num_classes, size)
+    if pretrained is True:
+        _check_published(name)
+    preprocess = timm_preprocess(probe.pretrained_cfg, expected, size)
+    overlay, names = _overlay(pretrained, probe)
+    if overlay:
+        settings["pretrained_cfg_overlay"] = overlay
+    try:
+        with _Copied() as copied:
+            model: Any = timm.create_model(name, pretrained=bool(pretrained), num_classes=num_classes, **settings)
+    except LOAD_ERRORS as error:
+        reason = load_failure(error, names)
+        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
+    model.pretrained_cfg.pop("state_dict", None)  # timm would keep the whole checkpoint beside the model
+    if isinstance(pretrained, str) or (pretrained and ":" in name):
+        _check_covers(name if pretrained is True else str(pretrained), model, copied.missing(model), names)
+    if getattr(model, "aux_head", None) is not None:
+        model.aux_head = None  # VOLO's for each patch: its part of the logits is no function of an image's features
+    return LoadedVit(model, widths, preprocess)
+
+
+def _check_source(name: str, pretrained: bool | str) -> None:
+    """Whether there is a model of this name, in timm, on the hub or in a folder."""
+    if ":" in name:
+        return _check_foreign_source(name, pretrained)
+    architecture, _, tag = name.partition(".")
+    if architecture not in timm.list_models():
+        raise unknown("timm model", name, timm.list_models("*vit*") or timm.list_models())
+    tags = timm.models.list_pretrained(f"{architecture}.*") if tag else []
+    if tag and name not in tags:
+        raise unknown(f"pretrained tag of {architecture}", tag, [known.partition(".")[2] for known in tags])
+
+
+def _check_foreign_source(name: str, pretrained: bool | str) -> None:
+    schema, _, place = name.partition(":")
+    if isinstance(pretrained, str):
+        raise InputError(f"{name!r} brings its own weights: pass backbone.build.pretrained=true, not {pretrained!r}")
+    if schema == "hf-hub":
+        require_hub_file(place.partition("@")[0], ["config.json"], f"model {name!r}")
+        try:
+            config, architecture, arguments = timm.models.load_model_config_from_hf(place)
+        except LOAD_ERRORS as error:
+            raise InputError(f"{name!r} is no model of timm: {first_line(error)}") from error
+        _check_config({"architecture": architecture, "model_args": arguments, "pretrained_cfg": config}, name)
+        return
+    if schema != "local-dir":
+        raise unknown("model source", schema, SOURCES)
+    path = Path(place) / "config.json"
+    if not path.is_file():
+        raise InputError(f"no config.json in {place!r}; local-dir: takes a folder that timm saved")
+    _check_config(read_json(path), str(path))
+
+
+def _check_config(config: Any, what: str) -> None:
+    """Raise InputError where the config of a model would load more than the weights beside it."""
+    config = config if isinstance(config, dict) else {}
+    arguments, weights = config.get("model_args", {}), config.get("pretrained_cfg", {})
+    if not isinstance(arguments, dict) or not isinstance(weights, dict):
+        raise InputError(f"{what} describes no model of timm: model_args and pretrained_cfg are settings by name")
+    architecture = str(config.get("architecture"))[:80]
+    if architecture.partition(".")[0] not in timm.list_models():
+        raise InputError(
+            f"{what} describes no model of timm: {unknown('architecture', architecture, timm.list_models())}"
+        )
+    if refused := sorted(key for key in arguments if key in NOT_OF_A_MODEL or key.startswith("pretrained")):
+        raise InputError(f"{what} is refused: its model_args may not set {', '.join(refused)}")
+
+
+def _expected(name: str, pretrained: bool | str, stated: Stated) -> dict[str, Any]:
+    """What must be said of an image besides what timm knows of the weights."""
+    architecture, _, tag = name.partition(".")
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise InputError(f"no checkpoint {pretrained!r}; pass the path of a .safetensors or .pth file, or true")
+        check_weights(Path(pretrained))
+        candidates = timm_candidates(architecture)
+        hint = f", or name a tag, as backbone.build.name={name}.{next(iter(candidates), '')}"
+        return stated.complete({tag: candidates[tag]} if tag else candidates, name, hint)
+    if pretrained and ":" not in name and (config := timm.get_pretrained_cfg(name)):
+        stated.check(timm_settings(config.to_dict()), f"timm's weights of {name}")
+    return stated.values()
+
+
+def _check_published(name: str) -> None:
+    """Whether weights that go by the model's name are at hand or can be downloaded, and those of a folder are safe."""
+    schema, _, place = name.partition(":")
+    if schema == "local-dir":
+        check_files(Path(place), TIMM_WEIGHTS, "timm")
+    elif place:
+        require_hub_file(place.partition("@")[0], HUB_FILES, f"weights of {name!r}")
+    else:
+        config = timm.get_pretrained_cfg(name)
+        if config is None or not config.has_weights:
+            raise InputError(f"timm has no weights for {name!r}; {INSTEAD}")
+        if repo := config.hf_hub_id:
+            require_hub_file(repo if repo != "timm/" else f"timm/{name}", HUB_FILES, f"weights of {name!r}")
+
+
+def _overlay(pretrained: bool | str, probe: nn.Module) -> tuple[dict[str, Any], list[str]]:
+    """What timm is told of a checkpoint at a path, and the names of the tensors in it."""
+    if not isinstance(pretrained, str):
+        return {}, []
+    if Path(pretrained).suffix in NUMPY:
+        return {"file": pretrained, "custom_load": True}, []
+    tensors, unpacked = read_checkpoint(Path(pretrained), list(probe.state_dict()))
+    names = list(tensors)
+    if name := deeper_than(probe, names):
+        raise InputError(f"{pretrained} is a checkpoint of a deeper model: it has {name!r}, which this one lacks")
+    if unpacked:
+        log.info("weights of %s: %s", pretrained, unpacked)
+    # the head is new in any case: with another number of classes than the model's, timm leaves out that of the file
+    return {"state_dict": tensors, "num_classes": -1}, names
+
+
+def _check_covers(weights: str, model: nn.Module, missing: Sequence[str], names: Sequence[str]) -> None:
+    """timm silently leaves weights that a checkpoint lacks random: refuse a checkpoint of another model."""
+    if missing:
+        unknown_names = [name for name in names if name not in model.state_dict()]
+        has = f", and has {unknown_names[0]!r}" if unknown_names else ""
+        raise InputError(
+            f"{weights} is a checkpoint of another model: it lacks {len(missing)} weights, such as {missing[0]!r}{has}"
+            f"{advice(names)}"
+        )
+
+
+def _probe(name: str, num_classes: int, image_size: Any) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
+    """The model without memory for its weights, what it must be built with, and how many features its heads read.
+
+    Raises:
+        InputError: kravl cannot score classes with it, or not at this size.
+    """
+    try:
+        return _tried(name, num_classes, image_size)
+    except UNFIT as error:
+        if image_size is None:
+            raise InputError(f"{name!r} cannot be a backbone: {first_line(error)}") from error
+        model, _, _ = _probe(name, num_classes, None)
+        own, patch = model.pretrained_cfg["input_size"][-1], getattr(model, "patch_embed", None)
+        side = getattr(patch, "patch_size", None)
+        side = side[0] if isinstance(side, tuple | list) else side
+        rule = f", and a multiple of its patch, {side}, may fit" if side else ""
+        raise InputError(
+            f"image_size={image_size} does not fit {name!r}: {first_line(error)}; its own size is {own}{rule}"
+        ) from error
+
+
+def _tried(name: str, num_classes: int, image_size: Any) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
+    settings = {} if image_size is None else {"img_size": image_size}
+    try:
+        model = _untrained(name, num_classes, "meta", settings)
+    except TypeError as error:
+        if not settings or "img_size" not in str(error):
+            raise
+        settings = {}  # a convolutional model takes images of any size
+        model = _untrained(name, num_classes, "meta", settings)
+    size = timm_preprocess(model.pretrained_cfg, {}, image_size).image_size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    with torch.no_grad():
+        features = head_inputs(model, torch.zeros(1, 3, height, width, device="meta"))
+        shapes = [tuple(x.shape) for x in features]
+        logits = mean_logits(model, features)
+    if any(len(shape) != 2 for shape in shapes) or tuple(logits.shape) != (1, num_classes):
+        raise ValueError(f"its heads read features {shapes} and give logits {tuple(logits.shape)}")
+    if len(features) > 1:
+        _check_mean(_untrained(name, num_classes, "cpu", settings), torch.full((1, 3, height, width), 0.5))
+    return model, settings, tuple(shape[1] for shape in shapes)
+
+
+def _untrained(name: str, num_classes: int, device: str, settings: Mapping[str, Any]) -> Any:
+    """The model with random weights; the run's own random numbers are not touched."""
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return timm.create_model(name, num_classes=num_classes, **settings).eval()
+
+
+def _check_mean(model: Any, images: Tensor) -> None:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for parameter in model.parameters():  # a mean that is weighted starts as a plain one
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        expected, actual = model(images), mean_logits(model, head_inputs(model, images))
+    if not torch.allclose(actual, expected, atol=1e-4, rtol=1e-4):
+        raise ValueError(f"its logits are not the mean of its {len(heads(model))} heads")
