@@ -50,6 +50,11 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     """
     require_safe_versions()
     source, evaluated = sources or list_sources(cfg)
+    if cfg.optim.trains and len(source.class_names) < 2:
+        raise InputError(
+            f"{cfg.data.name} has one class, {source.class_names[0]!r}: every image is right, the loss is 0 and "
+            "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
+        )
     data = _data(cfg, source, evaluated)  # before the weights: a class with too few images need not wait for them
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from kravl.config.compose import typed
 from kravl.config.schema import Evaluation
@@ -118,3 +119,15 @@ def test_a_model_without_blocks_cannot_be_checkpointed(tiny_run):
                 )
             )
         )
+
+
+def test_a_set_of_one_class_is_refused_before_weights_unless_nothing_is_trained(tiny_run, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "one" / split / "ant").mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "one" / split / "ant" / f"{i}.png")
+    one = f"data.root={tmp_path}/one/train"
+
+    with pytest.raises(InputError, match=r"folder has one class, 'ant': .*nothing is learned; add a second class"):
+        build_run(typed(tiny_run(one, "backbone.build.pretrained=/no/weights")))
+    assert build_run(typed(tiny_run(one, "optim.epochs=0"))).classifier.class_names == ("ant",)
