@@ -87,5 +87,6 @@ class VitClassifier(Classifier):
         weights = Path(self._pretrained).name if isinstance(self._pretrained, str) else self._pretrained
         schema, _, place = self._name.partition(":")
         name = f"local-dir:{Path(place).name}" if schema == "local-dir" else self._name
-        known = {"model": name, "pretrained": weights, "image_size": self.preprocess.image_size}
+        size = self.preprocess.image_size  # a list as JSON has it: an adapter is held against what is recorded
+        known = {"model": name, "pretrained": weights, "image_size": list(size) if isinstance(size, tuple) else size}
         return known | {"preprocess": asdict(self.preprocess)}

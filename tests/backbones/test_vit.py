@@ -116,7 +116,9 @@ def test_a_size_that_does_not_fit_is_one_line_before_weights_are_looked_at():
 
 
 def test_a_size_that_is_no_square_and_a_model_of_any_size_work():
-    assert classifier(image_size=[32, 64])(torch.rand(1, 3, 32, 64)).shape == (1, 3)
+    wide = classifier(image_size=[32, 64])
+    assert wide(torch.rand(1, 3, 32, 64)).shape == (1, 3)
+    assert wide.provenance()["image_size"] == [32, 64]
     convolutional = classifier(name="test_convnext", image_size=96)
     assert convolutional.preprocess.image_size == 96
     assert convolutional(torch.rand(1, 3, 96, 96)).shape == (1, 3)
