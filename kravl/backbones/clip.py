@@ -1,7 +1,6 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ class ClipClassifier(Classifier):
         # a file's name only: its folder would tell where a user keeps it
         weights = Path(self._pretrained).name if self._pretrained else None
         known = {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
-        return known | {"preprocess": asdict(self.preprocess)}
+        return known | {"preprocess": self.preprocess.recorded()}
 
 
 def _tokenizer(name: str) -> Any:

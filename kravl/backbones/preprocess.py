@@ -44,6 +44,10 @@ class Preprocess:
             raise InputError(f"a fill colour of {str(self.fill)[:80]} is not three whole numbers from 0 to 255")
         check_values(asdict(self))
 
+    def recorded(self) -> dict[str, Any]:
+        """As JSON has it, lists for tuples: an adapter's file and a record are compared with this."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Stated:

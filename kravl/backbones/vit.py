@@ -1,7 +1,6 @@
 """Any timm vision transformer with a linear head (https://github.com/huggingface/pytorch-image-models)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,6 @@ class VitClassifier(Classifier):
         weights = Path(self._pretrained).name if isinstance(self._pretrained, str) else self._pretrained
         schema, _, place = self._name.partition(":")
         name = f"local-dir:{Path(place).name}" if schema == "local-dir" else self._name
-        size = self.preprocess.image_size  # a list as JSON has it: an adapter is held against what is recorded
-        known = {"model": name, "pretrained": weights, "image_size": list(size) if isinstance(size, tuple) else size}
-        return known | {"preprocess": asdict(self.preprocess)}
+        preprocess = self.preprocess.recorded()
+        known = {"model": name, "pretrained": weights, "image_size": preprocess["image_size"]}
+        return known | {"preprocess": preprocess}

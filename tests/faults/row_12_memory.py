@@ -20,8 +20,9 @@ def short_of_memory(count: int, folder: Path) -> Outcome:
     for images, call in CASES[:count]:
         place, log = folder / f"{images}-{call}", folder / f"{images}-{call}.log"
         code = run(configured(place), log, LimitMemory(images, call))
-        pieces = f"loading.batch_size={BATCH} in {BATCH // (2 if images == 3 else images)} pieces"
-        if code != 0 or pieces not in log.read_text():
+        size = 2 if images == 3 else images
+        message = f"splitting loading.batch_size={BATCH} into {BATCH // size} micro-batches of {size}"
+        if code != 0 or message not in log.read_text():
             failures.append(f"room for {images} from batch {call}: exit code {code}, see {log}")
             continue
         largest = max(largest, _difference(place, unbroken()))
@@ -48,7 +49,7 @@ def _difference(ours: Path, theirs: Path) -> float:
 ROW = Row(
     12,
     "out of memory in training and evaluation, at the start and in the middle",
-    "goes on in smaller pieces, loss differs by less than 1e-5; with none left, one line",
+    "continues in micro-batches, loss differs by less than 1e-5; with none left, one line",
     len(CASES),
     1,
     short_of_memory,
