@@ -24,7 +24,8 @@ class Backbone:
 class Data:
     name: str = MISSING
     source: dict[str, Any] = field(default_factory=dict)  # a kravl.data.source.Source
-    templates: str = "single"
+    # single: the set's own | plain | imagenet7 | openai80 | a template with {}, a list of them, or a file of them
+    templates: Any = field(default="single", metadata={"types": ("str", "list[str]")})
     classes: str = "all"  # all | base | new: the first or the second half of the classes, as in base-to-new
     root: str | None = None  # data=folder: the training images, a folder per class
     train: str | None = None

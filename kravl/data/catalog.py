@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.data import catalog
+from kravl.data.templates import check_templates, is_template_file, read_templates
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import no_folder, read_yaml, shipped
 
@@ -24,24 +25,30 @@ def class_names(name: str) -> tuple[str, ...] | None:
     return lines or None
 
 
-def templates(name: str, choice: str) -> tuple[str, ...]:
+def templates(name: str, choice: object) -> tuple[str, ...]:
     """Prompt templates, each with one ``{}`` for the class name.
 
     Args:
         choice: ``single`` (the set's own: the line of its ``templates.txt``, else the plain one), ``plain``,
-            ``imagenet7`` or ``openai80`` (open_clip's lists), or a template itself.
+            ``imagenet7`` or ``openai80`` (open_clip's lists), a template itself, a list of them, or the path of a file
+            of them (`read_templates`).
 
     Raises:
-        InputError: none of these.
+        InputError: none of these, or a template that has not one ``{}``.
     """
-    if "{}" in choice:
-        return (choice,)
+    if isinstance(choice, list | tuple):
+        return check_templates(f"templates of {name}", choice)
+    if not isinstance(choice, str) or "{" in choice or "}" in choice:
+        return check_templates(f"templates of {name}", [choice])
     if choice == OWN_TEMPLATE:
-        return _lines(name, "templates.txt")[:1] or (PLAIN,)
+        return check_templates(f"templates.txt of {name}", _lines(name, "templates.txt")[:1] or [PLAIN])
     if choice == "plain":
         return (PLAIN,)
     if choice not in TEMPLATE_SETS:
-        raise unknown("template set", choice, TEMPLATE_SETS)
+        if is_template_file(choice):
+            return read_templates(choice)
+        error = unknown("template set", choice, TEMPLATE_SETS)
+        raise InputError(f"{error}; nor is it a template, which has {{}} for the class name, or a file of templates")
     import open_clip  # takes two seconds to import, and is needed only here
 
     functions = {"imagenet7": open_clip.SIMPLE_IMAGENET_TEMPLATES, "openai80": open_clip.OPENAI_IMAGENET_TEMPLATES}

@@ -2,10 +2,10 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from kravl.data.source import Source, readable_name, refuse_control
 from kravl.runtime.errors import InputError, nearest, some_of, unknown
+from kravl.runtime.files import read_text
 
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
@@ -42,20 +42,6 @@ def read_class_list(path: str) -> dict[str, str]:
         refuse_control(f"{path}, line {number}", (label, name))
         names[label] = name
     return names
-
-
-def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        InputError: there is no such file, or it is not UTF-8.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def match_classes(source: Source, class_ids: Sequence[str]) -> Columns:

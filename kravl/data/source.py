@@ -77,11 +77,12 @@ class Source(ABC):
         splits: those of ``train``, ``val`` and ``test`` that it has.
         class_ids: what evaluation sets are matched by, in label order.
         class_names: what the ids are called in a prompt; the ids themselves, with spaces for ``_``, if None.
-        templates: a name that `catalog.templates` knows, or one template with ``{}``.
+        templates: what `catalog.templates` takes.
         identity: two sources with the same one have the same images: class, folder, domain, ...
 
     Raises:
-        InputError: no class, two classes of the same name, a name with control characters, or an unknown template set.
+        InputError: no class, two classes of the same name, a name with control characters, or what
+            `catalog.templates` raises.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def training_source(cfg: Config) -> Source:
 
 
 def evaluation_sources(
-    evaluation: Evaluation, source: Source, plugins: list[str], templates: str = OWN_TEMPLATE
+    evaluation: Evaluation, source: Source, plugins: list[str], templates: Any = OWN_TEMPLATE
 ) -> dict[str, Source]:
     """The sets of an evaluation config; one with images that are trained on is left out, with a line that says so.
 
@@ -63,8 +63,8 @@ def evaluation_sources(
     return sets
 
 
-def _templates(node: Mapping[str, Any], of_training: str) -> dict[str, str]:
+def _templates(node: Mapping[str, Any], of_training: Any) -> dict[str, Any]:
     """What a set of an evaluation is built with besides the settings of its node."""
-    of_node = str(node.get("templates", OWN_TEMPLATE)) if "source" in node else OWN_TEMPLATE
+    of_node = node.get("templates", OWN_TEMPLATE) if "source" in node else OWN_TEMPLATE
     chosen = of_training if of_node == OWN_TEMPLATE and of_training in OF_ANY_SET else of_node
     return {} if chosen == OWN_TEMPLATE or "templates" in (node.get("source") or node) else {"templates": chosen}

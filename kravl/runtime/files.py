@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
 
@@ -90,16 +90,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, what: str) -> dict[str, Any]:
     """The mapping in the YAML ``text``, which errors call ``what``. Raises InputError as `read_yaml`."""
+    content = _parse(text, what)
+    if not isinstance(content, DictConfig):
+        raise InputError(f"{what} is not a mapping")
+    return {str(key): value for key, value in OmegaConf.to_container(content).items()}  # type: ignore[union-attr]
+
+
+def parse_list(text: str, what: str) -> list[Any]:
+    """The list in the YAML or JSON ``text``, which errors call ``what``. Raises InputError as `read_yaml`."""
+    content = _parse(text, what)
+    if not isinstance(content, ListConfig):
+        raise InputError(f"{what} is not a list")
+    return list(OmegaConf.to_container(content))  # type: ignore[arg-type]
+
+
+def _parse(text: str, what: str) -> Any:
     try:
         _refuse_growth(text, what)
-        content = OmegaConf.load(StringIO(text)) if text.strip() else OmegaConf.create({})
+        return OmegaConf.load(StringIO(text)) if text.strip() else OmegaConf.create({})
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
-    if not isinstance(content, DictConfig):
-        raise InputError(f"{what} is not a mapping")
-    return {str(key): value for key, value in OmegaConf.to_container(content).items()}  # type: ignore[union-attr]
 
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
@@ -169,6 +181,20 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{what} is not a JSON object")
     return content
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        InputError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _text(path: Path, max_bytes: int) -> str:

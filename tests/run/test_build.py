@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from kravl.config.compose import typed
+from kravl.config.quoting import as_overrides
 from kravl.config.schema import Evaluation
 from kravl.run.build import build_run
 from kravl.run.sources import evaluation_sources, training_source
@@ -29,6 +30,7 @@ def test_an_evaluation_set_that_is_the_training_set_is_left_out_with_a_line(tiny
         ("plain", "single", "a photo of a {}."),  # one prompt for every set, as CLIP-LoRA
         ("a photo of a {}, a type of pet.", "single", "a photo of the number {}."),
         ("plain", "the digit {}", "the digit {}"),
+        (["a {}."], ["the digit {}"], "the digit {}"),
     ],
 )
 def test_own_classes_take_the_prompt_of_the_run_where_it_fits_any_set(tiny_run, of_training, of_set, prompt):
@@ -38,6 +40,14 @@ def test_own_classes_take_the_prompt_of_the_run_where_it_fits_any_set(tiny_run, 
     built = evaluation_sources(Evaluation(name="other", sets=sets), training, [], of_training)
 
     assert built["digits"].templates == (prompt,)
+
+
+def test_templates_are_checked_before_weights_are_loaded(tiny_run):
+    nothing = "backbone.build.name=nothing"
+    for templates in ("data.templates=[a {}.,a {c}.]", "+evaluation.sets.o.templates=a {c}."):
+        digits = "+evaluation.sets.o.source={_target_: kravl.data.sources.digits.Digits}"
+        with pytest.raises(InputError, match=r"'a \{c\}\.' has \{c\} at character 3"):
+            build_run(typed(tiny_run(nothing, digits, *as_overrides([templates], "train"))))
 
 
 def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):

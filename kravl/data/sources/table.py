@@ -6,11 +6,10 @@ from io import StringIO
 from pathlib import Path
 
 from kravl.data.catalog import existing_folder
-from kravl.data.classes import read_text
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source, refuse_outside
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import parse_json
+from kravl.runtime.files import parse_json, read_text
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")
