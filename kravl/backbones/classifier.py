@@ -70,8 +70,11 @@ class Classifier(nn.Module, ABC):
         """Turn the class weights (C, d) into parameters, unless they are parameters already."""
         return
 
-    def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
+    def add_classes(self, class_names: Sequence[str], templates: Sequence[str | Sequence[str]]) -> None:
         """In evaluation only, score images against further classes too, in columns after the existing ones.
+
+        Args:
+            templates: format strings with one ``{}``, or for each class its own prompts.
 
         Raises:
             InputError: the model knows only the classes that it is trained on.

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.backbones.classifier import Classifier
-from kravl.backbones.clip_weights import load_clip, without_progress
+from kravl.backbones.clip_weights import choose_clip, load_clip, without_progress
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.preprocess import Stated, clip_preprocess
-from kravl.backbones.text.class_features import ClassPrompts, class_prompts
+from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
+from kravl.backbones.text.tokens import tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
 # rows of the text tower computed at a time, see `ClassPrompts`; a prompt per class of ImageNet has 4,008
@@ -25,12 +25,12 @@ TEXT_ROWS = 4096
 class ClipClassifier(Classifier):
     """Cosine similarity of image and class-text features, times a scale.
 
-    The text feature of a class is the normalised mean of its templates' normalised features. It is computed once
+    The text feature of a class is the normalised mean of its prompts' normalised features. It is computed once
     while the text tower is frozen, and in every training step while it trains.
 
     Args:
         class_names: C names as they should appear in a prompt.
-        templates: format strings with one ``{}``.
+        templates: format strings with one ``{}``, or for each class its own prompts, whose number may differ.
         name: an open_clip model (``ViT-B-16``), ``kravl-tiny``, ``hf-hub:org/repo`` or ``local-dir:/folder``.
         pretrained: an open_clip tag (``openai``; ``kravl`` for kravl-tiny), the path of a checkpoint, or None: random
             weights.
@@ -41,6 +41,7 @@ class ClipClassifier(Classifier):
         std: likewise.
         interpolation: likewise, ``bicubic`` or ``bilinear``.
         resize_mode: likewise, ``shortest`` (the centre of an image), ``longest`` (all of it, padded) or ``squash``.
+        long_prompts: what becomes of prompts beyond the text tower's context: ``cut``, which is told, or ``error``.
 
     Raises:
         InputError: unknown model or tag, unusable checkpoint, or weights that cannot be downloaded.
@@ -53,7 +54,7 @@ class ClipClassifier(Classifier):
     def __init__(  # noqa: PLR0913 (each is a setting of backbone.build)
         self,
         class_names: Sequence[str],
-        templates: Sequence[str],
+        templates: Prompts,
         *,
         name: str,
         pretrained: str | None,
@@ -63,18 +64,23 @@ class ClipClassifier(Classifier):
         std: Sequence[float] | None = None,
         interpolation: str | None = None,
         resize_mode: str | None = None,
+        long_prompts: str = "cut",
     ) -> None:
         super().__init__(class_names)
         if logit_scale not in ("fixed", "learned"):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
         self.model: Any
         stated = Stated(mean, std, interpolation, resize_mode)
-        self.model, self._quick_gelu = load_clip(name, pretrained, quick_gelu, stated)
+        chosen = choose_clip(name, pretrained, quick_gelu, stated)
+        with without_progress():
+            self._tokenizer = tokenizer_of(name)
+        self._long_prompts = long_prompts
+        tokens = self._tokenize(self.class_names, templates)  # before the weights: a prompt may be refused
+        self.model, self._quick_gelu = load_clip(chosen)
         self._first_token = clip_pools_first_token(self.model.visual)
         self.preprocess = clip_preprocess(self.model.visual.preprocess_cfg)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
-        self.templates = tuple(templates)
-        self._prompts = self._tokenize(self.class_names, self.templates)
+        self._prompts = self._class_prompts(*tokens)
         self._further = nn.ModuleList()
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
@@ -98,8 +104,8 @@ class ClipClassifier(Classifier):
             if not name.startswith("visual.") and name not in NOT_TEXT
         )
 
-    def add_classes(self, class_names: Sequence[str], templates: Sequence[str]) -> None:
-        self._further.append(self._tokenize(class_names, templates))
+    def add_classes(self, class_names: Sequence[str], templates: Prompts) -> None:
+        self._further.append(self._class_prompts(*self._tokenize(class_names, templates)))
         self._text_features = None
 
     def encode_text(self) -> Tensor:
@@ -116,11 +122,15 @@ class ClipClassifier(Classifier):
             further = [prompts.features() for prompts in self._further]  # type: ignore[operator]
         self._further_features = torch.cat(further) if further else None
 
-    def _tokenize(self, class_names: Sequence[str], templates: Sequence[str]) -> ClassPrompts:
-        prompts = class_prompts(class_names, templates)
-        tokens = _tokenizer(self._name)(prompts).to(self.model.logit_scale.device)
+    def _tokenize(self, class_names: Sequence[str], prompts: Prompts) -> tuple[Tensor, list[int]]:
+        """Tokens of the prompts, class by class, and how many each class has."""
+        of_classes = class_prompts(class_names, prompts)
+        return tokenize(self._tokenizer, class_names, of_classes, self._long_prompts), [len(p) for p in of_classes]
+
+    def _class_prompts(self, tokens: Tensor, sizes: list[int]) -> ClassPrompts:
         tower = causal_text_tower(self.model)
-        return ClassPrompts(tokens, len(class_names), self.model.encode_text, tower, TEXT_ROWS)
+        tokens = tokens.to(self.model.logit_scale.device)
+        return ClassPrompts(tokens, sizes, self.model.encode_text, tower, TEXT_ROWS)
 
     def _class_features(self) -> Tensor:
         if head := self.head_parameters():
@@ -152,11 +162,3 @@ class ClipClassifier(Classifier):
         weights = Path(self._pretrained).name if self._pretrained else None
         known = {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
         return known | {"preprocess": self.preprocess.recorded()}
-
-
-def _tokenizer(name: str) -> Any:
-    try:
-        with without_progress():
-            return open_clip.get_tokenizer(name)
-    except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
-        raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error

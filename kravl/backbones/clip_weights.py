@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -30,14 +30,21 @@ from kravl.runtime.errors import InputError, unknown
 log = logging.getLogger(__name__)
 
 
-def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated: Stated) -> tuple[nn.Module, bool]:
-    """The model ``name`` with the weights ``pretrained`` (a tag, a path, or None), and whether it uses QuickGELU.
+class Chosen(NamedTuple):
+    """A model and its weights, checked and not loaded; `choose_clip` makes it."""
 
-    Its ``visual.preprocess_cfg`` is what the weights expect of an image, with what is ``stated`` of weights at a path.
+    name: str
+    pretrained: str | None
+    activation: bool
+    preprocess: dict[str, Any]
+
+
+def choose_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated: Stated) -> Chosen:
+    """The model ``name`` with the weights ``pretrained``: a tag, a path, or None.
 
     Raises:
-        InputError: unknown model or tag, missing or mismatched checkpoint, weights that cannot be downloaded, or a
-            checkpoint path for which the activation or the preprocessing must be given.
+        InputError: unknown model or tag, missing checkpoint, weights that cannot be downloaded, or a checkpoint path
+            for which the activation or the preprocessing must be given.
     """
     if name == tiny.NAME:
         tiny.register()
@@ -50,7 +57,18 @@ def load_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stated
         if pretrained is not None and (config := open_clip.get_pretrained_cfg(name, pretrained)):
             stated.check(clip_settings(config), f"{pretrained!r} of {name}")
         activation = _quick_gelu(name, pretrained, quick_gelu)
-    preprocess = _preprocess(name, pretrained, stated)
+    return Chosen(name, pretrained, activation, _preprocess(name, pretrained, stated))
+
+
+def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
+    """The model with its weights, and whether it uses QuickGELU.
+
+    Its ``visual.preprocess_cfg`` is what the weights expect of an image, with what was stated of weights at a path.
+
+    Raises:
+        InputError: a damaged or mismatched checkpoint.
+    """
+    name, pretrained, activation, preprocess = chosen
     names: list[str] = []
     try:
         with without_progress(), _readable(name, pretrained, names) as source:

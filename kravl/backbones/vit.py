@@ -41,7 +41,7 @@ class VitClassifier(Classifier):
     def __init__(  # noqa: PLR0913 (each is a setting of backbone.build)
         self,
         class_names: Sequence[str],
-        templates: Sequence[str],
+        templates: Sequence[str | Sequence[str]],
         *,
         name: str,
         pretrained: bool | str,

@@ -82,7 +82,8 @@ def _fulfils(value: object, contract: type, allowed: Sequence[str]) -> bool:
 def build(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = (), **given: Any) -> Callable[..., T]:
     """A constructor of what ``node`` describes, its settings and ``given`` bound; call it with the remaining arguments.
 
-    ``given`` holds what only the run knows (a training source); arguments that the class does not take are dropped.
+    ``given`` holds what only the run knows (a training source); arguments that the class does not take, and those
+    that ``node`` has, are dropped.
 
     Raises:
         InputError: as `resolve`, a setting that the class does not have, or one of another type; at the call, one that
@@ -98,7 +99,8 @@ def build(node: Mapping[str, Any], contract: type[T], plugins: Sequence[str] = (
         if not fits(value, types.get(key, Any)):
             kind = inspect.formatannotation(types[key])
             raise InputError(f"{key}={str(value)[:SHOWN]!r} of {cls.__name__} is {type(value).__name__}, not {kind}")
-    return functools.partial(_make, cls, **settings, **{key: value for key, value in given.items() if key in legal})
+    known = {key: value for key, value in given.items() if key in legal}
+    return functools.partial(_make, cls, **(known | settings))
 
 
 def _make(cls: type[T], /, *arguments: Any, **settings: Any) -> T:

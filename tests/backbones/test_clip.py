@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
 from kravl.backbones.clip import ClipClassifier
+from kravl.backbones.text.tokens import beyond_context, tokenize
 from kravl.backbones.vit import VitClassifier
 from kravl.runtime.errors import InputError
 
@@ -65,6 +66,75 @@ def test_logits_are_those_of_open_clips_own_zero_shot_classifier(images):
 
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+OWN = (["a cat purrs.", "a small animal."], ["a dog barks."], ["a red fox.", "red fur", "it has a tail."])
+
+
+def test_the_feature_of_a_class_is_the_mean_of_its_own_descriptions(images):
+    model = ClipClassifier(NAMES, OWN, name="tiny-clip", pretrained=None).eval()
+    encoder, tokenizer = model.encoder(), open_clip.get_tokenizer("tiny-clip")
+
+    expected = []
+    for prompts in OWN:
+        mean = sum(encoder.encode_text(tokenizer([prompt]), normalize=True) for prompt in prompts) / len(prompts)
+        expected.append(mean / mean.norm())
+
+    torch.testing.assert_close(model.encode_text(), torch.cat(expected))
+
+
+TOO_LONG = "a photo of a {}, " + "very " * 80
+
+
+def test_prompts_beyond_the_context_are_told_or_refused_before_weights_are_loaded(caplog, monkeypatch):
+    monkeypatch.setattr(open_clip, "create_model", None)
+    with pytest.raises(InputError, match=r"3 of 6 prompts are longer .* 16 tokens; the first is 'a photo of a cat, v"):
+        ClipClassifier(NAMES, ["a {}.", TOO_LONG], name="tiny-clip", pretrained=None, long_prompts="error")
+    with pytest.raises(InputError, match=r"unknown data\.long_prompts 'cutt': did you mean 'cut'"):
+        classifier(long_prompts="cutt")
+    assert not [message for message in caplog.messages if "are cut" in message]
+    monkeypatch.undo()
+
+    model = ClipClassifier(NAMES, ["a {}.", TOO_LONG], name="tiny-clip", pretrained=None)
+
+    (message,) = [message for message in caplog.messages if "are cut" in message]
+    assert message.startswith("3 of 6 prompts are longer than the text tower's context, 16 tokens, and are cut: the")
+    expected = open_clip.get_tokenizer("tiny-clip")([t.format(n) for n in NAMES for t in ("a {}.", TOO_LONG)])
+    assert torch.equal(model._prompts.tokens, expected)
+
+
+class Words:
+    """A tokenizer of words by length, with or without a token that ends a text."""
+
+    def __init__(self, end: list[int], padding: int) -> None:
+        self.end, self.padding = end, padding
+
+    def __call__(self, texts: list[str], context_length: int = 5) -> torch.Tensor:
+        rows = []
+        for text in texts:
+            row = [10 + len(word) for word in text.split()][: context_length - len(self.end)] + self.end
+            rows.append(row + [self.padding] * (context_length - len(row)))
+        return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("tokenizer", [Words([9], 0), Words([1], 1), Words([], 0), Words([0], 0)])
+def test_a_prompt_is_cut_where_its_tokens_and_its_end_do_not_fit(tokenizer):
+    texts = ["a bb ccc", "a bb ccc dddd", "a bb ccc dddd eeeee", "a bb ccc dddd eeeee ffffff", ""]
+    first_cut = 3 if not tokenizer.end else 2
+
+    assert beyond_context(tokenizer, texts, tokenizer(texts)) == list(range(first_cut, 4))
+
+
+def test_classes_that_the_text_tower_cannot_tell_apart_are_told(caplog):
+    tokenizer = open_clip.get_tokenizer("tiny-clip")
+    tokenize(tokenizer, ["crane", "crane"], [["a crane."]] * 2)
+    assert not caplog.messages
+
+    tokenize(tokenizer, ["Cat", "dog", "cat"], [["a Cat.", "art"], ["a dog.", "art"], ["art", "a cat."]])
+    tokenize(tokenizer, ["a", "b"], [["very " * 80 + "a"], ["very " * 80 + "b"]])
+
+    told = [message for message in caplog.messages if "cannot tell them apart" in message]
+    assert [message.rpartition(": ")[2] for message in told] == ["'Cat' and 'cat'", "'a' and 'b'"]
 
 
 def test_further_classes_are_columns_of_their_own_in_evaluation_alone(images):

@@ -12,10 +12,12 @@ from kravl.backbones.text.class_features import ClassPrompts
 from kravl.backbones.text.prompt_tree import PromptTree, chunk_prompts
 from kravl.backbones.text.tower import CausalTextTower, causal_text_tower
 
+SIZES = [len(TEMPLATES)] * len(NAMES)
+
 
 def class_prompts(model: nn.Module, max_rows: int = 8192) -> ClassPrompts:
     tokens = prompts()[:-1]
-    return ClassPrompts(tokens, len(NAMES), model.encode_text, causal_text_tower(model), max_rows)
+    return ClassPrompts(tokens, SIZES, model.encode_text, causal_text_tower(model), max_rows)
 
 
 def plain(model: nn.Module) -> torch.Tensor:
@@ -150,7 +152,7 @@ def test_another_tower_runs_unchanged(settings):
     model = clip(**settings)
     assert causal_text_tower(model) is None
     length = model.context_length
-    actual = ClassPrompts(prompts()[:-1, :length], len(NAMES), model.encode_text, causal_text_tower(model), 8192)
+    actual = ClassPrompts(prompts()[:-1, :length], SIZES, model.encode_text, causal_text_tower(model), 8192)
 
     with torch.no_grad():
         features = F.normalize(model.encode_text(prompts()[:-1, :length]), dim=-1)

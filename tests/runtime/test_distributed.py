@@ -22,8 +22,10 @@ class Step(torch.nn.Module):
         self.model = clip()
         adapted(self.model, ("transformer.*.attn.qkv", "transformer.*.mlp.c_*"))
         self.images = torch.randn(4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-        tokens = prompts()[:-1].unflatten(0, (len(NAMES), len(TEMPLATES)))[:, 0]
-        self.prompts = ClassPrompts(tokens, len(NAMES), self.model.encode_text, causal_text_tower(self.model), 8192)
+        of_classes = prompts()[:-1].unflatten(0, (len(NAMES), len(TEMPLATES)))
+        sizes = [1 + i % 2 for i in range(len(NAMES))]
+        tokens = torch.cat([tokens[:size] for tokens, size in zip(of_classes, sizes, strict=True)])
+        self.prompts = ClassPrompts(tokens, sizes, self.model.encode_text, causal_text_tower(self.model), 8192)
 
     def forward(self, images: slice) -> tuple[Tensor, Tensor]:
         features = self.prompts.shared_features()
@@ -42,7 +44,7 @@ def _process(rank: int, folder: str) -> None:
     )
     step = Step()
     results = step.results(slice(2 * rank, 2 * rank + 2), DistributedDataParallel(step))
-    classes = len(step.prompts._share[0].tokens)
+    classes = len(step.prompts._share[0]._sizes)
     torch.save({"results": results, "classes": classes}, f"{folder}/{rank}.pt")
     distributed.destroy_process_group()
 

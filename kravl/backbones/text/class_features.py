@@ -13,18 +13,24 @@ from kravl.runtime.distributed import gather_rows, num_processes, own_share
 from kravl.runtime.signals import raise_if_stopped
 
 Encode = Callable[[Tensor], Tensor]
+Prompts = Sequence[str | Sequence[str]]  # templates, each with one {} for the class name, or for each class its prompts
 
 
-def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """The C x T prompts, class by class: each of the ``templates``, format strings with one ``{}``, with each name."""
-    return [template.format(class_name) for class_name in class_names for template in templates]
+def class_prompts(class_names: Sequence[str], prompts: Prompts) -> list[list[str]]:
+    """The prompts of each class: each of the templates with its name, or its own as they are."""
+    own = [[prompt] if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        assert len(own) == len(class_names)
+        return own
+    return [[template.format(class_name) for (template,) in own] for class_name in class_names]
 
 
 class ClassPrompts(nn.Module):
-    """The tokens of C classes x T templates, class by class.
+    """The tokens of the prompts of C classes, class by class.
 
     Args:
-        tokens: (C * T, length).
+        tokens: (prompts, length).
+        sizes: how many prompts each class has.
         encode: tokens (n, length) -> features (n, d), where ``tower`` is None.
         tower: a text tower known well enough to skip redundant work.
         max_rows: rows of the text tower's linear layers (tokens or prefixes of prompts) that are computed at a time. If
@@ -35,11 +41,11 @@ class ClassPrompts(nn.Module):
     tokens: Tensor
 
     def __init__(
-        self, tokens: Tensor, num_classes: int, encode: Encode, tower: CausalTextTower | None, max_rows: int
+        self, tokens: Tensor, sizes: Sequence[int], encode: Encode, tower: CausalTextTower | None, max_rows: int
     ) -> None:
         super().__init__()
         self.register_buffer("tokens", tokens, persistent=False)
-        self.num_classes, self._encode, self._tower, self._max_rows = num_classes, encode, tower, max_rows
+        self._sizes, self._encode, self._tower, self._max_rows = list(sizes), encode, tower, max_rows
         self._trees = nn.ModuleList()
         self._places: list[int] = []  # of each prompt among the concatenated features of the trees
         self._share: list[ClassPrompts] = []  # at most one; not a child module: processes would differ in it
@@ -56,16 +62,20 @@ class ClassPrompts(nn.Module):
         features = F.normalize(torch.cat(encoded), dim=-1)
         if self._places:
             features = features[torch.tensor(self._places, device=features.device)]
-        return F.normalize(features.unflatten(0, (self.num_classes, -1)).mean(dim=1), dim=-1)
+        if len(set(self._sizes)) == 1:
+            means = features.unflatten(0, (len(self._sizes), -1)).mean(dim=1)
+        else:
+            means = torch.stack([prompts.mean(dim=0) for prompts in features.split(self._sizes)])
+        return F.normalize(means, dim=-1)
 
     def shared_features(self) -> Tensor:
         """The same where several processes train together, each encoding its share of the classes."""
-        if num_processes() == 1 or self.num_classes < num_processes():
+        if num_processes() == 1 or len(self._sizes) < num_processes():
             return self.features()
-        share, sizes = own_share(self.num_classes)
+        share, sizes = own_share(len(self._sizes))
         if not self._share:
-            tokens = self.tokens.unflatten(0, (self.num_classes, -1))[share]
-            prompts = ClassPrompts(tokens.flatten(0, 1), len(tokens), self._encode, self._tower, self._max_rows)
+            tokens = torch.cat(self.tokens.split(self._sizes)[share])
+            prompts = ClassPrompts(tokens, self._sizes[share], self._encode, self._tower, self._max_rows)
             self._share.append(prompts)
         return gather_rows(self._share[0].features(), sizes)
 

@@ -1,0 +1,75 @@
+"""Prompts as tokens: those that a text tower cannot take whole, and classes that it cannot tell apart, are told."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor
+
+from kravl.runtime.errors import InputError, some_of, unknown
+
+LONG_PROMPTS = ("cut", "error")
+Tokenizer = Callable[..., Tensor]
+log = logging.getLogger(__name__)
+
+
+def tokenizer_of(name: str) -> Any:
+    """open_clip's tokenizer of the model ``name``. Raises InputError where it needs a package that is not there."""
+    try:
+        return open_clip.get_tokenizer(name)
+    except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
+        raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
+
+
+def tokenize(
+    tokenizer: Tokenizer, class_names: Sequence[str], prompts: Sequence[Sequence[str]], long_prompts: str = "cut"
+) -> Tensor:
+    """Tokens (prompts, context length) of the ``prompts`` of each class, class by class.
+
+    Args:
+        long_prompts: what becomes of prompts beyond the context length: ``cut`` by the tokenizer, which is told, or an
+            ``error``.
+
+    Raises:
+        InputError: a prompt that is too long, if that is an error; how many there are, and the first.
+    """
+    if long_prompts not in LONG_PROMPTS:
+        raise unknown("data.long_prompts", long_prompts, LONG_PROMPTS)
+    flat = [prompt for of_class in prompts for prompt in of_class]
+    tokens = tokenizer(flat)
+    if long := beyond_context(tokenizer, flat, tokens):
+        told = f"{len(long)} of {len(flat)} prompts are longer than the text tower's context, {tokens.shape[1]} tokens"
+        first = f"the first is {flat[long[0]][:300]!r}"
+        if long_prompts == "error":
+            raise InputError(f"{told}; {first}; shorten them, or let them be cut with data.long_prompts=cut")
+        log.warning("%s, and are cut: %s; data.long_prompts=error refuses them", told, first)
+    _tell_same_tokens(class_names, tokens, [len(of_class) for of_class in prompts])
+    return tokens
+
+
+def beyond_context(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> list[int]:
+    """Which of the ``prompts`` the tokenizer has cut to the length of ``tokens`` (n, length).
+
+    A prompt is cut if one more place holds one more token; only rows without padding at their end can be.
+    """
+    length = tokens.shape[1]
+    padding = tokenizer([""])[0, -1]
+    full = (tokens[:, -2:] != padding).any(dim=1).nonzero().flatten().tolist()
+    if not full:
+        return []
+    longer = tokenizer([prompts[i] for i in full], context_length=length + 1)
+    pairs = zip(full, longer, strict=True)
+    return [i for i, row in pairs if not torch.equal(row[row != padding], tokens[i][tokens[i] != padding])]
+
+
+def _tell_same_tokens(class_names: Sequence[str], tokens: Tensor, sizes: list[int]) -> None:
+    """Tell of classes whose prompts are the same; of those of one name the data set has told."""
+    groups: defaultdict[tuple[bytes, ...], list[str]] = defaultdict(list)
+    for name, rows in zip(class_names, tokens.split(sizes), strict=True):
+        groups[tuple(sorted(row.numpy().tobytes() for row in rows))].append(name)
+    if same := [" and ".join(map(repr, group)) for group in groups.values() if len(set(group)) > 1]:
+        listed = some_of(same, 10, "; ")
+        log.warning("classes whose prompts are the same to the text tower, which cannot tell them apart: %s", listed)
