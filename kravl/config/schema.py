@@ -33,6 +33,8 @@ class Data:
     test: str | None = None  # data=folder: the test images
     file: str | None = None  # data=table: a CSV, TSV or JSONL file of path, label, split
     class_names: str | None = None  # a CSV file of label,name; null: those of the set, with spaces for "_"
+    descriptions: str | None = None  # in place of templates: a JSON file of class name: [sentences], as CuPL's
+    long_prompts: str = "cut"  # cut | error: a prompt beyond the text tower's context
     transforms: str = "pil"  # pil | tensor: a faster augmentation whose pixels differ a little
 
 

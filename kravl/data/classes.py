@@ -1,27 +1,53 @@
 """Class names: a user's own, and those of an evaluation set matched with the trained ones."""
 
 import csv
+import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from kravl.data.source import Source, readable_name, refuse_control
+from kravl.data.descriptions import describe_classes
+from kravl.data.source import Source, readable_names, refuse_control
 from kravl.runtime.errors import InputError, nearest, some_of, unknown
 from kravl.runtime.files import read_text
 
+log = logging.getLogger(__name__)
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 
 
-def name_classes(source: Source, path: str | None) -> None:
+def name_classes(source: Source, path: str | None, descriptions: str | None = None) -> None:
     """Call the classes of ``source`` in prompts what the file says; those that it leaves out keep their names.
 
+    Classes that share a name, and so their prompts, are told.
+
+    Args:
+        descriptions: a file for `describe_classes`.
+
     Raises:
-        InputError: a label that is no class of the source (the nearest is named), or what `read_class_list` raises.
+        InputError: a label that is no class of the source (the nearest is named), a name that is empty in a prompt, or
+            what `read_class_list` and `describe_classes` raise.
     """
     given = {} if path is None else read_class_list(path)
     for label in given:
         if label not in source.class_ids:
             raise unknown(f"label in {path}: class of {source.name}", label, source.class_ids)
     pairs = zip(source.class_ids, source.class_names, strict=True)
-    source.class_names = tuple(readable_name(given.get(label, name)) for label, name in pairs)
+    source.class_names = readable_names(path or source.name, [given.get(label, name) for label, name in pairs])
+    if descriptions is not None:
+        describe_classes(source, descriptions)
+    _tell_shared_names(source)
+
+
+def _tell_shared_names(source: Source) -> None:
+    groups: defaultdict[object, list[str]] = defaultdict(list)
+    for i, (class_id, name) in enumerate(zip(source.class_ids, source.class_names, strict=True)):
+        groups[name, source.descriptions and source.descriptions[i]].append(f"{class_id!r} is {name!r}")
+    if shared := [" and ".join(group) for group in groups.values() if len(group) > 1]:
+        log.warning(
+            "%s: classes of one name have the same prompts, so that text features do not tell them apart: %s; "
+            "data.class_names=FILE gives them names of their own",
+            source.name,
+            some_of(shared, 10, "; "),
+        )
 
 
 def read_class_list(path: str) -> dict[str, str]:

@@ -112,10 +112,10 @@ class FewShotDataModule(LightningDataModule):
         """For each loader the positions of its classes among the classifier's; None for all of them."""
         return dict(self._classes)
 
-    def further_classes(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-        """Class names and templates of the sets scored among their own classes, in the order of their columns."""
+    def further_classes(self) -> list[tuple[tuple[str, ...], tuple[str, ...] | tuple[tuple[str, ...], ...]]]:
+        """Class names and prompts of the sets scored among their own classes, in the order of their columns."""
         others = [source for name, source in self.sources.items() if name != IN_DOMAIN]
-        return [(source.class_names, source.templates) for source in others] if self._own_classes else []
+        return [(source.class_names, source.prompts) for source in others] if self._own_classes else []
 
     @property
     def test_samples(self) -> Samples:

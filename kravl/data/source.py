@@ -1,6 +1,7 @@
 """The contract of a data set: named classes, prompt templates, and labelled images by split."""
 
 import hashlib
+import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -80,8 +81,11 @@ class Source(ABC):
         templates: what `catalog.templates` takes.
         identity: two sources with the same one have the same images: class, folder, domain, ...
 
+    Attributes:
+        descriptions: for each class its own prompts, in place of the templates'; None if it has none.
+
     Raises:
-        InputError: no class, two classes of the same name, a name with control characters, or what
+        InputError: no class, two ids that are the same, a name that is empty or has control characters, or what
             `catalog.templates` raises.
     """
 
@@ -102,10 +106,23 @@ class Source(ABC):
         refuse_duplicates(name, class_ids)
         refuse_control(name, [*class_ids, *(class_names or ())])
         self.class_ids = tuple(class_ids)
-        self.class_names = tuple(readable_name(c) for c in (class_ids if class_names is None else class_names))
+        self.class_names = readable_names(name, class_ids if class_names is None else class_names)
         assert len(self.class_names) == len(self.class_ids)
         self.identity = (type(self).__name__, *identity)
         self.templates = catalog.templates(name, templates)
+        self.descriptions: tuple[tuple[str, ...], ...] | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...] | tuple[tuple[str, ...], ...]:
+        """What a text tower is told of the classes: templates, or the descriptions of each."""
+        return self.templates if self.descriptions is None else self.descriptions
+
+    def prompt_record(self) -> list[str]:
+        """The templates; of descriptions, which may be many, the number and a digest, by which two lists differ."""
+        if self.descriptions is None:
+            return list(self.templates)
+        digest = hashlib.sha256(json.dumps(self.descriptions).encode()).hexdigest()
+        return [f"{sum(map(len, self.descriptions))} descriptions, sha256 {digest[:16]}"]
 
     def split(self, name: str) -> Samples:
         """The images of ``train``, ``val`` or ``test``.
@@ -141,6 +158,16 @@ class Source(ABC):
 def readable_name(name: str) -> str:
     """A class name as a person would write it in a sentence: spaces for ``_``, no doubled or outer spaces."""
     return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+
+
+def readable_names(where: str, names: Iterable[str]) -> tuple[str, ...]:
+    """`readable_name` of each. Raises InputError for one of which nothing can be seen: a prompt would name no class."""
+    readable: list[str] = []
+    for i, name in enumerate(names):
+        readable.append(readable_name(name))
+        if all(unicodedata.category(character)[0] in "CZ" for character in readable[-1]):
+            raise InputError(f"{where}: the name of class {i}, {name!r}, is empty in a prompt; give it a name")
+    return tuple(readable)
 
 
 def refuse_control(where: str, names: Iterable[str]) -> None:

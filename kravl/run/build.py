@@ -60,12 +60,13 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     placement = _placement(cfg)
-    classifier = build(cfg.backbone.build, Classifier, cfg.plugins)(source.class_names, source.templates)
+    construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
+    classifier = construct(source.class_names, source.prompts)
     if cfg.linear_head:
         classifier.free_head()
     data.preprocess = classifier.preprocess
-    for class_names, templates in data.further_classes():
-        classifier.add_classes(class_names, templates)
+    for class_names, prompts in data.further_classes():
+        classifier.add_classes(class_names, prompts)
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
     unfreeze = [*cfg.unfreeze, *head_names]

@@ -40,7 +40,7 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "split_seed": cfg.split_seed,
         "split_protocol": cfg.split_protocol,
         "split_sha256": run.data.split_sha256,
-        "templates": list(run.source.templates),
+        "templates": run.source.prompt_record(),
         "classifier": run.classifier.provenance(),
         "trainable_parameters": adapters.num_trainable(),
         "adapter_bytes": folder.adapter.stat().st_size,

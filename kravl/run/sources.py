@@ -38,7 +38,7 @@ def list_sources(cfg: Config) -> Sources:
 def training_source(cfg: Config) -> Source:
     """The set that is trained on. Raises InputError as `list_sources`."""
     whole = build(cfg.data.source, Source, cfg.plugins, templates=cfg.data.templates)()
-    name_classes(whole, cfg.data.class_names)
+    name_classes(whole, cfg.data.class_names, cfg.data.descriptions)
     return chosen_classes(whole, cfg.data.classes)
 
 
@@ -60,6 +60,8 @@ def evaluation_sources(
             log.info("evaluation set %s is what is trained on; left out", name)
         else:
             sets[name] = candidate
+            if evaluation.classes == "own":
+                name_classes(candidate, node.get("class_names"), node.get("descriptions"))
     return sets
 
 

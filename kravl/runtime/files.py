@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
@@ -167,12 +168,22 @@ def read_json(path: Path, max_bytes: int = 2**30) -> Any:
     return parse_json(_text(path, max_bytes), str(path))
 
 
-def parse_json(text: str, what: str) -> Any:
-    """The content of the JSON ``text``, which errors call ``what``. Raises InputError as `read_json`."""
+def parse_json(text: str, what: str, unique: bool = False) -> Any:
+    """The content of the JSON ``text``, which errors call ``what``.
+
+    Raises:
+        InputError: as `read_json`, or, if it is to be ``unique``, a name that comes twice in an object.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError) as error:  # ValueError too for an integer of too many digits
         raise InputError(f"{what} is not JSON: {first_line(error)}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{twice[0][:80]!r} comes twice in one object")
+    return dict(pairs)
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ HOW = (
 
 # settings added since 0.1.0, at the value that says what was done before: a run of then is the run of the same command
 ADDED = {
+    "data.descriptions": None,
+    "data.long_prompts": "cut",
     "evaluation.root": None,
     "train_statistics": False,
     "optim.label_smoothing": 0.0,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
+from kravl.config.schema import Evaluation
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit
 from kravl.data.fewshot import few_shot_split
 from kravl.data.loading.resumable import LoadingSettings
@@ -46,7 +46,7 @@ def test_few_shot_images_are_drawn_from_all_classes_and_then_kept(half: str, pet
 def test_the_other_half_is_evaluated_among_its_own_classes(pets: ImageFolder) -> None:
     base = chosen_classes(pets, "base")
     node = {"_target_": "kravl.data.sources.class_half.OtherHalf"}
-    sets = evaluation_sources(OmegaConf.create({"sets": {"new": node}}), base, [])
+    sets = evaluation_sources(Evaluation(name="new", sets={"new": node}, classes="own"), base, [])
 
     data = FewShotDataModule(base, FewShotSplit(shots=1), LoadingSettings(), sets, classes="own")
 

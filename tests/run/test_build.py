@@ -1,5 +1,7 @@
 """The parts of a run as its config describes them."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -48,6 +50,19 @@ def test_templates_are_checked_before_weights_are_loaded(tiny_run):
         digits = "+evaluation.sets.o.source={_target_: kravl.data.sources.digits.Digits}"
         with pytest.raises(InputError, match=r"'a \{c\}\.' has \{c\} at character 3"):
             build_run(typed(tiny_run(nothing, digits, *as_overrides([templates], "train"))))
+
+
+def test_descriptions_reach_the_text_tower_and_too_long_ones_are_refused_before_weights(tiny_run, tmp_path):
+    sentences = {letter: [f"{letter} stands."] * (i + 1) for i, letter in enumerate("ABCD")}
+    (tmp_path / "own.json").write_text(json.dumps(sentences | {"D": ["very " * 99]}))
+    tiny, descriptions = ["backbone=kravl_tiny"], f"data.descriptions={tmp_path}/own.json"
+
+    run = build_run(typed(tiny_run("method=zeroshot", descriptions, backbone=tiny)))
+
+    assert run.source.prompts[1] == ("B stands.",) * 2
+    assert len(run.classifier._prompts.tokens) == 7
+    with pytest.raises(InputError, match=r"1 of 7 prompts are longer .*; the first is 'very"):
+        build_run(typed(tiny_run("method=zeroshot", descriptions, "data.long_prompts=error", backbone=tiny)))
 
 
 def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):

@@ -110,6 +110,7 @@ class Corrupted(Source):
             (*source.identity, corruption, str(severity), str(seed)),
             source.class_names,
         )
+        self.templates, self.descriptions = source.templates, source.descriptions
 
     def samples(self, split: str) -> Samples:
         """The source's test images, in its order."""

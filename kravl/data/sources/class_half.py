@@ -31,6 +31,8 @@ class ClassHalf(Source):
             [source.class_names[label] for label in self._labels],
         )
         self.templates = source.templates
+        if source.descriptions is not None:
+            self.descriptions = tuple(source.descriptions[label] for label in self._labels)
 
     def drawn_from(self) -> Source:
         return self.whole
