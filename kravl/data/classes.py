@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kravl.data.descriptions import describe_classes
-from kravl.data.source import Source, readable_names, refuse_control
+from kravl.data.source import Source, composed_form, readable_names, refuse_control
 from kravl.runtime.errors import InputError, nearest, some_of, unknown
 from kravl.runtime.files import read_text
 
@@ -27,10 +27,11 @@ def name_classes(source: Source, path: str | None, descriptions: str | None = No
             what `read_class_list` and `describe_classes` raise.
     """
     given = {} if path is None else read_class_list(path)
+    ids = [composed_form(class_id) for class_id in source.class_ids]
     for label in given:
-        if label not in source.class_ids:
+        if label not in ids:
             raise unknown(f"label in {path}: class of {source.name}", label, source.class_ids)
-    pairs = zip(source.class_ids, source.class_names, strict=True)
+    pairs = zip(ids, source.class_names, strict=True)
     source.class_names = readable_names(path or source.name, [given.get(label, name) for label, name in pairs])
     if descriptions is not None:
         describe_classes(source, descriptions)
@@ -51,7 +52,7 @@ def _tell_shared_names(source: Source) -> None:
 
 
 def read_class_list(path: str) -> dict[str, str]:
-    """Label -> name.
+    """Label, in Unicode's NFC, -> name.
 
     Raises:
         InputError: no such file, one that is not UTF-8, a row that is not two fields, or a label that comes twice.
@@ -62,7 +63,7 @@ def read_class_list(path: str) -> dict[str, str]:
             continue
         if len(row) != 2 or not all(field.strip() for field in row):
             raise InputError(f"{path}, line {number}: {','.join(row)[:200]!r} is not label,name")
-        label, name = (field.strip() for field in row)
+        label, name = composed_form(row[0].strip()), row[1].strip()
         if label in names:
             raise InputError(f"{path}, line {number}: the label {label[:200]!r} is there already")
         refuse_control(f"{path}, line {number}", (label, name))
@@ -79,8 +80,8 @@ def match_classes(source: Source, class_ids: Sequence[str]) -> Columns:
     Raises:
         InputError: the set has classes that were not trained; each is named, with the nearest trained one.
     """
-    position = {class_id: i for i, class_id in enumerate(class_ids)}
-    groups = source.trained_ids()
+    position = {composed_form(class_id): i for i, class_id in enumerate(class_ids)}
+    groups = tuple(tuple(map(composed_form, group)) for group in source.trained_ids())
     missing = [c for group in groups for c in group if c not in position]
     if missing:
         named = some_of([f"{c!r}, nearest {nearest(c, class_ids, 1)[0]!r}" for c in missing], 10, "; ")

@@ -65,7 +65,7 @@ class FewShotDataModule(LightningDataModule):
         self.source = source
         self.loading = loading
         self.train_samples, self.val_samples = _draw(source, split)
-        self.split_sha256 = self.train_samples.sha256()
+        self.split_sha256 = source.split_sha256(self.train_samples)
         self.sources = {IN_DOMAIN: source, **(evaluation or {})}
         if classes not in EVALUATION_CLASSES:
             raise unknown("evaluation.classes", classes, EVALUATION_CLASSES)

@@ -1,8 +1,10 @@
 """Read an image file as the RGB pixels that a person would see, whatever its mode, depth and orientation."""
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +18,18 @@ MAX_PIXELS = 40_000_000  # a 12 kB PNG can hold 100 megapixels: seconds to decod
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the warning, where warnings are errors
+# drawings that another program renders (PostScript runs Ghostscript), containers of any format, and data without pixels
+NOT_RASTER = ("EPS", "WMF", "IPTC", "MPEG", "BUFR", "GRIB", "HDF5")
+COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+POSTSCRIPT_REASON = "PostScript is a program, which kravl does not run; save the picture as PNG"
+HEAD = 16  # bytes that tell a format
+SIGNATURES = re.compile(  # of the formats that people have, in files whose ending does not say it
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II[*+]\0|MM\0[*+]|....ftypavi[fs]"
+    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6]\s|8BPS\0\x01|qoif",
+    re.DOTALL,
+)
+BACKUP = re.compile(r"\.(bak|crdownload|old|orig|part|swp|te?mp)|.*(~|_original)")  # endings of copies and halves
 # what Pillow's decoders raise on damaged files, found by mutating 70,000 of 12 formats
 UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, *BOMB)
 
@@ -46,6 +60,36 @@ class FileOpener:
 
     def path(self, position: int) -> Path:
         return self.root / self.names[position]
+
+
+@cache
+def raster_formats() -> tuple[str, ...]:
+    """The formats that this Pillow decodes to pixels itself, in the order to try: those without a signature last."""
+    Image.init()
+    legal = (name for name in Image.ID if name not in NOT_RASTER)
+    return tuple(sorted(legal, key=lambda name: (name not in COMMON, Image.OPEN[name][1] is None)))
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """What names of files in `raster_formats` end in: lower case, with the dot."""
+    formats = (*raster_formats(), "MPO")  # Pillow registers MPO, several JPEGs in one file, as a JPEG to read
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether a file is an image by its ending or, where that says nothing, by its first bytes; it may be damaged."""
+    ending = Path(path).suffix.lower()
+    if ending in image_endings():
+        return True
+    return not (ending in Image.registered_extensions() or BACKUP.fullmatch(ending)) and _begins_as_image(path)
+
+
+def _begins_as_image(path: str | Path) -> bool:
+    try:
+        return SIGNATURES.match(_head(path)) is not None
+    except OSError:
+        return False
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -102,12 +146,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=raster_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
             return decode(image)
     except UNREADABLE as error:
-        raise InputError(f"cannot read {name}: {_reason(error)}") from error
+        reason = POSTSCRIPT_REASON if _is_postscript(source) else _reason(error)
+        raise InputError(f"cannot read {name}: {reason}") from error
+
+
+def _head(path: str | Path) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(HEAD)
+
+
+def _is_postscript(source: Path | BytesIO) -> bool:
+    try:
+        head = source.getvalue()[:HEAD] if isinstance(source, BytesIO) else _head(source)
+    except OSError:
+        return False
+    return head.startswith(POSTSCRIPT)
 
 
 def _viewed(image: Image.Image) -> Image.Image:

@@ -16,6 +16,10 @@ from kravl.data.images import FileOpener, Opener
 from kravl.runtime.errors import InputError, unknown
 
 CONTROL = ("Cc", "Zl", "Zp")
+# what people call the splits, in lower case
+SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class Samples:
         return self.opener.path(self._position(index)) if isinstance(self.opener, FileOpener) else None
 
     def sha256(self) -> str:
-        """Hex digest of the lines ``name<tab>label``: which images these are, in which order."""
+        """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""
         digest = hashlib.sha256()
         for name, label in zip(self.names, self.labels, strict=True):
-            digest.update(f"{name}\t{label}\n".encode())
+            digest.update(f"{composed_form(name)}\t{label}\n".encode())
         return digest.hexdigest()
 
     def _position(self, index: int) -> int:
@@ -110,6 +114,7 @@ class Source(ABC):
         assert len(self.class_names) == len(self.class_ids)
         self.identity = (type(self).__name__, *identity)
         self.templates = catalog.templates(name, templates)
+        self.divided = False  # whether kravl itself decided which images are tested on
         self.descriptions: tuple[tuple[str, ...], ...] | None = None
 
     @property
@@ -134,6 +139,12 @@ class Source(ABC):
             raise unknown(f"split of {self.name}", name, self.splits)
         return self.samples(name)
 
+    def split_sha256(self, drawn: Samples) -> str:
+        """Hex digest of the ``drawn`` training images and, where kravl held them out, of the test images."""
+        if not self.divided:
+            return drawn.sha256()
+        return hashlib.sha256(f"{drawn.sha256()}\n{self.split('test').sha256()}\n".encode()).hexdigest()
+
     @abstractmethod
     def samples(self, split: str) -> Samples:
         """The images of one of ``splits``; called by `split`."""
@@ -155,9 +166,14 @@ class Source(ABC):
         return samples
 
 
+def composed_form(name: str) -> str:
+    """The name in Unicode's NFC: macOS writes é as two characters, and other systems as one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def readable_name(name: str) -> str:
     """A class name as a person would write it in a sentence: spaces for ``_``, no doubled or outer spaces."""
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+    return " ".join(composed_form(name).replace("_", " ").split())
 
 
 def readable_names(where: str, names: Iterable[str]) -> tuple[str, ...]:

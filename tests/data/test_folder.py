@@ -1,12 +1,19 @@
 """Any folder of class folders becomes a data set; one that is not what it should be is named."""
 
+import hashlib
 import logging
-from collections.abc import Callable
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torchvision
 from PIL import Image
 
+from kravl.data.classes import match_classes, name_classes
+from kravl.data.sources.class_half import chosen_classes
 from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
@@ -38,14 +45,32 @@ def test_files_that_are_no_images_are_left_out_with_a_line_in_the_log(
     make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     root = make_tree("train", {"cat": 2})
-    (root / "train/cat/notes.txt").write_text("")
-    (root / "train/cat/.DS_Store").write_text("")
+    for name in ("cat/notes.txt", "cat/a.heic", "cat/b.txt", "cat/drawing.eps", "labels.csv", "cat/.DS_Store"):
+        (root / "train" / name).write_text("")
+    shutil.copy(root / "train/cat/0.png", root / "train/cat/.hidden.png")
 
     with caplog.at_level(logging.WARNING):
         samples = ImageFolder(str(root / "train")).split("train")
 
     assert samples.names == ("cat/0.png", "cat/1.png")
-    assert caplog.messages == [f"{root}/train: 1 files are no images by their ending, e.g. cat/notes.txt"]
+    assert caplog.messages == [
+        f"{root}/train: 1 files belong to no class folder, e.g. labels.csv",
+        f"{root}/train: 5 files are left out as no images (2 .txt, 1 .png, 1 .heic, 1 .eps), e.g. cat/.hidden.png",
+    ]
+
+
+def test_images_in_sub_folders_of_a_class_are_those_that_torchvision_finds_in_its_order(
+    make_tree: Callable[..., Path],
+) -> None:
+    root = make_tree("train", {"cat": 2, "cat/siamese": 2, "cat/siamese/old": 1, "cat/b c": 1, "dog/x": 2, "dog.2": 1})
+
+    samples = ImageFolder(str(root / "train")).split("train")
+
+    theirs = torchvision.datasets.ImageFolder(str(root / "train")).samples
+    ours = [str(root / "train" / name) for name in samples.names]
+    assert list(zip(ours, samples.labels, strict=True)) == theirs
+    (root / "train/dog/x/y").symlink_to(root / "train/dog")  # a circle
+    assert ImageFolder(str(root / "train")).split("train").names == samples.names
 
 
 def test_images_are_in_the_order_of_their_names_whatever_the_file_system_says(tmp_path: Path) -> None:
@@ -59,11 +84,128 @@ def test_images_are_in_the_order_of_their_names_whatever_the_file_system_says(tm
     assert samples.names == tuple(f"cat/{name}" for name in sorted(names))
 
 
-def test_an_empty_class_folder_is_named(make_tree: Callable[..., Path]) -> None:
-    root = make_tree("train", {"cat": 2, "dog": 0, "emu": 0})
+def test_empty_folders_and_those_of_a_system_are_passed_over_with_a_line(
+    make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_tree("train", {"cat": 2, "dog": 1, "emu": 0, "__MACOSX/cat": 1, "@eaDir/0.png": 1, ".git": 1})
+    make_tree("train/cat/@eaDir", {"0.png": 1})
+    (root / "train/emu/.DS_Store").write_text("")
 
-    with pytest.raises(InputError, match="2 class folders are missing or hold no image: dog, emu"):
+    with caplog.at_level(logging.WARNING):
+        source = ImageFolder(str(root / "train"))
+
+    assert source.class_ids == ("cat", "dog")
+    assert source.split("train").names == ("cat/0.png", "cat/1.png", "dog/0.png")
+    assert caplog.messages == [
+        f"{root}/train: 4 folders are passed over: emu (empty), .git, @eaDir, __MACOSX",
+        f"{root}/train: 1 folders are passed over: cat/@eaDir",
+    ]
+
+
+def test_a_class_folder_of_files_that_are_no_images_is_refused(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 2, "dog": 0, "emu": 0})
+    for name in ("dog/a.heic", "emu/notes.txt"):
+        (root / "train" / name).write_text("")
+
+    with pytest.raises(InputError, match="2 class folders hold files but no image: dog, emu"):
         ImageFolder(str(root / "train")).split("train")
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(make_tree: Callable[..., Path]) -> None:
+    mac, other = "cafe\u0301", "caf\u00e9"
+    root = make_tree("train", {mac: 2, other: 1, "tea": 1})
+    make_tree("test", {other: 1, "tea": 1})
+    (root / "names.csv").write_text(f"{mac},coffee\n")
+
+    source = ImageFolder(str(root), train="train", test="test")
+    name_classes(source, str(root / "names.csv"))
+
+    assert (source.class_ids, source.class_names) == ((other, "tea"), ("coffee", "tea"))
+    assert sorted(source.split("train").labels) == [0, 0, 0, 1]
+    assert source.split("test").labels == (0, 1)
+    assert [source.split("train").image(i).size for i in range(4)] == [(10, 12)] * 4
+    assert match_classes(source, (mac, "tea")) is None
+
+
+def test_the_forms_of_unicode_decide_neither_the_order_nor_the_hash(make_tree: Callable[..., Path]) -> None:
+    for folder, form in (("train", "NFC"), ("other", "NFD")):
+        make_tree(folder, {unicodedata.normalize(form, name): 2 for name in ("é", "ea", "ez", "f")})
+    root = make_tree("x", {})
+
+    one, two = (ImageFolder(str(root / folder)) for folder in ("train", "other"))
+
+    assert one.class_ids == two.class_ids
+    assert one.split("train").sha256() == two.split("train").sha256()
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "val", "test"), {"train": "train", "val": "val", "test": "test"}),
+        (("Training", "valid", "TEST", "docs"), {"train": "Training", "val": "valid", "test": "TEST"}),
+        (("train", "val"), {"train": "train", "test": "val"}),
+        (("train",), {"train": "train"}),
+    ],
+)
+def test_the_folders_of_the_splits_are_found_by_their_names(
+    folders: Sequence[str], splits: dict[str, str], make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, folder in enumerate(folders):
+        root = make_tree(folder, {"cat": 1 + place, "dog": 1})
+
+    with caplog.at_level(logging.INFO):
+        source = ImageFolder(str(root))
+
+    assert source.class_ids == ("cat", "dog")
+    assert {s: len(source.split(s)) for s in source.splits} == {s: 2 + folders.index(f) for s, f in splits.items()}
+    (line,) = caplog.messages
+    assert all(f"{split} is {root / folder}" in line for split, folder in splits.items())
+    assert ("not used: docs" in line) == ("docs" in folders)
+
+
+def test_folders_named_like_splits_that_hold_images_are_no_splits(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("vehicles", {"train": 2, "bus": 1})
+    make_tree("flat", {"train": 2, "test": 1})
+    make_tree("two", {"train/cat": 1, "training/cat": 1, "test/cat": 1})
+
+    assert ImageFolder(str(root / "vehicles")).class_ids == ("bus", "train")
+    assert ImageFolder(str(root / "flat"), train=".").class_ids == ("test", "train")
+    with pytest.raises(InputError, match=r"holds test, train, but no class folders in a training folder; expected"):
+        ImageFolder(str(root / "flat"))
+    with pytest.raises(InputError, match=r"holds train and training; name one with data\.train="):
+        ImageFolder(str(root / "two"))
+
+
+def test_a_folder_without_test_images_holds_out_a_share_of_each_class(
+    make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_tree("mine", {"cat": 10, "dog": 4, "emu": 2, "fox": 1}) / "mine"
+
+    with caplog.at_level(logging.INFO):
+        source = ImageFolder(str(root), test_share=0.3)
+    train, test = source.split("train"), source.split("test")
+
+    assert Counter(test.labels) == {0: 3, 1: 1, 2: 1}  # round(0.3 n), of two images one, of a single one none
+    assert sorted(train.names + test.names) == sorted(ImageFolder(str(root)).split("train").names)
+    ranked = sorted(
+        (f"cat/{i}.png" for i in range(10)), key=lambda name: hashlib.sha256(f"0\t{name}".encode()).digest()
+    )
+    assert {name for name in test.names if name.startswith("cat")} == set(ranked[:3])
+    assert "a share of 0.3 of each class, drawn with seed 0" in caplog.text
+    other = ImageFolder(str(root), test_share=0.3, test_seed=1)
+    assert other.split("test").names != test.names
+    assert other.split_sha256(train) != source.split_sha256(train) != train.sha256()
+    assert not other.overlaps(source)
+    assert chosen_classes(source, "base").split_sha256(train) != train.sha256()
+
+
+def test_a_share_that_leaves_nothing_is_refused(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("mine", {"cat": 1, "dog": 1}) / "mine"
+
+    with pytest.raises(InputError, match=r"test_share is 1\.0; it must be between 0 and 1"):
+        ImageFolder(str(root), test_share=1.0)
+    with pytest.raises(InputError, match=r"no class has two images"):
+        ImageFolder(str(root), test_share=0.5).split("test")
 
 
 def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from kravl.data.images import open_rgb, to_rgb
+from kravl.data.images import decode_rgb, image_endings, is_image_file, open_rgb, raster_formats, to_rgb
 from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -136,3 +136,50 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
 
     assert np.array_equal(pixels(tmp_path / "moving.gif")[0, 0], [255, 0, 0])
+
+
+LOSSLESS = (
+    *("BMP", "DDS", "DIB", "GIF", "ICO", "JPEG2000", "MSP", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF"),
+    *("WEBP", "XBM"),
+)
+OPTIONS = {"WEBP": {"lossless": True}, "ICO": {"sizes": [(16, 16)]}}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_every_format_that_pillow_writes_is_read_by_any_of_its_endings(kind: str, tmp_path: Path) -> None:
+    assert kind in raster_formats()
+    image = Image.new("1", (16, 16), 1)
+    image.putpixel((3, 5), 0)
+    for ending in [end for end, name in Image.registered_extensions().items() if name == kind]:
+        path = tmp_path / f"picture{ending}"
+        (image if kind in ("MSP", "XBM") else image.convert("RGB")).save(path, kind, **OPTIONS.get(kind, {}))
+
+        assert is_image_file(path)
+        assert np.array_equal(pixels(path), np.asarray(image.convert("RGB")))
+
+
+def test_the_endings_that_people_meet_are_images_and_those_of_drawings_and_films_are_not() -> None:
+    photographs = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff"}
+    assert photographs | {".jp2", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".qoi", ".ico"} <= image_endings()
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".txt", ""} & image_endings()
+
+
+@pytest.mark.parametrize(("name", "taken"), [("0001", True), ("a.jpg?w=640", True), ("a.2", True), ("a.jpg~", False)])
+def test_where_the_ending_says_nothing_the_content_does(name: str, taken: bool, tmp_path: Path) -> None:
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM"):
+        Image.fromarray(RGB).save(tmp_path / name, kind)
+        assert is_image_file(tmp_path / name) == taken
+    (tmp_path / name).write_text("notes")
+    assert not is_image_file(tmp_path / name)
+    assert not is_image_file(tmp_path / "absent")
+
+
+def test_postscript_is_refused_whatever_it_is_called_and_no_program_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript is started"))
+    Image.fromarray(RGB).save(tmp_path / "photo.jpg", "EPS")
+
+    for read in (open_rgb, lambda path: decode_rgb(path.read_bytes(), str(path))):
+        with pytest.raises(InputError, match=r"photo\.jpg: PostScript is a program, which kravl does not run"):
+            read(tmp_path / "photo.jpg")

@@ -101,8 +101,9 @@ def _link_to_itself(folder: Path) -> None:
     ready(folder_set(folder))
 
 
-def _empty_class(folder: Path) -> None:
+def _no_images(folder: Path) -> None:
     (tree(folder) / "train/c").mkdir()
+    (folder / "train/c/1.heic").write_bytes(b"")
     ready(folder_set(folder))
 
 
@@ -127,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "the order of classes changed": (_order_changed, "label 1 is 'b', but 'a' for c.png"),
     "an evaluation of other classes": (_foreign_classes, "other"),
     "a link to itself": (_link_to_itself, r"loop\.png"),
-    "an empty class": (_empty_class, "1 class folders are missing or hold no image: c"),
+    "a class without images": (_no_images, "1 class folders hold files but no image: c"),
     "an image that is not there": (_listed_not_there, r"b\.png: no such file"),
     "a name that steers a terminal": (_steering_name, "control character"),
 }

@@ -33,6 +33,7 @@ class ClassHalf(Source):
         self.templates = source.templates
         if source.descriptions is not None:
             self.descriptions = tuple(source.descriptions[label] for label in self._labels)
+        self.divided = source.divided
 
     def drawn_from(self) -> Source:
         return self.whole

@@ -1,35 +1,40 @@
 """Any folder of images: one sub-folder a class."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
-from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source, refuse_duplicates
+from kravl.data.holdout import check_share, hold_out, say_held_out
+from kravl.data.images import FileOpener, is_image_file
+from kravl.data.source import SPLIT_OF, Samples, Source, composed_form, refuse_duplicates
+from kravl.data.tree import files_in, find_images, holds_files, say_left_out, subfolders
 from kravl.runtime.errors import InputError, some_of, unknown
 from kravl.runtime.files import no_folder
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-)
+Classes = dict[str, list[str]]  # class -> its folders: two where one name is written in two forms of Unicode
 
 
 class ImageFolder(Source):
-    """Images by class folder: ``root/<class>/<image>`` to train on, ``test/<class>/<image>`` to evaluate on.
+    """Images by class folder, at any depth: ``root/<class>/...`` to train on, ``test/<class>/...`` to evaluate on.
 
-    Classes are the sub-folders of the training folder, sorted by name; the other folders may lack some of them.
+    Classes are the sub-folders of the training folder, sorted by name; the other folders may lack some of them. Empty
+    folders and those of the system are passed over with a line, and so are files that are no images.
 
     Args:
-        root: the training images, unless ``train`` names a folder under it.
-        test: a folder under ``root``, or a path of its own; None if there are no test images.
+        root: the training images, unless ``train`` names a folder under it, or ``root`` itself holds class folders in
+            ``train`` and ``test`` or ``val``.
+        test: a folder under ``root``, or a path of its own; None for that of ``root``, if it has one.
         train, val: likewise.
+        test_share: of each class is held out to test on where there is no test folder; None holds out nothing.
+        test_seed: decides which images those are.
 
     Raises:
         InputError: a folder is missing, holds no class folder, or is not a class that is trained on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a setting of data.source)
         self,
         root: str | None,
         test: str | None = None,
@@ -37,34 +42,45 @@ class ImageFolder(Source):
         val: str | None = None,
         name: str = "folder",
         templates: str = "single",
+        test_share: float | None = None,
+        test_seed: int = 0,
     ) -> None:
         if root is None:
             raise InputError(f"{name}: no folder of images is given; pass data.root=...")
         self._root = Path(root)
         if not self._root.is_dir():
             raise InputError(f"{name}: root={root}: {no_folder(self._root)}")
-        given = {"train": train or ".", "val": val, "test": test}
-        self._folders = {
-            split: self._under_root(name, split, path) for split, path in given.items() if path is not None
-        }
-        trained = self._folders["train"].resolve()
-        for split in ("val", "test"):
-            if split in self._folders and trained in self._folders[split].resolve().parents:
-                raise InputError(
-                    f"{name}: the {split} folder {self._folders[split]} lies inside the training folder {trained}, "
-                    "where each sub-folder is a class; name the training folder with data.train=..."
-                )
-        identity = (str(trained), str(self._folders.get("test", "")))
-        classes = class_folders(name, self._folders["train"])
-        super().__init__(name, classes, self._folders, identity, templates=templates)
+        given = {split: path for split, path in (("train", train), ("val", val), ("test", test)) if path is not None}
+        paths = {"train": "."} | (_splits_found(name, self._root, given) if test is None else {}) | given
+        self._folders = {split: self._under_root(name, split, path) for split, path in paths.items()}
+        _refuse_nested(name, self._folders)
+        self._share, self._seed = (None, 0) if "test" in self._folders else (test_share, test_seed)
+        if self._share is not None:
+            check_share(name, self._share)
+            say_held_out(name, self._share, self._seed, "data.test names a folder instead")
+        self._read: dict[Path, Samples] = {}
+        self._present = {folder: _classes(name, folder) for folder in dict.fromkeys(self._folders.values())}
+        held_out = "" if self._share is None else f"{self._share} {self._seed}"
+        identity = (str(self._folders["train"].resolve()), str(self._folders.get("test", held_out)))
+        splits = [*self._folders, *(["test"] if held_out else [])]
+        super().__init__(name, list(self._present[self._folders["train"]]), splits, identity, templates=templates)
+        self.divided = bool(held_out)
 
     def samples(self, split: str) -> Samples:
-        """The images of the folder, sorted by class, then by file name."""
-        present = class_folders(self.name, self._folders[split])
-        for folder in present:
-            if folder not in self.class_ids:
-                raise unknown(f"class folder in {self._folders[split]}", folder, self.class_ids)
-        return folder_samples(self._folders[split], {c: i for i, c in enumerate(self.class_ids) if c in present})
+        """The images of the folder, sorted by class, then by sub-folder, then by file name."""
+        folder = self._folders.get(split, self._folders["train"])
+        if folder not in self._read:
+            self._read[folder] = self._below(folder)
+        if self._share is None or split == "val":
+            return self._read[folder]
+        return hold_out(self._read[folder], self._share, self._seed)[split == "test"]
+
+    def _below(self, folder: Path) -> Samples:
+        present = self._present[folder]
+        for class_id in present:
+            if class_id not in self.class_ids:
+                raise unknown(f"class folder in {folder}", class_id, self.class_ids)
+        return _deep_samples(folder, {i: present[c] for i, c in enumerate(self.class_ids) if c in present})
 
     def _under_root(self, name: str, split: str, path: str) -> Path:
         under = self._root / path
@@ -75,20 +91,22 @@ class ImageFolder(Source):
 
 
 def class_folders(name: str, root: Path) -> list[str]:
-    """Names of the sub-folders of ``root``, sorted; hidden ones are left out.
+    """Names of the sub-folders of ``root``, sorted; hidden ones and those of the system are left out.
 
     Raises:
         InputError: there is none, or two are the same but for case, ``_`` and spaces.
     """
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(subfolders(root)[0])
     if not folders:
         raise InputError(f"{name}: {root} holds no class folders; expected {root}/<class>/<image>")
     refuse_duplicates(f"{name}: {root}", folders)
     return folders
 
 
-def folder_samples(root: Path, label_of: dict[str, int]) -> Samples:
+def folder_samples(root: Path, label_of: Mapping[str, int]) -> Samples:
     """The images of ``root/<class>/`` for each class of ``label_of``, sorted by name within a class.
+
+    This is how published sets are laid out: what lies in a folder within a class folder is none of their images.
 
     Raises:
         InputError: a class folder is missing or holds no image; all such are named.
@@ -100,14 +118,111 @@ def folder_samples(root: Path, label_of: dict[str, int]) -> Samples:
     for folder, label in label_of.items():
         path = root / folder
         files = sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) if path.is_dir() else []
-        images = [file for file in files if Path(file).suffix.lower() in ENDINGS]
-        skipped += [f"{folder}/{file}" for file in files if Path(file).suffix.lower() not in ENDINGS]
+        images = [file for file in files if is_image_file(path / file)]
+        taken = set(images)
+        skipped += [f"{folder}/{file}" for file in files if file not in taken]
         names += [f"{folder}/{file}" for file in images]
         labels += [label] * len(images)
         if not images:
             empty.append(folder)
     if empty:
         raise InputError(f"{root}: {len(empty)} class folders are missing or hold no image: {some_of(empty)}")
-    if skipped:
-        logger.warning("%s: %d files are no images by their ending, e.g. %s", root, len(skipped), skipped[0])
+    say_left_out(root, skipped, ())
     return Samples(tuple(names), tuple(labels), FileOpener(root, names))
+
+
+def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
+    """The images below the folders of each label, as `find_images` orders them.
+
+    Raises:
+        InputError: a class has files but no image; all such are named.
+    """
+    names: list[str] = []
+    labels: list[int] = []
+    others: list[str] = []
+    passed: list[str] = []
+    without: list[str] = []
+    for label, folders in folders_of.items():
+        before = len(names)
+        for folder in folders:
+            found = find_images(root / folder)
+            names += [f"{folder}/{path}" for path in found.images]
+            others += [f"{folder}/{path}" for path in found.others]
+            passed += [f"{folder}/{path}" for path in found.passed]
+        labels += [label] * (len(names) - before)
+        if len(names) == before:
+            without += folders
+    if without:
+        raise InputError(f"{root}: {len(without)} class folders hold files but no image: {some_of(without)}")
+    say_left_out(root, others, passed)
+    return Samples(tuple(names), tuple(labels), FileOpener(root, names))
+
+
+def _classes(name: str, root: Path) -> Classes:
+    """The classes of ``root``, sorted, with a line for what belongs to none of them.
+
+    Raises:
+        InputError: there is none, or two are the same but for case, ``_`` and spaces.
+    """
+    folders, passed = subfolders(root)
+    empty = [folder for folder in folders if not holds_files(root / folder)]
+    classes: Classes = {}
+    for folder in folders:
+        if folder not in empty:
+            classes.setdefault(composed_form(folder), []).append(folder)
+    if not classes:
+        raise InputError(f"{name}: {root} holds no class folders; expected {root}/<class>/<image>")
+    refuse_duplicates(f"{name}: {root}", classes)
+    say_left_out(root, (), [*(f"{folder} (empty)" for folder in empty), *passed])
+    if beside := files_in(root):
+        logger.warning("%s: %d files belong to no class folder, e.g. %s", root, len(beside), beside[0])
+    return classes
+
+
+def _splits_found(name: str, root: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The folders in ``root`` that are its splits by name and hold class folders; none where ``root`` holds classes.
+
+    Raises:
+        InputError: two folders of one split, or folders of splits that hold images without classes.
+    """
+    folders = subfolders(root)[0]
+    named = {folder: SPLIT_OF[folder.lower()] for folder in folders if folder.lower() in SPLIT_OF}
+    found: dict[str, str] = {}
+    for folder, split in named.items():
+        if not _holds_classes(root / folder):
+            continue
+        if found.setdefault(split, folder) != folder and split not in given:
+            raise InputError(f"{name}: {root} holds {found[split]} and {folder}; name one with data.{split}=...")
+    if "train" not in {**found, **given} or not ({"val", "test"} & found.keys() or len(named) == len(folders)):
+        if "train" not in given and len(named) == len(folders) > 1:
+            raise InputError(
+                f"{name}: {root} holds {', '.join(folders)}, but no class folders in a training folder; expected "
+                f"{root}/train/<class>/<image>, or name a folder of class folders with data.train=..."
+            )
+        return {}
+    if "test" not in found and "val" in found and "val" not in given:
+        found["test"] = found.pop("val")  # as of ImageNet
+    used = {**found, **given}
+    unused = [folder for folder in folders if folder not in used.values()]
+    logger.info(
+        "%s: %s%s (data.train, data.val, data.test name others)",
+        name,
+        ", ".join(f"{split} is {root / used[split]}" for split in ("train", "val", "test") if split in used),
+        f"; not used: {some_of(unused)}" if unused else "",
+    )
+    return found
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether there are folders in it and no images beside them."""
+    return bool(subfolders(folder)[0]) and not any(is_image_file(folder / file) for file in files_in(folder))
+
+
+def _refuse_nested(name: str, folders: Mapping[str, Path]) -> None:
+    trained = folders["train"].resolve()
+    for split in ("val", "test"):
+        if split in folders and trained in folders[split].resolve().parents:
+            raise InputError(
+                f"{name}: the {split} folder {folders[split]} lies inside the training folder {trained}, "
+                "where each sub-folder is a class; name the training folder with data.train=..."
+            )

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from kravl.data.catalog import existing_folder
 from kravl.data.images import FileOpener
-from kravl.data.source import Samples, Source, refuse_outside
+from kravl.data.source import SPLIT_OF, Samples, Source, refuse_outside
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import parse_json, read_text
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")
-SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 Row = tuple[str, str]  # path, label
 

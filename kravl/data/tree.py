@@ -1,0 +1,125 @@
+"""What lies in folders that people keep: images at any depth, and what no data set means by a folder or a file."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from kravl.data.images import image_endings, is_image_file
+from kravl.data.source import composed_form
+from kravl.runtime.errors import InputError, some_of
+
+logger = logging.getLogger(__name__)
+
+# folders and files of macOS, Windows, NAS systems and Python, in lower case; hidden ones begin with a dot
+NOT_DATA = frozenset(
+    [
+        *("__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost+found", "__pycache__"),
+        *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    ]
+)
+FEW = 5  # names in a line of the log
+
+
+class Found(NamedTuple):
+    """What lies below a folder: paths relative to it, with ``/``, sorted by their folder and then by name."""
+
+    images: list[str]
+    others: list[str]
+    passed: list[str]  # folders that are not looked into
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder of this name may belong to a data set."""
+    return not name.startswith(".") and name.lower() not in NOT_DATA
+
+
+def subfolders(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders in ``folder`` that may be data, and of the others, each sorted.
+
+    Raises:
+        InputError: the folder cannot be listed; with the reason.
+    """
+    names = sorted((entry.name for entry in _listed(folder) if _is_folder(entry)), key=composed_form)
+    return [name for name in names if is_data(name)], [name for name in names if not is_data(name)]
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the files in ``folder`` that may be data, sorted. Raises InputError as `subfolders`."""
+    return sorted(entry.name for entry in _listed(folder) if is_data(entry.name) and not _is_folder(entry))
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether any file that may be data lies below ``folder``. Raises InputError as `subfolders`."""
+    return any(is_data(PurePosixPath(path).name) for path in _walk(folder, []))
+
+
+def find_images(folder: Path) -> Found:
+    """The images below ``folder`` at any depth, in the order of torchvision's ImageFolder but for Unicode's forms.
+
+    Links are followed; a folder that is reached twice is looked into once.
+
+    Raises:
+        InputError: a folder cannot be listed; with the reason.
+    """
+    passed: list[str] = []
+    images: list[str] = []
+    others: list[str] = []
+    for path in sorted(_walk(folder, passed), key=_by_folder):
+        name = PurePosixPath(path).name
+        if not is_data(name):
+            if not name.startswith("._") and PurePosixPath(name).suffix.lower() in image_endings():
+                others.append(path)  # a hidden picture, other than the shadow that macOS keeps of each file
+        else:
+            (images if is_image_file(folder / path) else others).append(path)
+    return Found(images, others, passed)
+
+
+def say_left_out(root: Path, others: Iterable[str], passed: Iterable[str]) -> None:
+    """A line of the log for the files that are no images, and one for the folders that were passed over."""
+    if files := list(others):
+        kinds = Counter(PurePosixPath(file).suffix.lower() or "without an ending" for file in files)
+        listed = some_of([f"{count} {kind}" for kind, count in kinds.most_common()], FEW)
+        logger.warning("%s: %d files are left out as no images (%s), e.g. %s", root, len(files), listed, files[0])
+    if folders := list(passed):
+        logger.warning("%s: %d folders are passed over: %s", root, len(folders), some_of(folders, FEW))
+
+
+def _by_folder(path: str) -> tuple[str, str]:
+    folder, _, name = composed_form(path).rpartition("/")
+    return folder, name
+
+
+def _walk(top: Path, passed: list[str]) -> Iterator[str]:
+    """Relative paths of the files below ``top``, the hidden ones too; folders not looked into go to ``passed``."""
+    seen = {os.path.realpath(top)}
+    pending = [""]
+    while pending:
+        place = pending.pop(0)
+        for entry in _listed(top / place):
+            path = f"{place}/{entry.name}" if place else entry.name
+            # a folder that is called like an image is told when it is read
+            if not _is_folder(entry) or PurePosixPath(entry.name).suffix.lower() in image_endings():
+                yield path
+            elif not is_data(entry.name) or (real := os.path.realpath(entry.path)) in seen:
+                passed.append(path)
+            else:
+                seen.add(real)
+                pending.append(path)
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: composed_form(entry.name))
+    except OSError as error:
+        raise InputError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
