@@ -53,12 +53,12 @@ def open_source(cfg: Config, name: str) -> Source:
     """The set ``name`` as a run on it would have it. Raises InputError where the images are not as ``cfg`` says."""
     from kravl.run.sources import training_source  # torch, which a mistyped name need not wait for
 
-    return training_source(cfg) if cfg.data.name == name else _evaluated(cfg, name)[0][1]
+    return training_source(cfg) if _is_trained_on(name) else _evaluated(cfg, name)[0][1]
 
 
 def images_by_split(cfg: Config, name: str, source: Source) -> dict[str, Samples]:
     """The images of ``source`` by split; of a set of several parts (domains, corruptions) the test images by part."""
-    if cfg.data.name != name:
+    if not _is_trained_on(name):
         parts = _evaluated(cfg, name)
         return {key if len(parts) > 1 else "test": part.split("test") for key, part in parts}
     domains = [domain for domain in catalog.card(name).get("images", {}) if domain not in SPLITS]
@@ -66,6 +66,10 @@ def images_by_split(cfg: Config, name: str, source: Source) -> dict[str, Samples
         return {split: source.split(split) for split in source.splits}
     whole = {key: cfg.data.source[key] for key in ("_target_", "name", "root")}
     return {d: build({**whole, "domain": d}, Source, cfg.plugins)().split("test") for d in domains}
+
+
+def _is_trained_on(name: str) -> bool:
+    return data_sets()[name].startswith("data=")
 
 
 def _evaluated(cfg: Config, name: str) -> list[tuple[str, Source]]:

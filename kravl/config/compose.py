@@ -1,6 +1,7 @@
 """Compose and check a command line; Hydra's errors in one line, with the nearest legal name."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import product
@@ -47,6 +48,9 @@ WORDS = {
     "list[str]": "a list such as [a,b]",
     "None": "null",
 }
+TABLES = (".csv", ".tsv", ".txt", ".jsonl")
+TRAINING = ("train", "training", "images")  # folders whose name says nothing of what is in them, in lower case
+LONGEST_NAME = 100  # of a data set; the name of a run has it and more, and is that of a folder
 NULLS = {"shots": ", which is all images"}
 
 
@@ -68,6 +72,7 @@ def register_configs(chosen: Iterable[str] = ()) -> None:
     """
     OmegaConf.register_new_resolver("images", _images, replace=True)
     OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
+    OmegaConf.register_new_resolver("own_set", _own_set, replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -93,7 +98,33 @@ def _named_after(folder: str | None) -> str:
     """The last part of a path as a name for tables and files."""
     if folder is None:
         raise InputError("no value for 'evaluation.root'; give it as evaluation.root=...")
-    return re.sub(r"[^\w.+-]", "_", Path(folder).absolute().name).lstrip(".+-") or "folder"
+    return _plain_name(Path(folder).absolute().name) or "folder"
+
+
+def _own_set(place: str | None, part: str | None = None) -> str:
+    """The name of a data set of one's own, so that two of them are two in tables and in the names of runs.
+
+    Args:
+        place: its folder (``photos/train`` is photos), its table (``photos/list.csv``), or its name at a hub.
+        part: what is taken of it, unless that is its training images.
+    """
+    if place is None:  # asked for when the settings are checked
+        return "own"
+    path = Path(place).absolute()
+    if path.suffix.lower() in TABLES:
+        name = f"{path.parent.name}_{path.stem}"
+    elif re.fullmatch(r"[\w.-]*\w/\w[\w.-]*", place) and not path.is_dir():
+        name = place
+    else:
+        name = path.parent.name if path.name.lower() in TRAINING else path.name
+    if part is not None and Path(part).name.lower() not in ("", *TRAINING):
+        name = f"{name}_{Path(part).absolute().name}"
+    return _plain_name(name) or "own"
+
+
+def _plain_name(name: str) -> str:
+    """``name`` as `kravl.runtime.errors.require_name` allows it, or empty."""
+    return re.sub(r"[^\w.+-]", "_", unicodedata.normalize("NFC", name)).lstrip(".+-")[:LONGEST_NAME]
 
 
 def _names(group: str) -> list[str]:
@@ -184,6 +215,8 @@ def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -
     if isinstance(error.__cause__, InputError):  # of a resolver of kravl
         return error.__cause__
     text = str(error)
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return InputError(f"no value for {missing[1]!r}; give it as {missing[1]}=...")
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if choice in EXTRAS:

@@ -14,10 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.sites import select_sites
 from kravl.backbones.classifier import Classifier
-from kravl.config.compose import register_configs
+from kravl.config.compose import check_command_line, register_configs
 from kravl.config.instantiate import build, resolve
+from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
+from kravl.runtime.errors import InputError, require_name
 from kravl.training.trainer import make_trainer
 
 SHOTS = (1, 4, 16)
@@ -98,11 +100,45 @@ def test_a_backbones_settings_are_those_of_its_class(backbone):
     build(OmegaConf.to_container(cfg.backbone.build, resolve=True), Classifier)
 
 
+OWN = {  # a set of one's own -> where it is, and what it is called
+    "folder": ("data.root=/photos/train", "photos"),
+    "table": ("data.file=/photos/list.csv", "photos_list"),
+    "hf": ("data.source.path=owner/pets", "owner_pets"),
+}
+
+
 @pytest.mark.parametrize("data", names("data"))
 def test_a_data_set_is_named_like_its_file_and_its_settings_are_those_of_its_class(data):
-    cfg = composed(f"data={data}")
-    assert cfg.data.name == data
+    place, name = OWN.get(data, ("data.classes=all", data))
+    cfg = composed(f"data={data}", place)
+    assert cfg.data.name == name
     build(OmegaConf.to_container(cfg.data.source, resolve=True), Source, templates=cfg.data.templates)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (["folder", "data.root=/home/josé/my photos/"], "my_photos"),
+        (["folder", "data.root=/home/jose\u0301"], "josé"),
+        (["folder", "data.root=/a/pets/images"], "pets"),
+        (["folder", "data.root=photos", "data.train=Train"], "photos"),
+        (["folder", "data.root=photos", "data.train=train_small"], "photos_train_small"),
+        (["folder", "data.root=/a/.hidden"], "hidden"),
+        (["folder", "data.root=/"], "own"),
+        (["folder", "data.root=/a/b", "data.name=mine"], "mine"),
+        (["table", "data.file=/a/b/c.jsonl"], "b_c"),
+        (["hf", "data.source.path=owner/pets", "data.source.config=small"], "owner_pets_small"),
+    ],
+)
+def test_a_set_of_ones_own_is_named_after_its_place(settings, name):
+    cfg = composed(*as_overrides([f"data={settings[0]}", *settings[1:]], "train"))
+    assert cfg.data.name == require_name("data.name", name)
+    assert cfg.name.endswith(f"_{name}")
+
+
+def test_the_place_of_a_set_is_asked_for():
+    with pytest.raises(InputError, match=r"^no value for 'data\.source\.path'; give it as data\.source\.path="):
+        check_command_line(["data=hf"], "train")
 
 
 @pytest.mark.parametrize("evaluation", names("evaluation"))

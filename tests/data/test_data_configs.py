@@ -31,7 +31,7 @@ def sources(
     node = OmegaConf.merge(OmegaConf.load(CONFIGS / group / f"{name}.yaml"), settings)
     whole = OmegaConf.create({"data_root": str(data_root), group: node})
     plain = OmegaConf.to_container(whole, resolve=True)[group]
-    assert plain["name"] == name
+    assert plain["name"] == name or "own_set" in str(OmegaConf.to_container(node)["name"])
     nodes = {"source": plain["source"]} if group == "data" else plain["sets"]
     return {set_name: build(n, Source, source=trained)() for set_name, n in nodes.items()}
 
@@ -64,12 +64,15 @@ def test_caltech101_and_the_domains_of_pacs_are_found(assets: Path) -> None:
 
 
 def test_a_folder_is_named_on_the_command_line(make_tree: Callable[..., Path]) -> None:
-    root = make_tree("train", {"cat": 2})
+    root = make_tree("train", {"cat": 10})
     make_tree("test", {"cat": 1})
 
-    source = sources("data", "folder", root, root=str(root), train="train", test="test")["source"]
+    named = sources("data", "folder", root, root=str(root), train="train", test="test")["source"]
+    found = sources("data", "folder", root, root=str(root))["source"]
+    held_out = sources("data", "folder", root, root=str(root / "train"))["source"]
 
-    assert (len(source.split("train")), len(source.split("test"))) == (2, 1)
+    sizes = [[len(source.split(split)) for split in ("train", "test")] for source in (named, found, held_out)]
+    assert sizes == [[10, 1], [10, 1], [8, 2]]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])

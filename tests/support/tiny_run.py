@@ -6,6 +6,7 @@ TINY = (
     "data=folder",
     "data.root=${data_root}/glyphs/train",
     "data.test=../test",
+    "data.name=folder",
     "evaluation=in_domain",
     "split_protocol=official",
     "shots=6",
