@@ -1,10 +1,13 @@
 """A table of paths, labels and splits becomes a data set; what is wrong in it is named with its line."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from kravl.data.sources.table import Table
 from kravl.runtime.errors import InputError
@@ -77,7 +80,16 @@ def test_without_a_column_of_splits_every_image_is_trained_on_and_labels_may_be_
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.csv", "file,label\na.png,cat", r"the first line must name the column 'path'; it names 'file, label'"),
+        (
+            "t.csv",
+            "file,label\na.png,cat",
+            r"must name the column 'path'; it names 'file, label'; data\.source\.columns\.path=\.\.\. says otherwise",
+        ),
+        ("t.csv", "path;label\na.png;cat", r"it names 'path;label'; data\.source\.separator=semicolon says otherwise"),
+        ("t.tsv", "path,label\na.png,cat", r"it names 'path,label'; data\.source\.separator=comma says otherwise"),
+        ("t.csv", "path,label\n..\\a.png,cat", r"line 2: '\.\./a\.png' leaves the image folder"),
+        ("t.csv", "path,label\nC:\\x\\a.png,cat", r"line 2: 'C:.*a\.png' names a drive of Windows"),
+        ("t.csv", "path,label\n\\\\host\\x\\a.png,cat", r"line 2: .*host.*a\.png' names a drive of Windows"),
         ("t.csv", "", r"the first line must name the column 'path'; it names ''"),
         ("t.csv", "path,label\n", r"table: no classes"),
         ("t.csv", "path,label\na.png,\n", r"line 2: label is ''; it must be text"),
@@ -109,3 +121,76 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_forgotten_file_is_asked_for() -> None:
     with pytest.raises(InputError, match=r"no table is given; pass data.file="):
         Table(None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "settings"),
+    [
+        ("t.csv", "path;label\na/cat/0.png;cat\na/hot dog/0.png;hot_dog", {"separator": ";"}),
+        ("t.csv", "path\tlabel\na/cat/0.png\tcat\na/hot dog/0.png\thot_dog", {"separator": "tab"}),
+        ("t.txt", "path\tlabel\na/cat/0.png\tcat\na/hot dog/0.png\thot_dog", {}),
+        (
+            "t.csv",
+            "Datei,Art\na/cat/0.png,cat\na/hot dog/0.png,hot_dog",
+            {"columns": {"path": "Datei", "label": "Art"}},
+        ),
+        ("t.csv", "path,1\na/cat/0.png,cat\na/hot dog/0.png,hot_dog", {"columns": {"label": 1}}),
+        (
+            "t.jsonl",
+            '{"f": "a/cat/0.png", "label": "cat"}\n{"f": "a/hot dog/0.png", "label": "hot_dog"}',
+            {"columns": {"path": "f"}},
+        ),
+        ("t.csv", "path,label\na\\cat\\0.png,cat\n.\\a\\hot dog\\0.png,hot_dog", {}),
+        ("t.csv", "path,label\nROOT/a/cat/0.png,cat\nROOT/a/hot dog/0.png,hot_dog", {}),
+    ],
+)
+def test_tables_of_other_programs_and_systems_are_read(
+    name: str, text: str, settings: dict[str, Any], root: Path
+) -> None:
+    (root / name).write_text(text.replace("ROOT", str(root)))
+
+    samples = Table(str(root / name), **settings).split("train")
+
+    assert samples.names == ("a/cat/0.png", "a/hot dog/0.png")
+    assert [samples.image(i).size for i in range(2)] == [(10, 12)] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"columns": {"split": "fold"}}, r"must name the column 'fold'"),
+        ({"columns": {"class": "label"}}, r"unknown column of a table 'class': did you mean 'label'"),
+        ({"separator": "ab"}, r"data\.source\.separator is 'ab'; it must be one character, tab or space"),
+        ({"test_share": 0.0}, r"test_share is 0\.0; it must be between 0 and 1"),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_table_is_named(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\na.png,cat")
+
+    with pytest.raises(InputError, match=message):
+        Table(str(tmp_path / "t.csv"), **settings)
+
+
+def test_names_are_found_in_the_form_of_unicode_that_the_files_have(tmp_path: Path) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    Image.new("RGB", (3, 4)).save(tmp_path / f"{nfd}.png")
+    (tmp_path / "a\\b.png").write_bytes((tmp_path / f"{nfd}.png").read_bytes())  # a legal name outside of Windows
+    (tmp_path / "t.csv").write_text(f"path,label\n{nfc}.png,{nfc}\na\\b.png,{nfd}\n", encoding="utf-8")
+
+    source = Table(str(tmp_path / "t.csv"))
+
+    assert source.class_ids == (nfc,)
+    assert [source.split("train").image(i).size for i in range(2)] == [(3, 4)] * 2
+
+
+def test_a_table_without_test_rows_holds_out_a_share(tmp_path: Path) -> None:
+    rows = [f"{label}{i}.png,{label},{'val' if i == 9 else 'train'}" for label in "ab" for i in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+
+    source = Table(str(tmp_path / "t.csv"), test_share=0.3)
+    parts = [source.split(split) for split in ("train", "val", "test")]
+
+    assert source.splits == ("train", "val", "test")
+    assert [len(part) for part in parts] == [12, 2, 6]
+    assert len({name for part in parts for name in part.names}) == 20
+    assert source.split_sha256(parts[0]) != parts[0].sha256()

@@ -1,19 +1,24 @@
 """Your own images, listed in a table: a CSV, TSV or JSONL file with the columns path, label and split."""
 
 import csv
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from kravl.data.catalog import existing_folder
+from kravl.data.holdout import check_share, hold_out, say_held_out
 from kravl.data.images import FileOpener
-from kravl.data.source import SPLIT_OF, Samples, Source, refuse_outside
+from kravl.data.source import SPLIT_OF, Samples, Source, composed_form, refuse_outside
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import parse_json, read_text
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+WRITTEN = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}  # separators as they are typed
+WORD_OF = {"\t": "tab", ";": "semicolon", ",": "comma"}  # as a shell takes them
 Row = tuple[str, str]  # path, label
 
 
@@ -21,20 +26,28 @@ class Table(Source):
     """The images that ``file`` lists; classes are its labels, sorted.
 
     Args:
-        file: ``.csv`` or ``.tsv`` with a first line that names the columns, or ``.jsonl`` with one object per line.
-            Other columns are ignored. Splits are train, val and test; a table without that column is all train.
+        file: ``.csv``, ``.tsv`` or ``.txt`` with a first line that names the columns, or ``.jsonl`` with one object per
+            line. Other columns are ignored. Splits are train, val and test; without that column all are train.
         root: the folder that paths are relative to; None for the table's own. No path may leave it.
+        columns: what the table calls ``path``, ``label`` and ``split``, where it is something else.
+        separator: one character, or ``tab``; None for a comma in ``.csv`` and a tab in ``.tsv`` and ``.txt``.
+        test_share: of each class is held out to test on where no row is test; None holds out nothing.
+        test_seed: decides which images those are.
 
     Raises:
         InputError: a file, column, label, split or path that is not as expected; with the line and the reason.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a setting of data.source)
         self,
         file: str | None,
         root: str | None = None,
         name: str = "table",
         templates: str = "single",
+        columns: Mapping[str, Any] | None = None,
+        separator: str | None = None,
+        test_share: float | None = None,
+        test_seed: int = 0,
     ) -> None:
         if file is None:
             raise InputError(f"{name}: no table is given; pass data.file=...")
@@ -42,39 +55,111 @@ class Table(Source):
         self._root = existing_folder(name, path.parent if root is None else root)
         self._rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
         first: dict[str, int] = {}
-        for number, record in _records(path):
-            image, label, split = _checked(path, number, record)
+        for number, record in _records(path, _columns(columns or {}), separator):
+            image, label, split = self._checked(path, number, record)
             if first.setdefault(image, number) != number:
                 raise InputError(f"{path}, line {number}: {image} is in line {first[image]} already")
             self._rows[split].append((image, label))
+        self._share, self._seed = (
+            (None, 0) if self._rows["test"] or not self._rows["train"] else (test_share, test_seed)
+        )
+        if self._share is not None:
+            check_share(name, self._share)
+            say_held_out(name, self._share, self._seed, "or a column of splits in the table")
         labels = sorted({label for rows in self._rows.values() for _, label in rows})
-        splits = [split for split in SPLITS if self._rows[split]]
-        identity = (str(self._root.resolve()), str(path.resolve()))
+        splits = [split for split in SPLITS if self._rows[split] or (split == "test" and self._share is not None)]
+        held_out = () if self._share is None else (f"{self._share} {self._seed}",)
+        identity = (str(self._root.resolve()), str(path.resolve()), *held_out)
         super().__init__(name, labels, splits, identity, templates=templates)
+        self.divided = self._share is not None
 
     def samples(self, split: str) -> Samples:
         """The images in the order of the table."""
+        if self._share is None or split == "val":
+            return self._listed(split)
+        return hold_out(self._listed("train"), self._share, self._seed)[split == "test"]
+
+    def _listed(self, split: str) -> Samples:
         label_of = {label: i for i, label in enumerate(self.class_ids)}
         names = tuple(image for image, _ in self._rows[split])
         return Samples(names, tuple(label_of[label] for _, label in self._rows[split]), FileOpener(self._root, names))
 
+    def _checked(self, table: Path, number: int, record: dict[str, object]) -> tuple[str, str, str]:
+        """Path, label and split of one record."""
+        where = f"{table}, line {number}"
+        image, label = (_text(where, record, column) for column in COLUMNS[:2])
+        split = _text(where, record, "split") if "split" in record else "train"
+        if split.lower() not in SPLIT_OF:
+            raise unknown(f"split in {where}:", split, SPLIT_OF)
+        return _below(where, self._root, image), composed_form(label), SPLIT_OF[split.lower()]
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
-    """Line number and record of each row."""
+
+def _below(where: str, root: Path, image: str) -> str:
+    """``image`` as a path below ``root``, with ``/``, as the file system spells it where there is such a file.
+
+    A table may come from Windows, with ``\\`` between folders, from macOS, with another form of Unicode, and from the
+    machine itself, with whole paths into ``root``.
+
+    Raises:
+        InputError: it leaves ``root``.
+    """
+    if "\\" in image and not (root / image).is_file():
+        if PureWindowsPath(image).drive:
+            raise InputError(f"{where}: {image[:200]!r} names a drive of Windows; paths are relative to {root}")
+        image = PureWindowsPath(image).as_posix()
+    path = PurePosixPath(image)
+    if path.is_absolute() and ".." not in path.parts:
+        for folder in (root.absolute(), root.resolve()):
+            if path.is_relative_to(folder):
+                path = path.relative_to(folder)
+                break
+    refuse_outside(where, path.as_posix())
+    if not image.isascii() and not (root / path).is_file():
+        forms = (unicodedata.normalize(form, path.as_posix()) for form in ("NFC", "NFD"))
+        return next((form for form in forms if (root / form).is_file()), path.as_posix())
+    return path.as_posix()
+
+
+def _columns(given: Mapping[str, Any]) -> dict[str, str]:
+    """What the table calls each of `COLUMNS`."""
+    for column in given:
+        if column not in COLUMNS:
+            raise unknown("column of a table", column, COLUMNS)
+    return {column: str(given.get(column) or column) for column in COLUMNS}
+
+
+def _records(path: Path, columns: Mapping[str, str], separator: str | None) -> Iterator[tuple[int, dict[str, object]]]:
+    """Line number and record of each row, under the names of `COLUMNS`."""
     kind = path.suffix.lower()
     if kind not in (*DELIMITERS, ".jsonl"):
         raise unknown("ending of a table", kind, (*DELIMITERS, ".jsonl"))
     text = read_text(path)
-    if kind == ".jsonl":
-        yield from _objects(path, text)
-        return
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=DELIMITERS[kind], skipinitialspace=True)
-    columns = [column.strip() for column in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    for column in COLUMNS[:2]:
-        if column not in columns:
+    rows = _objects(path, text) if kind == ".jsonl" else _lines(path, text, columns, _character(separator, kind))
+    for number, record in rows:
+        # a column that was named must be there; that of splits need not, as long as nobody named it
+        yield number, {column: record.get(name) for column, name in columns.items() if name in record or name != column}
+
+
+def _character(separator: str | None, kind: str) -> str:
+    character = DELIMITERS[kind] if separator is None else WRITTEN.get(separator, separator)
+    if len(character) != 1 or character in '"\r\n':
+        raise InputError(f"data.source.separator is {separator!r}; it must be one character, tab or space")
+    return character
+
+
+def _lines(
+    path: Path, text: str, columns: Mapping[str, str], separator: str
+) -> Iterator[tuple[int, dict[str, object]]]:
+    reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != " ")
+    named = [column.strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = named
+    for column in COLUMNS:
+        if columns[column] not in named and (column, columns[column]) != ("split", "split"):
+            others = [WORD_OF.get(mark, mark) for mark in ",;\t|" if mark != separator and mark in ",".join(named[:1])]
+            advice = f"data.source.separator={others[0]}" if others else f"data.source.columns.{column}=..."
             raise InputError(
-                f"{path}: the first line must name the column {column!r}; it names {', '.join(columns)[:200]!r}"
+                f"{path}: the first line must name the column {columns[column]!r}; it names "
+                f"{', '.join(named)[:200]!r}; {advice} says otherwise"
             )
     for record in reader:
         yield reader.line_num, dict(record)
@@ -88,17 +173,6 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}: {line[:80]!r} is not an object with path and label")
         yield number, record
-
-
-def _checked(path: Path, number: int, record: dict[str, object]) -> tuple[str, str, str]:
-    """Path, label and split of one record."""
-    where = f"{path}, line {number}"
-    image, label = (_text(where, record, column) for column in COLUMNS[:2])
-    split = _text(where, record, "split") if "split" in record else "train"
-    if split.lower() not in SPLIT_OF:
-        raise unknown(f"split in {where}:", split, SPLIT_OF)
-    refuse_outside(where, image)
-    return Path(image).as_posix(), label, SPLIT_OF[split.lower()]
 
 
 def _text(where: str, record: dict[str, object], column: str) -> str:
