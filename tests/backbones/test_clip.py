@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
@@ -313,9 +312,9 @@ def test_preprocessing_is_the_models_own_and_what_is_said_of_a_file_and_is_recor
 
     model = classifier(pretrained=str(tmp_path / "weights.safetensors"), **said)
 
-    expected = {"image_size": 32, "resize": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    expected |= {"interpolation": "bilinear", "resize_mode": "squash", "fill": (0, 0, 0)}
-    assert asdict(model.preprocess) == expected == model.provenance()["preprocess"]
+    expected = {"image_size": 32, "resize": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    expected |= {"interpolation": "bilinear", "resize_mode": "squash", "fill": [0, 0, 0]}
+    assert model.preprocess.recorded() == expected == model.provenance()["preprocess"]
 
 
 def test_what_is_said_against_published_weights_is_refused_before_they_are_loaded():
