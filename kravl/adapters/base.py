@@ -15,6 +15,8 @@ M = TypeVar("M", bound=nn.Module)
 # (dL/dy (tokens, out), x (tokens, in), dL/dx (tokens, in) or None) -> dL/dp of each trainable parameter p, in order.
 # To dL/dx, where it is given, it adds the update's share, scale * dL/dy @ ΔW.
 VectorJacobianProduct = Callable[[Tensor, Tensor, Tensor | None], Sequence[Tensor | None]]
+# dL/dΔW (out, in), as if scale were 1 and nothing dropped -> dL/dp of each trainable parameter p, in order
+UpdateGradients = Callable[[Tensor], Sequence[Tensor | None]]
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -92,7 +94,8 @@ class Adapter(nn.Module, ABC):
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
         """A new dropout mask (in,) of zeros and 1 / (1 - dropout) for the columns of ΔW; None if nothing is dropped.
 
-        Overridden by methods that drop entries of their input ``x`` (tokens, in).
+        Overridden by methods that drop entries of their input ``x``, (tokens, in) or the map (b, channels, ...) of a
+        convolution: their mask is (entries / x.shape[-1], x.shape[-1]).
         """
         if not self.training or self.dropout == 0.0:
             return None
@@ -133,19 +136,26 @@ class Adapter(nn.Module, ABC):
         ``hidden`` is what `apply_factors` returned. The function returned computes the gradients: with G = dL/dy
         (tokens, out) and x (tokens, in), dL/dΔW = scale * Gᵀ x, pulled back through `delta_weight` to the parameters.
         """
+        from_update = self.recompute_update(weight, mask, out)
+        trains = any(parameter.requires_grad for _, parameter in named(self, ""))
+        return lambda gradient, x, grad_x: from_update(gradient.T @ x) if trains else ()
+
+    def recompute_update(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> UpdateGradients:
+        """As `recompute`, for who has G x summed over all tokens already, as a convolution does.
+
+        The function returned takes the gradient of the adapted weight, Gᵀ x (out, in), and may overwrite it.
+        """
         detached_parameters = self.detached_parameters()
         with torch.enable_grad():
             update = self.with_parameters(detached_parameters)(weight, mask)
         if out is not None:
             torch.add(weight, update.detach(), out=out)
 
-        def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
-            if not detached_parameters:
-                return ()
-            grad_update = (gradient.T @ x).to(update.dtype)
-            return torch.autograd.grad(update, list(detached_parameters.values()), grad_update, allow_unused=True)
+        def from_update(grad_update: Tensor) -> Sequence[Tensor | None]:
+            gradient, parameters = grad_update.to(update.dtype), list(detached_parameters.values())
+            return torch.autograd.grad(update, parameters, gradient, allow_unused=True) if parameters else ()
 
-        return vjp
+        return from_update
 
     def trainable(self) -> dict[str, Tensor]:
         """The trainable parameters by name."""

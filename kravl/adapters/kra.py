@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.base import Adapter, VectorJacobianProduct
+from kravl.adapters.base import Adapter, UpdateGradients, VectorJacobianProduct
 from kravl.adapters.workspace import cast, scratch
 from kravl.runtime.errors import InputError, unknown
 
@@ -73,12 +73,25 @@ class KRAdapter(Adapter):
 
         def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             short, long = (gradient, x) if self.out_features <= self.in_features else (x, gradient)
-            grad_update = torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
-            gradients = _contract(cast(grad_update, self.u.dtype), self.u, self.v)
-            pairs = zip(gradients, (self.u, self.v), strict=True)
-            return [gradient.mul_(self.scale) for gradient, parameter in pairs if parameter.requires_grad]
+            return self._gradients(
+                torch.mm(short.T, long, out=scratch("matrix", (short.shape[1], long.shape[1]), x, x.dtype))
+            )
 
         return vjp
+
+    def recompute_update(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> UpdateGradients:
+        if mask is not None:
+            return super().recompute_update(weight, mask, out)
+        if out is not None:
+            self.add_to(weight, mask, out)
+        wide = self.out_features <= self.in_features
+        return lambda grad_update: self._gradients(grad_update if wide else grad_update.T)
+
+    def _gradients(self, grad_update: Tensor) -> Sequence[Tensor]:
+        """Of the trainable factors, from the gradient (m, M) of the update or, where that is wider, its transpose."""
+        gradients = _contract(cast(grad_update, self.u.dtype), self.u, self.v)
+        pairs = zip(gradients, (self.u, self.v), strict=True)
+        return [gradient.mul_(self.scale) for gradient, parameter in pairs if parameter.requires_grad]
 
 
 def _add_khatri_rao(weight: Tensor, u: Tensor, v: Tensor, scale: float, out: Tensor) -> None:

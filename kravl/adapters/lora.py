@@ -14,7 +14,8 @@ class LoRA(LowRankAdapter):
     """ΔW = B A with B (out, r) zero and A (r, in) Kaiming-uniform, scaled by alpha / r.
 
     ``rank_stabilised`` scales by alpha / sqrt(r) (Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732), as CLIP-LoRA
-    does. ``dropout`` drops entries of the adapter's input, as there; for bare projections it drops columns of ΔW.
+    does. ``dropout`` drops entries of the adapter's input, as there; of a weight that its
+    module does not multiply itself, such as a bare projection, it drops columns of ΔW.
 
     Example:
         >>> from kravl import LoRA
@@ -56,5 +57,5 @@ class LoRA(LowRankAdapter):
     def draw_mask(self, x: Tensor | None = None) -> Tensor | None:
         if x is None or not self.input_dropout.training or self.dropout == 0.0:
             return super().draw_mask(x)
-        keep = torch.empty((x[..., 0].numel(), self.in_features), dtype=torch.bool, device=x.device)
+        keep = torch.empty((x[..., 0].numel(), x.shape[-1]), dtype=torch.bool, device=x.device)
         return keep.bernoulli_(1.0 - self.dropout)

@@ -24,11 +24,13 @@ TOKENS = torch.randint(1, 99, (3, 8), generator=torch.Generator().manual_seed(0)
 
 @dataclass
 class Case:
-    """A model, how to run it, and the sites to adapt."""
+    """A model, how to run it, the sites to adapt, and one of its blocks with the shape of the block's input."""
 
     model: nn.Module
     run: Callable[[nn.Module], Tensor]
     targets: list[str]
+    block: str
+    shape: tuple[int, ...]
 
 
 def run_clip(model: nn.Module) -> Tensor:
@@ -38,6 +40,10 @@ def run_clip(model: nn.Module) -> Tensor:
 
 def run_vit(model: nn.Module) -> Tensor:
     return model(IMAGES.to(model.head.bias.dtype))
+
+
+def run_convnext(model: nn.Module) -> Tensor:
+    return model(IMAGES.to(model.head.fc.bias.dtype))
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +60,17 @@ def built_vit() -> nn.Module:
     torch.manual_seed(0)
     sizes = {"img_size": 32, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 5}
     return randomise_biases(timm.models.vision_transformer.VisionTransformer(**sizes))
+
+
+@pytest.fixture(scope="session")
+def built_convnext() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24), "kernel_sizes": (7, 5, 3, 3), "num_classes": 5}
+    model = timm.models.convnext.ConvNeXt(**sizes, conv_mlp=True, ls_init_value=None)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):  # timm's own are so small that nothing but biases reaches the head
+            nn.init.kaiming_normal_(module.weight)
+    return randomise_biases(model)
 
 
 def randomise_biases(model: nn.Module) -> nn.Module:
@@ -73,14 +90,27 @@ def vit(built_vit: nn.Module) -> nn.Module:
     return copy.deepcopy(built_vit)
 
 
-@pytest.fixture(params=["clip", "vit"])
+@pytest.fixture
+def convnext(built_convnext: nn.Module) -> nn.Module:
+    return copy.deepcopy(built_convnext)
+
+
+@pytest.fixture(params=["clip", "vit", "convnext"])
 def case(request: pytest.FixtureRequest) -> Case:
-    """Packed attention whole and in parts, out_proj, both MLP matrices and bare projections; or timm's fused qkv."""
+    """Packed attention whole and in parts, out_proj, MLP matrices, bare projections; timm's fused qkv; convolutions.
+
+    These are a stem in steps of four, strided, of one position, and depthwise.
+    """
     model = request.getfixturevalue(request.param)
     if request.param == "clip":
         vision = ["visual.*.attn.qkv", "visual.*.attn.out_proj", "visual.*.mlp.*", "visual.proj"]
-        return Case(model, run_clip, [*vision, "transformer.*.attn.q", "transformer.*.attn.v", "text_projection"])
-    return Case(model, run_vit, ["blocks.0.attn.qkv", "blocks.1.attn.k", "blocks.*.attn.proj", "blocks.*.mlp.*"])
+        text = ["transformer.*.attn.q", "transformer.*.attn.v", "text_projection"]
+        return Case(model, run_clip, [*vision, *text], "visual.transformer.resblocks.0", (2, 5, 32))
+    if request.param == "convnext":
+        targets = ["stem.0", "stages.*.downsample.1", "stages.*.conv_dw", "stages.*.mlp.fc?", "head.fc"]
+        return Case(model, run_convnext, targets, "stages.0.blocks.0", (2, 8, 6, 5))
+    targets = ["blocks.0.attn.qkv", "blocks.1.attn.k", "blocks.*.attn.proj", "blocks.*.mlp.*"]
+    return Case(model, run_vit, targets, "blocks.0", (2, 5, 48))
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""What every adapter must satisfy, run for each file in configs/adapter on CLIP and on a ViT."""
+"""What every adapter must satisfy, run for each file in configs/adapter on CLIP, on a ViT and on a ConvNeXt."""
 
 import pytest
 import torch
@@ -84,9 +84,7 @@ def test_disabled_adapters_leave_the_pretrained_model(make_adapter, case, pertur
 def test_a_block_compiles_into_one_graph(make_adapter, case, perturb):
     adapters = inject(case.model, make_adapter, case.targets)
     perturb(adapters)
-    is_clip = "visual.proj" in adapters.adapters
-    block = case.model.visual.transformer.resblocks[0] if is_clip else case.model.blocks[0]
-    tokens = torch.rand(2, 5, 32 if is_clip else 48)
+    block, tokens = case.model.get_submodule(case.block), torch.rand(case.shape)
     torch.compiler.reset()
 
     compiled = torch.compile(block, backend="eager", fullgraph=True)(tokens)

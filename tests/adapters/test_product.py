@@ -103,7 +103,7 @@ def test_a_frozen_prefix_costs_no_gradient(make):
 @pytest.mark.parametrize(("out", "columns"), [(10, 7), (7, 10), (9, 9)])
 @pytest.mark.parametrize("order", ORDERS)
 def test_every_order_of_products_has_the_gradients_of_the_dense_update(name, out, columns, order, monkeypatch):
-    monkeypatch.setattr(LowRankAdapter, "order", lambda self, tokens, mask: order)
+    monkeypatch.setattr(LowRankAdapter, "order", lambda self, tokens, dtype, mask: order)
     adapter = moved(LOW_RANK[name], out, columns)
 
     for tokens in (2, 20):

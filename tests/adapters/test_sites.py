@@ -31,7 +31,8 @@ def test_clip_has_packed_attention_mlp_and_bare_projections(clip):
     }
     assert sites["visual.proj"] == (32, 16)
     assert sites["text_projection"] == (32, 16)
-    assert not [name for name in sites if "embedding" in name or "conv1" in name]
+    assert sites["visual.conv1"] == (32, 3 * 16 * 16)
+    assert not [name for name in sites if "embedding" in name]
 
 
 def test_the_parts_of_a_fused_weight_are_its_rows_in_order(clip):
@@ -70,11 +71,37 @@ def test_open_clips_own_attention_has_the_names_of_torchs():
     assert shapes(nn.ModuleDict({"attn": open_clips})) == shapes(nn.ModuleDict({"attn": torchs}))
 
 
-def test_a_resnet_tower_offers_its_attention_pool():
+def test_a_resnet_tower_offers_its_convolutions_and_its_attention_pool():
     vision = open_clip.CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, image_size=32)
     model = open_clip.model._build_vision_tower(16, vision)
 
-    assert set(shapes(model)) == {f"attnpool.{part}_proj" for part in "qkvc"}
+    sites = shapes(model)
+
+    assert {name for name in sites if "conv" not in name and "downsample" not in name} == {
+        f"attnpool.{part}_proj" for part in "qkvc"
+    }
+    assert sites["conv1"] == (4, 3 * 3 * 3)
+    assert {name: shape for name, shape in sites.items() if name.startswith("layer2")} == {
+        "layer2.0.conv1": (16, 32),
+        "layer2.0.conv2": (16, 16 * 3 * 3),
+        "layer2.0.conv3": (64, 16),
+        "layer2.0.downsample.0": (64, 32),
+    }
+
+
+def test_a_convolution_is_its_unfolded_kernel_whatever_its_name_and_groups():
+    model = nn.ModuleDict({
+        "sound": nn.Conv1d(4, 6, 5), "video": nn.Conv3d(2, 6, (1, 2, 3)), "qkv": nn.Conv2d(4, 12, 1),
+        "grouped": nn.Conv2d(4, 6, (3, 1), groups=2), "scaled": timm.layers.ScaledStdConv2d(4, 6, 3),
+        "up": nn.ConvTranspose2d(4, 6, 3), "normed": nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
+    })  # fmt: skip
+
+    assert shapes(model) == {
+        "sound": (6, 20), "video": (6, 12), "qkv": (12, 4), "grouped": (6, 6), "scaled": (6, 36)
+    }  # fmt: skip
+    assert torch.equal(
+        dict(model["grouped"].named_parameters())["weight"].flatten(1), select_sites(model, ["grouped"])[0].weight
+    )
 
 
 def test_separate_timm_projections_are_plain_linear_sites():

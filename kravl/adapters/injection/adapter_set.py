@@ -63,7 +63,7 @@ class Weights:
         self._trained = {name: value.clone() for name, value in self.trained().items()}
         if alpha != 0.0:  # zero times a diverged update is not zero
             for name, weight in adapted:
-                self._sites[name].weight.copy_(weight)
+                self._sites[name].write(weight)
         for name, tensor in self._live().items():
             initial = self._initial[name].to(tensor)
             if alpha == 0.0:
@@ -75,7 +75,7 @@ class Weights:
     def restore(self) -> None:
         """Undo `write` bit for bit."""
         for name, base in self._base.items():
-            self._sites[name].weight.copy_(base)
+            self._sites[name].write(base)
         live = self._live()
         for name, trained in self._trained.items():
             live[name].copy_(trained)

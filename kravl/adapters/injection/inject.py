@@ -1,8 +1,9 @@
 """Put adapters on a frozen backbone by swapping the modules' classes: every parameter keeps its name, module and key.
 
 nn.MultiheadAttention hands ``in_proj_weight`` and ``out_proj.weight`` to one function and never calls ``out_proj``, so
-wrapping those layers has no effect. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, and the
-owner of any other matrix a subclass that reads it as adapted.
+wrapping those layers has no effect. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, a convolution
+`AdaptedConv2d`, and the owner of any other matrix a subclass that reads it as adapted: also a convolution that changes
+its weight or pads its input before it convolves, as timm's StdConv2d and Conv2dSame do.
 """
 
 import logging
@@ -15,6 +16,7 @@ from torch import nn
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet, Buffers
 from kravl.adapters.injection.attention import AdaptedAttention
+from kravl.adapters.injection.conv import ADAPTED_CONVS
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
 from kravl.adapters.injection.sites import Site, select_sites
@@ -134,4 +136,6 @@ def _adapted(module: nn.Module, attached: AdapterList) -> type[nn.Module]:
         return AdaptedAttention
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return AdaptedLinear
+    if type(module) in ADAPTED_CONVS:
+        return ADAPTED_CONVS[type(module)]
     return adapted_class(type(module), tuple(sorted({param for param, _ in attached.places})))  # type: ignore[arg-type]

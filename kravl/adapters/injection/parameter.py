@@ -59,14 +59,14 @@ def adapters_of(module: nn.Module) -> AdapterList:
 
 
 def adapted_weight(weight: Tensor, blocks: Sequence[AdaptedRows]) -> Tensor:
-    """``weight`` (out, in) plus the update of each block on its rows, in the wider of the two dtypes.
+    """``weight``, (out, in) or a kernel, plus the update of each block on its rows, in the wider of the two dtypes.
 
     Computed outside autocast: a bf16 product of LoRA factors would lose the small updates of early training.
     """
     with without_autocast(weight.device.type):
-        updates = [block.adapter(weight[block.rows], block.mask) for block in blocks]
-        if len(updates) == 1 and updates[0].shape == weight.shape:
-            return weight + updates[0]
+        updates = [block.adapter(weight[block.rows].flatten(1), block.mask) for block in blocks]
+        if len(updates) == 1 and updates[0].shape[0] == weight.shape[0]:
+            return weight + updates[0].view(weight.shape)
         dtypes = [update.dtype for update in updates]
         result = weight.to(functools.reduce(torch.promote_types, dtypes, weight.dtype), copy=True)
         for block, update in zip(blocks, updates, strict=True):

@@ -1,8 +1,11 @@
-"""Where an adapter can go: every weight matrix of a backbone, by name.
+"""Where an adapter can go: every weight matrix and every convolution of a backbone, by name.
 
 A fused query-key-value weight is one site, ``<attn>.qkv``, and also three row blocks of it, ``<attn>.q``, ``<attn>.k``
 and ``<attn>.v``; a pattern chooses which of the two is adapted. A projection that is a bare parameter is named after
-it, such as ``visual.proj``.
+it, such as ``visual.proj``. A convolution is the matrix of its unfolded kernel, (out, in / groups * height * width),
+and one site whatever its name: how channels are divided into q, k and v is each model's own. Transposed convolutions,
+whose kernel has the input's channels first, are no sites, and neither is a weight that is computed from others
+(weight_norm, parametrizations).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +16,13 @@ from torch import Tensor, nn
 
 from kravl.runtime.errors import InputError, nearest
 
+MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PROJECTION_ENDINGS = ("proj", "projection", "proj_weight")  # excludes embeddings, which are matrices too
 
 
 @dataclass(frozen=True)
 class Site:
-    """Rows ``rows`` of the parameter ``param`` of ``module``: a matrix of shape (out, in)."""
+    """Rows ``rows`` of the parameter ``param`` of ``module``, as a matrix of shape (out, in)."""
 
     name: str
     module: nn.Module
@@ -34,17 +38,23 @@ class Site:
 
     @property
     def weight(self) -> Tensor:
-        """The rows of this site, (out, in): a view without gradient."""
-        return self.parameter.detach()[self.rows]
+        """The rows of this site, (out, in), without gradient: to be read, since a kernel may need a copy to unfold."""
+        return self.parameter.detach()[self.rows].flatten(1)
+
+    def write(self, weight: Tensor) -> None:
+        """Overwrite the rows of this site with ``weight`` (out, in), whatever the memory format of the parameter."""
+        rows = self.parameter.detach()[self.rows]
+        rows.copy_(weight.view(rows.shape))
 
 
 def find_sites(model: nn.Module) -> Iterator[Site]:
-    """All sites of ``model``: nn.Linear, packed and separate attention weights, timm's fused qkv, bare projections."""
+    """All sites of ``model``: nn.Linear, attention weights packed or separate, fused qkv, bare projections, nn.Conv."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.split(".")[-1] == "qkv":
-            yield from _fused_sites(name.removesuffix("qkv"), module, "weight")
-        elif isinstance(module, nn.Linear):
-            yield _full_site(name or "weight", module, "weight")
+        if isinstance(module, MATRICES) and module._parameters.get("weight") is not None:
+            if isinstance(module, nn.Linear) and name.split(".")[-1] == "qkv":
+                yield from _fused_sites(name.removesuffix("qkv"), module, "weight")
+            else:
+                yield _full_site(name or "weight", module, "weight")
         for param, tensor in module._parameters.items():
             if tensor is None or tensor.dim() != 2 or not tensor.is_floating_point():
                 continue
