@@ -45,6 +45,18 @@ def test_a_resnet_scores_the_same_when_it_is_evaluated_again(tiny_run, tmp_path:
     assert evaluated_again(record.parent) == metrics["metrics"] == json.loads(record.read_text())["metrics"]
 
 
+def test_a_resnet_of_adapted_convolutions_scores_the_same_when_it_is_evaluated_again(tiny_run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    adapted = ("adapter=lora", "unfreeze=[]", "targets=[layer*.conv?,layer4.*.downsample.*]", "spectrum_every=1")
+    metrics = train(tiny_run(*RESNET, *adapted, f"runs={tmp_path}"))
+    (record,) = tmp_path.glob("*/*/metrics.json")
+
+    saved = load_file(record.parent / "adapter.safetensors")
+    assert saved["layer2.0.conv1.a"].shape == (16, 9 * 32)
+    assert not any("running" in name or "bn" in name for name in saved)
+    assert evaluated_again(record.parent) == metrics["metrics"]
+
+
 def test_norms_train_their_statistics_only_where_it_is_asked_for(tiny_run) -> None:
     for asked in (False, True):
         run = build_run(typed(tiny_run(*RESNET, f"train_statistics={str(asked).lower()}")))
