@@ -12,7 +12,7 @@ the bytes of its inputs and outputs over the measured bandwidth of a copy. PEFT'
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,15 +30,21 @@ MIB = 2**20
 
 
 class Case:
-    """The layers of one shape, with an input (tokens, in) that needs a gradient, in fp32 or under autocast."""
+    """Layers of one shape, with an input that needs a gradient, in fp32 or under autocast; ``labels`` are its row's."""
 
-    def __init__(self, shape: str, tokens: int, device: str, dtype: torch.dtype) -> None:
-        self.out, self.columns = (int(side) for side in shape.split("x"))
-        self.device, self.dtype = device, dtype
+    def __init__(self, layers: dict[str, nn.Module], x: Tensor, dtype: torch.dtype, labels: dict[str, Any]) -> None:
+        self.layers, self.dtype, self.labels, self.device = layers, dtype, labels, x.device.type
+        self.x = x.requires_grad_()
+        with torch.no_grad():
+            self.towards_y = torch.randn_like(self.forward(layers["frozen"]))
+
+    @classmethod
+    def linear(cls, shape: str, tokens: int, device: str, dtype: torch.dtype) -> "Case":
+        """Of a weight of ``shape`` OUTxIN and an input (tokens, in)."""
+        out, columns = (int(side) for side in shape.split("x"))
         like = torch.empty(0, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-        self.layers = make_layers(self.out, self.columns, like)
-        self.x = torch.randn(tokens, self.columns).to(like).requires_grad_()
-        self.towards_y = torch.randn(tokens, self.out).to(like).to(dtype)
+        x = torch.randn(tokens, columns).to(like)
+        return cls(make_layers(out, columns, like), x, dtype, {"shape": f"{out}x{columns}", "tokens": tokens})
 
     def forward(self, layer: nn.Module) -> Tensor:
         with torch.autocast(self.device, self.dtype, enabled=self.dtype == torch.bfloat16):
@@ -61,20 +67,23 @@ class Case:
 
     def least_bytes(self) -> int:
         """Of x, y, their gradients and twice the weight: what must be read or written at least once."""
-        elements = 2 * (self.x.numel() + self.towards_y.numel()) + 2 * self.out * self.columns
+        elements = 2 * (self.x.numel() + self.towards_y.numel() + next(self.layers["frozen"].parameters()).numel())
         return elements * self.towards_y.element_size()
 
 
 def check(shape: str, tokens: int, device: str) -> None:
     """That ours equals the published layer and PEFT's in float64, to rounding."""
-    case = Case(shape, tokens, device, torch.float64)
+    case = Case.linear(shape, tokens, device, torch.float64)
+    out, columns = shape.split("x")
     for ours, theirs in SAME.items():
-        if theirs in case.layers and not (ours == RANDLORA and case.out == case.columns):
+        if theirs in case.layers and not (ours == RANDLORA and out == columns):
             torch.testing.assert_close(case.values(ours), case.values(theirs), rtol=1e-12, atol=1e-12)
 
 
-def measure(case: Case, rounds: int, floor: Floor, bandwidth: float) -> list[dict[str, Any]]:
-    """A row for each layer."""
+def measure(
+    case: Case, rounds: int, floor: Floor, bandwidth: float, compared: Mapping[str, str] = SAME
+) -> list[dict[str, Any]]:
+    """A row for each layer; "faster" is over the layer that ``compared`` names for it."""
 
     def step_of(layer: nn.Module) -> Callable[[], None]:
         return lambda: case.step(layer)
@@ -86,11 +95,11 @@ def measure(case: Case, rounds: int, floor: Floor, bandwidth: float) -> list[dic
         known = [case.x, *layer.parameters(), *layer.buffers()]
         done = operations(runs[name])
         spent = statistics.median(times[name])
-        same = SAME.get(name)
+        same = compared.get(name)
         release()  # what kravl keeps between calls counts as well
         peak = peak_bytes(runs[name], case.device)
         rows.append({
-            "shape": f"{case.out}x{case.columns}", "tokens": len(case.x), "layer": name, "ms": 1e3 * spent,
+            **case.labels, "layer": name, "ms": 1e3 * spent,
             "/ frozen": ratio(times[name], times["frozen"]), "/ full": ratio(times[name], times[FULL]),
             "faster": ratio(times[same], times[name]) if same in times else None,
             "GFLOP": done / 1e9, "floor %": floor.share(times, name, done, case.least_bytes() / bandwidth),
@@ -118,7 +127,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for shape in options.shapes:
         for tokens in options.tokens:
-            rows += measure(Case(shape, tokens, options.device, dtype), options.rounds, floor, bandwidth)
+            rows += measure(Case.linear(shape, tokens, options.device, dtype), options.rounds, floor, bandwidth)
     settings = {"device": options.device, "dtype": options.dtype, "rounds": options.rounds}
     facts = {**floor.facts(), "copy_gb_per_s": bandwidth / 1e9}
     publish(record("One layer, forward and backward", rows, settings=settings, floor=facts), options.json)

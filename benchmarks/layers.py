@@ -45,7 +45,7 @@ def make_layers(out: int, columns: int, like: Tensor) -> dict[str, nn.Module]:
     }
     layers: dict[str, nn.Module] = {"frozen": _base(out, columns), FULL: _base(out, columns)}
     layers[FULL].weight.requires_grad_(True)
-    made = {name: _away_from_zero(make(out, columns)) for name, make in adapters.items()}
+    made = {name: away_from_zero(make(out, columns)) for name, make in adapters.items()}
     layers[PUBLISHED] = PublishedLayer(_base(out, columns), made[KRA])  # type: ignore[arg-type]
     layers |= {name: _adapted(_base(out, columns), adapter) for name, adapter in made.items()}
     if importlib.util.find_spec("peft"):
@@ -71,7 +71,8 @@ def _adapted(base: nn.Linear, adapter: Adapter) -> nn.Module:
 
 
 @torch.no_grad()
-def _away_from_zero(adapter: Adapter) -> Adapter:
+def away_from_zero(adapter: Adapter) -> Adapter:
+    """The adapter with an update that is not zero."""
     for parameter in adapter.parameters():
         if not parameter.count_nonzero():
             parameter.normal_(std=0.02)

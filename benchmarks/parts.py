@@ -99,7 +99,7 @@ def forwards(options: argparse.Namespace, dtype: str) -> Iterator[tuple[str, Run
 def layers(options: argparse.Namespace, dtype: str) -> Iterator[tuple[str, Run]]:
     """A layer forward and backward, by name."""
     for tokens in options.tokens:
-        case = Case(options.shape, tokens, "cpu", getattr(torch, dtype))
+        case = Case.linear(options.shape, tokens, "cpu", getattr(torch, dtype))
         for name in LAYERS:
             if name in case.layers:
                 yield f"layer, {name}, {tokens} tokens", partial(case.step, case.layers[name])

@@ -17,6 +17,14 @@ def peft_lora(base: nn.Linear, ours: LoRA) -> nn.Module:
 
 
 @torch.no_grad()
+def peft_conv_lora(base: nn.Conv2d, ours: LoRA) -> nn.Module:
+    layer = _layer(base, LoraConfig(target_modules=["0"], r=ours.rank, lora_alpha=ours.alpha))
+    layer.lora_A["default"].weight.copy_(ours.a.view(-1, *base.weight.shape[1:]))
+    layer.lora_B["default"].weight.copy_(ours.b[..., None, None])
+    return layer
+
+
+@torch.no_grad()
 def peft_randlora(base: nn.Linear, ours: RandLoRA) -> nn.Module:
     """It pairs bases in another order, and for square weights its update is the transpose of ours."""
     layer = _layer(base, RandLoraConfig(target_modules=["0"], r=ours.rank, randlora_alpha=ours.alpha))
@@ -29,5 +37,5 @@ def peft_randlora(base: nn.Linear, ours: RandLoRA) -> nn.Module:
     return layer
 
 
-def _layer(base: nn.Linear, config: PeftConfig) -> nn.Module:
+def _layer(base: nn.Module, config: PeftConfig) -> nn.Module:
     return get_peft_model(nn.Sequential(base), config).base_model.model[0]

@@ -39,6 +39,14 @@ def test_a_layer_keeps_nothing_where_the_published_one_keeps_its_update(run):
     assert saved["KRAdapter, published layer"] > 0
 
 
+def test_a_convolution_keeps_nothing_where_plain_autograd_keeps_the_update(run):
+    rows = run("conv.py")["rows"]
+
+    saved = {row["layer"]: row["saved MiB"] for row in rows if row["shape"] == "12x20x1@3"}
+    assert saved["KRAdapter, kravl"] == saved["LoRA r16, kravl"] == 0
+    assert saved["KRAdapter, plain autograd"] > 0
+
+
 def test_attention_computes_what_torchs_does(run):
     record = run("attention.py")
 
