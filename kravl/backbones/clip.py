@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.backbones.classifier import Classifier
-from kravl.backbones.clip_weights import choose_clip, load_clip, without_progress
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
 from kravl.backbones.text.tokens import tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
+from kravl.backbones.weights.clip_weights import choose_clip, load_clip, without_progress
 from kravl.runtime.errors import unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")

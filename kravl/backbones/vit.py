@@ -11,7 +11,7 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.preprocess import Stated
 from kravl.backbones.timm_heads import final_layers, head_inputs, heads, mean_logits
-from kravl.backbones.timm_weights import load_vit
+from kravl.backbones.weights.timm_weights import load_vit
 
 
 class VitClassifier(Classifier):

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kravl.backbones.clip import ClipClassifier
-from kravl.backbones.torchscript import read_torchscript
 from kravl.backbones.vit import VitClassifier
+from kravl.backbones.weights.torchscript import read_torchscript
 from kravl.runtime.errors import InputError
 
 State = dict[str, Tensor]

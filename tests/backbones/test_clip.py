@@ -247,7 +247,7 @@ def test_a_checkpoint_that_records_its_activation_keeps_it(tmp_path):
 
 
 def test_openai_weights_ask_for_quick_gelu():
-    from kravl.backbones.clip_weights import _quick_gelu
+    from kravl.backbones.weights.clip_weights import _quick_gelu
 
     with pytest.raises(InputError, match="contradicts 'openai', trained with quick_gelu=True"):
         _quick_gelu("ViT-B-16", "openai", False)

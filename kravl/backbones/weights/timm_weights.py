@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kravl.backbones.checkpoint import advice, deeper_than, load_failure, read_checkpoint
 from kravl.backbones.preprocess import Preprocess, Stated, timm_candidates, timm_preprocess, timm_settings
 from kravl.backbones.timm_heads import head_inputs, heads, mean_logits
-from kravl.backbones.weights import INSTEAD, LOAD_ERRORS, NUMPY, check_files, check_weights, require_hub_file
+from kravl.backbones.weights.checkpoint import advice, deeper_than, load_failure, read_checkpoint
+from kravl.backbones.weights.sources import INSTEAD, LOAD_ERRORS, NUMPY, check_files, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_json
 

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kravl.backbones import tiny
-from kravl.backbones.checkpoint import CONTAINERS, load_failure, read_checkpoint
-from kravl.backbones.hf_clip import is_hf_clip, renamed
 from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
-from kravl.backbones.weights import (
+from kravl.backbones.weights.checkpoint import CONTAINERS, load_failure, read_checkpoint
+from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
+from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
     NUMPY,
     check_folder,

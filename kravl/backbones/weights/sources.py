@@ -14,7 +14,7 @@ import numpy as np
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
-from kravl.backbones.checkpoint import blocked_names, container, load_content
+from kravl.backbones.weights.checkpoint import blocked_names, container, load_content
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_json
 

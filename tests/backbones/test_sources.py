@@ -5,8 +5,8 @@ import socket
 import pytest
 from huggingface_hub import constants
 
-from kravl.backbones import weights
-from kravl.backbones.weights import require_hub_file, unreachable
+from kravl.backbones.weights import sources
+from kravl.backbones.weights.sources import require_hub_file, unreachable
 from kravl.runtime.errors import InputError
 
 
@@ -20,8 +20,8 @@ def test_a_host_that_does_not_exist_is_named():
 
 
 def test_weights_that_are_neither_cached_nor_reachable_say_what_to_pass(monkeypatch):
-    monkeypatch.setattr(weights.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights.constants, "ENDPOINT", "http://no-such-host.invalid")
+    monkeypatch.setattr(sources.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources.constants, "ENDPOINT", "http://no-such-host.invalid")
     with pytest.raises(InputError, match=r"not in the local cache .*no-such-host\.invalid.*pass backbone\.build"):
         require_hub_file("org/model", ["model.safetensors"], "weights 'x'")
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kravl.backbones.torchscript import is_torchscript, read_torchscript
+from kravl.backbones.weights.torchscript import is_torchscript, read_torchscript
 from kravl.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
