@@ -71,8 +71,7 @@ def outer_blocks(module: nn.Module, name: str = "") -> list[str]:
 
 def _members(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """The first members of lists of blocks on each path below ``module``, none of them within another."""
-    parallel = name.rpartition(".")[2].startswith("conv")  # branches of one convolution, as in MobileOne
-    members = set() if parallel or is_stem(name) else set(_alike(module))
+    members = set() if is_stem(name) else set(_alike(module))
     for key, child in module.named_children():
         path = f"{name}.{key}" if name else key
         if key in members:
@@ -84,26 +83,24 @@ def _members(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 def _alike(module: nn.Module) -> list[str]:
     """The keys of children that are members of a list of blocks.
 
-    They are numbered and have parts with parameters. A T5 block also numbers its parts, attention and MLP: a list of
-    nothing but different classes is none.
+    They are numbered, and hold more than one matrix: the layers of a stem do not. A T5 block numbers its parts too,
+    attention and MLP: a list of nothing but different classes is none.
     """
-    numbered = {
-        key: child
-        for key, child in module.named_children()
-        if NUMBERED.fullmatch(key) and any(True for _ in child.children()) and any(True for _ in child.parameters())
-    }
+    numbered = {k: child for k, child in module.named_children() if NUMBERED.fullmatch(k) and _holds_several(child)}
     kinds = Counter(type(child) for child in numbered.values())
     return [] if len(kinds) > 1 and max(kinds.values()) == 1 else list(numbered)
+
+
+def _holds_several(module: nn.Module) -> bool:
+    if not module._modules:
+        return False
+    return sum(1 for parameter in module.parameters() if parameter.dim() > 1) > 1
 
 
 def _inner(member: nn.Module, name: str) -> Iterator[str]:
     """The blocks of a stage; none where ``member`` is itself a block, which is most of what it holds."""
     lists = [(name, member)]
-    lists += [
-        (f"{name}.{key}", child)
-        for key, child in member.named_children()
-        if isinstance(child, nn.Sequential | nn.ModuleList) and not key.startswith("conv")
-    ]
+    lists += [(f"{name}.{k}", c) for k, c in member.named_children() if isinstance(c, nn.Sequential | nn.ModuleList)]
     for path, container in lists:
         children = [(f"{path}.{key}", container.get_submodule(key)) for key in _alike(container)]
         if 2 * sum(_size(child) for _, child in children) > _size(member):

@@ -71,7 +71,7 @@ def _apart(selected: Sequence[Role]) -> list[Role]:
 
 
 def _nothing_in(tower: str, preset: str, of_encoder: Sequence[Role]) -> InputError:
-    kinds = ", ".join(KINDS_OF[preset])
+    kinds = "queries, keys and values" if preset == "cliplora" else "attention, MLP or convolution"
     within = [role for role in of_encoder if role.tower == tower]
     if not within:
         has = ", ".join(dict.fromkeys(role.tower for role in of_encoder)) or "no"

@@ -170,14 +170,13 @@ def _kind(name: str, module: nn.Module, places: _Places, owner: tuple[str, nn.Mo
         return "depthwise"
     if is_conv and module.in_channels == RGB and not places.has(name):
         return "patch"
-    in_mlp = MLP.search(name) is not None
     if owner is not None:
         part = name.removeprefix(owner[0]).lstrip(".").partition(".")[0].lower()
-        if part in KIND_OF or (_has_queries(owner[1]) and not in_mlp):
+        if part in KIND_OF or (_has_queries(owner[1]) and not MLP.match(part)):
             return KIND_OF.get(part, "attention")
     if BERT_OUT.search(name):
         return "out"
     if owner is None and (end := places.end(name)):  # what pools with attention is like a block
         return end
     pointwise = is_conv and all(size == 1 for size in module.kernel_size) and module.groups == 1
-    return "conv" if is_conv and not (pointwise and in_mlp) else "mlp"
+    return "conv" if is_conv and not (pointwise and MLP.search(name)) else "mlp"
