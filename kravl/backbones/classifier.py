@@ -1,7 +1,7 @@
 """The contract of a backbone: images (b, 3, h, w) -> logits (b, classes), with an encoder that can be adapted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import open_clip
@@ -29,6 +29,17 @@ class Classifier(nn.Module, ABC):
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
+
+    @classmethod
+    def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
+        """The encoder of a classifier with these ``settings``, without memory for its weights (on the meta device).
+
+        What is chosen of it is checked before anything is loaded; None where only the loaded one can be asked.
+
+        Raises:
+            InputError: no such model.
+        """
+        return None
 
     @abstractmethod
     def encoder(self) -> nn.Module:

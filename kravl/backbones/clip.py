@@ -1,6 +1,6 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
 from kravl.backbones.text.tokens import tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
-from kravl.backbones.weights.clip_weights import choose_clip, load_clip, without_progress
+from kravl.backbones.weights.clip_weights import choose_clip, load_clip, untrained_clip, without_progress
 from kravl.runtime.errors import unknown
 
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
@@ -84,6 +84,12 @@ class ClipClassifier(Classifier):
         self._further = nn.ModuleList()
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
+
+    @classmethod
+    def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
+        if not {"name", "pretrained"} <= settings.keys():
+            return None  # told when the classifier is built
+        return untrained_clip(settings["name"])
 
     def encoder(self) -> nn.Module:
         return self.model

@@ -9,7 +9,7 @@ Parameters: ``norms``, ``biases`` (Ben Zaken et al., ACL 2022), ``last_two_block
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -99,6 +99,15 @@ def count_sites(selected: Iterable[Role]) -> dict[str, dict[str, int]]:
     for role in selected:
         counts.setdefault(role.tower, Counter())[role.kind] += 1
     return {tower: {kind: of_tower[kind] for kind in KINDS if of_tower[kind]} for tower, of_tower in counts.items()}
+
+
+def listed_sites(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """What `count_sites` counts, as ``image 36 (qkv 12, mlp 24), text 36 (qkv 12, mlp 24)``."""
+    towers_listed = [
+        f"{tower} {sum(kinds.values())} ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
+        for tower, kinds in counts.items()
+    ]
+    return ", ".join(towers_listed) or "none"
 
 
 def select_parameters(encoder: nn.Module, preset: str) -> list[str]:

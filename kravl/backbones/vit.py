@@ -1,6 +1,6 @@
 """Any timm vision transformer with a linear head (https://github.com/huggingface/pytorch-image-models)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.preprocess import Stated
 from kravl.backbones.timm_heads import final_layers, head_inputs, heads, mean_logits
-from kravl.backbones.weights.timm_weights import load_vit
+from kravl.backbones.weights.timm_weights import load_vit, untrained_vit
 
 
 class VitClassifier(Classifier):
@@ -61,6 +61,12 @@ class VitClassifier(Classifier):
         for layer in final_layers(self.model):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+
+    @classmethod
+    def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
+        if not {"name", "pretrained"} <= settings.keys():
+            return None  # told when the classifier is built
+        return untrained_vit(settings["name"], settings["pretrained"], num_classes, settings.get("image_size"))
 
     def encoder(self) -> nn.Module:
         return self.model

@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from kravl.config.model_name import backbone_name, with_backbone_name
 from kravl.config.quoting import types_of
 from kravl.config.schema import CONFIGS, SCHEMAS, Config
 from kravl.config.untrusted import check_composed, check_config_files, check_interpolations
@@ -73,6 +74,7 @@ def register_configs(chosen: Iterable[str] = ()) -> None:
     OmegaConf.register_new_resolver("images", _images, replace=True)
     OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
     OmegaConf.register_new_resolver("own_set", _own_set, replace=True)
+    OmegaConf.register_new_resolver("backbone_name", backbone_name, replace=True)
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -191,8 +193,9 @@ def merged(*settings: Mapping[str, Any]) -> Config:
 
 
 def as_written(config: Any) -> dict[str, Any]:
-    """A composed config as plain data, its interpolations unresolved."""
-    return {str(key): value for key, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+    """A composed config as plain data, its interpolations unresolved but for the backbone's name."""
+    plain = {str(key): value for key, value in OmegaConf.to_container(config).items()}  # type: ignore[union-attr]
+    return with_backbone_name(plain, config)
 
 
 def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:

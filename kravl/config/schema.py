@@ -15,9 +15,11 @@ CACHE = "${oc.env:XDG_CACHE_HOME,'~/.cache'}/kravl"
 class Backbone:
     name: str = MISSING
     build: dict[str, Any] = field(default_factory=dict)  # a kravl.backbones.classifier.Classifier
-    sites: dict[str, list[str]] = field(default_factory=dict)  # presets: patterns over the names of weight matrices
-    parameters: dict[str, list[str]] = field(default_factory=dict)  # presets for unfreeze
-    lora: dict[str, int] = field(default_factory=dict)  # rank and alpha of a LoRA that is comparable to KRAdapter
+    # presets besides those of every backbone: patterns over the names of weight matrices, and of parameters to unfreeze
+    sites: dict[str, list[str]] = field(default_factory=dict)
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+    # of a LoRA that is comparable to KRAdapter; null: as many parameters as KRAdapter has on `both`, and its scale of 2
+    lora: dict[str, int | None] = field(default_factory=lambda: {"rank": None, "alpha": None})
 
 
 @dataclass
@@ -85,9 +87,9 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)  # any argument of pytorch_lightning.Trainer
     optim: Optim = field(default_factory=Optim)
     loading: Loading = field(default_factory=Loading)
-    sites: str | None = "both"  # a preset of the backbone; null adapts no matrix
-    targets: list[str] = field(default_factory=list)  # patterns in place of the preset
-    unfreeze: list[str] = field(default_factory=list)  # patterns over parameter names
+    sites: str | None = "both"  # vision | text | both | cliplora | all, or the backbone file's own; null: no matrix
+    targets: list[str] = field(default_factory=list)  # patterns over the names of matrices, in place of the preset
+    unfreeze: list[str] = field(default_factory=list)  # norms | biases | last_two_blocks, patterns over parameter names
     linear_head: bool = False  # trainable class weights; CLIP's start from the text features
     train_statistics: bool = False  # norms with running statistics (BatchNorm) update them in training, and keep them
     shots: int | None = 16  # images per class; null: all

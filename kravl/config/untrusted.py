@@ -19,7 +19,7 @@ from kravl.runtime.files import read_yaml
 
 # innermost first: each legal interpolation is replaced by a letter until none is left
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
-NAMED = re.compile(r"\$\{\s*(?:images|named_after|own_set)\s*:[^${}]*\}")  # kravl's own, which make names
+NAMED = re.compile(r"\$\{\s*(?:images|named_after|own_set|backbone_name)\s*:[^${}]*\}")  # kravl's own, which make names
 # a variable such as SCRATCH_DIR, and never one that may hold a key
 FOLDER = re.compile(
     r"\$\{\s*oc\.env\s*:\s*(?:\w*_)?(?:HOME|DIR|ROOT|PATH|DATA|SCRATCH|WORK|CACHE|TMP)\s*(?:,[^${}]*)?\}"

@@ -3,20 +3,20 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 
-from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier, statistics
-from kravl.config.instantiate import build
+from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.source import Samples, Source
+from kravl.run.placement import Placement, place
 from kravl.run.sources import Sources, list_sources, training_source
-from kravl.runtime.errors import InputError, require_safe_versions, unknown
+from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.training.loss import resolved_class_weights
 
 
@@ -28,6 +28,7 @@ class Run:
     classifier: Classifier
     adapters: AdapterSet
     data: FewShotDataModule
+    sites: dict[str, dict[str, int]]  # how many matrices are adapted, by tower and kind
     class_weights: Sequence[float] | None = None  # of the loss
 
     @property
@@ -58,9 +59,9 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     data = _data(cfg, source, evaluated)  # before the weights: a class with too few images need not wait for them
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
-    torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
-    placement = _placement(cfg)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
+    placement = _planned(cfg, len(source.class_names))
+    torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(source.class_names, source.prompts)
     if cfg.linear_head:
         classifier.free_head()
@@ -69,34 +70,32 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
         classifier.add_classes(class_names, prompts)
     head = {id(p) for p in classifier.head_parameters()}
     head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
-    unfreeze = [*cfg.unfreeze, *head_names]
-    adapters = inject(classifier.encoder(), *placement, unfreeze, _statistics(cfg, classifier))
+    placement = placement or place(cfg, classifier.encoder())
+    classifier.train_statistics = cfg.train_statistics
+    unfreeze = [*placement.unfreeze, *head_names]
+    buffers = _statistics(cfg, classifier.encoder())
+    adapters = inject(classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers)
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
-    return Run(source, classifier, adapters, data, class_weights)
+    return Run(source, classifier, adapters, data, placement.sites, class_weights)
 
 
-def _statistics(cfg: Config, classifier: Classifier) -> list[str]:
-    """Names of the encoder's running statistics that training is to change; it has the classifier change them."""
+def _planned(cfg: Config, num_classes: int) -> Placement | None:
+    """What is adapted, from the model without its weights; None where only the loaded one can be asked."""
+    encoder = resolve(cfg.backbone.build, Classifier, cfg.plugins).skeleton(num_classes, cfg.backbone.build)
+    if encoder is None:
+        return None
+    _statistics(cfg, encoder)
+    return place(cfg, encoder)
+
+
+def _statistics(cfg: Config, encoder: nn.Module) -> list[str]:
+    """Names of the encoder's running statistics that training is to change."""
     if not cfg.train_statistics:
         return []
-    classifier.train_statistics = True
-    if names := statistics(classifier.encoder()):
+    if names := statistics(encoder):
         return names
     raise InputError(f"train_statistics=true: no norm of {cfg.backbone.name} keeps running statistics; leave it out")
-
-
-def _placement(cfg: Config) -> tuple[Any, list[str]]:
-    """The adapter's constructor and the patterns of the matrices that it adapts."""
-    if cfg.targets:
-        targets = list(cfg.targets)
-    elif cfg.sites is None:
-        return None, []
-    elif cfg.sites in cfg.backbone.sites:
-        targets = list(cfg.backbone.sites[cfg.sites])
-    else:
-        raise unknown(f"sites preset of {cfg.backbone.name}", cfg.sites, cfg.backbone.sites)
-    return build(cfg.adapter, Adapter, cfg.plugins), targets
 
 
 def tested_images(cfg: Config) -> Samples:

@@ -33,6 +33,8 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "backbone": cfg.backbone.name,
         "method": cfg.label,
         "adapter": adapters.description()["method"],
+        "hyperparameters": adapters.description()["hyperparameters"],
+        "sites": run.sites,
         "dataset": cfg.data.name,
         "evaluation": cfg.evaluation.name,
         "shots": training_amount(cfg),

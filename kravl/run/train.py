@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from kravl.adapters.update_spectra import Diagnosis
+from kravl.backbones.presets import listed_sites
 from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config
 from kravl.evaluation.metrics import IN_DOMAIN
@@ -85,11 +86,12 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
         run = build_run(cfg, sources)
+    log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         run.data.check(training=training is None)
     folder.begin()
     labels = RunLabels(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
-    logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings)
+    logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings | {"sites_by_tower": run.sites})
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(*spectra, partial(log_histograms, logger))
     # checkpoints last: the spectra and the learning curve of a saved step are recorded already

@@ -5,12 +5,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from hydra import initialize_config_dir
-from omegaconf import OmegaConf
 
-from kravl.config.compose import compose_checked, register_configs
+from kravl.config.compose import as_written, compose_checked, register_configs
 from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
@@ -60,7 +59,9 @@ def settings_of(axis: str, name: str, settings: Sequence[str]) -> list[str]:
     choice = CHOICE[axis]
     if any(setting.startswith(f"{choice}=") for setting in settings):
         return [*settings, quoted(NAME[axis], name)]
-    return [f"{choice}={name}", *settings]
+    # other weights would give a backbone another name
+    stated = [quoted(NAME[axis], name)] if axis == "backbones" and settings else []
+    return [f"{choice}={name}", *settings, *stated]
 
 
 def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
@@ -119,7 +120,7 @@ def _register(study: Study, changes: Sequence[str]) -> None:
 
 def _runs(cell: Cell, shots: int | None, seeds: Sequence[int], cfg: Any) -> Iterator[StudyRun]:
     cfg.shots = shots  # the name follows it
-    config = cast(dict[str, Any], OmegaConf.to_container(cfg))
+    config = as_written(cfg)
     for seed in seeds:
         named = cfg.name, seed, {**config, "seed": seed}
         yield StudyRun(cell, shots, seed, place_of(*named), folder_of(cfg.runs, *named), cfg)

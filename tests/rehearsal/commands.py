@@ -42,9 +42,10 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
     common = (f"data_root={data}", f"cache_root={work / 'cache'}")
     few = (f"optim.steps={STEPS}", "trainer.precision=32-true")
     train = [sys.executable, str(ROOT / "train.py")]
+    named = "backbone.name=clip_vitb16"  # the run is the larger model's rehearsal
     own = work / "runs/own"
     # the user's own command, with everything that it brings, W&B's files too; then with WiSE-FT's curve
-    yield Step("own", [*train, "experiment=clip_vitb16_kra_16shot", *common, *few, *clip, f"runs={own}"])
+    yield Step("own", [*train, "experiment=clip_vitb16_kra_16shot", named, *common, *few, *clip, f"runs={own}"])
     yield from _evaluations(own, "clip_vitb16_kra_16shot", common, ("objectnet", "imagenet_ood_1000way"), 2)
     yield from _evaluations(own, "clip_vitb16_kra_16shot", common, ("imagenet_ood",), 11)
     yield _study(work, "siblings", _siblings(), [*common, *few, *clip, "tracking=none"])
@@ -58,11 +59,12 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
         runs = work / f"runs/vits14_{name}"
         settings = [f"experiment=vits14_{name}", *common, *few, *model.VIT, f"runs={runs}", "tracking=csv"]
         yield Step(f"vits14_{name}", [*train, *settings])
-    yield from _growth(data, work, train, [*common, *few, *clip])
+    yield from _growth(data, work, train, [*common, *few, *clip, named])
     yield from _corrupted(work, train, [*common, *few])
     for kind in ("cifar10", "cifar100"):
         runs = work / f"runs/{kind}_c"
         shifts = [f"data.name={kind}", f"evaluation={kind}_c", "alphas=1", *_folder(data, kind), "backbone=clip_vitb32"]
+        shifts.append("backbone.name=clip_vitb32")
         yield Step(f"{kind}_c", [*train, *shifts, *common, *few, *clip, f"runs={runs}", "tracking=none"])
     yield from _evaluations(work / "runs/cifar10_c", "clip_vitb32_kra_16shot_cifar10", common, ("cifar10_shifts",), 1)
     for runs in sorted(path for path in (work / "runs").iterdir() if path.name != "growth"):
@@ -122,7 +124,10 @@ def _study(work: Path, name: str, content: Mapping[str, Any], changes: Sequence[
     title = name if len(content["methods"]) == 1 else f"{name}, methods"
     file = work / "studies" / f"{title}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump({**content, "name": name, "runs": str(runs)}, sort_keys=False))
+    backbones = _only(content["backbones"], list(content["backbones"]))
+    as_named = {backbone: [*settings, f"backbone.name={backbone}"] for backbone, settings in backbones.items()}
+    study = {**content, "name": name, "runs": str(runs), "backbones": as_named}
+    file.write_text(yaml.safe_dump(study, sort_keys=False))
     return Step(title, [*KRAVL, "study", str(file), "--set", *changes])
 
 

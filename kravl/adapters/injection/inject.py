@@ -58,7 +58,7 @@ def inject(
     if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
         raise RuntimeError("the model is already adapted; merge_and_unload() its adapters before injecting others")
     sites = select_sites(model, targets)
-    unfrozen = _select_parameters(model, unfreeze, sites)
+    unfrozen = matching_parameters(model, unfreeze, sites)
     adapters = _make_adapters(make_adapter, sites)
     model.requires_grad_(False)
     swapped = _swap_classes(model, sites, adapters)
@@ -67,7 +67,12 @@ def inject(
     return AdapterSet(sites, adapters, unfrozen, swapped, Buffers(model, statistics))
 
 
-def _select_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequence[Site]) -> dict[str, nn.Parameter]:
+def matching_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequence[Site]) -> dict[str, nn.Parameter]:
+    """The parameters of ``model`` besides the weights of ``sites`` whose name matches any of ``patterns``.
+
+    Raises:
+        InputError: a pattern matches nothing.
+    """
     adapted = {id(site.parameter) for site in sites}
     free = {name: p for name, p in model.named_parameters() if id(p) not in adapted}
     for pattern in patterns:

@@ -19,13 +19,15 @@ from kravl.backbones.weights.checkpoint import CONTAINERS, load_failure, read_ch
 from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
 from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
+    LOCAL_WEIGHTS,
     NUMPY,
-    check_folder,
+    check_files,
     check_model_config,
     check_weights,
     require_hub_file,
 )
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, first_line, unknown
+from kravl.runtime.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -46,18 +48,37 @@ def choose_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stat
         InputError: unknown model or tag, missing checkpoint, weights that cannot be downloaded, or a checkpoint path
             for which the activation or the preprocessing must be given.
     """
-    if name == tiny.NAME:
-        tiny.register()
+    _check_model(name)
     if ":" in name:
-        _check_model_source(name)
+        schema, _, place = name.partition(":")
+        if schema == "local-dir":
+            check_files(Path(place), LOCAL_WEIGHTS, "open_clip")
         activation = False  # the folder's or the repository's own config decides
-    elif name not in open_clip.list_models():
-        raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
     else:
         if pretrained is not None and (config := open_clip.get_pretrained_cfg(name, pretrained)):
             stated.check(clip_settings(config), f"{pretrained!r} of {name}")
         activation = _quick_gelu(name, pretrained, quick_gelu)
     return Chosen(name, pretrained, activation, _preprocess(name, pretrained, stated))
+
+
+def untrained_clip(name: str) -> nn.Module:
+    """The model ``name`` on the meta device: its modules and shapes, without memory for weights.
+
+    Raises:
+        InputError: unknown model, or one that open_clip cannot build.
+    """
+    _check_model(name)
+    config = open_clip.get_model_config(name)
+    text, vision = config["text_cfg"], config["vision_cfg"]
+    text["hf_model_pretrained"] = vision["timm_model_pretrained"] = False
+    kind: Any = open_clip.CLIP
+    if config.pop("custom_text", False) or "hf_model_name" in text:
+        kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+    try:
+        with torch.device("meta"):
+            return kind(**config)
+    except LOAD_ERRORS as error:  # a folder's config may say anything; transformers may be missing
+        raise InputError(f"{name!r} cannot be a backbone: {first_line(error)}") from error
 
 
 def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
@@ -98,17 +119,24 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or Path(open_clip.__file__).parent not in Path(record.pathname).parents
 
 
-def _check_model_source(name: str) -> None:
+def _check_model(name: str) -> None:
+    """Whether there is a model of this name, in open_clip, on the hub or in a folder."""
+    if name == tiny.NAME:
+        tiny.register()
+    if ":" not in name:
+        if name not in open_clip.list_models():
+            raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
+        return
     schema, _, place = name.partition(":")
     if schema == "hf-hub":
         require_hub_file(place, ["open_clip_config.json"], f"model {name!r}")
         check_model_config({"model_cfg": open_clip.get_model_config(name)}, f"the config of {name!r}")
     elif schema != "local-dir":
         raise unknown("model source", schema, ("hf-hub", "local-dir"))
-    elif not (Path(place) / "open_clip_config.json").is_file():
+    elif not (file := Path(place) / "open_clip_config.json").is_file():
         raise InputError(f"no open_clip_config.json in {place!r}; local-dir: takes a folder that open_clip saved")
     else:
-        check_folder(Path(place))
+        check_model_config(read_json(file), str(file))
 
 
 def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 
 from kravl.backbones.weights.checkpoint import blocked_names, container, load_content
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import read_json
 
 NUMPY = (".npz", ".npy")
 TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder's config may set of it
@@ -64,18 +63,6 @@ def _check(path: Path) -> None:
         _check_numpy(path)
     else:
         _check_pickled(path)
-
-
-def check_folder(folder: Path) -> None:
-    """Check ``open_clip_config.json`` and every file of weights in ``folder``, as open_clip saves a model.
-
-    Raises:
-        InputError: the config names another model source or code of a tokenizer, a file is refused by `check_weights`,
-            or there is no file of weights, in which case open_clip would leave them random.
-    """
-    path = folder / "open_clip_config.json"
-    check_model_config(read_json(path), str(path))
-    check_files(folder, LOCAL_WEIGHTS, "open_clip")
 
 
 def check_files(folder: Path, patterns: Sequence[str], library: str) -> None:

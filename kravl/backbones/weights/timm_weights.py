@@ -1,5 +1,6 @@
 """timm models with the right weights, or one line that says what to pass instead, before any weights are loaded."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,8 +68,9 @@ def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Si
     """
     _check_source(name, pretrained)
     expected = _expected(name, pretrained, stated)
-    size: Any = tuple(image_size) if isinstance(image_size, Sequence) else image_size
+    size = _plain(image_size)
     probe, settings, widths = _probe(name, num_classes, size)
+    settings = dict(settings)
     if pretrained is True:
         _check_published(name)
     preprocess = timm_preprocess(probe.pretrained_cfg, expected, size)
@@ -87,6 +89,21 @@ def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Si
     if getattr(model, "aux_head", None) is not None:
         model.aux_head = None  # VOLO's for each patch: its part of the logits is no function of an image's features
     return LoadedVit(model, widths, preprocess)
+
+
+def untrained_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Size | None) -> nn.Module:
+    """The model ``name`` on the meta device: its modules and shapes, without memory for weights.
+
+    Raises:
+        InputError: as `load_vit`, of the model alone.
+    """
+    _check_source(name, pretrained)
+    model: nn.Module = _probe(name, num_classes, _plain(image_size))[0]
+    return model
+
+
+def _plain(image_size: Size | None) -> Any:
+    return tuple(image_size) if isinstance(image_size, Sequence) else image_size
 
 
 def _check_source(name: str, pretrained: bool | str) -> None:
@@ -193,6 +210,7 @@ def _check_covers(weights: str, model: nn.Module, missing: Sequence[str], names:
         )
 
 
+@functools.lru_cache(maxsize=1)  # a model is asked for its sites, and then loaded
 def _probe(name: str, num_classes: int, image_size: Any) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
     """The model without memory for its weights, what it must be built with, and how many features its heads read.
 

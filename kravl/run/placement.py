@@ -1,0 +1,119 @@
+"""What of a model is adapted and what else trains, found and checked before its weights are loaded."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from kravl.adapters.base import Adapter
+from kravl.adapters.injection.inject import matching_parameters
+from kravl.adapters.injection.sites import Site, select_sites
+from kravl.adapters.kra import KRAdapter
+from kravl.backbones.presets import KINDS_OF, PARAMETERS, count_sites, select_parameters, select_roles
+from kravl.backbones.roles import Role, roles
+from kravl.config.instantiate import build, fits, resolve
+from kravl.config.schema import Config
+from kravl.runtime.errors import some_of
+
+log = logging.getLogger(__name__)
+KRA_SCALE = 2  # alpha / rank of a LoRA at KRAdapter's own scale
+LISTED = 3
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Adapters and where they go.
+
+    Args:
+        make_adapter: (out, in) -> adapter; None where no matrix is adapted.
+        targets: the names of the sites.
+        unfreeze: patterns over the names of parameters that train besides.
+        sites: how many of them there are, by tower and kind.
+    """
+
+    make_adapter: Any
+    targets: list[str]
+    unfreeze: list[str]
+    sites: dict[str, dict[str, int]]
+
+
+def place(cfg: Config, encoder: nn.Module) -> Placement:
+    """Where adapters go in ``encoder``, which may lie on the meta device.
+
+    Raises:
+        InputError: a preset, pattern or setting of the adapter that does not fit the encoder.
+    """
+    of_encoder = roles(encoder)
+    sites = _chosen_sites(cfg, encoder, of_encoder)
+    unfreeze = _parameters(cfg.unfreeze, encoder, sites)
+    make_adapter = _constructor(cfg, of_encoder, sites) if sites else None
+    known = {role.name: role for role in of_encoder}
+    if outside := [site.name for site in sites if site.name not in known]:
+        log.warning(
+            "no gradient reaches %d of the adapted matrices, which classify nothing: %s",
+            *(len(outside), some_of(outside, LISTED)),
+        )
+    counts = count_sites(known[site.name] for site in sites if site.name in known)
+    return Placement(make_adapter, [site.name for site in sites], unfreeze, counts)
+
+
+def _chosen_sites(cfg: Config, encoder: nn.Module, of_encoder: Sequence[Role]) -> list[Site]:
+    own = cfg.backbone.sites
+    if cfg.targets:
+        targets = list(cfg.targets)
+    elif cfg.sites is None:
+        return []
+    elif cfg.sites in own:
+        targets = list(own[cfg.sites])
+    else:
+        targets = [role.name for role in select_roles(of_encoder, cfg.sites, own)]
+    return select_sites(encoder, targets)
+
+
+def _parameters(chosen: Iterable[str], encoder: nn.Module, sites: Sequence[Site]) -> list[str]:
+    """Patterns over parameters, presets among them as the names that they stand for."""
+    adapted = {id(site.parameter) for site in sites}
+    free = {name for name, parameter in encoder.named_parameters() if id(parameter) not in adapted}
+    patterns: list[str] = []
+    for pattern in chosen:
+        names = select_parameters(encoder, pattern) if pattern in PARAMETERS else [pattern]
+        patterns += [name for name in names if name in free] if pattern in PARAMETERS else names
+    matching_parameters(encoder, patterns, sites)
+    return patterns
+
+
+def _constructor(cfg: Config, of_encoder: Sequence[Role], sites: Sequence[Site]) -> Any:
+    """The adapter's constructor, tried on every shape that it will be called with."""
+    shapes = list(dict.fromkeys((site.weight.shape[0], site.weight.shape[1]) for site in sites))
+    whole = [role.shape for role in of_encoder if role.kind in KINDS_OF["both"] and role.part_of is None]
+    settings = _with_comparable_rank(cfg, whole or [(site.weight.shape[0], site.weight.shape[1]) for site in sites])
+    make_adapter = build(settings, Adapter, cfg.plugins)
+    with torch.random.fork_rng(devices=[]):  # the run's own random numbers are not touched
+        for shape in shapes:
+            make_adapter(*shape)
+    return make_adapter
+
+
+def _with_comparable_rank(cfg: Config, shapes: Sequence[tuple[int, int]]) -> Mapping[str, Any]:
+    """The adapter's settings, a rank or alpha that it needs and that is null being that of a comparable LoRA."""
+    types = get_type_hints(resolve(cfg.adapter, Adapter, cfg.plugins).__init__)
+    needed = [
+        key for key in cfg.backbone.lora if key in cfg.adapter and not fits(cfg.adapter[key], types.get(key, Any))
+    ]
+    missing = [key for key in needed if cfg.adapter[key] is None]
+    return {**cfg.adapter, **{key: comparable_lora(shapes)[key] for key in missing}}
+
+
+def comparable_lora(shapes: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Rank and alpha of a LoRA that has as many parameters as KRAdapter on matrices of these ``shapes`` (out, in)."""
+    with torch.device("meta"):
+        sizes = {shape: _size(KRAdapter(*shape)) for shape in set(shapes)}
+    rank = max(1, round(sum(sizes[shape] for shape in shapes) / sum(out + into for out, into in shapes)))
+    return {"rank": rank, "alpha": KRA_SCALE * rank}
+
+
+def _size(adapter: Adapter) -> int:
+    return sum(parameter.numel() for parameter in adapter.parameters() if parameter.requires_grad)
