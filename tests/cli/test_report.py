@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from run_records import accuracies, write_run
 
 from kravl.cli.report import main
+from kravl.config.compose import as_written
 from kravl.report.runs import FinishedRun
 from kravl.study.grid import plan_runs
 from kravl.study.schema import read_study
@@ -249,7 +249,7 @@ def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: 
     (tmp_path / "s.yaml").write_text(json.dumps(study))
     for run in plan_runs(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
         if run.cell.method != "vera" and run.cell.dataset == "dtd":
-            config = recorded_settings(OmegaConf.to_container(run.config()))  # type: ignore[arg-type]
+            config = recorded_settings(as_written(run.config()))
             write_run(tmp_path / f"moved/{run.cell.method}{run.seed}", name=run.config().name, method=run.cell.method,
                       backbone="vit_s14", shots=4, seed=run.seed, config=config)  # fmt: skip
     write_run(tmp_path / "moved/other", method="full")

@@ -1,25 +1,30 @@
 """Every shipped config composes, names what exists, and builds."""
 
-import itertools
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.sites import select_sites
+from kravl.adapters.kra import KRAdapter
+from kravl.adapters.lora import LoRA
 from kravl.backbones.classifier import Classifier
-from kravl.config.compose import check_command_line, register_configs
+from kravl.backbones.presets import KINDS_OF, PARAMETERS, TOWERS_OF, select, select_parameters, select_roles
+from kravl.backbones.roles import roles
+from kravl.config.compose import as_written, check_command_line, register_configs
 from kravl.config.instantiate import build, resolve
 from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS, EvaluateConfig
 from kravl.data.source import Source
+from kravl.run.placement import comparable_lora
 from kravl.runtime.errors import InputError, require_name
+from kravl.tracking.former_presets import PARAMETERS as FORMER_PARAMETERS
+from kravl.tracking.former_presets import RANKS, SITES
 from kravl.training.trainer import make_trainer
 
 SHOTS = (1, 4, 16)
@@ -39,16 +44,10 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
 @cache
 def encoder(backbone: str) -> torch.nn.Module:
     """The backbone's module without memory for its weights: names and shapes are all that is asked of it."""
-    import open_clip
-
-    from kravl.backbones import tiny
-
-    build_node = composed(f"backbone={backbone}").backbone.build
-    with torch.device("meta"):
-        if build_node._target_.endswith("ClipClassifier"):
-            tiny.register()
-            return open_clip.model.CLIP(**open_clip.get_model_config(build_node.name))
-        return timm.create_model(build_node.name, num_classes=3)
+    node = OmegaConf.to_container(composed(f"backbone={backbone}").backbone.build, resolve=True)
+    model = resolve(node, Classifier).skeleton(3, node)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    return model
 
 
 @pytest.mark.parametrize("name", names("adapter"))
@@ -57,40 +56,83 @@ def test_an_adapter_builds(name):
     assert adapter.delta_weight().shape == (24, 16)
 
 
-@pytest.mark.parametrize("backbone", ["clip_vitb32", "vit_s14"])
 @pytest.mark.parametrize("method", names("method"))
-def test_a_method_is_named_like_its_file_and_asks_for_presets_that_backbones_have(method, backbone):
-    cfg = composed(f"backbone={backbone}", f"method={method}")
+def test_a_method_is_named_like_its_file_and_asks_for_presets_that_there_are(method):
+    cfg = composed(f"method={method}")
 
     assert cfg.method == method
-    assert cfg.sites is None or cfg.sites in cfg.backbone.sites
-    assert list(cfg.unfreeze) in ([], ["*"], *cfg.backbone.parameters.values())
+    assert cfg.sites is None or cfg.sites in KINDS_OF
+    assert list(cfg.unfreeze) in ([], ["*"], *([preset] for preset in PARAMETERS))
     resolve(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
 
 
 @pytest.mark.parametrize("backbone", names("backbone"))
-def test_every_preset_of_a_backbone_matches_its_model(backbone):
-    cfg = composed(f"backbone={backbone}")
+def test_every_preset_finds_its_sites_and_parameters_in_a_shipped_backbone(backbone):
     model = encoder(backbone)
+    of_model = ("image", "text") if hasattr(model, "encode_text") else ("image",)
+    all_roles = roles(model)
+    chosen = {preset: select_roles(all_roles, preset) for preset in KINDS_OF if preset != "text" or len(of_model) > 1}
+
+    for preset, of_preset in chosen.items():
+        assert {role.tower for role in of_preset} == set(TOWERS_OF.get(preset, of_model))
+    for preset in ("all", "cliplora"):
+        assert len(select_sites(model, [role.name for role in chosen[preset]])) == len(chosen[preset])
+    assert all(select_parameters(model, preset) for preset in PARAMETERS)
+    lora = partial(LoRA, **comparable_lora([role.shape for role in chosen["both"]]))
+    assert parameters_of(lora, chosen["both"]) == pytest.approx(parameters_of(KRAdapter, chosen["both"]), rel=0.04)
+
+
+def parameters_of(make, chosen) -> int:
+    with torch.device("meta"):
+        sizes = {shape: sum(p.numel() for p in make(*shape).parameters()) for shape in {r.shape for r in chosen}}
+    return sum(sizes[role.shape] for role in chosen)
+
+
+@pytest.mark.parametrize("backbone", RANKS)
+def test_presets_choose_what_the_patterns_of_earlier_releases_chose(backbone):
+    model = encoder(backbone)
+    family = 0 if hasattr(model, "encode_text") else 1  # of patterns: OpenAI's names, timm's names
     parameters = [name for name, _ in model.named_parameters()]
 
-    assert {"vision", "both", "cliplora", "all"} <= cfg.backbone.sites.keys()
-    assert {"norms", "biases", "last_two_blocks"} <= cfg.backbone.parameters.keys()
-    for patterns in cfg.backbone.sites.values():
-        assert select_sites(model, patterns)
-    for pattern in itertools.chain(*cfg.backbone.parameters.values()):
-        assert any(fnmatchcase(name, pattern) for name in parameters), pattern
+    for preset, former in SITES.items():
+        if family < len(former):
+            assert select(model, preset) == [site.name for site in select_sites(model, former[family])]
+    matched = {
+        preset: [[n for n in parameters if any(fnmatchcase(n, p) for p in patterns)] for patterns in former]
+        for preset, former in FORMER_PARAMETERS.items()
+    }
+    assert all(select_parameters(model, preset) in lists for preset, lists in matched.items())
 
 
-@pytest.mark.parametrize("backbone", names("backbone"))
-def test_the_comparable_lora_spends_what_kradapter_spends(backbone):
-    def count(method: str) -> int:
-        cfg = composed(f"backbone={backbone}", f"method={method}")
-        make = build(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
-        sites = select_sites(encoder(backbone), cfg.backbone.sites.both)
-        return sum(p.numel() for site in sites for p in make(*site.weight.shape).parameters())
+@pytest.mark.parametrize("backbone", RANKS)
+def test_the_comparable_lora_is_that_of_earlier_releases(backbone):
+    whole = [role.shape for role in select_roles(roles(encoder(backbone)), "both")]
+    assert comparable_lora(whole) == {"rank": RANKS[backbone], "alpha": 2 * RANKS[backbone]}
 
-    assert count("lora") == pytest.approx(count("kra"), rel=0.04)
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (["backbone=clip_vitb16"], "clip_vitb16"),
+        (["backbone=clip_vitb16", "+backbone.build.quick_gelu=true"], "clip_vitb16"),
+        (["backbone=clip_vitb16", "backbone.build.name=RN50"], "rn50_openai"),
+        (["backbone=clip_vitb16", "backbone.build.pretrained=laion400m_e32"], "vit_b_16_laion400m_e32"),
+        (["backbone=clip_vitb16", "backbone.build.pretrained=null"], "vit_b_16_random"),
+        (["backbone=clip_vitb16", "backbone.build.pretrained=/a/b/my weights.pth.tar"], "vit_b_16_my_weights"),
+        (["backbone=clip_vitb16", "backbone.build.name=hf-hub:org/Some-CLIP"], "org_some_clip"),
+        (["backbone=vit_b16", "backbone.build.name=local-dir:/models/été"], "été"),
+        (["backbone=vit_b16", "backbone.build.name=resnet50"], "resnet50"),
+        (["backbone=vit_b16", "backbone.build.name=vit_base_patch16_224.mae"], "vit_base_patch16_224_mae"),
+        (["backbone=vit_s14", "backbone.build.pretrained=/a/model.safetensors"], "vit_small_patch14_dinov2_model"),
+        (["backbone=clip_vitb16", "backbone.build.name=RN50", "backbone.name=mine"], "mine"),
+    ],
+)
+def test_a_run_is_named_after_the_model_that_it_has(settings, name):
+    cfg = composed(*as_overrides(settings, "train"))
+
+    assert cfg.backbone.name == require_name("backbone.name", name)
+    assert cfg.name == f"{name}_kra_16shot_imagenet"
+    assert as_written(cfg)["backbone"]["name"] == name
 
 
 @pytest.mark.parametrize("backbone", names("backbone"))
@@ -166,7 +208,7 @@ def test_a_shipped_experiment_composes(experiment):
     assert cfg.name
 
 
-@pytest.mark.parametrize("backbone", ["clip_vitb32", "clip_vitb16", "clip_vitl14"])
+@pytest.mark.parametrize("backbone", ["clip_vitb16", "siglip2_so400m16_384", "dinov3_7b16", "dinov2_s14_reg"])
 def test_the_grid_of_experiments_composes(backbone):
     grid = [f"{backbone}_{method}_{shots}shot" for method, shots in zip(METHODS, SHOTS * 2, strict=True)]
     register_configs(grid)

@@ -10,9 +10,9 @@ import letters
 from faults.campaign import Outcome, Row
 from faults.victims import launch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from tiny_run import TINY, VIT
 
+from kravl.config.compose import as_written
 from kravl.config.schema import CONFIGS
 from kravl.study.scheduler import run_all
 from kravl.tracking.run_folder import RunFolder, folder_of
@@ -62,7 +62,7 @@ def _planned(folder: Path, seed: int, fails: bool) -> tuple[Path, Any]:
     where = (f"data_root={data}", f"runs={folder}/runs", f"seed={seed}", "split_seed=1")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", [*TINY, *VIT, *SMALL, *where])
-    return folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)), cfg.copy
+    return folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg)), cfg.copy
 
 
 def _finished(folder: Path) -> Records:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
+from kravl.config.compose import as_written
 from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
@@ -52,7 +52,7 @@ def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for settings in [settings for line in lines for settings in swept(line)]:
             cfg = compose("train", overrides=settings)
-            folders.add(folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)))  # type: ignore[arg-type]
+            folders.add(folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg)))
 
     runs = plan_runs(grid, ["data_root=/data"])
 

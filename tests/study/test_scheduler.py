@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
+from kravl.config.compose import as_written
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import Lock
 from kravl.study.pool import WorkerPool, gpus
@@ -20,7 +20,7 @@ from kravl.tracking.run_folder import RunFolder, folder_of
 def planned(tiny_run: Callable[..., Any], glyphs: Path) -> Callable[[str], tuple[Path, Callable[[], Any]]]:
     def make(*overrides: str) -> tuple[Path, Callable[[], Any]]:
         cfg = tiny_run(*overrides)
-        return folder_of(cfg.runs, cfg.name, cfg.seed, OmegaConf.to_container(cfg)), cfg.copy  # type: ignore[arg-type]
+        return folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg)), cfg.copy
 
     return make
 

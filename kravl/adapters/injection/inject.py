@@ -8,7 +8,6 @@ its weight or pads its input before it convolves, as timm's StdConv2d and Conv2d
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from kravl.adapters.injection.attention import AdaptedAttention
 from kravl.adapters.injection.conv import ADAPTED_CONVS
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
-from kravl.adapters.injection.sites import Site, select_sites
+from kravl.adapters.injection.sites import Site, matching, select_sites
 from kravl.runtime.errors import InputError, nearest
 
 log = logging.getLogger(__name__)
@@ -75,11 +74,14 @@ def matching_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequen
     """
     adapted = {id(site.parameter) for site in sites}
     free = {name: p for name, p in model.named_parameters() if id(p) not in adapted}
+    chosen: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in free):
+        found = matching(pattern, free)
+        if not found:
             near = nearest(pattern, free)
             raise InputError(f"unfreeze pattern {pattern!r} matches no unadapted parameter; the nearest are {near}")
-    return {name: p for name, p in free.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        chosen.update(found)
+    return {name: parameter for name, parameter in free.items() if name in chosen}
 
 
 def _make_adapters(make_adapter: Callable[[int, int], Adapter], sites: Iterable[Site]) -> dict[str, Adapter]:

@@ -8,7 +8,7 @@ whose kernel has the input's channels first, are no sites, and neither is a weig
 (weight_norm, parametrizations).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -85,19 +85,27 @@ def select_sites(model: nn.Module, targets: Sequence[str]) -> list[Site]:
         InputError: a pattern matches nothing, or two selected sites share rows of a weight.
     """
     sites = list(find_sites(model))
-    names = [site.name for site in sites]
+    names = dict.fromkeys(site.name for site in sites)
+    chosen: set[str] = set()
     for target in targets:
-        if not any(fnmatchcase(name, target) for name in names):
+        found = matching(target, names)
+        if not found:
             near = nearest(target, names)
             raise InputError(f"target {target!r} matches no weight matrix; the nearest names are {near}")
+        chosen.update(found)
     selected: list[Site] = []
-    for site in (site for site in sites if any(fnmatchcase(site.name, target) for target in targets)):
+    for site in (site for site in sites if site.name in chosen):
         other = next((s for s in selected if s.parameter is site.parameter and _overlap(s.rows, site.rows)), None)
         if other is None:
             selected.append(site)
         elif other.rows != site.rows:
             raise InputError(f"{site.name!r} is adapted twice: on its own and as part of {other.name!r}")
     return selected
+
+
+def matching(pattern: str, names: Collection[str]) -> list[str]:
+    """Those of ``names`` that a shell-style pattern matches; a name itself is found without a look at the others."""
+    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
 def _overlap(a: slice, b: slice) -> bool:
