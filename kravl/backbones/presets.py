@@ -98,7 +98,8 @@ def count_sites(selected: Iterable[Role]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for role in selected:
         counts.setdefault(role.tower, Counter())[role.kind] += 1
-    return {tower: {kind: of_tower[kind] for kind in KINDS if of_tower[kind]} for tower, of_tower in counts.items()}
+    present = [tower for tower in (IMAGE, TEXT) if tower in counts]
+    return {tower: {kind: counts[tower][kind] for kind in KINDS if counts[tower][kind]} for tower in present}
 
 
 def listed_sites(counts: Mapping[str, Mapping[str, int]]) -> str:
