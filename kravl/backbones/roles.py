@@ -164,7 +164,7 @@ class _Places:
         return "head" if position > self._order[self.blocks[-1]] else None
 
 
-def _kind(name: str, module: nn.Module, places: _Places, owner: tuple[str, nn.Module] | None) -> str:
+def _kind(name: str, module: Any, places: _Places, owner: tuple[str, nn.Module] | None) -> str:
     is_conv = isinstance(module, CONVOLUTIONS)
     if is_conv and module.groups == module.in_channels > 1:
         return "depthwise"

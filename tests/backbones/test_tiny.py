@@ -14,13 +14,12 @@ from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier
-from kravl.config.schema import CONFIGS
+from kravl.backbones.presets import KINDS_OF, select, select_parameters
 from kravl.data import catalog
 from kravl.runtime.errors import InputError
 
 NAMES = ("bird", "musical instrument", "happy face")
 TEMPLATES = ("a drawing of a {}.", "an icon of a {}.")
-BACKBONE = OmegaConf.load(CONFIGS / "backbone/kravl_tiny.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -117,13 +116,13 @@ def test_no_class_of_openmoji_is_cut_off_in_any_shipped_template():
         assert len(tokenizer.encode(prompt)) <= tokenizer.context_length - 2, prompt
 
 
-@pytest.mark.parametrize("preset", BACKBONE.sites)
+@pytest.mark.parametrize("preset", KINDS_OF)
 def test_adapters_go_on_every_preset_and_begin_at_the_pretrained_model(preset, images):
     model = classifier()
     with torch.no_grad():
         before = model(images)
 
-    assert list(inject(model.encoder(), KRAdapter, BACKBONE.sites[preset]).parameters())
+    assert list(inject(model.encoder(), KRAdapter, select(model.encoder(), preset)).parameters())
 
     with torch.no_grad():
         model.prepare()
@@ -132,10 +131,10 @@ def test_adapters_go_on_every_preset_and_begin_at_the_pretrained_model(preset, i
 
 def test_the_last_two_blocks_are_the_last_of_both_towers():
     model = classifier().encoder()
-    blocks = [pattern.split("resblocks.")[1] for pattern in BACKBONE.parameters.last_two_blocks]
-    assert blocks == ["3.*", "4.*", "0.*", "1.*"]
-    assert len(model.visual.transformer.resblocks) == 5
-    assert len(model.transformer.resblocks) == 2
+    parts = [name.split(".resblocks.") for name in select_parameters(model, "last_two_blocks")]
+    blocks = {f"{tower}.{place.partition('.')[0]}" for tower, place in parts}
+
+    assert blocks == {"visual.transformer.3", "visual.transformer.4", "transformer.0", "transformer.1"}
 
 
 def test_wrong_names_tags_and_activations_name_the_right_ones():

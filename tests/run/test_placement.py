@@ -1,0 +1,115 @@
+"""Where adapters go is decided on the model without its weights, before anything is loaded, and recorded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kravl.config.compose import as_written, typed
+from kravl.run import build
+from kravl.run.build import build_run
+from kravl.run.train import train
+from kravl.runtime.errors import InputError
+from kravl.tracking.former_presets import PARAMETERS, RANKS, SITES
+from kravl.tracking.settings import deciding_settings
+
+NOWHERE = "backbone.build.pretrained=/nowhere"
+RESNET = ("backbone.build.name=test_resnet", "backbone.build.image_size=null")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "reason"),
+    [
+        ("sites=bothh", r"unknown sites preset 'bothh': did you mean 'both'\? \(all, both, cliplora, text, vision\)"),
+        ("sites=text", r"sites=text: the model has no text tower"),
+        ("targets=[blocks.*.attn.qkw]", r"target 'blocks\.\*\.attn\.qkw' matches no weight matrix; the nearest names"),
+        ("unfreeze=[blocks.99.*]", r"unfreeze pattern 'blocks\.99\.\*' matches no unadapted parameter"),
+        ("unfreeze=[norm]", r"unfreeze pattern 'norm' matches no unadapted parameter"),
+        ("++adapter.rnak=2", r"unknown setting of LoRA 'rnak': did you mean 'rank'"),
+        ("adapter.rank=0", r"rank must be a whole number of at least 1, not 0"),
+        ("adapter.dropout=1.5", r"dropout must be a fraction in \[0, 1\), not 1.5"),
+        ("train_statistics=true", r"no norm of .* keeps running statistics"),
+    ],
+)
+def test_a_mistake_in_what_adapts_is_told_before_weights_are_loaded(tiny_run: Any, mistake: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        build_run(typed(tiny_run("method=lora", NOWHERE, mistake)))
+
+
+def test_a_tower_without_such_matrices_stops_the_run_before_weights_are_loaded(tiny_run: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"^sites=cliplora: the image tower has no queries, keys and values; it is made"
+    ):
+        build_run(typed(tiny_run("method=cliplora", "split_protocol=official", NOWHERE, *RESNET)))
+
+
+@pytest.mark.parametrize(
+    ("method", "sites"),
+    [("kra", {"image": {"conv": 12}}), ("full", {"image": {"conv": 12}}), ("layernorm", {}), ("last_blocks", {})],
+)
+def test_a_resnet_is_adapted_and_its_run_says_and_records_what_and_is_named_after_it(
+    tiny_run: Any, method: str, sites: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    config = tiny_run(f"method={method}", "optim.epochs=1", *RESNET)
+    metrics = train(config)
+
+    (path,) = Path(config.runs).glob(f"test_resnet_random_{method}_6shot_folder/*/metrics.json")
+    assert json.loads(path.read_text()) == metrics
+    assert (metrics["backbone"], metrics["sites"]) == ("test_resnet_random", sites)
+    assert f"sites: {'image 12 (conv 12)' if sites else 'none'}\n" in caplog.text
+    assert metrics["trainable_parameters"] > 0
+
+
+def test_a_comparable_lora_has_the_rank_that_its_model_asks_for(tiny_run: Any) -> None:
+    ranks = [build_run(typed(tiny_run("method=lora", *other))).adapters.description()["hyperparameters"]
+             for other in ((), ("adapter.rank=3",), RESNET)]  # fmt: skip
+
+    assert [(each["rank"], each["alpha"]) for each in ranks[:2]] == [(15, 30), (3, 30)]
+    assert ranks[2]["alpha"] == 2 * ranks[2]["rank"] > 0
+
+
+def test_parameters_of_a_preset_train_beside_adapters(tiny_run: Any) -> None:
+    run = build_run(typed(tiny_run("method=kra", "unfreeze=[last_two_blocks,norms]", "sites=vision")))
+    names = run.adapters.unfrozen.keys()
+
+    assert {"blocks.0.norm1.weight", "blocks.10.attn.proj.weight", "blocks.11.mlp.fc1.bias", "norm.bias"} <= names
+    assert not {"blocks.9.attn.proj.weight", "blocks.10.attn.qkv.weight"} & names
+
+
+def test_planning_leaves_the_random_numbers_of_a_run_alone(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = build_run(typed(tiny_run("method=kra")))
+    monkeypatch.setattr(build.Classifier, "skeleton", classmethod(lambda *_: None))
+    monkeypatch.setattr("kravl.backbones.vit.VitClassifier.skeleton", classmethod(lambda *_: None))
+    unplanned = build_run(typed(tiny_run("method=kra")))
+
+    for a, b in zip(planned.classifier.parameters(), unplanned.classifier.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+METHODS = {"kra": None, "lora": None, "bitfit": "biases", "layernorm": "norms", "last_blocks": "last_two_blocks"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_an_earlier_release_is_the_run_of_the_same_command(tiny_run: Any, method: str) -> None:
+    for backbone in RANKS if method == "lora" else ("clip_vitl14", "vit_b16"):
+        rank = RANKS[backbone]
+        written = as_written(tiny_run(f"method={method}", backbone=[f"backbone={backbone}"]))
+        family = int(backbone.startswith("vit"))
+        former = {
+            **written,
+            "backbone": {
+                **written["backbone"],
+                "sites": {name: lists[min(family, len(lists) - 1)] for name, lists in SITES.items()},
+                "parameters": {name: lists[min(family, len(lists) - 1)] for name, lists in PARAMETERS.items()},
+                "lora": {"rank": rank, "alpha": 2 * rank},
+            },
+        }
+        if preset := METHODS[method]:
+            former["unfreeze"] = f"${{backbone.parameters.{preset}}}"
+
+        assert deciding_settings(former) == deciding_settings(written)
+        own = {**former, "backbone": {**former["backbone"], "lora": {"rank": rank + 1, "alpha": 2 * rank}}}
+        assert deciding_settings(own) != deciding_settings(written)
