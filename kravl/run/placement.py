@@ -51,13 +51,15 @@ def place(cfg: Config, encoder: nn.Module) -> Placement:
     unfreeze = _parameters(cfg.unfreeze, encoder, sites)
     make_adapter = _constructor(cfg, of_encoder, sites) if sites else None
     known = {role.name: role for role in of_encoder}
-    if outside := [site.name for site in sites if site.name not in known]:
+    # rows of a fused weight that are not its q, k and v have no role of their own
+    parts = {site.name: known.get(site.name, known.get(f"{site.name[:-1]}qkv")) for site in sites}
+    if outside := [name for name, role in parts.items() if role is None]:
         log.warning(
-            "no gradient reaches %d of the adapted matrices, which classify nothing: %s",
+            "%d of the adapted matrices are in no tower and will not be trained: %s",
             *(len(outside), some_of(outside, LISTED)),
         )
-    counts = count_sites(known[site.name] for site in sites if site.name in known)
-    return Placement(make_adapter, [site.name for site in sites], unfreeze, counts)
+    counts = count_sites(role for role in parts.values() if role is not None)
+    return Placement(make_adapter, list(parts), unfreeze, counts)
 
 
 def _chosen_sites(cfg: Config, encoder: nn.Module, of_encoder: Sequence[Role]) -> list[Site]:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 
 from kravl.config.compose import as_written, typed
 from kravl.run import build
 from kravl.run.build import build_run
+from kravl.run.placement import place
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.tracking.former_presets import PARAMETERS, RANKS, SITES
@@ -87,6 +89,18 @@ def test_planning_leaves_the_random_numbers_of_a_run_alone(tiny_run: Any, monkey
 
     for a, b in zip(planned.classifier.parameters(), unplanned.classifier.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_matrices_in_no_tower_are_told(tiny_run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
+    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+    with torch.device("meta"):
+        coca = open_clip.CoCa(embed_dim=16, vision_cfg=vision, text_cfg=sizes, multimodal_cfg=sizes)
+
+    placement = place(typed(tiny_run("targets=[*.mlp.c_fc]")), coca)
+
+    assert placement.sites == {"image": {"mlp": 2}, "text": {"mlp": 2}}
+    assert "4 of the adapted matrices are in no tower and will not be trained: text_decoder.resblocks.0" in caplog.text
 
 
 METHODS = {"kra": None, "lora": None, "bitfit": "biases", "layernorm": "norms", "last_blocks": "last_two_blocks"}
