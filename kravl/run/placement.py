@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 import torch
@@ -16,7 +17,7 @@ from kravl.backbones.presets import KINDS_OF, PARAMETERS, count_sites, select_pa
 from kravl.backbones.roles import Role, roles
 from kravl.config.instantiate import build, fits, resolve
 from kravl.config.schema import Config
-from kravl.runtime.errors import some_of
+from kravl.runtime.errors import some_of, unknown
 
 log = logging.getLogger(__name__)
 KRA_SCALE = 2  # alpha / rank of a LoRA at KRAdapter's own scale
@@ -81,8 +82,12 @@ def _parameters(chosen: Iterable[str], encoder: nn.Module, sites: Sequence[Site]
     free = {name for name, parameter in encoder.named_parameters() if id(parameter) not in adapted}
     patterns: list[str] = []
     for pattern in chosen:
-        names = select_parameters(encoder, pattern) if pattern in PARAMETERS else [pattern]
-        patterns += [name for name in names if name in free] if pattern in PARAMETERS else names
+        if pattern in PARAMETERS:
+            patterns += [name for name in select_parameters(encoder, pattern) if name in free]
+        elif pattern.isidentifier() and pattern not in free and get_close_matches(pattern, PARAMETERS):
+            raise unknown("preset of parameters", pattern, PARAMETERS)
+        else:
+            patterns.append(pattern)
     matching_parameters(encoder, patterns, sites)
     return patterns
 

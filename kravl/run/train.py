@@ -91,7 +91,7 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
         run.data.check(training=training is None)
     folder.begin()
     labels = RunLabels(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
-    logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings | {"sites_by_tower": run.sites})
+    logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings)
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)
     monitor = SpectrumMonitor(*spectra, partial(log_histograms, logger))
     # checkpoints last: the spectra and the learning curve of a saved step are recorded already

@@ -28,7 +28,10 @@ RESNET = ("backbone.build.name=test_resnet", "backbone.build.image_size=null")
         ("sites=text", r"sites=text: the model has no text tower"),
         ("targets=[blocks.*.attn.qkw]", r"target 'blocks\.\*\.attn\.qkw' matches no weight matrix; the nearest names"),
         ("unfreeze=[blocks.99.*]", r"unfreeze pattern 'blocks\.99\.\*' matches no unadapted parameter"),
-        ("unfreeze=[norm]", r"unfreeze pattern 'norm' matches no unadapted parameter"),
+        (
+            "unfreeze=[norm]",
+            r"unknown preset of parameters 'norm': did you mean 'norms'\? \(biases, last_two_blocks, norms\)",
+        ),
         ("++adapter.rnak=2", r"unknown setting of LoRA 'rnak': did you mean 'rank'"),
         ("adapter.rank=0", r"rank must be a whole number of at least 1, not 0"),
         ("adapter.dropout=1.5", r"dropout must be a fraction in \[0, 1\), not 1.5"),
