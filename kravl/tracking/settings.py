@@ -13,7 +13,7 @@ from typing import Any
 
 from kravl.runtime.errors import require_name
 from kravl.runtime.files import read_yaml
-from kravl.tracking.former_presets import without_former_presets
+from kravl.tracking.former_presets import as_formerly_written
 
 Settings = Mapping[str, Any]
 # where and whether a run happens, not what it computes
@@ -61,7 +61,7 @@ def deciding_settings(settings: Settings) -> dict[str, Any]:
     ``trainer.devices`` and ``trainer.num_nodes`` become the number of processes that share a step, as they multiply its
     batch; a class of kravl becomes its name without the module, which may change between releases.
     """
-    current = without_former_presets(recorded_settings(settings))
+    current = as_formerly_written(recorded_settings(settings))
     deciding = {key: _without_modules(value) for key, value in current.items()}
     for name in (*HOW, *ADDED):
         section, _, key = name.rpartition(".")

@@ -14,7 +14,7 @@ from kravl.run.build import build_run
 from kravl.run.placement import place
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
-from kravl.tracking.former_presets import PARAMETERS, RANKS, SITES
+from kravl.tracking.former_presets import RANKS, former_presets
 from kravl.tracking.settings import deciding_settings
 
 NOWHERE = "backbone.build.pretrained=/nowhere"
@@ -114,15 +114,9 @@ def test_a_run_of_an_earlier_release_is_the_run_of_the_same_command(tiny_run: An
     for backbone in RANKS if method == "lora" else ("clip_vitl14", "vit_b16"):
         rank = RANKS[backbone]
         written = as_written(tiny_run(f"method={method}", backbone=[f"backbone={backbone}"]))
-        family = int(backbone.startswith("vit"))
         former = {
             **written,
-            "backbone": {
-                **written["backbone"],
-                "sites": {name: lists[min(family, len(lists) - 1)] for name, lists in SITES.items()},
-                "parameters": {name: lists[min(family, len(lists) - 1)] for name, lists in PARAMETERS.items()},
-                "lora": {"rank": rank, "alpha": 2 * rank},
-            },
+            "backbone": {**written["backbone"], **former_presets(backbone), "lora": {"rank": rank, "alpha": 2 * rank}},
         }
         if preset := METHODS[method]:
             former["unfreeze"] = f"${{backbone.parameters.{preset}}}"
