@@ -95,6 +95,17 @@ def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def compose_evaluation() -> Callable[..., Any]:
+    """Composes the evaluation of a finished run."""
+
+    def composed(*overrides: str) -> Any:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose("evaluate", list(overrides))
+
+    return composed
+
+
+@pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
     """Write ``count`` random 10 x 12 images to ``<tmp>/<folder>/<class>/<i>.png`` for each class; returns ``<tmp>``."""
 

@@ -95,6 +95,13 @@ class Classifier(nn.Module, ABC):
             f"trained ({', '.join(class_names[:3])}, ...); choose a CLIP backbone or an evaluation of trained classes"
         )
 
+    @classmethod
+    def check_prompts(
+        cls, settings: Mapping[str, Any], class_names: Sequence[str], prompts: Sequence[str | Sequence[str]]
+    ) -> None:
+        """Raise InputError for prompts that `add_classes` of a model built with ``settings`` would refuse."""
+        return
+
     def checkpoint_blocks(self) -> None:
         """Save only the input of each block for the backward pass, which recomputes the block.
 

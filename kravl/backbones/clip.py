@@ -1,6 +1,7 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,13 @@ class ClipClassifier(Classifier):
     def add_classes(self, class_names: Sequence[str], templates: Prompts) -> None:
         self._further.append(self._class_prompts(*self._tokenize(class_names, templates)))
         self._text_features = None
+
+    @classmethod
+    def check_prompts(cls, settings: Mapping[str, Any], class_names: Sequence[str], prompts: Prompts) -> None:
+        if settings.get("long_prompts") == "error" and {"name", "pretrained"} <= settings.keys():
+            stated = Stated(*(settings.get(field.name) for field in fields(Stated)))
+            choose_clip(settings["name"], settings["pretrained"], settings.get("quick_gelu"), stated)  # or is unknown
+            tokenize(tokenizer_of(settings["name"]), class_names, class_prompts(class_names, prompts), "error")
 
     def encode_text(self) -> Tensor:
         """Unit text features of the classes, shape (C, d)."""

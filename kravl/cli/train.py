@@ -23,8 +23,8 @@ def _train(cfg: Any) -> object:
     from kravl.run.sources import list_sources
     from kravl.tracking.run_folder import RunFolder, folder_of
 
-    finished = RunFolder(folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))).finished
-    sources = None if finished and not cfg.overwrite else list_sources(typed(cfg))
+    done = RunFolder(folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))).done
+    sources = None if done and not cfg.overwrite else list_sources(typed(cfg))
     from kravl.run.train import objective, train
 
     return objective(cfg.objective, train(cfg, sources))

@@ -112,6 +112,7 @@ class Config:
     overwrite: bool = False  # redo a finished run
     resume: str | None = None  # resume in this run's folder, with the settings that it was started with
     force: bool = False  # with resume: with the settings of this command instead
+    check_contents: bool = False  # tell changed images by the contents of all files, not by sizes and times of most
     tracking: str = "wandb"  # none | wandb | csv
     plugins: list[str] = field(default_factory=list)  # other packages whose classes may be built; command line only
 

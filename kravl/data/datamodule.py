@@ -1,6 +1,7 @@
 """A few-shot training set, its test set, and the sets it is evaluated on out of distribution."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
+log = logging.getLogger(__name__)
 IN_DOMAIN = "test"
 EVALUATION_CLASSES = ("trained", "own")
 
@@ -45,8 +47,8 @@ class FewShotDataModule(LightningDataModule):
             which `further_classes` lists for the classifier.
 
     Raises:
-        InputError: a class with too few images, an evaluation set with classes that are not trained, a split that a
-            source does not have, or an unknown choice of ``classes``.
+        InputError: a class with too few images, an evaluation set with classes that are not trained or no image but
+            those trained on, a split that a source does not have, or an unknown choice of ``classes``.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class FewShotDataModule(LightningDataModule):
         self._evaluated = {name: s.split("test") for name, s in self.sources.items()}
         if split.held_out:
             self._evaluated = {IN_DOMAIN: self._held_out()}
+        self._evaluated = {name: _untrained(name, s, self.train_samples) for name, s in self._evaluated.items()}
 
     def check(self, training: bool = True) -> None:
         """Decode every image that the run needs and cache what can be cached; without ``training`` the evaluated ones.
@@ -118,6 +121,11 @@ class FewShotDataModule(LightningDataModule):
         return [(source.class_names, source.prompts) for source in others] if self._own_classes else []
 
     @property
+    def evaluated(self) -> Mapping[str, Samples]:
+        """The images of each evaluated set, ``test`` first."""
+        return self._evaluated
+
+    @property
     def test_samples(self) -> Samples:
         """The images whose metrics are called ``test``."""
         return self._evaluated[IN_DOMAIN]
@@ -139,6 +147,38 @@ class FewShotDataModule(LightningDataModule):
         if self.preprocess is None:
             raise RuntimeError("set preprocess, the backbone's, before asking for images")
         return Loaders(self.preprocess, self.loading, self.train_samples, self._evaluated)
+
+
+def _untrained(name: str, samples: Samples, trained: Samples) -> Samples:
+    """The images of a set without those that are trained on, which are told; of ``test`` they are told alone.
+
+    Two sets may be one folder: an evaluation of all images of a set whose test images were held out of its own.
+
+    Raises:
+        InputError: none is left.
+    """
+    seen = {file for file in _identities(trained) if file is not None}
+    left = [i for i, file in enumerate(_identities(samples)) if file not in seen] if seen else range(len(samples))
+    if (count := len(samples) - len(left)) == 0:
+        return samples
+    told = f"{count} of the {len(samples)} images of {name} are trained on"
+    if name == IN_DOMAIN:  # what its source says is to be tested on
+        log.warning("%s: its metrics are not those of new images", told)
+        return samples
+    if not left:
+        raise InputError(f"evaluation set {told}: nothing is left to evaluate")
+    log.warning("%s; they are left out of it", told)
+    return samples.subset(left)
+
+
+def _identities(samples: Samples) -> Iterator[tuple[int, int] | None]:
+    """Device and number of each image's file, whatever path leads to it; None of what is not a file of its own."""
+    for index in range(len(samples)):
+        try:
+            status = file.stat() if (file := samples.file(index)) else None
+        except OSError:  # told when it is read
+            status = None
+        yield status and (status.st_dev, status.st_ino)
 
 
 def _draw(source: Source, split: FewShotSplit) -> tuple[Samples, Samples]:

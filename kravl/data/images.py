@@ -44,9 +44,13 @@ class Opener(Protocol):
         """Raise InputError with the name and the reason if the image cannot be read; may be faster than a call."""
         self(position)
 
+    def files(self, position: int) -> Sequence[Path]:
+        """The files that the image is read from; none of one that is made, or comes with a package."""
+        return ()
+
 
 @dataclass(frozen=True)
-class FileOpener:
+class FileOpener(Opener):
     """Images that are files ``names`` under the folder ``root``."""
 
     root: Path
@@ -60,6 +64,9 @@ class FileOpener:
 
     def path(self, position: int) -> Path:
         return self.root / self.names[position]
+
+    def files(self, position: int) -> Sequence[Path]:
+        return (self.path(position),)
 
 
 @cache

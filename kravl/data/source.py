@@ -5,7 +5,7 @@ import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -62,6 +62,12 @@ class Samples:
     def file(self, index: int) -> Path | None:
         """The file that the image at ``index`` is read from; None if it is made in another way."""
         return self.opener.path(self._position(index)) if isinstance(self.opener, FileOpener) else None
+
+    def files(self) -> Iterator[Path]:
+        """The files that the images are read from, in order; a file of many images comes once for each of them."""
+        files = getattr(self.opener, "files", None)  # a package's own opener need not say
+        for index in range(len(self)) if files else ():
+            yield from files(self._position(index))
 
     def sha256(self) -> str:
         """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""

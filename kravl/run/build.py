@@ -1,7 +1,7 @@
 """From a config to what a run is made of: source, classifier, adapters, data."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +56,13 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
             f"{cfg.data.name} has one class, {source.class_names[0]!r}: every image is right, the loss is 0 and "
             "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
         )
-    data = _data(cfg, source, evaluated)  # before the weights: a class with too few images need not wait for them
+    data = make_data(cfg, Sources(source, evaluated))  # a class with too few images need not wait for the weights
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
+    for class_names, prompts in data.further_classes():  # before the weights, as those of the trained classes are
+        settings = {"long_prompts": cfg.data.long_prompts, **cfg.backbone.build}
+        resolve(cfg.backbone.build, Classifier, cfg.plugins).check_prompts(settings, class_names, prompts)
     placement = _planned(cfg, len(source.class_names))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(source.class_names, source.prompts)
@@ -101,14 +104,15 @@ def _statistics(cfg: Config, encoder: nn.Module) -> list[str]:
 def tested_images(cfg: Config) -> Samples:
     """The images whose metrics are called ``test``, without the other sets. Raises InputError as `build_run`."""
     source = training_source(cfg)
-    return _data(cfg, source, {}).test_samples if cfg.evaluation.held_out else source.split("test")
+    return make_data(cfg, Sources(source, {})).test_samples if cfg.evaluation.held_out else source.split("test")
 
 
-def _data(cfg: Config, source: Source, sets: Mapping[str, Source]) -> FewShotDataModule:
+def make_data(cfg: Config, sources: Sources) -> FewShotDataModule:
+    """The images of a run, listed and drawn; none is read yet. Raises InputError as `build_run`."""
     loading = LoadingSettings(
         **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
     )
-    return FewShotDataModule(source, make_split(cfg), loading, sets, cfg.evaluation.classes)
+    return FewShotDataModule(sources.training, make_split(cfg), loading, sources.evaluation, cfg.evaluation.classes)
 
 
 def make_split(cfg: Config) -> FewShotSplit:

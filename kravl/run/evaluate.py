@@ -1,22 +1,25 @@
 """The evaluation of a run: at its end, and of a finished one on other sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import Trainer
 from rich.console import Console
 
 from kravl.config.compose import as_written, typed
+from kravl.data.inspect.fingerprint import Fingerprints
 from kravl.evaluation.console import comparison_table, curve_table
 from kravl.evaluation.metrics import Results, score
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.fit import graceful_exit
+from kravl.run.inputs import data_identity
 from kravl.run.restore import restore, saved_config
-from kravl.run.results import scores, write_details
-from kravl.runtime.errors import require_name
-from kravl.tracking.run_folder import find_run, provenance
+from kravl.run.results import scores, unevaluated, write_details
+from kravl.runtime.errors import InputError, require_name
+from kravl.runtime.files import json_object, read_text
+from kravl.tracking.run_folder import RunFolder, find_run, provenance
 from kravl.training.callbacks import Polling
 from kravl.training.trainer import check_trainer, make_trainer
 
@@ -64,14 +67,32 @@ def evaluate_run(config: Any) -> dict[str, Any]:
     saved = saved_config(folder, changes)
     check_trainer(saved.trainer)
     run = restore(saved, folder)
+    identity = data_identity(run.data, Fingerprints())
+    refuse_other_evaluation(folder, name, identity["sets_sha256"])
     run.data.check(training=False)
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with graceful_exit():
         curve, predictions = evaluate(trainer, run, cfg.alphas, trained=saved.optim.trains)
-    results = scores(curve) | {"evaluation": name, "precision": trainer.precision, **provenance()}
+    shortened = [*folder.shortened, *unevaluated(run, predictions)]
+    made = {"evaluation": name, "precision": trainer.precision, "shortened": shortened, **identity, **provenance()}
+    results = scores(curve) | made
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{name}", results)
         images = run.data.test_samples.names
         write_details(folder.path / "evaluations" / name, name, predictions, run.source.class_names, images)
     return results
+
+
+def refuse_other_evaluation(folder: RunFolder, name: str, sets: Mapping[str, str]) -> None:
+    """Raise InputError where an evaluation ``name`` of other images is recorded, which this one would replace."""
+    records = [folder.metrics()] if folder.metrics().get("evaluation") == name else []
+    if (file := folder.path / "evaluations" / f"{name}.json").is_file():
+        records.append(json_object(read_text(file), str(file)))
+    for record in records:
+        known = record.get("sets_sha256")
+        if isinstance(known, dict) and (other := [key for key in sets if known.get(key, sets[key]) != sets[key]]):
+            raise InputError(
+                f"{folder.path} has an evaluation {name} of other images ({other[0]}), which this one would replace in "
+                f"tables; evaluation.name=NAME keeps both{f', or remove {file}' if file.is_file() else ''}"
+            )

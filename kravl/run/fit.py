@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pytorch_lightning import Trainer
@@ -28,6 +28,7 @@ from kravl.training.frozen_state import UnsavedChangeError
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings
+from kravl.training.trainer import limits
 
 log = logging.getLogger(__name__)
 KEPT = "what has been trained is kept: run the same command again"
@@ -67,18 +68,40 @@ class Training:
         precision: that it was computed in.
         phases: what its phases cost, see `Profiler`.
         spectrum_seconds: what spectra took.
+        shortened: why it is less than its settings say, see `untrained`.
     """
 
     settings_sha256: str
     precision: str
     phases: dict[str, dict[str, float]]
     spectrum_seconds: float
+    shortened: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: RunFolder, trainer: Trainer, profiler: Profiler, spectrum_seconds: float) -> "Training":
+    def of(
+        cls, folder: RunFolder, cfg: Config, trainer: Trainer, profiler: Profiler, spectrum_seconds: float
+    ) -> "Training":
         """Of a training by ``trainer`` that has just ended in ``folder``; ``spectrum_seconds`` are in seconds."""
         sha256 = settings_sha256(folder.settings)
-        return cls(sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds)
+        return cls(sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds, untrained(trainer, cfg))
+
+
+def untrained(trainer: Trainer, cfg: Config) -> list[str]:
+    """What a training that has just ended lacks of that of its settings: steps, or batches of an epoch.
+
+    By what was done, not by which of Trainer's arguments were given: several of them end a training early.
+    """
+    if not cfg.optim.trains or trainer.train_dataloader is None:
+        return []
+    batches = len(trainer.train_dataloader)
+    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+    planned = bounds.get("max_steps", bounds["max_epochs"] * -(-batches // trainer.accumulate_grad_batches))
+    lacking = []
+    if trainer.num_training_batches < batches:
+        lacking.append(f"epochs of {trainer.num_training_batches} of {batches} batches")
+    if trainer.global_step < planned:
+        lacking.append(f"trained {trainer.global_step} of {planned} steps")
+    return lacking
 
 
 def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
@@ -99,8 +122,9 @@ def ended_training(folder: RunFolder) -> Training | None:
     )
 
 
-def load_training(folder: RunFolder, run: Run) -> bool:
+def load_training(folder: RunFolder, run: Run, trainer: Trainer) -> bool:
     """Put what was trained in place; False where its file is damaged, and the newest checkpoint has to serve."""
+    trainer.precision_plugin.convert_module(run.classifier)  # first: what was trained in double would be rounded
     try:
         load_adapters(run.adapters, folder.adapter, run.fingerprint)
     except InputError as error:

@@ -8,6 +8,7 @@ from kravl.config.compose import merged
 from kravl.config.schema import Config
 from kravl.config.untrusted import check_interpolations
 from kravl.run.build import Run, build_run
+from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_yaml
 from kravl.tracking.run_folder import RunFolder
@@ -33,11 +34,13 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
 
 
 def restore(cfg: Config, folder: RunFolder) -> Run:
-    """The model and data of a finished run, with what it trained in place.
+    """The model and data of a finished run, with what it trained in place, in the precision of its weights.
 
     Raises:
         InputError: as `build_run` and `load_adapters`.
     """
     run = build_run(cfg)
+    if dtype := TRUE.get(str(cfg.trainer.get("precision"))):  # first: what was trained in double would be rounded
+        run.classifier.to(dtype)
     load_adapters(run.adapters, folder.adapter, run.fingerprint)
     return run

@@ -47,8 +47,16 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "trainable_parameters": adapters.num_trainable(),
         "adapter_bytes": folder.adapter.stat().st_size,
         "effective_rank": mean | spectra,
+        **{key: value for key, value in folder.inputs.items() if key in ("accepted", "data_sha256", "sets_sha256")},
         **provenance(),
     }
+
+
+def unevaluated(run: Run, curve: Mapping[float, Mapping[str, Predictions]]) -> list[str]:
+    """A line for each set of which not every image was evaluated."""
+    counts = {(name, len(rows.indices)) for sets in curve.values() for name, rows in sets.items()}
+    whole = {name: len(samples) for name, samples in run.data.evaluated.items()}
+    return [f"evaluated {n} of {whole[name]} images of {name}" for name, n in sorted(counts) if n < whole[name]]
 
 
 def scores(curve: Mapping[float, Results]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
-from kravl.run.results import cost, describe, precisions, scores, write_details
+from kravl.run.inputs import check_finished, keep_inputs
+from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
@@ -61,7 +62,11 @@ def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     else:
         path = resumable_folder(cfg.resume, settings, cfg.force)
     with graceful_exit(), open_run(path, settings, cfg.overwrite, is_first_process(cfg.trainer)) as folder:
-        if folder.finished:
+        if folder.finished and (reasons := folder.shortened):
+            log.info("%s is finished but shortened (%s); run again", folder.path, "; ".join(reasons))
+            folder.restart()
+        elif folder.finished:
+            check_finished(cfg, folder, sources)
             log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
             return folder.metrics()
         if folder.owned:
@@ -89,7 +94,7 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         run.data.check(training=training is None)
-    folder.begin()
+        keep_inputs(cfg, run, folder, trained=training is not None)
     labels = RunLabels(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings)
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)
@@ -99,9 +104,9 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     callbacks = [FrozenState(), monitor, LearningCurve(folder.path), checkpoints]
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
-    if training is None or not load_training(folder, run):
+    if training is None or not load_training(folder, run, trainer):
         fit(trainer, cfg, run, folder.checkpoints, profiler)
-        training = Training.of(folder, trainer, profiler, monitor.seconds)
+        training = Training.of(folder, cfg, trainer, profiler, monitor.seconds)
         if trainer.is_global_zero:
             keep_training(folder, run, training)
     with profiler("evaluate"):
@@ -110,7 +115,10 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
         return {}
     measured = cost(training.phases | profiler.costs, training.spectrum_seconds, trainer.strategy.root_device)
     precision = precisions(training.precision, str(trainer.precision))
-    metrics = describe(cfg, run, folder) | scores(curve) | {"precision": precision, "config": folder.recorded_settings}
+    made = {"precision": precision, "shortened": [*training.shortened, *unevaluated(run, predictions)]}
+    metrics = describe(cfg, run, folder) | scores(curve) | made | {"config": folder.recorded_settings}
+    if metrics["shortened"]:
+        log.warning("this run is shortened, which its record says: %s", "; ".join(metrics["shortened"]))
     _record(folder, logger, run, metrics, measured, predictions)
     log.info("%s", folder.path / "metrics.json")
     return metrics

@@ -25,7 +25,7 @@ MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "
 
 def state(run: StudyRun) -> State:
     """A run's state by its folder: ``running`` belongs to another process, ``interrupted`` can be resumed."""
-    if RunFolder(run.folder).finished:
+    if RunFolder(run.folder).done:
         return "done"
     if in_use(run.folder):
         return "running"

@@ -67,7 +67,7 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
 
 def _start(pool: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
     folder, make_config = planned
-    if RunFolder(folder).finished:
+    if RunFolder(folder).done:
         return "done"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,11 @@ A run is reproducible bit for bit on one kind of processor with the same number 
 """
 
 import glob
+import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import InputError, nearest, some_of
-from kravl.runtime.files import PACKAGE, remove_leftovers, write_atomic, write_yaml
+from kravl.runtime.files import PACKAGE, json_object, read_text, remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
     Settings,
@@ -53,8 +55,42 @@ class RunFolder:
         return (self.path / "metrics.json").is_file()
 
     @property
+    def shortened(self) -> list[str]:
+        """Why a finished run is less than its settings say, see `kravl.run.results.shortened`; empty of a whole one."""
+        return [str(reason) for reason in self.metrics().get("shortened") or []] if self.finished else []
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished, whole, and each relative path of its settings leads here where it led then."""
+        if not self.finished or self.shortened:
+            return False
+        paths: Mapping[str, tuple[str, str]] = self.inputs.get("paths", {})
+        return all(place_sha256(Path(given)) == led_to for given, led_to in paths.values())
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the result depends on besides the settings; empty for a run of a release that did not keep it.
+
+        Raises:
+            InputError: the file is not what `begin` writes.
+        """
+        path = self.path / "inputs.json"
+        if not path.is_file():
+            return {}
+        record = json_object(read_text(path), str(path))
+        paths = record.get("paths", {})
+        pairs = list(paths.values()) if isinstance(paths, dict) else [None]
+        if not all(isinstance(pair, list) and [type(part) for part in pair] == [str, str] for pair in pairs):
+            raise InputError(f"{path} is not what kravl writes; overwrite=true starts the run again")
+        return record
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("step=*.ckpt"))
 
     @property
     def adapter(self) -> Path:
@@ -69,18 +105,30 @@ class RunFolder:
     def recorded_settings(self) -> dict[str, Any]:
         return recorded_settings(self.settings)
 
-    def begin(self) -> None:
-        """Write config.yaml, which makes this the folder of a run."""
+    def begin(self, inputs: Mapping[str, Any]) -> None:
+        """Write config.yaml, which makes this the folder of a run, and what else its result depends on."""
         if self.owned:
+            self.write("inputs", inputs)
             write_yaml(self.path / "config.yaml", without_home(self.settings))
 
+    def restart(self) -> None:
+        """Remove everything but the lock, so that the run begins anew."""
+        for old in self.path.iterdir() if self.owned else ():
+            if old.name not in LOCKS:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
     def metrics(self) -> dict[str, Any]:
-        """The record of a finished run."""
-        return json.loads((self.path / "metrics.json").read_text())
+        """The record of a finished run. Raises InputError where the file is no longer one."""
+        return json_object(read_text(self.path / "metrics.json"), str(self.path / "metrics.json"))
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write ``values`` to ``name``.json atomically."""
         write_atomic(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def place_sha256(path: Path) -> str:
+    """A digest of the place that ``path`` leads to: a record tells places apart without naming them."""
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
 
 
 def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
@@ -150,17 +198,16 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
     if not first:
         yield RunFolder(path, settings)
         return
+    folder = RunFolder(path, settings, owned=True)
     try:
         lock = _lock(path)
         remove_leftovers(path)
         if overwrite:
-            for old in path.iterdir():
-                if old.name not in LOCKS:
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            folder.restart()
     except OSError as error:
         raise InputError(f"the run folder {path} cannot be written: {error.strerror}; pass runs=/a/folder") from error
     try:
-        yield RunFolder(path, settings, owned=True)
+        yield folder
     finally:
         if {p.name for p in path.iterdir()} <= LOCKS:  # no run began: a user's mistake leaves no folder
             shutil.rmtree(path)
@@ -201,8 +248,12 @@ def find_run(run: str) -> RunFolder:
 
 def provenance() -> dict[str, Any]:
     """Package versions and the commit of the checkout that kravl runs from (None outside a checkout)."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"versions": versions, "git_commit": _git_commit()}
+    return {"versions": package_versions(), "git_commit": _git_commit()}
+
+
+def package_versions() -> dict[str, str]:
+    """The installed releases of kravl and what it computes with."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _git_commit() -> str | None:
@@ -216,6 +267,3 @@ def _git_commit() -> str | None:
 
     commit = git("rev-parse", "HEAD")
     return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", ".") else commit
-
-
-ZERO_SHOT = "zero-shot"

@@ -20,6 +20,7 @@ Settings = Mapping[str, Any]
 WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
 # how it is computed: on what, how fast, how often saved; none changes a number beyond a device's rounding
 HOW = (
+    "check_contents",
     "checkpointing",
     "checkpoint_every",
     "loading.eval_batch_size",

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from kravl.runtime.dtypes import refuse_other_dtypes
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
 from kravl.training.fsdp import gather
@@ -65,10 +66,13 @@ class Learner(LightningModule):
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`. Raises InputError where the checkpoint trains other parameters."""
+        if self._trainer is not None:  # it does so anyway, but later: what was trained in double would be rounded
+            self._trainer.precision_plugin.convert_module(self)
         tensors = self.state_dict()
         current, saved = ({(name, *t.shape) for name, t in state.items()} for state in (tensors, state_dict))
         if difference := sorted(current ^ saved):
             raise InputError(f"the checkpoint trains other parameters than this run: {difference[:3]}")
+        refuse_other_dtypes("the checkpoint", tensors, state_dict)
         for name, tensor in tensors.items():
             tensor.copy_(state_dict[name])
 

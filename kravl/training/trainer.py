@@ -42,14 +42,12 @@ SET_ELSEWHERE = {
 
 
 def chosen_precision(settings: Mapping[str, Any]) -> Any:
-    """The ``precision`` of Trainer's ``settings``; auto is bf16-mixed on a device that supports it, else 32-true.
+    """As `precision_of`; a slow choice is told.
 
     On a CPU without instructions for it, a product in bfloat16 takes 40 to 500 times as long as in single precision
     (https://github.com/pytorch/pytorch/issues/146508): choosing it there logs a warning.
     """
-    precision, accelerator = settings.get("precision", SINGLE), str(settings.get("accelerator", AUTO))
-    if precision == AUTO:
-        return HALF if multiplies_bfloat16(accelerator) else SINGLE
+    precision, accelerator = precision_of(settings), str(settings.get("accelerator", AUTO))
     if str(precision).startswith("bf16") and not multiplies_bfloat16(accelerator):
         log.warning(
             "trainer.precision=%s: this machine has no instructions for bfloat16 and takes many times as long as with "
@@ -59,6 +57,14 @@ def chosen_precision(settings: Mapping[str, Any]) -> Any:
             AUTO,
         )
     return precision
+
+
+def precision_of(settings: Mapping[str, Any]) -> Any:
+    """The ``precision`` of Trainer's ``settings``; auto is bf16-mixed on a device that supports it, else 32-true."""
+    precision = settings.get("precision", SINGLE)
+    if precision != AUTO:
+        return precision
+    return HALF if multiplies_bfloat16(str(settings.get("accelerator", AUTO))) else SINGLE
 
 
 def multiplies_bfloat16(accelerator: str) -> bool:

@@ -65,6 +65,16 @@ def test_descriptions_reach_the_text_tower_and_too_long_ones_are_refused_before_
         build_run(typed(tiny_run("method=zeroshot", descriptions, "data.long_prompts=error", backbone=tiny)))
 
 
+def test_too_long_prompts_of_an_evaluations_own_classes_are_refused_before_weights(tiny_run, monkeypatch):
+    monkeypatch.setattr("kravl.backbones.clip.load_clip", lambda chosen: pytest.fail("weights were loaded"))
+    cfg = typed(tiny_run("evaluation.classes=own", "data.long_prompts=error", backbone=["backbone=kravl_tiny"]))
+    serif = {"_target_": FOLDER.split()[1], "root": f"{cfg.data_root}/glyphs/serif", "test": "."}
+    cfg.evaluation.sets = {"serif": {"source": serif, "templates": f"a {'very ' * 99}{{}}."}}
+
+    with pytest.raises(InputError, match=r"4 of 4 prompts are longer"):
+        build_run(cfg)
+
+
 def test_an_evaluation_set_may_not_take_the_name_of_the_test_split(tiny_run):
     other = TRAINING.replace("glyphs/train", "glyphs/serif").replace("../test", ".")
     with pytest.raises(InputError, match="cannot be named 'test'"):

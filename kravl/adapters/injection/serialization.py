@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 import kravl
 from kravl.adapters.injection.adapter_set import AdapterSet, sha256
+from kravl.runtime.dtypes import refuse_other_dtypes
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, write_atomic
 
@@ -48,7 +49,8 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
 
     Raises:
         InputError: the file is missing or truncated, or its method, sites, hyper-parameters, base weights or ``facts``
-            differ (the latter are not compared if an older file has none); nothing is loaded.
+            differ (the latter are not compared if an older file has none), or a tensor is of another kind, such as
+            integers; nothing is loaded.
         RuntimeError: the adapters are merged.
 
     Example:
@@ -75,8 +77,11 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
         raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', saved, dict(facts))}")
     if record.get("tensors_sha256") != sha256(tensors):
         raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
-    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are not finite")
+    current = adapters.state_dict()
+    if current.keys() == tensors.keys():  # else loading tells which are missing
+        refuse_other_dtypes(repr(str(path)), current, tensors)
+        if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are not finite")
     adapters.load_state_dict(tensors)
 
 

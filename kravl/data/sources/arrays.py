@@ -1,7 +1,7 @@
 """Test images and labels in NumPy files: CIFAR-10.1, and the published corruptions CIFAR-10-C and CIFAR-100-C."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,9 @@ class ArrayOpener(Opener):
 
     def __call__(self, position: int) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(_load(self.path)[self.start + position]))
+
+    def files(self, position: int) -> Sequence[Path]:
+        return (self.path,)
 
 
 class ArraySet(Source):

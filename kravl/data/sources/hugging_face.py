@@ -1,7 +1,7 @@
 """A data set of the Hugging Face hub, or one saved on disk, through their `datasets` library (extra ``kravl[hf]``)."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ class RowOpener(Opener):
         if stored["bytes"] is None:
             return open_rgb(Path(stored["path"]))
         return decode_rgb(stored["bytes"], stored["path"] or f"row {position}")
+
+    def files(self, position: int) -> Sequence[Path]:
+        """Those of the library's tables that hold ``rows``."""
+        return [Path(file["filename"]) for file in self.rows.cache_files]
 
 
 class HuggingFace(Source):

@@ -1,7 +1,9 @@
 """Any data set of torchvision.datasets that has labelled images and named splits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -16,6 +18,7 @@ from kravl.runtime.errors import InputError, unknown
 UNPICKLE = ("LSUN", "LSUNClass")  # from a file without a checksum
 # torchvision has no common name for them; reading a label through [] would decode its image
 LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "_samples", "y")
+FILE_ATTRIBUTES = ("_image_files", "_images", "images", "samples", "_samples", "imgs")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class TorchvisionOpener(Opener):
             return to_rgb(self.dataset[position][0])
         except OSError as error:
             raise InputError(f"cannot read image {position}: {error}") from error
+
+    def files(self, position: int) -> Sequence[Path]:
+        """The file that torchvision lists for the image; none where it keeps all images in memory."""
+        listed = [value for name in FILE_ATTRIBUTES if isinstance(value := vars(self.dataset).get(name), list)]
+        entries = [entry[0] if isinstance(entry, tuple) else entry for entry in (files[position] for files in listed)]
+        return [Path(entry) for entry in entries[:1] if isinstance(entry, str | PathLike)]
 
 
 class TorchvisionSet(Source):

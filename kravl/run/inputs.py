@@ -1,0 +1,219 @@
+"""What a result depends on besides the settings, kept in inputs.json: images, classes, prompts, weights, versions.
+
+A run that is resumed, or found finished, with other inputs than it was started with is told, and refused.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import kravl
+from kravl.adapters.injection.adapter_set import sha256
+from kravl.config.schema import Config
+from kravl.data.datamodule import FewShotDataModule
+from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256
+from kravl.run.build import Run, build_run, make_data
+from kravl.run.sources import Sources, list_sources
+from kravl.runtime.errors import InputError, some_of
+from kravl.runtime.files import PACKAGE
+from kravl.tracking.run_folder import RunFolder, package_versions, place_sha256
+from kravl.tracking.settings import dotted
+from kravl.training.trainer import precision_of
+
+log = logging.getLogger(__name__)
+LISTED = 8  # differences in a line
+NAMED = 5  # classes in a line
+Record = dict[str, Any]
+
+
+class Inputs:
+    """Those of a run as it is now, to be kept by `record` or held against those that are `kept`.
+
+    Args:
+        data: of the run; images are looked at when they are asked for.
+    """
+
+    def __init__(self, cfg: Config, data: FewShotDataModule) -> None:
+        self._cfg, self._data = cfg, data
+        self._fingerprints = Fingerprints(cfg.check_contents)
+
+    def record(self, run: Run) -> Record:
+        """Everything, for inputs.json.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        seen = self._fingerprints
+        return {
+            **self._of_data(),
+            "drawn": seen.of(self._data.train_samples, MAX_DRAWN),
+            "sets": {name: seen.of(samples) for name, samples in self._data.evaluated.items()},
+            "weights": pretrained_sha256(run),
+            "weight_files": _weight_files(self._cfg),
+            "precision": str(precision_of(self._cfg.trainer)),
+            "versions": _versions(),
+            "kravl": _code(),
+            "paths": _relative_paths(self._cfg),
+            **data_identity(self._data, seen),
+        }
+
+    def changed_data(self, kept: Mapping[str, Any]) -> Iterator[str]:
+        """``field: old -> new`` for classes, prompts and images that are not those ``kept``."""
+        yield from _changes(kept, self._of_data())
+        seen = self._fingerprints
+        yield from seen.differences("training", _mapping(kept, "drawn"), self._data.train_samples)
+        if sets := _mapping(kept, "sets"):
+            evaluated = self._data.evaluated
+            for name in sets.keys() | evaluated.keys():
+                if name in sets and name in evaluated:
+                    yield from seen.differences(name, _mapping(sets, name), evaluated[name])
+                else:
+                    yield f"evaluation set {name}: {'left out' if name in sets else 'added'}"
+
+    def changes(self, kept: Mapping[str, Any], run: Run, trained: bool) -> Iterator[str]:
+        """The same, and what differs in weights, versions and, of a run that is not ``trained``, precision."""
+        yield from self.changed_data(kept)
+        now: Record = {"weights": pretrained_sha256(run)}
+        if not trained:
+            now["precision"] = str(precision_of(self._cfg.trainer))
+        yield from _changes(kept, now)
+        yield from _changes(_mapping(kept, "versions"), _versions())
+
+    def _of_data(self) -> Record:
+        source = self._data.source
+        prompts = [source.class_names, source.prompts, self._data.further_classes()]
+        return {
+            "classes": f"{len(source.class_ids)} ({some_of(source.class_ids, NAMED)}), {_digest(source.class_ids)}",
+            "prompts": _digest(prompts),
+            "split": self._data.split_sha256,
+        }
+
+
+def keep_inputs(cfg: Config, run: Run, folder: RunFolder, trained: bool) -> None:
+    """Write config.yaml and inputs.json, unless the run has begun and its inputs were others.
+
+    Args:
+        trained: whether its training has ended.
+
+    Raises:
+        InputError: what has been trained was trained on, or from, something else; each difference is named.
+    """
+    if not folder.owned:
+        return
+    inputs, accepted = Inputs(cfg, run.data), []
+    if (kept := folder.inputs) and (trained or folder.has_checkpoint):
+        differing = list(inputs.changes(kept, run, trained))
+        if differing and not cfg.force:
+            raise InputError(
+                f"{folder.path} was started with other inputs: {some_of(differing, LISTED, '; ')}. overwrite=true "
+                f"starts it again, resume={folder.path} force=true resumes it with these"
+            )
+        accepted = [*differing, *_changes(kept, {"kravl": _code()})]
+        for line in accepted:
+            log.warning("resuming with another %s", line)
+        before = kept.get("accepted")
+        accepted = [*(before if isinstance(before, list) else []), *accepted]
+    folder.begin({**inputs.record(run), "accepted": accepted})
+
+
+def check_finished(cfg: Config, folder: RunFolder, sources: Sources | None) -> None:
+    """Raise InputError where a finished run is of other data or weights than these settings mean here and now."""
+    if not (kept := folder.inputs):  # of a release that kept none
+        return
+    try:
+        sources = sources or list_sources(cfg)
+    except InputError as error:
+        if not folder.done:  # a relative path leads elsewhere: this may not be its data
+            raise
+        log.warning("the data of %s cannot be compared: %s", folder.path, error)
+        return
+    differing = list(Inputs(cfg, make_data(cfg, sources)).changed_data(kept))
+    if not differing and _weight_files(cfg) != _mapping(kept, "weight_files"):
+        differing = list(_changes(kept, {"weights": pretrained_sha256(build_run(cfg, sources))}))
+    if differing and not cfg.force:
+        raise InputError(
+            f"{folder.path} is finished, with other inputs: {some_of(differing, LISTED, '; ')}. Give this run a "
+            "name= of its own, or do it again with overwrite=true"
+        )
+    for line in differing:
+        log.warning("finished with another %s", line)
+
+
+def data_identity(data: FewShotDataModule, seen: Fingerprints) -> Record:
+    """Digests by which a reader tells two data sets, and two evaluation sets, of one name apart."""
+    sets = {name: seen.set_sha256(samples) for name, samples in data.evaluated.items()}
+    return {"data_sha256": data_sha256(data.source, seen), "sets_sha256": sets}
+
+
+def pretrained_sha256(run: Run) -> str:
+    """Hex digest of all weights that were there before anything was trained; adapters and a new head are left out."""
+    added = {id(p) for adapter in run.adapters.adapters.values() for p in (*adapter.parameters(), *adapter.buffers())}
+    added |= {id(p) for p in run.classifier.head_parameters()}
+    state = run.classifier.encoder().state_dict(keep_vars=True)
+    return sha256({name: tensor for name, tensor in state.items() if id(tensor) not in added})
+
+
+def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """``key: old -> new``; what an earlier release did not keep is not compared."""
+    for key, value in now.items():
+        if (old := kept.get(key)) is not None and old != value:
+            yield f"{key}: {_short(old)} -> {_short(value)}"
+
+
+def _short(value: object) -> str:
+    return " ".join(word if len(word) < 40 else word[:12] for word in str(value)[:400].split())
+
+
+def _mapping(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = record.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return f"sha256 {hashlib.sha256(text).hexdigest()}"
+
+
+def _versions() -> dict[str, str]:
+    """Releases of what computes; kravl's own is told and not refused."""
+    return {name: version for name, version in package_versions().items() if name != "kravl"}
+
+
+def _code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
+    return f"version {kravl.__version__}, source {digest.hexdigest()[:12]}"
+
+
+def _weight_files(cfg: Config) -> dict[str, list[int]]:
+    """Size and time of change of each file that the backbone's settings name."""
+    found = {}
+    for key, value in dotted(cfg.backbone.build):
+        path = Path(str(value).removeprefix("local-dir:"))
+        if isinstance(value, str) and os.sep in value:
+            files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+            found |= {f"{key}/{file.name}": [(s := file.stat()).st_size, s.st_mtime_ns] for file in files}
+    return found
+
+
+def _relative_paths(cfg: Config) -> dict[str, list[str]]:
+    """Setting -> itself and a digest of where it leads: a relative path is another place in another working folder."""
+    build = {"backbone": {"build": cfg.backbone.build}, "data_root": cfg.data_root}
+    settings = {**build, "data": asdict(cfg.data), "evaluation": asdict(cfg.evaluation)}
+    given = {key: value for key, value in dotted(settings) if isinstance(value, str)}
+    paths = {key: Path(value.removeprefix("local-dir:")) for key, value in given.items() if value}
+    relative = {key: path for key, path in paths.items() if not path.is_absolute() and _exists(path)}
+    return {key: [str(path), place_sha256(path)] for key, path in relative.items()}
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a text that is no path, or too long a one
+        return False
