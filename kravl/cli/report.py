@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baseline", help=f"method to test the others against (default: the study's, else {BASELINE})")
     parser.add_argument("--std", choices=("sample", "population"), default="sample", help="default: %(default)s")
+    parser.add_argument("--shortened", action="store_true", help="with runs that did less than their settings say")
     parser.add_argument("--no-figures", action="store_true", help="tables and page alone")
     return parser
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from kravl.report.comparability import comparability_warnings
 from kravl.report.groups import Group, group_runs
 from kravl.report.paper_table import overviews
-from kravl.report.runs import FinishedRun, read_runs, select
+from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select
 from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
@@ -26,6 +26,9 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
     if not (logged := source.startswith(PREFIX)) and not Path(source).is_dir():
         raise InputError(f"{no_folder(Path(source))}; kravl report takes a folder that holds runs, at any depth")
     runs, problems = read_wandb(source) if logged else read_runs(Path(source))
+    if not options.shortened:
+        runs, lines = leave_out_shortened(runs)
+        problems = [*problems, *lines]
     study = read_study(options.study, options.set) if options.study else None
     planned = plan_runs(study, options.set) if study else []
     if study and runs:

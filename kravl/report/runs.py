@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 from kravl.runtime.files import read_json
 from kravl.tracking.settings import dotted
 
@@ -75,6 +75,21 @@ def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
         others = [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
         runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in [record, *others]}.values())
     return runs, [*problems, *_without_metrics(folder)]
+
+
+def leave_out_shortened(runs: Iterable[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
+    """The runs that did all that their settings say, and a line for each of the others."""
+    whole: list[FinishedRun] = []
+    lines: list[str] = []
+    for run in runs:
+        if reasons := run.record.get("shortened"):
+            said = some_of(
+                [str(reason)[:200] for reason in reasons] if isinstance(reasons, list) else ["says so"], 3, "; "
+            )
+            lines.append(f"left out {run.folder}, which is shortened: {said} (--shortened takes it in)")
+        else:
+            whole.append(run)
+    return whole, lines
 
 
 def _without_metrics(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.backbones.classifier import statistics
@@ -50,6 +50,8 @@ def graceful_exit() -> Iterator[None]:
             sys.exit(EXIT_RESUMABLE)
         except (DivergedError, CheckpointError, OutOfMemory, UnsavedChangeError, FloatingPointError) as error:
             sys.exit(f"error: {error}")
+        except MisconfigurationException as error:  # of Lightning: a setting that shows as wrong when it is used
+            sys.exit(f"error: trainer: {first_line(error)}")
         except OSError as error:
             file = f"{error.filename}: " if error.filename else ""
             sys.exit(f"error: {file}{error.strerror or error}; {KEPT}")
@@ -153,7 +155,9 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
     if run.classifier.features_are_fixed() and (images := run.data.repeated_images()) is not None:
         with profiler("features"):
-            run.data.train_on(image_features(trainer, run.classifier, images))
+            features = image_features(trainer, run.classifier, images)
+        if len(features) == len(run.data.train_samples):  # not where trainer.limit_test_batches leaves some out
+            run.data.train_on(features)
     try:
         with profiler("train"):
             while not _fits(trainer, learner, run, latest(checkpoints, tidy=trainer.is_global_zero)):

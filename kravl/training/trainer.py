@@ -30,6 +30,10 @@ NOISE = (
 )
 SHARDED = ("fsdp_", "deepspeed", "model_parallel", "xla_fsdp")
 FSDP = "fsdp"
+NOTHING_LEFT = {
+    "limit_train_batches": "nothing would be trained; optim.epochs=0 evaluates the model as it is",
+    "limit_test_batches": "nothing would be evaluated; leave it out, or give a number from 1 up",
+}
 SET_ELSEWHERE = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -104,6 +108,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"trainer.strategy={FSDP} with trainer.precision={settings['precision']}: its scaler would see a part of "
             "the gradient in each process; use bf16-mixed"
+        )
+    for key, consequence in NOTHING_LEFT.items():
+        if settings.get(key) == 0:
+            raise InputError(f"trainer.{key}={settings[key]}: {consequence}")
+    if settings.get("overfit_batches"):
+        raise InputError(
+            f"trainer.overfit_batches={settings['overfit_batches']} would change the order of images: lower shots"
         )
     legal = inspect.signature(Trainer).parameters
     for key in settings:

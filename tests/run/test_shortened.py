@@ -1,0 +1,74 @@
+"""A run that did less than its settings say is marked, is not taken for a whole one, and is run again."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kravl.config.compose import typed
+from kravl.report.runs import leave_out_shortened, read_runs
+from kravl.run.train import check, train
+from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import RunFolder
+
+DEV_RUN = ["epochs of 1 of 3 batches", "trained 1 of 6 steps", "evaluated 8 of 20 images of test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reasons"),
+    [
+        (["++trainer.fast_dev_run=true"], DEV_RUN),
+        (["++trainer.limit_train_batches=2", "optim.epochs=null", "optim.steps=2"], ["epochs of 2 of 3 batches"]),
+        (["++trainer.max_time='00:00:00:00'"], ["trained 0 of 6 steps"]),
+        (["++trainer.limit_train_batches=1.0", "++trainer.max_time='00:01:00:00'"], []),
+        (["++trainer.limit_test_batches=1", "method=linear_probe", "loading.augmentation=none"], DEV_RUN[2:]),
+    ],
+)
+def test_a_shortened_run_says_what_it_lacks(
+    tiny_run: Callable[..., Any], settings: list[str], reasons: list[str]
+) -> None:
+    metrics = train(tiny_run(*settings, "loading.eval_batch_size=8", "alphas=1"))
+
+    assert metrics["shortened"] == reasons
+
+
+def test_a_shortened_run_is_run_again_and_kept_out_of_a_report(
+    tiny_run: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = tiny_run("++trainer.max_time='00:00:00:00'", "alphas=1")
+    train(cfg)
+    (folder,) = (tmp_path / "runs").glob("*/seed*")
+    assert RunFolder(folder).finished
+    assert not RunFolder(folder).done
+    (folder / "cost.json").write_text("{}")
+
+    with caplog.at_level(logging.INFO):
+        train(cfg)
+
+    assert f"{folder} is finished but shortened (trained 0 of 6 steps); run again" in caplog.text
+    assert json.loads((folder / "cost.json").read_text())  # of the second
+    runs, problems = read_runs(tmp_path)
+    whole, lines = leave_out_shortened(runs)
+    assert (len(runs), whole, problems) == (1, [], [])
+    assert lines == [f"left out {folder}, which is shortened: trained 0 of 6 steps (--shortened takes it in)"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("limit_train_batches=0", "limit_train_batches=0: nothing would be trained"),
+        ("limit_test_batches=0.0", "limit_test_batches=0.0: nothing would be evaluated"),
+        ("overfit_batches=1", "overfit_batches=1 would change the order of images"),
+    ],
+)
+def test_what_would_leave_nothing_is_refused_at_once(tiny_run: Callable[..., Any], setting: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(typed(tiny_run(f"++trainer.{setting}")))
+
+
+def test_a_setting_that_lightning_refuses_when_it_is_used_is_one_line(tiny_run: Callable[..., Any]) -> None:
+    with pytest.raises(SystemExit, match=r"error: trainer: .*0\.1"):
+        train(tiny_run("++trainer.limit_train_batches=0.1"))
