@@ -44,9 +44,10 @@ class Diagnosis:
         return {site: values(delta.double()).cpu() for site, delta in self.adapters.deltas()}
 
     def _of(self, site: str, base: Tensor, delta: Tensor) -> dict[str, float]:
+        # weights kept in half precision or bfloat16 have no decomposition
+        delta = delta.to(torch.float64 if self.exact else torch.promote_types(delta.dtype, torch.float32))
         base = base.to(delta.dtype)
         if self.exact:
-            base, delta = base.double(), delta.double()
             values = torch.linalg.svdvals(delta)
         else:
             values = gram_singular_values(delta, torch.float32)

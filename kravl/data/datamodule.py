@@ -38,8 +38,9 @@ class FewShotDataModule(LightningDataModule):
     """The images of one run.
 
     ``train_samples`` and ``val_samples`` are the images drawn, ``split_sha256`` identifies the training images and
-    their order. Nothing is decoded before `check` or a loader needs it. Set ``preprocess``, what the backbone
-    expects of an image, before checking images or asking for a loader.
+    their order; ``test_sets`` are the test images of every set, whatever is drawn. Nothing is decoded before `check` or
+    a loader needs it. Set ``preprocess``, what the backbone expects of an image, before checking images or asking for a
+    loader.
 
     Args:
         evaluation: sets besides ``source``'s own test images, by the name of their metrics.
@@ -77,10 +78,9 @@ class FewShotDataModule(LightningDataModule):
             if self._own_classes
             else {name: match_classes(s, source.class_ids) for name, s in self.sources.items()}
         )
-        self._evaluated = {name: s.split("test") for name, s in self.sources.items()}
-        if split.held_out:
-            self._evaluated = {IN_DOMAIN: self._held_out()}
-        self._evaluated = {name: _untrained(name, s, self.train_samples) for name, s in self._evaluated.items()}
+        self.test_sets = {name: s.split("test") for name, s in self.sources.items()}
+        evaluated = {IN_DOMAIN: self._held_out()} if split.held_out else self.test_sets
+        self._evaluated = {name: _untrained(name, s, self.train_samples) for name, s in evaluated.items()}
 
     def check(self, training: bool = True) -> None:
         """Decode every image that the run needs and cache what can be cached; without ``training`` the evaluated ones.
@@ -122,7 +122,7 @@ class FewShotDataModule(LightningDataModule):
 
     @property
     def evaluated(self) -> Mapping[str, Samples]:
-        """The images of each evaluated set, ``test`` first."""
+        """The images of each evaluated set, ``test`` first, without those that are trained on."""
         return self._evaluated
 
     @property

@@ -1,5 +1,6 @@
 """Runs grouped over seeds, with statistics of their numbers."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,18 +86,38 @@ def _rounded(metrics: Mapping[str, float | None]) -> str:
     return json.dumps({name: v if v is None else round(v, 6) for name, v in metrics.items()}, sort_keys=True)
 
 
+def _images_of(field: str, run: FinishedRun) -> str | None:
+    """A digest of the images behind a name; None in a record that has none."""
+    value = run.record.get(field)
+    if isinstance(value, dict):  # of sets by name: the test images are the data set's, of which not all may be used
+        value = json.dumps({name: digest for name, digest in value.items() if name != "test"}, sort_keys=True)
+        value = hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+    return str(value) if value is not None else None
+
+
+def _told_apart(named: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Each name, with its digest's first digits where one name stands for several: two own folders may share one."""
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for name, digest in named:
+        digests[name] |= {digest} if digest is not None else set()
+    return [f"{name} ({digest[:7]})" if digest and len(digests[name]) > 1 else name for name, digest in named]
+
+
 def group_runs(runs: Iterable[FinishedRun], population: bool = False) -> list[Group]:
     """Groups in a table's order; the zero-shot results recorded in the runs form a group of their own."""
     members: dict[tuple[Setting, str, int | None], list[FinishedRun]] = defaultdict(list)
     zero_shot: dict[Setting, dict[str, FinishedRun]] = defaultdict(dict)
-    for run in runs:
+    listed = list(runs)
+    datasets = _told_apart([(run.record["dataset"], _images_of("data_sha256", run)) for run in listed])
+    evaluations = _told_apart([(run.record["evaluation"], _images_of("sets_sha256", run)) for run in listed])
+    for run, dataset, evaluation in zip(listed, datasets, evaluations, strict=True):
         record = run.record
-        setting = Setting(record["backbone"], record["dataset"], record["evaluation"])
+        setting = Setting(record["backbone"], dataset, evaluation)
         members[setting, record["method"], record["shots"]].append(run)
         if metrics := record["zero_shot"]:
             untrained = {**record, "metrics": metrics, "trainable_parameters": 0, "effective_rank": {}}
             zero_shot[setting].setdefault(_rounded(metrics), FinishedRun(run.folder, untrained, {}))
     for setting, distinct in zero_shot.items():
         members[setting, ZERO_SHOT, 0] = list(distinct.values())
-    groups = [Group(*key, tuple(listed), population) for key, listed in members.items()]
+    groups = [Group(*key, tuple(grouped), population) for key, grouped in members.items()]
     return sorted(groups, key=lambda g: (g.setting, g.method != ZERO_SHOT, g.method, g.shots is None, g.shots or 0))

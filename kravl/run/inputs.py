@@ -15,7 +15,7 @@ from typing import Any
 import kravl
 from kravl.adapters.injection.adapter_set import sha256
 from kravl.config.schema import Config
-from kravl.data.datamodule import FewShotDataModule
+from kravl.data.datamodule import IN_DOMAIN, FewShotDataModule
 from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256
 from kravl.run.build import Run, build_run, make_data
 from kravl.run.sources import Sources, list_sources
@@ -146,8 +146,8 @@ def check_finished(cfg: Config, folder: RunFolder, sources: Sources | None) -> N
 
 def data_identity(data: FewShotDataModule, seen: Fingerprints) -> Record:
     """Digests by which a reader tells two data sets, and two evaluation sets, of one name apart."""
-    sets = {name: seen.set_sha256(samples) for name, samples in data.evaluated.items()}
-    return {"data_sha256": data_sha256(data.source, seen), "sets_sha256": sets}
+    sets = {name: seen.set_sha256(samples) for name, samples in data.test_sets.items()}
+    return {"data_sha256": data_sha256(data.source, sets[IN_DOMAIN]), "sets_sha256": sets}
 
 
 def pretrained_sha256(run: Run) -> str:

@@ -50,6 +50,29 @@ def test_groups_differ_by_backbone_dataset_evaluation_method_and_shots(tmp_path:
     assert sorted(len(group.runs) for group in groups) == [1, 1, 1, 1, 1, 2]
 
 
+def test_two_data_sets_or_evaluations_of_one_name_are_not_averaged(tmp_path: Path) -> None:
+    for place, seed, photos, shift in (
+        ("a", 1, "aa", "1"),
+        ("b", 1, "bb", "1"),
+        ("a", 2, "aa", "1"),
+        ("a", 3, "aa", "2"),
+    ):
+        images = {"data_sha256": photos * 32, "sets_sha256": {"test": place + str(seed), "folder": shift}}
+        write_run(tmp_path / f"{place}{seed}{shift}", dataset="photos", seed=seed, **images)
+    write_run(tmp_path / "earlier", dataset="photos", seed=4)  # a release that recorded no digests
+
+    groups = {group.setting[1:]: len(group.runs) for group in group_runs(read_runs(tmp_path)[0])}
+
+    (first,) = {evaluation for dataset, evaluation in groups if dataset == "photos (bbbbbbb)"}
+    (other,) = {evaluation for _, evaluation in groups} - {first, "in_domain"}
+    assert groups == {
+        ("photos (aaaaaaa)", first): 2,
+        ("photos (bbbbbbb)", first): 1,
+        ("photos (aaaaaaa)", other): 1,
+        ("photos", "in_domain"): 1,
+    }
+
+
 def test_rows_are_in_order_of_method_and_number_of_shots(tmp_path: Path) -> None:
     for method, shots in [("lora", 16), ("kra", None), ("kra", 16), ("kra", 4)]:
         write_run(tmp_path / f"{method}{shots}", method=method, shots=shots, zero_shot=accuracies(0.25))

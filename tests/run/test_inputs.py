@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
-from kravl.training.learner import Learner
 
 Change = Callable[[Path], None]
 TINY = ("data.train=train", "data.test=test", "shots=2", "optim.epochs=3", "loading.batch_size=4", "cache_root=null")
@@ -42,26 +40,6 @@ def rewrite(path: Path, keep_time: bool = False) -> None:
     before = path.stat()
     path.write_bytes(path.read_bytes()[:-9] + b"different")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + (0 if keep_time else 10**9)))
-
-
-@pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Start a run that is asked to stop in its second step."""
-
-    def stopped(cfg: Any) -> None:
-        step, calls = Learner.training_step, [0]
-
-        def second(learner: Learner, batch: Any, batch_idx: int) -> Any:
-            calls[0] += 1
-            if calls[0] == 2:
-                signal.raise_signal(signal.SIGTERM)
-            return step(learner, batch, batch_idx)
-
-        with monkeypatch.context() as patch, pytest.raises(SystemExit, match="75"):
-            patch.setattr(Learner, "training_step", second)
-            train(cfg)
-
-    return stopped
 
 
 def more_images(root: Path) -> None:
