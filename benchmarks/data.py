@@ -10,12 +10,14 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines import Pipelines, differences, draw_pictures
 from record import publish, record
+
+TASKS = ("train", "evaluate", "one pass", "two passes")
 
 
 def images_per_second(make: Callable[[], Iterable[Any]], count: int) -> float:
@@ -26,10 +28,12 @@ def images_per_second(make: Callable[[], Iterable[Any]], count: int) -> float:
     return seen / (time.perf_counter() - begin)
 
 
-def measure(pipelines: Pipelines, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+def measure(pipelines: Pipelines, rounds: int, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Task -> pipeline -> median images per second, and median ratio to the reference of the same round."""
     results: dict[str, dict[str, dict[str, float]]] = {}
     for task, passes in pipelines.passes().items():
+        if tasks and task not in tasks:
+            continue
         speeds: dict[str, list[float]] = {name: [] for name in passes}
         for _ in range(rounds):
             for name, make in passes.items():
@@ -50,6 +54,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="class folders of images")
     parser.add_argument("--images", type=int, default=2000, help="how many of them, spread evenly")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tasks", nargs="+", default=[], choices=TASKS, help="these alone")
     parser.add_argument("--workers", type=int, default=0, help="processes of every DataLoader")
     parser.add_argument("--json", type=Path, help="a file for the record")
     parser.add_argument("--quick", action="store_true", help="64 drawn pictures, one round")
@@ -61,7 +66,7 @@ def main() -> None:
         if options.folder is None:
             draw_pictures(folder)
         pipelines = Pipelines(folder, options.images, options.workers, Path(temporary) / "cache")
-        results = measure(pipelines, 1 if options.quick else options.rounds)
+        results = measure(pipelines, 1 if options.quick else options.rounds, options.tasks)
         pixels = differences(pipelines)
     assert pixels["evaluation_max"] == 0, "evaluation must have the bits of PIL's transforms"
     rows = [{"task": task, "pipeline": name, **row} for task, found in results.items() for name, row in found.items()]

@@ -81,7 +81,7 @@ def test_images_are_read_with_the_bits_of_pils_transforms(run):
     record = run("data.py")
 
     assert record["pixels"]["evaluation_max"] == 0
-    assert {row["task"] for row in record["rows"]} == {"train", "evaluate"}
+    assert {row["task"] for row in record["rows"]} == {"train", "evaluate", "one pass", "two passes"}
 
 
 def test_the_forms_of_adamw_agree(run):

@@ -47,10 +47,7 @@ class Diagnosis:
         # weights kept in half precision or bfloat16 have no decomposition
         delta = delta.to(torch.float64 if self.exact else torch.promote_types(delta.dtype, torch.float32))
         base = base.to(delta.dtype)
-        if self.exact:
-            values = torch.linalg.svdvals(delta)
-        else:
-            values = gram_singular_values(delta, torch.float32)
+        values = torch.linalg.svdvals(delta) if self.exact else gram_singular_values(delta, torch.float32)
         quantities = ranks_and_norms(values)
         if quantities["norm"] == 0.0:  # as at initialisation: a zero matrix has no directions
             return quantities | {"cosine": 0.0, "overlap": 0.0} | ({"intruders": 0.0} if self.exact else {})

@@ -67,7 +67,12 @@ def verify(options: argparse.Namespace) -> int:
     source = open_source(cfg, options.name)
     folder = on_disk(options.name, Path(cfg.data_root))
     report = Verification(options.name, str(folder) if folder else None, expected_classes=card.get("classes"))
-    inspect(report, images_by_split(cfg, options.name, source), source.class_ids, card.get("images", {}))
+    splits = images_by_split(cfg, options.name, source)
+    inspect(report, splits, source.class_ids, card.get("images", {}))
+    if cfg.cache_root is not None and any(Path(cfg.cache_root).expanduser().glob("*.safetensors")):
+        from kravl.data.loading.pixel_cache import damaged_files  # loads torch
+
+        report.cached = list(damaged_files(Path(cfg.cache_root), splits.values()))
     print(json.dumps(report.record(), indent=1) if options.json else report.text())
     return EXIT_FOUND if report.problems else 0
 

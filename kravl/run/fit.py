@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.backbones.classifier import statistics
 from kravl.config.schema import Config
+from kravl.data.loading.resumable import workers_end
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
 from kravl.runtime.errors import InputError, first_line
@@ -33,6 +34,8 @@ from kravl.training.trainer import limits
 log = logging.getLogger(__name__)
 KEPT = "what has been trained is kept: run the same command again"
 LISTED = 8
+# what Lightning, torch and kravl raise when they restore a state that is whole and holds odd values
+RESTORE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager
@@ -54,11 +57,11 @@ def graceful_exit() -> Iterator[None]:
             sys.exit(f"error: trainer: {first_line(error)}")
         except OSError as error:
             file = f"{error.filename}: " if error.filename else ""
-            sys.exit(f"error: {file}{error.strerror or error}; {KEPT}")
+            sys.exit(f"error: {workers_end(error) or f'{file}{error.strerror or error}'}; {KEPT}")
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not (reason := f"out of memory: {first_line(error)}" if is_out_of_memory(error) else workers_end(error)):
                 raise
-            sys.exit(f"error: out of memory: {first_line(error)}; {KEPT}")
+            sys.exit(f"error: {reason}; {KEPT}")
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,12 @@ def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None)
         log.info("resuming from %s", checkpoint)
     try:
         trainer.fit(learner, run.data, ckpt_path=checkpoint, weights_only=True)
-    except (RuntimeError, MemoryError) as error:
+    except RESTORE_ERRORS as error:
         if not is_out_of_memory(error):
-            raise
+            if checkpoint is None or learner.started or isinstance(error, InputError):
+                raise
+            reason = f"{type(error).__name__} {first_line(error)}"
+            raise CheckpointError(f"{checkpoint} is no state that training writes ({reason}); remove it") from error
         if trainer.world_size > 1:  # the others wait for this process, whose step cannot be taken back alone
             raise OutOfMemory(
                 f"out of memory in process {trainer.global_rank} of {trainer.world_size}: halve loading.batch_size and "

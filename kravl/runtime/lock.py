@@ -21,6 +21,8 @@ HEARTBEAT = 30.0  # seconds between two touches of .owner
 STALE = 300.0  # seconds without one after which an owner on another host is presumed dead
 PATIENCE = 1.0  # seconds; `in_use` holds the file lock for a moment
 SETTLING = 1.0  # seconds in which another host that took over from the same dead owner may remove this one's file
+MAX_RECORD = 4096  # characters of a record; one has about a hundred
+SHOWN = 80  # characters of one of its fields
 
 
 class InUseError(InputError):
@@ -56,8 +58,8 @@ class Lock:
         self._lock.release()
 
     def _claim(self, file: Path) -> None:
-        if dead := file.exists() and not _is_alive(self._folder, self._lock):
-            file.unlink(missing_ok=True)
+        if dead := os.path.lexists(file) and not _is_alive(self._folder, self._lock):
+            file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
         text = json.dumps(self._record)  # before creating the file, so that a process killed here leaves no empty one
         try:
             with file.open("x") as opened:
@@ -79,7 +81,7 @@ class Lock:
 
 def in_use(folder: Path) -> bool:
     """Whether a live process owns ``folder``."""
-    if not (folder / ".owner").exists():
+    if not os.path.lexists(folder / ".owner"):
         return False
     try:
         lock = _file_lock(folder, 0)
@@ -113,7 +115,8 @@ def _is_alive(folder: Path, lock: FileLock) -> bool:
         return False
     (folder / ".lock").touch()  # both times by the file system's clock: those of two hosts may differ
     try:
-        return (folder / ".lock").stat().st_mtime - (folder / ".owner").stat().st_mtime < STALE
+        age = (folder / ".lock").stat().st_mtime - (folder / ".owner").lstat().st_mtime
+        return abs(age) < STALE  # a time in the future is no touch of a living owner's: a clock was wrong, or a copy is
     except FileNotFoundError:
         return True  # its owner is just releasing it
 
@@ -121,8 +124,9 @@ def _is_alive(folder: Path, lock: FileLock) -> bool:
 def _owner(folder: Path) -> dict[str, Any]:
     """The record in ``.owner``; empty if it is missing, or half written by a process that was killed or is writing."""
     try:
-        owner = json.loads((folder / ".owner").read_text(errors="replace"))
-    except (FileNotFoundError, ValueError):
+        with (folder / ".owner").open(errors="replace") as file:
+            owner = json.loads(file.read(MAX_RECORD))
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 
@@ -131,6 +135,7 @@ def _in_use(folder: Path) -> InUseError:
     deadline = time.monotonic() + 10  # the owner may hold the lock and not have written yet
     while not (owner := _owner(folder)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    by = f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('since')}" if owner else "another process"
+    pid, host, since = (str(owner.get(key))[:SHOWN] for key in ("pid", "host", "since"))
+    by = f"process {pid} on {host} since {since}" if owner else "another process"
     wait = f"a dead owner on another host is noticed after {STALE:.0f} s"
     return InUseError(f"the run folder {folder} is in use by {by}; wait for it or change name= ({wait})")

@@ -2,16 +2,16 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from kravl.study.worker import LOG, WorkerResult, work
+from kravl.study.worker import GRACE, LOG, WorkerResult, work
 
 MAX_CPU_WORKERS = 4  # unless jobs= says otherwise: each loads torch and a model of its own
-GRACE = 120.0  # seconds that a run has to save its state when it is asked to stop
 # of glibc: blocks of up to 32 MB, its largest setting, stay with a process; otherwise activations of a small model are
 # returned to the system and faulted in again at every step, page by page
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(2 << 30)}
@@ -65,8 +65,12 @@ class Worker:
             result: WorkerResult = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            reason = f"{_last_message(self._log)} ({_exit_reason(self.process.exitcode)})"
-            return WorkerResult("failed", reason, last=True)
+            code = self.process.exitcode or 0
+            if killed := code < 0:  # the log does not say why, its last line is about something else
+                reason = f"{_signal_reason(-code)}; its log ends with {_last_message(self._log)!r}"
+            else:
+                reason = f"{_last_message(self._log)} (its process ended with exit code {code})"
+            return WorkerResult("failed", reason, last=True, killed=killed)
         return result
 
     def close(self) -> None:
@@ -135,6 +139,12 @@ def _last_message(log: Path) -> str:
     return next((line[:300] for line in reversed(lines) if line[:1].strip()), "it printed nothing")
 
 
-def _exit_reason(exitcode: int | None) -> str:
-    ended = f"by signal {-exitcode}" if exitcode is not None and exitcode < 0 else f"with exit code {exitcode}"
-    return f"its process ended {ended}"
+def _signal_reason(number: int) -> str:
+    """What it means that a process was ended by the signal ``number``."""
+    meaning = {
+        signal.SIGKILL: "as the system does when memory runs out: fewer --jobs or a smaller batch need less",
+        signal.SIGTERM: "from outside",
+        signal.SIGBUS: "as where a disk or /dev/shm is full",
+    }.get(number, "a crash of compiled code")
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    return f"its process was ended by signal {number} ({name}), {meaning}"

@@ -1,9 +1,13 @@
 """A process that trains one run after another: it loads torch once, and the output of a run goes to its folder."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +18,7 @@ from kravl.runtime.lock import InUseError
 from kravl.runtime.signals import EXIT_RESUMABLE
 
 LOG = "log.txt"  # in a run's folder
+GRACE = 120.0  # seconds that a run has to save its state when it is asked to stop
 Status = Literal["done", "failed", "stopped", "elsewhere"]
 
 
@@ -23,6 +28,7 @@ class WorkerResult(NamedTuple):
     status: Status
     reason: str = ""
     last: bool = False  # the process exits after this run
+    killed: bool = False  # by a signal: nothing is known to be wrong with the run
 
 
 def work(connection: Connection, threads: int, gpu: str | None) -> None:
@@ -31,6 +37,7 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
     Anything but a user's mistake ends the process, as it would the process of a single run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     while True:
@@ -40,12 +47,28 @@ def work(connection: Connection, threads: int, gpu: str | None) -> None:
             return
         _print_to(folder / LOG)
         try:
-            connection.send(_train(cfg, threads))
+            result = _train(cfg, threads)
         except SystemExit as ended:
             stopped = ended.code == EXIT_RESUMABLE
             reason = str(ended.code).removeprefix("error: ")
-            connection.send(WorkerResult("stopped" if stopped else "failed", reason, last=True))
+            _send(connection, WorkerResult("stopped" if stopped else "failed", reason, last=True))
             raise
+        _send(connection, result)
+
+
+def _send(connection: Connection, result: WorkerResult) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # the parent has died: what is kept is in the run's folder
+        connection.send(result)
+
+
+def _end_with_parent() -> None:
+    """Stop this process as on request once its parent has died: alone, it would train on beside the next start."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _train(cfg: Any, threads: int) -> WorkerResult:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,17 @@ FILES = (TENSORS, STATE)
 MANIFEST = "manifest.json"
 MAX_JSON = 16 * 2**20  # bytes; the state of several thousand tensors takes far less
 ASIDE = ".aside"
+LARGEST = 2**53  # of a count
+# where Lightning counts what a state is of
+STEPS_DONE = (
+    "fit_loop",
+    "epoch_loop.automatic_optimization.optim_progress",
+    "optimizer",
+    "step",
+    "total",
+    "completed",
+)
+EPOCHS_DONE = ("fit_loop", "epoch_progress", "current", "processed")
 
 
 def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -132,6 +143,39 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{type(error).__name__} {first_line(error)}"
     return None
+
+
+def check_progress(state: Mapping[str, Any]) -> None:
+    """Raise InputError unless the counts of a decoded ``state`` are counts, and agree on its step and its epoch.
+
+    Whole files may hold odd values: Lightning would take some of them for the end of training.
+    """
+    loops = state.get("loops")
+    if wrong := next((leaf for leaf in _leaves(loops) if not _is_count(leaf)), None):
+        raise InputError(f"the checkpoint counts {str(wrong)[:40]!r} steps, batches or epochs")
+    step, epoch = state.get("global_step"), state.get("epoch")
+    counted = [_inside(loops, *path) for path in (STEPS_DONE, EPOCHS_DONE)]
+    if [step, epoch] != counted or not _is_count(step):
+        said = f"{str(step)[:40]} steps and {str(epoch)[:40]} epochs"
+        raise InputError(f"the checkpoint says that it is of {said}, and its loops say {counted[0]} and {counted[1]}")
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, Mapping | list | tuple):
+        for item in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _leaves(item)
+    else:
+        yield tree
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < LARGEST
+
+
+def _inside(tree: Any, *keys: str) -> Any:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def latest(folder: Path, tidy: bool = True) -> Path | None:

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from kravl.runtime.dtypes import refuse_other_dtypes
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
+from kravl.training.checkpoint import check_progress
 from kravl.training.fsdp import gather
 from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups, schedule
@@ -53,6 +54,7 @@ class Learner(LightningModule):
         self.loss = loss or Loss()
         self.statistics = tuple(statistics)
         self.micro_batches = MicroBatches()
+        self.started = False  # a state has been restored, if there is one, and training has begun
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -77,15 +79,20 @@ class Learner(LightningModule):
             tensor.copy_(state_dict[name])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises InputError where an earlier release grouped the parameters otherwise; AdamW's state goes by groups."""
+        """Raises InputError where an earlier release grouped the parameters otherwise; AdamW's state goes by groups.
+
+        So does one whose counts are not those of a state.
+        """
         saved = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
         if saved != (sizes := [len(group["params"]) for group in self._groups()]):
             raise InputError(
                 f"the checkpoint is of an earlier release, whose weight decay went by other groups of parameters "
                 f"({saved}, now {sizes}); overwrite=true starts the run again"
             )
+        check_progress(checkpoint)
 
     def on_train_start(self) -> None:
+        self.started = True
         self.classifier.train()  # Lightning leaves every module as it was built, frozen ones in training mode too
         self.loss.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
 

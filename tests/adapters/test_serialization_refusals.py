@@ -1,12 +1,15 @@
 """Adapter files that do not fit or are not whole: each is refused, named, and changes nothing."""
 
 import copy
+import json
 from functools import partial
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kravl.adapters.injection.adapter_set import sha256
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.serialization import load_adapters, save_adapters
 from kravl.adapters.kra import KRAdapter
@@ -122,3 +125,37 @@ def test_a_flipped_bit_anywhere_is_refused_or_harmless(adapters, saved):
 
     assert refused >= len(positions) - 1  # the version is not compared
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapters.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.uint16],
+    ids=lambda dtype: str(dtype).removeprefix("torch."),
+)
+def test_a_tensor_of_another_kind_is_refused_and_not_cast(adapters, saved, dtype):
+    before = {name: tensor.clone() for name, tensor in adapters.state_dict().items()}
+    name = next(iter(before))
+    rewrite(saved, {**before, name: before[name].to(dtype)})
+
+    with pytest.raises(InputError, match=f"holds tensors of another kind: {name} is {str(dtype)[6:]}, not float32"):
+        load_adapters(adapters, saved)
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapters.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_tensor_of_another_precision_of_training_is_taken(adapters, saved, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in adapters.state_dict().items()}
+    rewrite(saved, state)
+
+    load_adapters(adapters, saved)
+
+    assert all(torch.equal(tensor, state[name].float()) for name, tensor in adapters.state_dict().items())
+
+
+def rewrite(path, tensors):
+    """Other tensors under the description of the file, with their hash."""
+    with safe_open(path, "pt") as file:
+        record = json.loads(file.metadata()["kravl"])
+    record["tensors_sha256"] = sha256(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"kravl": json.dumps(record)})

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from kravl.data.images import FileOpener
 from kravl.data.loading import pixel_cache as module
 from kravl.data.loading.cache import check_images
-from kravl.data.loading.pixel_cache import PixelFile, pixel_file, writing
+from kravl.data.loading.pixel_cache import PixelFile, damaged_files, pixel_file, writing
 from kravl.data.loading.transforms import CentreCrop
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
@@ -253,3 +253,43 @@ def test_a_copy_that_is_sent_to_another_process_opens_the_file_for_itself(photos
 def test_pixels_that_were_not_written_are_a_wrong_order(photos: Samples, root: str) -> None:
     with pytest.raises(RuntimeError, match="is not written, or of other images"):
         kept(photos, root)[0]
+
+
+def damage(path: Path, num_bytes: int) -> None:
+    """Zero the last bytes, which are those of the last image; the length stays."""
+    with path.open("r+b") as file:
+        file.seek(-num_bytes, os.SEEK_END)
+        file.write(bytes(num_bytes))
+
+
+def test_a_damaged_image_is_read_from_its_own_file_and_the_rest_is_written_anew(
+    photos: Samples, root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(photos, root)
+    path = kept(photos, root).path
+    assert list(damaged_files(Path(root), [photos])) == []
+    damage(path, 20)
+    assert list(damaged_files(Path(root), [photos.subset([1])])) == []  # another set's
+    (line,) = damaged_files(Path(root), [photos])
+    assert line.startswith(f"{path} is damaged: 1 of 9 images")
+
+    file = kept(photos, root)
+    assert same(file, photos)
+    assert np.array_equal(file[8], expected(photos)[8])
+
+    assert caplog.text.count(f"{path} is damaged: images are read anew") == 1
+    assert prepare(photos, root) == [9]
+    assert same(kept(photos, root), photos)
+
+
+def test_a_damaged_header_or_checksum_is_told_by_a_look_at_the_files(photos: Samples, root: str) -> None:
+    prepare(photos, root)
+    path = kept(photos, root).path
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
+    assert "1 of 9 images" in next(damaged_files(Path(root), [photos]))
+    assert same(kept(photos, root), photos)
+    path.write_bytes(whole[:-1])
+
+    assert "is damaged" in next(damaged_files(Path(root), [photos]))

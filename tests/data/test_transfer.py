@@ -89,3 +89,27 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_its_beginning(
     got = fetch(remote(sha256=None), tmp_path)
 
     assert got.path.read_bytes() == other
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e9", "0x10", "9" * 5000, ""])
+def test_a_length_that_is_no_number_is_one_line(shelf: Shelf, remote: Remote, tmp_path: Path, length: str) -> None:
+    shelf.says_length = length
+    if not length:  # as if the server did not say
+        assert fetch(remote(), tmp_path).path.read_bytes() == CONTENT
+        return
+    with pytest.raises(InputError, match="the server says that the file has ") as caught:
+        fetch(remote(), tmp_path)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "facts", ["[]", "{", '{"url": 1}', '{"url": "URL", "etag": 5, "modified": null, "total": 300000}', '{"url": "URL"}']
+)
+def test_facts_that_kravl_does_not_write_begin_the_file_anew(
+    shelf: Shelf, remote: Remote, tmp_path: Path, facts: str
+) -> None:
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:9])
+    (tmp_path / "a.bin.part.json").write_text(facts.replace("URL", f"{shelf.url}/a.bin"))
+
+    assert fetch(remote(), tmp_path).path.read_bytes() == CONTENT
+    assert shelf.asked == [("a.bin", None)]

@@ -29,7 +29,7 @@ class Shelf:
     etag: str | None = '"first"'
     kind: str = "application/octet-stream"
     knows_ranges: bool = True
-    says_length: bool = True
+    says_length: bool | str = True  # or a text in place of it
     cuts: dict[str, list[int]] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     stalls: threading.Event = field(default_factory=threading.Event)
@@ -57,7 +57,8 @@ class Shelf:
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         if self.says_length:
-            request.send_header("Content-Length", str(len(content) - start))
+            said = self.says_length if isinstance(self.says_length, str) else str(len(content) - start)
+            request.send_header("Content-Length", said)
         request.end_headers()
         cut = self.cuts[name].pop(0) if self.cuts.get(name) else len(content)
         request.wfile.write(content[start : start + cut])

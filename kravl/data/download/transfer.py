@@ -20,6 +20,8 @@ SCHEMES = ("https", "http", "file")
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**18
 RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
+TEXTS = ("url", "etag", "modified")  # that identify a file on its server, besides its size
+LENGTH = re.compile(r"[0-9]{1,18}")  # of a file in bytes, as a header says it
 HANDLERS = (  # urllib's default ones except FTP, to which a redirect could lead
     urllib.request.ProxyHandler,
     urllib.request.HTTPHandler,
@@ -100,7 +102,10 @@ class PartialFile:
             facts = json.loads(self._facts_path.read_text())
         except (FileNotFoundError, ValueError, RecursionError):  # truncated, or not written by kravl
             return {}
-        return facts if isinstance(facts, dict) else {}
+        if not isinstance(facts, dict) or not facts.keys() >= {*TEXTS, "total"}:
+            return {}
+        whole = isinstance(facts["total"], int | None) and all(isinstance(facts[key], str | None) for key in TEXTS)
+        return facts if whole else {}
 
 
 class TransferError(Exception):
@@ -165,8 +170,10 @@ def _open(url: str, part: PartialFile | None) -> Any:
 def _facts(response: Any) -> dict[str, Any]:
     """What identifies the file: size and, for a later If-Range, its entity tag unless weak, and its date (RFC 9110)."""
     headers = response.headers
-    content_range = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
+    content_range = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]+)", headers.get("Content-Range", ""))
     total = content_range[1] if content_range else headers.get("Content-Length")
+    if total is not None and not LENGTH.fullmatch(total):
+        raise TransferError(f"the server says that the file has {total[:80]!r} bytes")
     etag = headers.get("ETag", "")
     strong = etag if etag.startswith('"') else None
     return {"etag": strong, "modified": headers.get("Last-Modified"), "total": int(total) if total else None}

@@ -47,6 +47,7 @@ class Verification:
     unreadable: list[str] = field(default_factory=list)
     leaked: list[Double] = field(default_factory=list)
     doubled: list[Double] = field(default_factory=list)
+    cached: list[str] = field(default_factory=list)  # files of resized images that are damaged
 
     @property
     def problems(self) -> list[str]:
@@ -62,6 +63,7 @@ class Verification:
         found += [f"unreadable: {line}" for line in self.unreadable[:LISTED]]
         if len(self.unreadable) > LISTED:
             found.append(f"unreadable: {len(self.unreadable) - LISTED} more")
+        found += self.cached
         if self.leaked:
             found.append(f"{len(self.leaked)} images are in more than one split:")
             found += [f"  {' = '.join(double.names)}" for double in self.leaked[:LISTED]]

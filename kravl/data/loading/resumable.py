@@ -1,6 +1,8 @@
 """Batches for training and evaluation; a training loader resumes mid-epoch with exactly the next batch."""
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,13 @@ from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.signals import ignore
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 MAX_WORKERS = 8
+NO_HANDLES = ("Too many open files", "received 0 items of ancdata")  # in errors of workers and of shared memory
 T = TypeVar("T")
 
 
@@ -139,6 +147,26 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
         "generator": torch.Generator(),  # workers' base seed, else drawn from the global generator
     }
+
+
+def workers_end(error: BaseException) -> str | None:
+    """What to say of a loader's worker that died, or of too few handles for its files and pipes; None of others."""
+    text = f"{error}"
+    if (isinstance(error, OSError) and error.errno == errno.EMFILE) or any(sign in text for sign in NO_HANDLES):
+        return (
+            f"too many open files: a process may have {_handles()} (ulimit -n); raise that, or lower "
+            "loading.num_workers, of which each takes several"
+        )
+    if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", text)):
+        return None
+    return (
+        f"a data loader's worker (process {found[1]}) {found[2].strip()}: the system does so when memory or /dev/shm "
+        "runs out; lower loading.num_workers, 0 needs none"
+    )
+
+
+def _handles() -> str:
+    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]) if resource else "few"
 
 
 def no_collate(batch: T) -> T:
