@@ -1,5 +1,6 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +17,9 @@ from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_pro
 from kravl.backbones.text.tokens import tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.weights.clip_weights import choose_clip, load_clip, untrained_clip, without_progress
-from kravl.runtime.errors import unknown
+from kravl.runtime.errors import some_of, unknown
 
+log = logging.getLogger(__name__)
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
 # rows of the text tower computed at a time, see `ClassPrompts`; a prompt per class of ImageNet has 4,008
 TEXT_ROWS = 4096
@@ -83,6 +85,7 @@ class ClipClassifier(Classifier):
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self._prompts = self._class_prompts(*tokens)
         self._further = nn.ModuleList()
+        self._told = False
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
 
@@ -132,9 +135,16 @@ class ClipClassifier(Classifier):
             return
         # without autocast: computed once for many batches, hence in full precision
         with torch.autocast(self._prompts.tokens.device.type, enabled=False):
-            self._text_features = self.encode_text()
+            self._text_features = self._prompts.features()
+            self._tell_equal_features(self._text_features)
             further = [prompts.features() for prompts in self._further]  # type: ignore[operator]
         self._further_features = torch.cat(further) if further else None
+
+    def _tell_equal_features(self, features: Tensor) -> None:
+        """Once, a line for classes that the text tower does not tell apart though their prompts differ."""
+        if not self._told and (groups := self._prompts.equal(self.class_names, features)):
+            log.warning("classes with equal text features, which cannot be told apart: %s", some_of(groups, 10, "; "))
+        self._told = True
 
     def _tokenize(self, class_names: Sequence[str], prompts: Prompts) -> tuple[Tensor, list[int]]:
         """Tokens of the prompts, class by class, and how many each class has."""

@@ -65,9 +65,9 @@ class Samples:
 
     def files(self) -> Iterator[Path]:
         """The files that the images are read from, in order; a file of many images comes once for each of them."""
-        files = getattr(self.opener, "files", None)  # a package's own opener need not say
-        for index in range(len(self)) if files else ():
-            yield from files(self._position(index))
+        if hasattr(self.opener, "files"):  # a package's own opener need not say
+            for index in range(len(self)):
+                yield from self.opener.files(self._position(index))
 
     def sha256(self) -> str:
         """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 import kravl
 from kravl.adapters.injection.adapter_set import sha256
 from kravl.config.schema import Config
@@ -69,7 +71,7 @@ class Inputs:
         yield from seen.differences("training", _mapping(kept, "drawn"), self._data.train_samples)
         if sets := _mapping(kept, "sets"):
             evaluated = self._data.evaluated
-            for name in sets.keys() | evaluated.keys():
+            for name in sorted(sets.keys() | evaluated.keys()):
                 if name in sets and name in evaluated:
                     yield from seen.differences(name, _mapping(sets, name), evaluated[name])
                 else:
@@ -94,8 +96,8 @@ class Inputs:
         }
 
 
-def keep_inputs(cfg: Config, run: Run, folder: RunFolder, trained: bool) -> None:
-    """Write config.yaml and inputs.json, unless the run has begun and its inputs were others.
+def accepted_changes(inputs: Inputs, run: Run, folder: RunFolder, trained: bool, force: bool) -> list[str]:
+    """What has changed since a run began and is accepted: by ``force`` anything, and in any case another kravl.
 
     Args:
         trained: whether its training has ended.
@@ -103,22 +105,20 @@ def keep_inputs(cfg: Config, run: Run, folder: RunFolder, trained: bool) -> None
     Raises:
         InputError: what has been trained was trained on, or from, something else; each difference is named.
     """
-    if not folder.owned:
-        return
-    inputs, accepted = Inputs(cfg, run.data), []
-    if (kept := folder.inputs) and (trained or folder.has_checkpoint):
-        differing = list(inputs.changes(kept, run, trained))
-        if differing and not cfg.force:
-            raise InputError(
-                f"{folder.path} was started with other inputs: {some_of(differing, LISTED, '; ')}. overwrite=true "
-                f"starts it again, resume={folder.path} force=true resumes it with these"
-            )
-        accepted = [*differing, *_changes(kept, {"kravl": _code()})]
-        for line in accepted:
-            log.warning("resuming with another %s", line)
-        before = kept.get("accepted")
-        accepted = [*(before if isinstance(before, list) else []), *accepted]
-    folder.begin({**inputs.record(run), "accepted": accepted})
+    kept = folder.inputs
+    if not folder.owned or not kept or not (trained or folder.has_checkpoint):
+        return []
+    differing = list(inputs.changes(kept, run, trained))
+    if differing and not force:
+        raise InputError(
+            f"{folder.path} was started with other inputs: {some_of(differing, LISTED, '; ')}. overwrite=true starts "
+            f"it again, resume={folder.path} force=true resumes it with these"
+        )
+    differing += _changes(kept, {"kravl": _code()})
+    for line in differing:
+        log.warning("resuming with another %s", line)
+    before = kept.get("accepted")
+    return [*(before if isinstance(before, list) else []), *differing]
 
 
 def check_finished(cfg: Config, folder: RunFolder, sources: Sources | None) -> None:
@@ -180,8 +180,9 @@ def _digest(value: object) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Releases of what computes; kravl's own is told and not refused."""
-    return {name: version for name, version in package_versions().items() if name != "kravl"}
+    """Releases of what decodes and computes; kravl's own is told and not refused."""
+    versions = {name: version for name, version in package_versions().items() if name != "kravl"}
+    return versions | {"pillow": PIL.__version__}
 
 
 def _code() -> str:
@@ -193,7 +194,7 @@ def _code() -> str:
 
 def _weight_files(cfg: Config) -> dict[str, list[int]]:
     """Size and time of change of each file that the backbone's settings name."""
-    found = {}
+    found: dict[str, list[int]] = {}
     for key, value in dotted(cfg.backbone.build):
         path = Path(str(value).removeprefix("local-dir:"))
         if isinstance(value, str) and os.sep in value:

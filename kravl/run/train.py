@@ -15,7 +15,7 @@ from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
-from kravl.run.inputs import check_finished, keep_inputs
+from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
 from kravl.runtime.distributed import is_first_process
@@ -93,8 +93,10 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
         run = build_run(cfg, sources)
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
+        inputs = Inputs(cfg, run.data)
+        accepted = accepted_changes(inputs, run, folder, training is not None, cfg.force)  # before minutes of decoding
         run.data.check(training=training is None)
-        keep_inputs(cfg, run, folder, trained=training is not None)
+        folder.begin({**inputs.record(run), "accepted": accepted} if folder.owned else {})
     labels = RunLabels(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
     logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings)
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)

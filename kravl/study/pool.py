@@ -141,10 +141,10 @@ def _last_message(log: Path) -> str:
 
 def _signal_reason(number: int) -> str:
     """What it means that a process was ended by the signal ``number``."""
-    meaning = {
+    meanings: dict[int, str] = {
         signal.SIGKILL: "as the system does when memory runs out: fewer --jobs or a smaller batch need less",
         signal.SIGTERM: "from outside",
         signal.SIGBUS: "as where a disk or /dev/shm is full",
-    }.get(number, "a crash of compiled code")
+    }
     name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    return f"its process was ended by signal {number} ({name}), {meaning}"
+    return f"its process was ended by signal {number} ({name}), {meanings.get(number, 'a crash of compiled code')}"

@@ -131,9 +131,26 @@ def test_classes_that_the_text_tower_cannot_tell_apart_are_told(caplog):
 
     tokenize(tokenizer, ["Cat", "dog", "cat"], [["a Cat.", "art"], ["a dog.", "art"], ["art", "a cat."]])
     tokenize(tokenizer, ["a", "b"], [["very " * 80 + "a"], ["very " * 80 + "b"]])
+    tokenize(tokenizer, ["crane"] * 2, [["very " * 80 + "a"], ["very " * 80 + "b"]])
 
     told = [message for message in caplog.messages if "cannot tell them apart" in message]
-    assert [message.rpartition(": ")[2] for message in told] == ["'Cat' and 'cat'", "'a' and 'b'"]
+    assert [message.rpartition(": ")[2] for message in told] == [
+        "'Cat' and 'cat'",
+        "'a' and 'b'",
+        "'crane' and 'crane'",
+    ]
+
+
+def test_classes_of_equal_text_features_are_told_once_whatever_makes_them_equal(caplog):
+    prompts = [["a cat."], ["a cat.", "a cat."], ["a dog."]]
+    model = ClipClassifier(["once", "twice", "dog"], prompts, name="tiny-clip", pretrained=None).eval()
+
+    for _ in range(2):
+        model._text_features = None
+        model.prepare()
+
+    told = [message for message in caplog.messages if "equal text features" in message]
+    assert told == ["classes with equal text features, which cannot be told apart: 'once' and 'twice'"]
 
 
 def test_further_classes_are_columns_of_their_own_in_evaluation_alone(images):

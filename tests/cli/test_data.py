@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from file_server import CONTENT, SHA256, Shelf
 from full_disk import full_disk
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from kravl.cli.data import main
 from kravl.config.compose import typed
+from kravl.config.schema import CONFIGS
 from kravl.data import catalog
 from kravl.run.build import build_run
 
@@ -65,6 +67,21 @@ def test_verify_reports_on_a_folder_of_ones_own(own: list[str], capsys: Capture)
 
     assert main(["verify", *own, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["leaked"][0]["names"] == ["train/cat/0.png", "test/cat/again.png"]
+
+
+def test_verify_tells_of_kept_pixels_that_are_damaged(own: list[str], tmp_path: Path, capsys: Capture) -> None:
+    cache = f"cache_root={tmp_path}/cache"
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = typed(compose("train", [*own[2:], "data=folder", "backbone=kravl_tiny", "shots=1", cache]))
+    data = build_run(cfg).data
+    data.check()
+    assert main(["verify", *own, cache]) == 0
+    (file,) = (tmp_path / "cache").glob("*.safetensors")
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes(9))
+
+    assert main(["verify", *own, cache]) == 1
+    assert f"{file} is damaged: 1 of 3 images are not what was written; remove it" in capsys.readouterr().out
 
 
 @pytest.mark.assets

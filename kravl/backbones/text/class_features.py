@@ -1,5 +1,6 @@
 """From class names to prompts and text features: the normalised mean over templates, in chunks that fit in memory."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from kravl.backbones.text.tower import CausalTextTower
 from kravl.runtime.distributed import gather_rows, num_processes, own_share
 from kravl.runtime.signals import raise_if_stopped
 
+EQUAL = 1e5  # features that agree to so much are equal but for rounding
 Encode = Callable[[Tensor], Tensor]
 Prompts = Sequence[str | Sequence[str]]  # templates, each with one {} for the class name, or for each class its prompts
 
@@ -78,6 +80,19 @@ class ClassPrompts(nn.Module):
             prompts = ClassPrompts(tokens, self._sizes[share], self._encode, self._tower, self._max_rows)
             self._share.append(prompts)
         return gather_rows(self._share[0].features(), sizes)
+
+    def equal(self, class_names: Sequence[str], features: Tensor) -> list[str]:
+        """``'a' and 'b'`` for each group of classes whose ``features`` (C, d) are equal and whose tokens are not.
+
+        Classes of the same tokens are told where those are made.
+        """
+        groups: defaultdict[bytes, list[int]] = defaultdict(list)
+        for i, row in enumerate(features.double().mul(EQUAL).round().add(0.0).cpu().numpy()):
+            groups[row.tobytes()].append(i)
+        tokens = self.tokens.split(self._sizes)
+        alike = [group for group in groups.values() if len(group) > 1]
+        untold = [group for group in alike if len({tuple(sorted(map(tuple, tokens[i].tolist()))) for i in group}) > 1]
+        return [" and ".join(repr(class_names[i]) for i in group) for group in untold]
 
     def _chunks(self) -> Iterator[Callable[[], Tensor]]:
         tower = self._tower

@@ -46,7 +46,7 @@ def tokenize(
         if long_prompts == "error":
             raise InputError(f"{told}; {first}; shorten them, or let them be cut with data.long_prompts=cut")
         log.warning("%s, and are cut: %s; data.long_prompts=error refuses them", told, first)
-    _tell_same_tokens(class_names, tokens, [len(of_class) for of_class in prompts])
+    _tell_same_tokens(class_names, tokens, prompts)
     return tokens
 
 
@@ -65,11 +65,11 @@ def beyond_context(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor)
     return [i for i, row in pairs if not torch.equal(row[row != padding], tokens[i][tokens[i] != padding])]
 
 
-def _tell_same_tokens(class_names: Sequence[str], tokens: Tensor, sizes: list[int]) -> None:
-    """Tell of classes whose prompts are the same; of those of one name the data set has told."""
-    groups: defaultdict[tuple[bytes, ...], list[str]] = defaultdict(list)
-    for name, rows in zip(class_names, tokens.split(sizes), strict=True):
-        groups[tuple(sorted(row.numpy().tobytes() for row in rows))].append(name)
-    if same := [" and ".join(map(repr, group)) for group in groups.values() if len(set(group)) > 1]:
+def _tell_same_tokens(class_names: Sequence[str], tokens: Tensor, prompts: Sequence[Sequence[str]]) -> None:
+    """Tell of classes whose prompts are the same; of those of one name and one text the data set has told."""
+    groups: defaultdict[tuple[bytes, ...], dict[tuple[str, ...], str]] = defaultdict(dict)
+    for name, texts, rows in zip(class_names, prompts, tokens.split([len(of) for of in prompts]), strict=True):
+        groups[tuple(sorted(row.numpy().tobytes() for row in rows))][name, *texts] = name
+    if same := [" and ".join(map(repr, group.values())) for group in groups.values() if len(group) > 1]:
         listed = some_of(same, 10, "; ")
         log.warning("classes whose prompts are the same to the text tower, which cannot tell them apart: %s", listed)

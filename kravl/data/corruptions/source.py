@@ -11,6 +11,7 @@ from PIL import Image
 
 from kravl.data.corruptions import blur, digital, noise, weather
 from kravl.data.corruptions.filters import Pixels
+from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
 
@@ -62,7 +63,7 @@ def _check(corruption: str, severity: int) -> None:
 
 
 @dataclass(frozen=True)
-class CorruptedOpener:
+class CorruptedOpener(Opener):
     """The images of ``samples``, resized to a shorter side of 224 pixels and corrupted, always in the same way."""
 
     samples: Samples

@@ -167,7 +167,7 @@ class Writer:
 
 def checksum(pixels: Pixels | bytes) -> bytes:
     """XXH3 of the pixels: one that keeps up with reading them."""
-    return xxhash.xxh3_64_digest(pixels)
+    return xxhash.xxh3_64_digest(pixels)  # type: ignore[arg-type]  # of an array, it takes the memory
 
 
 def images_sha256(samples: Samples) -> str:

@@ -1,5 +1,6 @@
 """ObjectNet (Barbu et al., NeurIPS 2019, https://objectnet.dev): its 113 classes that ImageNet has too."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ MAPPINGS = (
 
 
 @dataclass(frozen=True)
-class BorderlessOpener:
+class BorderlessOpener(Opener):
     """Images without their outermost two pixels."""
 
     opener: Opener
@@ -35,6 +36,9 @@ class BorderlessOpener:
 
     def check(self, position: int) -> None:
         self.opener.check(position)
+
+    def files(self, position: int) -> Sequence[Path]:
+        return self.opener.files(position)
 
 
 class ObjectNet(Source):

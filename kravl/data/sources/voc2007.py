@@ -13,7 +13,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.catalog import find_folder
 from kravl.data.classes import read_text
-from kravl.data.images import check_readable, open_rgb
+from kravl.data.images import Opener, check_readable, open_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, some_of
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class BoxOpener:
+class BoxOpener(Opener):
     """Parts of the photographs under ``root``."""
 
     root: Path
@@ -34,6 +34,11 @@ class BoxOpener:
 
     def check(self, position: int) -> None:
         check_readable(self.root / f"{self.objects[position][0]}.jpg")
+
+    def files(self, position: int) -> Sequence[Path]:
+        """The photograph, and the file that says where the object is."""
+        number = self.objects[position][0]
+        return self.root / f"{number}.jpg", self.root.with_name("Annotations") / f"{number}.xml"
 
 
 class Voc2007(Source):

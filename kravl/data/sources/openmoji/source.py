@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kravl.data import catalog
+from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.data.sources.openmoji.font import character, draw_pictogram, font_file
 from kravl.data.sources.openmoji.styles import STYLES
@@ -20,7 +21,7 @@ CACHED = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures an
 
 
 @dataclass(frozen=True)
-class PictogramOpener:
+class PictogramOpener(Opener):
     """The drawings of ``codes`` as RGB, ``size`` x ``size`` pixels, each always in the same way."""
 
     codes: tuple[str, ...]
