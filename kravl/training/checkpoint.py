@@ -158,6 +158,12 @@ def check_progress(state: Mapping[str, Any]) -> None:
     if [step, epoch] != counted or not _is_count(step):
         said = f"{str(step)[:40]} steps and {str(epoch)[:40]} epochs"
         raise InputError(f"the checkpoint says that it is of {said}, and its loops say {counted[0]} and {counted[1]}")
+    for key in ("optimizer_states", "lr_schedulers"):  # Lightning would begin anew with what is not there
+        kept = state.get(key)
+        if not (isinstance(kept, list) and len(kept) == 1 and isinstance(kept[0], Mapping) and kept[0]):
+            raise InputError(f"the checkpoint lacks its {key}: {str(kept)[:40]}")
+    if step and not state["optimizer_states"][0].get("state"):
+        raise InputError(f"the checkpoint of step {step} has an optimiser that made no step")
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

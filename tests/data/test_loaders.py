@@ -1,6 +1,7 @@
 """What is cached in memory or in a file changes no bit of a batch."""
 
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from kravl.data.loading.loaders import Loaders
-from kravl.data.loading.resumable import Batch, LoadingSettings
+from kravl.data.loading.resumable import Batch, LoadingSettings, require_handles
 from kravl.data.loading.transforms import PreprocessLike
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
+from kravl.runtime.errors import InputError
 
 LOADING = LoadingSettings(batch_size=4, eval_batch_size=4, num_workers=0)
 
@@ -90,3 +92,16 @@ def test_transforms_on_tensors_change_training_a_little_and_evaluation_not_at_al
     levels = 255 * 0.3 * (trained[0].images - trained[1].images).abs()  # of a standard deviation of 0.3
     assert levels.mean() < 1
     assert same(list(exact.evaluation()["test"]), list(fast.evaluation()["test"]))
+
+
+def test_too_few_file_handles_for_workers_are_a_line_and_few_allowed_ones_are_raised(monkeypatch):
+    limits = [(64, 100)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, given: limits.append(given))
+
+    with pytest.raises(InputError, match=r"num_workers=2 may take 106 file handles, and this process may have 100"):
+        require_handles(LoadingSettings(num_workers=2))
+    require_handles(LoadingSettings(num_workers=1))
+    require_handles(LoadingSettings(num_workers=0))
+
+    assert limits == [(64, 100), (85, 100)]

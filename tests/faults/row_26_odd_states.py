@@ -75,11 +75,12 @@ EDITS: dict[str, Edit] = {
     "no tensors": _set("state_dict", to={"pairs": []}),
     "no optimiser": _set("optimizer_states", to=[]),
     "no schedule": _set("lr_schedulers", to=[]),
+    "an optimiser without moments": _set("optimizer_states", to=[{"pairs": [["state", {"pairs": []}]]}]),
     "batches beyond the epoch": _set(*LOOPS, "epoch_loop.batch_progress", "current", "ready", to=-3),
     "steps that are text": _set(*LOOPS, "epoch_loop.state_dict", "_batches_that_stepped", to="many"),
     "no progress": _set(*LOOPS, "epoch_progress", to=...),
     "a callback's points that are text": _set("callbacks", "LearningCurve", to={"pairs": [["points", "x"]]}),
     "a loader's place that is text": _set(*LOOPS, "state_dict", to={"pairs": [["combined_loader", ["x"]]]}),
 }
-GATE = "16 of 16: a line, nothing is trained"
-ROW = Row(26, "a state whose manifest is right and whose content is odd", GATE, 16, 3, odd)
+GATE = "17 of 17: a line, nothing is trained"
+ROW = Row(26, "a state whose manifest is right and whose content is odd", GATE, 17, 3, odd)

@@ -37,13 +37,12 @@ class KillWorker:
 
 @dataclass(frozen=True)
 class FewHandles:
-    """``more`` file handles than are open now."""
+    """At most ``limit`` file handles."""
 
-    more: int
+    limit: int
 
     def __call__(self) -> None:
-        limit = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + self.more
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.limit, self.limit))
 
 
 def workers(count: int, folder: Path) -> Outcome:
@@ -52,10 +51,10 @@ def workers(count: int, folder: Path) -> Outcome:
     for i, fault in enumerate(FAULTS[:count]):
         place, out = folder / str(i), folder / f"{i}.log"
         code = run(configured(place, *WORKERS), out, fault)
-        text = out.read_text(errors="replace")
-        if code == 0 and isinstance(fault, FewHandles):
-            pass  # these sufficed
-        elif code != 1 or "Traceback" in text or not any(line.startswith("error: ") for line in text.splitlines()):
+        text = out.read_text(errors="replace").replace("\0", "")  # torch's, of a worker that crashes
+        # a process that is not the command shows an InputError, which that prints as a line, in an exception
+        told = [line for line in text.splitlines() if line.startswith(("error: ", "kravl.runtime.errors.InputError: "))]
+        if code != 1 or len(told) != 1 or ("Traceback" in text and "InputError: loading.num_workers" not in text):
             failures.append(f"{fault}: exit code {code}, {text.strip().splitlines()[-1:]}")
         elif run(configured(place, *WORKERS), out) != 0 or differing_bits(place, unbroken(*WORKERS)):
             failures.append(f"{fault}: did not go on to the same end")
@@ -64,13 +63,11 @@ def workers(count: int, folder: Path) -> Outcome:
 
 FAULTS: tuple[Callable[[], None], ...] = (
     KillWorker(5),
-    FewHandles(4),
-    FewHandles(1),
-    FewHandles(8),
-    FewHandles(12),
-    FewHandles(16),
+    FewHandles(24),
+    FewHandles(64),
+    FewHandles(105),
     KillWorker(1),
     KillWorker(5, signal.SIGSEGV),
 )
 GATE = "a line each; the same command ends equal, bit for bit"
-ROW = Row(27, "a loader's worker dies, or there are too few file handles", GATE, 8, 2, workers)
+ROW = Row(27, "a loader's worker dies, or there are too few file handles", GATE, 6, 2, workers)

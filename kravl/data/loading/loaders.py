@@ -17,7 +17,14 @@ from kravl.data.loading.dataset import (
     TrainingImages,
 )
 from kravl.data.loading.pixel_cache import pixel_file, writing
-from kravl.data.loading.resumable import LoadingSettings, ResumableLoader, evaluation_loader, ordered_loader, processes
+from kravl.data.loading.resumable import (
+    LoadingSettings,
+    ResumableLoader,
+    evaluation_loader,
+    ordered_loader,
+    processes,
+    require_handles,
+)
 from kravl.data.loading.samplers import AugmentedIndex, EpochSampler
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, PreprocessLike, unchanged
 from kravl.data.source import Samples
@@ -27,12 +34,13 @@ class Loaders:
     """The loaders that the data module returns.
 
     Raises:
-        InputError: an interpolation that is unknown, or that ``tensor`` transforms lack.
+        InputError: an interpolation that is unknown, or that ``tensor`` transforms lack; too few file handles.
     """
 
     def __init__(
         self, preprocess: PreprocessLike, loading: LoadingSettings, train: Samples, evaluated: Mapping[str, Samples]
     ) -> None:
+        require_handles(loading)
         self._loading = loading
         self._evaluated = evaluated
         self._crop = CentreCrop.of(preprocess)

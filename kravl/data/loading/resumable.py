@@ -23,6 +23,9 @@ except ModuleNotFoundError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 MAX_WORKERS = 8
+HANDLES = 64  # files that a process of torch has open beside
+HANDLES_EACH = 12  # pipes and locks of a worker
+BATCHES_AHEAD = 3  # of a worker: two that are prefetched, one that is used
 NO_HANDLES = ("Too many open files", "received 0 items of ancdata")  # in errors of workers and of shared memory
 T = TypeVar("T")
 
@@ -149,6 +152,29 @@ def _options(dataset: Dataset[Any], sampler: Sampler[Any], batch_size: int, work
     }
 
 
+def require_handles(loading: LoadingSettings) -> None:
+    """Allow this process as many file handles as its loaders' workers may take, within what the system lets it have.
+
+    A worker hands each tensor over as an open file; where its process has none left, the loader may wait for ever.
+
+    Raises:
+        InputError: the system lets it have fewer.
+    """
+    if not (workers := loading.workers()) or resource is None:
+        return
+    tensors = 3 + (loading.batch_size if loading.transforms == "tensor" else 0)  # of a batch; see `Crops`
+    needed = HANDLES + workers * (HANDLES_EACH + BATCHES_AHEAD * tensors)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise InputError(
+            f"loading.num_workers={workers} may take {needed} file handles, and this process may have {hard} "
+            "(ulimit -n); lower loading.num_workers, 0 needs none, or raise that limit"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def workers_end(error: BaseException) -> str | None:
     """What to say of a loader's worker that died, or of too few handles for its files and pipes; None of others."""
     text = f"{error}"
@@ -159,10 +185,10 @@ def workers_end(error: BaseException) -> str | None:
         )
     if not (found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) ([^.]*)", text)):
         return None
-    return (
-        f"a data loader's worker (process {found[1]}) {found[2].strip()}: the system does so when memory or /dev/shm "
-        "runs out; lower loading.num_workers, 0 needs none"
-    )
+    died = found[2].strip()
+    starved = "Killed" in died or "Bus error" in died
+    meaning = ", as the system does when memory or /dev/shm runs out" if starved else ""
+    return f"a data loader's worker (process {found[1]}) {died}{meaning}; loading.num_workers=0 needs none"
 
 
 def _handles() -> str:
