@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import faults.warm  # noqa: F401 (it knows the model, which is built here too)
 from faults.campaign import Outcome, Row
 from faults.triggers import AtCall, Send
 from faults.victims import configured, run

@@ -13,8 +13,8 @@ from faults.victims import configured, launch
 from kravl.study.scheduler import run_all
 from kravl.tracking.run_folder import folder_of
 
-LONG = ("optim.epochs=1000",)
-PATIENCE = 60.0  # seconds that a run has to begin
+LONG = ("optim.epochs=1000", "backbone.build.name=kravl-tiny")  # a model that the runs of a study know
+PATIENCE = 180.0  # seconds that a run has to begin
 AT_MOST = 12.0  # seconds until nothing is left
 
 
