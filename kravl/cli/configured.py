@@ -6,9 +6,17 @@ from typing import Any
 
 from kravl.cli.main import framed
 from kravl.config.schema import CONFIGS
+from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_yaml
 
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
+# options of Hydra that would compose other files than those that are checked, or load a pickle
+REFUSED = {
+    "--config-dir": "hydra.searchpath=[/a/folder] adds a folder of configs",
+    "--config-path": "hydra.searchpath=[/a/folder] adds a folder of configs",
+    "--config-name": "a file of configs/experiment is chosen with experiment=NAME",
+    "--experimental-rerun": "it loads a pickle; the same command again resumes a run",
+}
 
 
 def run_configured(config_name: str, task: Callable[[Any], object], arguments: Sequence[str]) -> int:
@@ -51,10 +59,14 @@ def _checked(arguments: Sequence[str], config_name: str) -> list[str]:
     from kravl.config.quoting import as_overrides
 
     given = get_args_parser().parse_args(arguments)
+    for option, instead in REFUSED.items():
+        if vars(given)[option.strip("-").replace("-", "_")] is not None:
+            raise InputError(f"{option} is not taken; {instead}")
     register_configs(name for a in given.overrides if a.startswith("experiment=") for name in a[11:].split(","))
     overrides = as_overrides(given.overrides, config_name, given.multirun)
-    if not set(NOT_A_RUN) & set(arguments):
-        check_command_line(overrides, config_name, given.multirun)
+    runs = not set(NOT_A_RUN) & set(arguments)
+    if runs or overrides:  # Hydra's help is composed, too
+        check_command_line(overrides, config_name, given.multirun, complete=runs)
     override_of = dict(zip(given.overrides, overrides, strict=True))
     return [override_of.get(argument, argument) for argument in arguments]
 

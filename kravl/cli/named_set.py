@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from kravl.config.compose import check_command_line, register_configs, typed
+from kravl.config.compose import compose_checked, composing, register_configs, typed
 from kravl.config.instantiate import build
 from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS, Config
@@ -42,10 +39,8 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
     register_configs()
     root = [] if data_root is None else [quoted("data_root", data_root)]
     arguments = as_overrides([known[name], *overrides, *root], "train")
-    check_command_line(arguments, "train")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg: Any = compose("train", arguments)
-    run: Config = typed(cfg)
+    with composing():
+        run: Config = typed(compose_checked(arguments, "train"))
     return run
 
 

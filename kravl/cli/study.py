@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")
     jobs = WorkerPool(options.jobs).size
     console.print(_rest(durations, wanted, jobs))
-    stopped = False if options.plan else _train(console, durations, wanted, jobs)
+    stopped, killed = (False, 0) if options.plan else _train(console, durations, wanted, jobs)
     failed = [run for run in runs if state(run) == "failed"]
     for run in failed:
         console.print(Text(f"failed: {failure(run)}"), soft_wrap=True)
@@ -71,10 +71,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     if stopped:
         console.print("stopped on request; run the same command again to resume")
         return EXIT_RESUMABLE
+    if killed:
+        console.print(f"{killed} killed; run the same command again to resume")
     changes = ["--set", *options.set] if options.set else []
     command = shlex.join(["kravl", "report", runs[0].base.runs, "--study", str(options.study), *changes])
     console.print(Text(f"tables: {command}"), soft_wrap=True)
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed or killed else 0
 
 
 def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:
@@ -85,21 +87,22 @@ def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:
     return f"{len(wanted)} to run, {jobs} at once: {guess}"
 
 
-def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> bool:
-    """Whether it was asked to stop."""
+def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> tuple[bool, int]:
+    """Whether it was asked to stop, and how many runs were killed."""
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-    rest = dict(enumerate(wanted))
+    rest, killed = dict(enumerate(wanted)), 0
     with handling(), Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(wanted))
         for position, status, reason in run_all([(run.folder, run.config) for run in wanted], jobs, stop_requested):
             run = wanted[position]
             if status == "done":
                 durations.add(run)
-            if status in ("failed", "stopped", "elsewhere") or (status == "done" and not console.is_terminal):
+            killed += status == "killed"
+            if status in ("failed", "killed", "stopped", "elsewhere") or (status == "done" and not console.is_terminal):
                 progress.console.print(Text(f"{status}: {run.title}{f': {reason}' if reason else ''}"), soft_wrap=True)
-            if status in ("done", "failed", "stopped"):
+            if status in ("done", "failed", "killed", "stopped"):
                 del rest[position]
             left = durations.expected(list(rest.values()))
             eta = "" if left is None else f"{duration(left / jobs)} left, "
             progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
-        return stop_requested()
+        return stop_requested(), killed

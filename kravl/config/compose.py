@@ -1,9 +1,11 @@
-"""Compose and check a command line; Hydra's errors in one line, with the nearest legal name."""
+"""Compose and check a command line, once before anything runs."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,46 +15,23 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
+from kravl.config.checks import check_bounds, check_sweeps
+from kravl.config.config_source import hold_files
+from kravl.config.hydra_errors import dotted, rephrase
 from kravl.config.model_name import backbone_name, with_backbone_name
-from kravl.config.quoting import types_of
 from kravl.config.schema import CONFIGS, SCHEMAS, Config
-from kravl.config.untrusted import check_composed, check_config_files, check_interpolations
+from kravl.config.untrusted import check_composed, check_hydra, check_interpolations
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
+from kravl.runtime.files import read_yaml
 
 SHOTS = (1, 2, 4, 8, 16)
-# plugin of Hydra -> extra of kravl
-EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}
-
-# what other tools call a setting
-SYNONYMS = {
-    "learning_rate": "lr",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "max_steps": "steps",
-    "bs": "batch_size",
-    "workers": "num_workers",
-    "num_shots": "shots",
-    "dataset": "data",
-    "model": "backbone",
-    "output_dir": "runs",
-    "logger": "tracking",
-}
-WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list[str]": "a list such as [a,b]",
-    "None": "null",
-}
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 TRAINING = ("train", "training", "images")  # folders whose name says nothing of what is in them, in lower case
 LONGEST_NAME = 100  # of a data set; the name of a run has it and more, and is that of a folder
-NULLS = {"shots": ", which is all images"}
 
 
 def methods() -> list[str]:
@@ -71,6 +50,7 @@ def register_configs(chosen: Iterable[str] = ()) -> None:
 
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
+    hold_files()
     OmegaConf.register_new_resolver("images", _images, replace=True)
     OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
     OmegaConf.register_new_resolver("own_set", _own_set, replace=True)
@@ -133,46 +113,120 @@ def _names(group: str) -> list[str]:
     return sorted(p.stem for p in (CONFIGS / group).glob("*.yaml"))
 
 
-def check_command_line(arguments: Sequence[str], config_name: str, multirun: bool = False) -> None:
+@contextmanager
+def composing() -> Iterator[None]:
+    """Within the block Hydra composes the files of ``configs``, each read as `kravl.config.config_source` does."""
+    hold_files()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def check_command_line(
+    arguments: Sequence[str], config_name: str, multirun: bool = False, complete: bool = True
+) -> None:
     """Compose once before anything runs; ``arguments`` are those of `kravl.config.quoting.as_overrides`.
 
+    Args:
+        multirun: whether ``-m`` is given, so that a value may be a sweep.
+        complete: whether a run follows, for which no value may be missing.
+
     Raises:
-        InputError: an unknown key or choice (the nearest one named), a value of the wrong type, or a missing value.
+        InputError: an unknown key or choice (the nearest one named), a value of the wrong type or out of its bounds, a
+            missing value, or a file that says what the command line alone may say.
     """
     require_safe_versions()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        compose_checked(arguments, config_name, multirun)
+    with composing():
+        compose_checked(arguments, config_name, multirun, complete)
 
 
-def compose_checked(arguments: Sequence[str], config_name: str, multirun: bool = False) -> Any:
-    """The config, within Hydra's ``initialize_config_dir``; takes and raises what `check_command_line` does."""
+def compose_checked(
+    arguments: Sequence[str],
+    config_name: str,
+    multirun: bool = False,
+    complete: bool = True,
+    of_file: Sequence[str] = (),
+) -> Any:
+    """The config, within `composing`; takes and raises what `check_command_line` does.
+
+    Args:
+        of_file: settings before the ``arguments`` that a file gives, such as a study: they may say what a file may.
+    """
+    every = [*of_file, *arguments]
     try:
-        overrides = OverridesParser.create().parse_overrides(list(arguments))
-        for argument in arguments:
-            check_interpolations({"an argument": argument}, "the command line")
-        check_config_files(overrides, CONFIGS)
+        overrides, by_hand = _parsed(every), _parsed(arguments)
+        check_interpolations(every, "the settings" if of_file else "the command line")
         if sweep := next((o for o in overrides if o.is_sweep_override() and not multirun), None):
             raise InputError(f"{sweep.input_line} means several runs: add -m; a list is written key=[a,b]")
-        for further in _further_choices(overrides):
-            check_composed(compose(config_name, overrides=further), {o.key_or_group for o in overrides})
-        config = compose(config_name, overrides=[_first_of_sweep(o) for o in overrides])
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
-        check_composed(config, {o.key_or_group for o in overrides})
-        if extra := next(_unlisted(config), None):  # + writes any key
-            raise unknown("key", extra, set(_dotted(OmegaConf.to_container(config))) - set(_unlisted(config)))
+        if theirs := next((o for o in _parsed(of_file) if o.is_hydra_override()), None):  # a search path is imported
+            raise InputError(f"{theirs.input_line} sets Hydra up, which may run code; only the command line may")
+        hydra_typed = [str(o.input_line) for o in by_hand if o.is_hydra_override()]
+        if multirun:  # what Hydra sets its sweeper and launcher up by
+            plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+            check_hydra(compose(config_name, plain, True), _frame(config_name, *hydra_typed), hydra_typed)
+        keys = {o.key_or_group for o in by_hand}
+        combined = _combinations(overrides)
+        config = _one(config_name, next(combined), keys, hydra_typed, complete)
+        for further in combined:
+            _one(config_name, further, keys, hydra_typed, complete)
+        check_sweeps(config, overrides, config_name)
     except (HydraException, OmegaConfBaseException) as error:
-        raise _rephrase(error, overrides_of=arguments, config_name=config_name) from error
+        raise rephrase(error, every, config_name, experiments) from error
+    except RecursionError as error:
+        raise InputError(f"a config file names itself in its defaults, {_chosen(every)}") from error
     return config
+
+
+def _one(
+    config_name: str, overrides: list[str], by_hand: Collection[str], hydra_typed: list[str], complete: bool
+) -> Any:
+    """The checked config of one run."""
+    config = compose(config_name, overrides, return_hydra_config=True)
+    check_hydra(config, _frame(config_name, *hydra_typed), hydra_typed)
+    with open_dict(config):
+        del config["hydra"]
+    if OmegaConf.get_type(config) is not SCHEMAS[config_name]:
+        raise InputError(f"a config file stands in for the schema of {config_name}; rename it")
+    if complete and (missing := sorted(OmegaConf.missing_keys(config))):
+        raise InputError(f"no value for {missing[0]!r}; give it as {missing[0]}=...")
+    check_composed(config, by_hand)
+    if extra := next(_unlisted(config), None):  # + writes any key
+        raise unknown("key", extra, set(dotted(OmegaConf.to_container(config))) - set(_unlisted(config)))
+    check_bounds(config)
+    return config
+
+
+def _frame(config_name: str, *hydra_typed: str) -> Any:
+    """The config with Hydra's own overrides alone, and without any file that a user could choose."""
+    return _frame_of(GlobalHydra.instance().hydra, config_name, hydra_typed)
+
+
+@lru_cache(maxsize=4)
+def _frame_of(hydra: object, config_name: str, hydra_typed: tuple[str, ...]) -> Any:
+    listed = read_yaml(CONFIGS / f"{config_name}.yaml")["defaults"]
+    groups = [group for entry in listed if isinstance(entry, Mapping) for group in entry if " " not in group]
+    return compose(config_name, [*hydra_typed, *(f"~{group}" for group in groups)], return_hydra_config=True)
+
+
+def _parsed(arguments: Sequence[str]) -> list[Override]:
+    return OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(arguments))
+
+
+def _chosen(arguments: Sequence[str]) -> str:
+    return f"directly or by way of another: {', '.join(a for a in arguments if _is_group(a.partition('=')[0]))}"
+
+
+def _is_group(key: str) -> bool:
+    return (CONFIGS / key.lstrip("+")).is_dir()
 
 
 def typed(config: Any) -> Any:
     """The dataclass of `kravl.config.schema` that a composed config describes, every interpolation resolved.
 
     Raises:
-        InputError: an interpolation of a setting that does not exist, or a value that is missing.
+        InputError: an interpolation of a setting that does not exist, or a value that is missing or out of its bounds.
     """
     try:
+        check_bounds(config)
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise InputError(first_line(error)) from error
@@ -198,80 +252,19 @@ def as_written(config: Any) -> dict[str, Any]:
     return with_backbone_name(plain, config)
 
 
-def _further_choices(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """Overrides for each further file that a sweep chooses, with the first value of every other sweep."""
-    first = [_first_of_sweep(o) for o in overrides]
-    for i, override in enumerate(overrides):
-        if override.is_sweep_override() and (CONFIGS / override.key_or_group).is_dir():
-            for value in list(override.sweep_string_iterator())[1:]:
-                yield [*first[:i], f"{override.get_key_element()}={value}", *first[i + 1 :]]
+def _combinations(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Overrides for each combination of the files that sweeps choose, with the first value of every other sweep."""
+    return map(list, product(*([str(o.input_line)] if not o.is_sweep_override() else _values(o) for o in overrides)))
 
 
-def _first_of_sweep(override: Override) -> str:
-    if not override.is_sweep_override():
-        return str(override.input_line)
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-
-
-def _rephrase(error: Exception, overrides_of: Sequence[str], config_name: str) -> InputError:
-    """Hydra's message in one line, with the nearest legal name."""
-    if isinstance(error.__cause__, InputError):  # of a resolver of kravl
-        return error.__cause__
-    text = str(error)
-    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
-        return InputError(f"no value for {missing[1]!r}; give it as {missing[1]}=...")
-    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if choice in EXTRAS:
-            return InputError(f"{group} needs a plugin of Hydra: pip install 'kravl[{EXTRAS[choice]}]'")
-        return unknown(group, choice, experiments() if group == "experiment" else error.options or ())
-    place = re.search(r"In '([^']+)'", text)
-    where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
-    if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
-        if f"+{wrong[1]}" in (argument.partition("=")[0] for argument in overrides_of):
-            return InputError(f"+{wrong[1]}: the setting exists already; write {wrong[1]}=... without +")
-        return _unknown_key(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
-    if isinstance(error, OverrideParseException):
-        return _unreadable(error.override, _legal_keys(overrides_of, config_name))
-    if isinstance(error.__cause__, ValidationError) and (typed := re.match(r"Error merging override (.*)", text)):
-        return _wrong_type(typed[1], config_name)
-    because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
-    return InputError(f"{first_line(error)}{because}")
-
-
-def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:
-    """The nearest is one with the same last part, wherever it belongs, or with what it is called here."""
-    last = key.rpartition(".")[2]
-    same = [each for each in legal if each.rpartition(".")[2] == SYNONYMS.get(last, last)]
-    return unknown(kind, key, legal, near=same)
-
-
-def _wrong_type(override: str, config_name: str) -> InputError:
-    """What the setting takes, by the schema; of what the schema leaves open, what the value is not."""
-    key = override.partition("=")[0].lstrip("+")
-    legal = [word for kind, word in WORDS.items() if kind in types_of(key, SCHEMAS[config_name])]
-    null = NULLS.get(key, "") if "null" in legal else ""
-    return InputError(f"{override.partition(': ')[0]}: it must be {' or '.join(legal) or 'of another type'}{null}")
-
-
-def _unreadable(override: str, legal: set[str]) -> InputError:
-    """What Hydra's grammar stops at: a key that there is not, or a list or mapping that does not end."""
-    key = override.partition("=")[0].lstrip("+~")
-    if key not in legal and not key.startswith("hydra"):
-        return _unknown_key("key", key, legal)
-    return InputError(f"cannot read {override!r}: a list is {key}=[a,b], a mapping {{a: 1}}, a text {key}='\"...\"'")
-
-
-def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
-    """Groups, and the dotted keys of the config with the chosen groups."""
-    loader = GlobalHydra.instance().config_loader()
-    groups = {group for group in loader.list_groups("") if group != "hydra"}
-    choices = [a for a in arguments if a.split("=")[0] in groups and "," not in a]
-    try:
-        config = compose(config_name, overrides=choices)
-    except HydraException:
-        config = compose(config_name)
-    return groups | set(_dotted(OmegaConf.to_container(config)))
+def _values(sweep: Override) -> list[str]:
+    key = sweep.get_key_element()
+    if sweep.is_interval_sweep():
+        return [f"{key}={sweep.value().start}"]  # type: ignore[union-attr]
+    values = [f"{key}={value}" for value in sweep.sweep_string_iterator()]
+    if not values:
+        raise InputError(f"{sweep.input_line} matches no file of configs/{sweep.key_or_group}")
+    return values if _is_group(sweep.key_or_group) else values[:1]
 
 
 def _unlisted(node: Any, prefix: str = "") -> Iterator[str]:
@@ -283,10 +276,3 @@ def _unlisted(node: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
         elif OmegaConf.is_dict(child := node._get_node(key)):
             yield from _unlisted(child, f"{prefix}{key}.")
-
-
-def _dotted(node: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _dotted(value, f"{prefix}{key}.")

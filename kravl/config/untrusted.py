@@ -1,21 +1,20 @@
-"""What a config file may contain, read as data before Hydra composes it.
+"""What a file may say: an experiment, a study, the config of a run's folder. The command line may say the rest.
 
-A config may refer to its own settings and to environment variables that name a folder. Hydra itself copies each YAML
-alias, resolves environment variables, and takes its own settings (loggers, launchers, environment variables) from any
-file. Those may create objects, so only the command line may set them.
+A config may refer to its own settings and to environment variables that name a folder. It allows no package, steers no
+run but its own, writes below the working folder alone, and does not set Hydra up, whose loggers, launchers, callbacks
+and environment variables create objects. All of that is seen in what Hydra composes, not in the text of a file.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from kravl.config.schema import CACHE
 from kravl.runtime.errors import InputError, require_name
-from kravl.runtime.files import read_yaml
 
 # innermost first: each legal interpolation is replaced by a letter until none is left
 REFERENCE = re.compile(r"\$\{\s*\.*[\w.\[\]-]+\s*\}")
@@ -26,8 +25,11 @@ FOLDER = re.compile(
 )
 SHOWN = 80
 OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
-NAMES = ("name", "method", "backbone.name", "data.name", "evaluation.name")
-HEADER = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
+# what the command line alone may say, at the value that does not say it
+TYPED_ONLY: Mapping[str, Any] = {"plugins": [], "resume": None, "force": False, "overwrite": False, "run": "???"}
+NAMES = ("name", "method", "label", "backbone.name", "data.name", "evaluation.name")
+# of Hydra's own settings those that it makes from the command line and from the machine, whatever a file says
+MADE_BY_HYDRA = ("overrides", "runtime", "job.override_dirname")
 
 
 def check_interpolations(tree: Any, what: str) -> None:
@@ -61,45 +63,23 @@ def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(value, f"{key}[{position}]")
 
 
-def check_config_files(overrides: Sequence[Override], folder: Path) -> None:
-    """Read each file below ``folder`` that an override such as ``experiment=NAME`` names, and those that it names.
-
-    Raises:
-        InputError: one is not plain data of bounded size, has a forbidden interpolation, or configures Hydra.
-    """
-    pending = [(key, choice) for o in overrides for key, choice in _choices(o) if (folder / key).is_dir()]
-    seen = set()
-    while pending:
-        group, choice = pending.pop()
-        path = folder / group / f"{choice.removesuffix('.yaml')}.yaml"
-        if path in seen or not path.is_file():  # composing refuses an unknown choice and names the nearest
-            continue
-        seen.add(path)
-        tree = read_yaml(path)
-        check_interpolations(tree, str(path))
-        listed = tree.get("defaults") or []
-        if not group.startswith("hydra/"):  # a launcher or sweeper was typed, as no other file may name one
-            _refuse_hydra(path, tree, listed)
-        pending += list(_listed(path, group, listed))
-
-
 def check_composed(config: Any, typed: Collection[str]) -> None:
     """Check the composed settings other than those ``typed`` on the command line.
 
     Raises:
-        InputError: a file allows another package or chooses an outside folder, or a name is not a plain one.
+        InputError: a file says what the command line alone may say, or writes elsewhere, or a name is not a plain one.
     """
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
-    if plain.get("plugins") and "plugins" not in typed:
-        raise InputError(f"a config file allows plugins={plain['plugins']}; only the command line may")
+    for key, unsaid in TYPED_ONLY.items():
+        if key not in typed and plain.get(key, unsaid) not in (unsaid, "???"):
+            raise InputError(f"a config file sets {key}={str(plain[key])[:SHOWN]}; only the command line may")
     for key in OUTPUTS:
-        if key not in typed and plain.get(key) not in (None, "???", CACHE):
-            place = str(OmegaConf.select(config, key))
-            if place.startswith(("/", "~")) or ".." in Path(place).parts:
-                raise InputError(
-                    f"a config file sets {key}={place!r}, outside of this folder; give it on the command line"
-                )
+        if plain.get(key) not in (None, "???", CACHE):
+            _check_place(key, str(OmegaConf.select(config, key)), key in typed)
+    for key, folder in _downloads(config):
+        if key not in typed:
+            _check_place(key, folder, _is_below(folder, config, typed))
     for key in NAMES:
         if (name := OmegaConf.select(config, key)) is not None:
             require_name(key, name)
@@ -107,43 +87,80 @@ def check_composed(config: Any, typed: Collection[str]) -> None:
         require_name("evaluation set", name)
 
 
-def _choices(override: Override) -> Iterator[tuple[str, str]]:
-    if override.is_sweep_override():
-        values: list[Any] = list(override.sweep_string_iterator())
+def without_rights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``settings`` in a run's folder, without what a file cannot say: another command gave it, for another run."""
+    kept = {key: value for key, value in settings.items() if key not in (*TYPED_ONLY, *OUTPUTS)}
+    return {key: _without_downloads(value) for key, value in kept.items()}
+
+
+def check_hydra(composed: Any, frame: Any, typed: Sequence[str]) -> None:
+    """Compare the whole node ``hydra`` of a composed config with the ``frame``, composed without anybody's files.
+
+    Args:
+        typed: Hydra's own overrides on the command line.
+
+    Raises:
+        InputError: they differ, and in what.
+    """
+    found, expected = (_own_part(node) for node in (composed, frame))
+    differing = sorted(key for key in found | expected if found.get(key, ...) != expected.get(key, ...))
+    if list(OmegaConf.select(composed, "hydra.overrides.hydra")) != list(typed):
+        differing.append("overrides")
+    if differing:
+        raise InputError(
+            f"a config file sets Hydra up (hydra.{differing[0][:SHOWN]}), which may run code; "
+            "only the command line may: hydra.KEY=..."
+        )
+
+
+def _own_part(composed: Any) -> dict[str, Any]:
+    """Dotted key -> value of Hydra's settings that a file could have set."""
+    leaves = dict(_leaves(OmegaConf.to_container(composed.hydra)))
+    made = tuple(f"{key}." for key in MADE_BY_HYDRA)
+    return {key: value for key, value in leaves.items() if not f"{key}.".startswith(made)}
+
+
+def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
     else:
-        value = override.value()
-        values = value if isinstance(value, list) else [value]
-    group = override.key_or_group.lstrip("/")
-    if ".." not in group:
-        yield from ((group, str(value)) for value in values)
+        yield key, tree
 
 
-def _refuse_hydra(path: Path, tree: Any, listed: Any) -> None:
-    package = HEADER.search(path.read_text(encoding="utf-8"))
-    if (package and "hydra" in package[1]) or "hydra" in str(listed) or "hydra" in set(_keys(tree)):
-        raise InputError(f"{path} configures Hydra, which may run code; only the command line may: hydra.KEY=...")
+def _check_place(key: str, place: str, typed: bool) -> None:
+    """Raise InputError for a folder to write to that has no name, or that a file chooses outside of this one."""
+    if not place.strip() or "\0" in place:
+        raise InputError(f"{key}={place!r} is no folder; give one, such as {key}=runs")
+    if not typed and (place.startswith("~") or not _lies_in(place, Path.cwd())):
+        raise InputError(
+            f"a config file sets {key}={place[:SHOWN]!r}, outside of this folder; give it on the command line"
+        )
 
 
-def _keys(tree: Any) -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield re.split(r"[./@]", str(key))[0]
-            yield from _keys(value)
+def _lies_in(place: str, folder: Path) -> bool:
+    return Path(os.path.normpath(Path.cwd() / place)).is_relative_to(os.path.normpath(Path.cwd() / folder))
 
 
-def _listed(path: Path, group: str, listed: Any) -> Iterator[tuple[str, str]]:
-    """Group and choice of each entry of a file's defaults list."""
-    if not isinstance(listed, list):
-        raise InputError(f"{path}: defaults must be a list")
-    for entry in listed:
-        pairs = entry.items() if isinstance(entry, dict) else [(group, entry)]
-        for key, choices in pairs:
-            place = re.sub(r"^((override|optional)\s+)*", "", str(key)).split("@")[0]
-            absolute = place.removeprefix("/") if place.startswith("/") else f"{group}/{place}"
-            for choice in choices if isinstance(choices, list) else [choices]:
-                if not isinstance(entry, dict) and "/" in str(choice):
-                    absolute, _, choice = str(choice).rpartition("/")
-                    absolute = absolute.removeprefix("/") if absolute.startswith("/") else f"{group}/{absolute}"
-                if ".." in f"{absolute}/{choice}" or "${" in f"{absolute}/{choice}":
-                    raise InputError(f"{path}: defaults name {absolute}/{choice}; name a file of configs directly")
-                yield absolute, str(choice)
+def _is_below(place: str, config: Any, typed: Collection[str]) -> bool:
+    """Whether a data set is downloaded to the folder of all sets, typed on the command line."""
+    root = OmegaConf.select(config, "data_root")
+    return "data_root" in typed and isinstance(root, str) and _lies_in(place, Path(root))
+
+
+def _downloads(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and folder of each data set below ``config`` that is downloaded where it is not there."""
+    if not OmegaConf.is_dict(config) or config._is_none():
+        return
+    if "download" in config and OmegaConf.select(config, "download") not in (False, None):
+        yield f"{key}.root".lstrip("."), str(OmegaConf.select(config, "root"))
+    for name in config:
+        yield from _downloads(config._get_node(name), f"{key}.{name}")
+
+
+def _without_downloads(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_without_downloads(value) for value in tree]
+    if not isinstance(tree, Mapping):
+        return tree
+    return {key: False if key == "download" else _without_downloads(value) for key, value in tree.items()}

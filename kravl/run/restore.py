@@ -6,7 +6,7 @@ from typing import Any
 from kravl.adapters.injection.serialization import load_adapters
 from kravl.config.compose import merged
 from kravl.config.schema import Config
-from kravl.config.untrusted import check_interpolations
+from kravl.config.untrusted import check_interpolations, without_rights
 from kravl.run.build import Run, build_run
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
@@ -28,7 +28,7 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
     if "evaluation" in changes:  # in place of the run's own, not beside its sets
         written.pop("evaluation", None)
     try:
-        return merged(written, {"plugins": []}, changes)
+        return merged(without_rights(written), changes)
     except InputError as error:
         raise InputError(f"{path} does not fit: {error}") from error
 

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import initialize_config_dir
-
-from kravl.config.compose import as_written, compose_checked, register_configs
+from kravl.config.compose import as_written, compose_checked, composing, register_configs
 from kravl.config.quoting import as_overrides, quoted
-from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
 from kravl.study.schema import AXES, LISTS, Settings, Study
 from kravl.tracking.run_folder import folder_of
@@ -64,11 +61,11 @@ def settings_of(axis: str, name: str, settings: Sequence[str]) -> list[str]:
     return [f"{choice}={name}", *settings, *stated]
 
 
-def overrides(study: Study, cell: Cell, changes: Sequence[str]) -> list[str]:
-    """The settings of a cell, as on the command line; later ones win, ``changes`` come last."""
+def overrides(study: Study, cell: Cell) -> list[str]:
+    """The settings of a cell that the study's file gives, as on the command line; later ones win."""
     axes = zip(("backbones", "datasets", "methods"), cell, strict=True)
     of_cell = [setting for axis, name in axes for setting in settings_of(axis, name, getattr(study, axis)[name])]
-    return [*study.settings, *of_cell, *_names(study), *_settings(changes)]
+    return [*study.settings, *of_cell, *_names(study)]
 
 
 def _names(study: Study) -> list[str]:
@@ -95,21 +92,25 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
 
     Raises:
         InputError: an unknown method, data set, backbone or setting (the nearest is named), a change of what the study
-            decides, or two runs that a table could not distinguish.
+            decides, a setting of its file that the command line alone may give, or two runs that a table could not
+            distinguish.
     """
     _register(study, changes)
     cells = [Cell(*names) for names in itertools.product(study.backbones, study.datasets, study.methods)]
     runs: list[StudyRun] = []
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    typed = as_overrides(_settings(changes), "train")
+    with composing():
         for cell, (seeds, own) in itertools.product(cells, _by_seed(study)):
             try:
-                settings = as_overrides(overrides(study, cell, [*own, *changes]), "train")
-                cfg = compose_checked(settings, "train")
+                written = as_overrides([*overrides(study, cell), *own], "train")
+                cfg = compose_checked(typed, "train", of_file=written)
             except InputError as error:
                 raise InputError(f"{cell.method} on {cell.dataset} ({cell.backbone}): {error}") from error
             runs += [run for shots in study.shots for run in _runs(cell, shots, seeds, cfg)]
     _refuse_collisions(runs)
-    return sorted(runs, key=lambda run: (study.seeds.index(run.seed), study.shots.index(run.shots)))
+    order = {seed: place for place, seed in enumerate(study.seeds)}
+    amounts = {shots: place for place, shots in enumerate(study.shots)}
+    return sorted(runs, key=lambda run: (order[run.seed], amounts[run.shots]))
 
 
 def _register(study: Study, changes: Sequence[str]) -> None:
@@ -121,15 +122,24 @@ def _register(study: Study, changes: Sequence[str]) -> None:
 def _runs(cell: Cell, shots: int | None, seeds: Sequence[int], cfg: Any) -> Iterator[StudyRun]:
     cfg.shots = shots  # the name follows it
     config = as_written(cfg)
+    name = cfg.name
+    there = {path.name for path in Path(cfg.runs, name).glob("seed*")}  # listed once: a grid may have many seeds
+    begun = {path.partition("-")[0] for path in there}
     for seed in seeds:
-        named = cfg.name, seed, {**config, "seed": seed}
-        yield StudyRun(cell, shots, seed, place_of(*named), folder_of(cfg.runs, *named), cfg)
+        named = name, seed, {**config, "seed": seed}
+        place = place_of(*named)
+        known = place.name in there or f"seed{seed}" not in begun
+        yield StudyRun(cell, shots, seed, place, Path(cfg.runs, place) if known else folder_of(cfg.runs, *named), cfg)
 
 
 def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
     taken: dict[tuple[object, ...], StudyRun] = {}
+    of_base: dict[int, tuple[str, ...]] = {}  # a config holds the names of all its seeds
     for run in runs:
-        names = (run.base.backbone.name, run.base.data.name, run.base.evaluation.name, run.base.label)
+        if id(run.base) not in of_base:
+            base = run.base
+            of_base[id(base)] = (base.backbone.name, base.data.name, base.evaluation.name, base.label)
+        names = of_base[id(run.base)]
         for key in ((*names, run.shots, run.seed), (run.folder,)):
             if other := taken.get(key):
                 raise InputError(
@@ -139,11 +149,15 @@ def _refuse_collisions(runs: Sequence[StudyRun]) -> None:
             taken[key] = run
 
 
-def commands(study: Study, changes: Sequence[str]) -> list[str]:
+def commands(study: Study, changes: Sequence[str] = ()) -> list[str]:
     """As few train.py commands as possible: names without settings share one, each other name has its own.
 
     Add ``hydra/launcher=slurm`` or another launcher to run them elsewhere.
+
+    Raises:
+        InputError: as `plan_runs`: on a command line a setting may say more than in a file.
     """
+    plan_runs(study, changes)
     changes = _settings(changes)
     shots = ",".join(ALL if number is None else str(number) for number in study.shots)
     common = [*_names(study), f"shots={shots}"]

@@ -70,7 +70,7 @@ class Worker:
                 reason = f"{_signal_reason(-code)}; its log ends with {_last_message(self._log)!r}"
             else:
                 reason = f"{_last_message(self._log)} (its process ended with exit code {code})"
-            return WorkerResult("failed", reason, last=True, killed=killed)
+            return WorkerResult("killed" if killed else "failed", reason, last=True)
         return result
 
     def close(self) -> None:

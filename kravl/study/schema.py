@@ -1,6 +1,5 @@
 """The file of a study: methods, backbones, data sets, shots and seeds, and the settings of each."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.config.quoting import expand_home
-from kravl.runtime.errors import InputError, first_line, nearest, some_of, unknown
+from kravl.config.bounds import SEED, Bounds, shown, whole
+from kravl.runtime.errors import InputError, first_line, nearest, printable, require_name, some_of, unknown
 from kravl.runtime.files import read_yaml, shipped
 from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")
+SHOTS = whole(1)
 LISTS = {"shots": "shots", "seed": "seeds"}  # setting of a run -> the study's list of it
 
 
@@ -41,7 +41,7 @@ class Study:
     @property
     def folder(self) -> str:
         """Where its runs are, unless the command line says otherwise."""
-        return expand_home(self.runs or f"runs/{self.name}")
+        return f"runs/{self.name}" if self.runs is None else self.runs
 
 
 def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
@@ -72,6 +72,7 @@ def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: {first_line(error)}") from error
     assert isinstance(merged, dict)
     study = Study(**{str(key): value for key, value in merged.items()})
+    study.question = printable(" ".join(study.question.split()))
     _check(file, study)
     return study
 
@@ -110,15 +111,26 @@ def _check(file: Path, study: Study) -> None:
             _check_name(file, axis, name)
             _check_settings(f"{file}: {name!r} of {axis}", settings)
     _check_settings(str(file), [*study.settings, *study.other_seeds])
+    for number in study.seeds:
+        _within(file, "seeds", number, SEED)
+    for number in study.shots:
+        _within(file, "shots", number, SHOTS)
     if ZERO_SHOT in study.methods:
         raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
     if study.baseline is not None and study.baseline not in study.methods:
         raise unknown(f"baseline in {file}", study.baseline, study.methods)
 
 
+def _within(file: Path, key: str, number: int | None, bounds: Bounds) -> None:
+    if number is not None and not bounds.allow(number):
+        raise InputError(f"{file}: {key} has {shown(number)}; each must be {bounds}")
+
+
 def _check_name(file: Path, key: str, name: str) -> None:
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise InputError(f"{file}: {key}: {name!r} is not a folder name: letters, digits, '_', '.', '+' and '-' only")
+    try:
+        require_name(key, name)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _check_settings(where: str, settings: list[str]) -> None:

@@ -19,16 +19,18 @@ from kravl.runtime.signals import EXIT_RESUMABLE
 
 LOG = "log.txt"  # in a run's folder
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to stop
-Status = Literal["done", "failed", "stopped", "elsewhere"]
+Status = Literal["done", "failed", "killed", "stopped", "elsewhere"]
 
 
 class WorkerResult(NamedTuple):
-    """The result of a run: ``elsewhere`` if another process owns it, ``stopped`` if it resumes when submitted again."""
+    """The result of a run.
+
+    ``elsewhere`` if another process owns it; ``stopped``, and ``killed`` by a signal, if it resumes when submitted again.
+    """
 
     status: Status
     reason: str = ""
     last: bool = False  # the process exits after this run
-    killed: bool = False  # by a signal: nothing is known to be wrong with the run
 
 
 def work(connection: Connection, threads: int, gpu: str | None) -> None:

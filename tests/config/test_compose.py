@@ -72,7 +72,7 @@ def test_a_config_file_cannot_allow_another_package(tmp_path, monkeypatch):
     (copy / "experiment/other.yaml").write_text("# @package _global_\nplugins: [other]\nname: other\n")
     monkeypatch.setattr("kravl.config.compose.CONFIGS", copy)
 
-    with pytest.raises(InputError, match=r"a config file allows plugins=\['other'\]; only the command line may"):
+    with pytest.raises(InputError, match=r"a config file sets plugins=\['other'\]; only the command line may"):
         check_command_line(["experiment=other"], "train")
     check_command_line(["plugins=[mine]"], "train")
 

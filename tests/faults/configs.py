@@ -1,7 +1,8 @@
 """Configs that would run code, read a key, write elsewhere or grow, by the place that they are given at.
 
-``MARKER`` stands for a file that must not appear. ``experiment`` is a file of configs/experiment, ``saved`` changes the
-config.yaml of a run folder, ``card`` is a card of datasets, ``command`` an argument.
+``MARKER`` stands for a file that must not appear. ``experiment`` is a file of configs/experiment, ``file`` one with its
+own header, ``saved`` changes the config.yaml of a run folder, ``card`` is a card of datasets, ``study`` adds lines to a
+study, ``command`` is an argument.
 """
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -56,9 +57,64 @@ HYDRA = {
     "the environment": "hydra: {job: {env_set: {TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD: '1'}}}",
     "a folder": "hydra: {run: {dir: MARKER}, output_subdir: x}",
     "a search path": "hydra: {searchpath: ['pkg://their_package']}",
-    "a choice": "defaults: [{override /hydra/job_logging: default}]",
+    "a choice": "defaults: [{override /hydra/hydra_logging: disabled}]",
     "a place": "defaults: [{/data@hydra.job: folder}]",
     "another package": "plugins: [their_package]",
+}
+# a logger that unpickles, which Hydra does not know for a danger
+LOGGER = "handlers: {theirs: {'()': torch.load, f: MARKER.pt, weights_only: false}}\nroot: {handlers: [theirs]}"
+FILES = {
+    **{
+        f"two headers around {ord(end):#06x}": f"# @package data{end}# @package hydra.job_logging\n{LOGGER}"
+        for end in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    },
+    "a header for loggers": f"#@package hydra.job_logging\n{LOGGER}",
+    "a header behind lines": f"\n\n   # @package hydra.job_logging\n{LOGGER}",
+    "a header for Hydra's own log": f"# @package hydra.hydra_logging\n{LOGGER}",
+    "a header for callbacks": "# @package hydra.callbacks\ntheirs: {_target_: their_package.Callback}",
+    "a header for the environment": "# @package hydra.job.env_set\nPYTHONPATH: MARKER",
+    "a header for a launcher": "# @package hydra.launcher\n_target_: their_package.Launcher",
+    "a header for a sweeper": "# @package hydra.sweeper\n_target_: their_package.Sweeper",
+    "a header for a sweep's overrides": "# @package hydra.overrides\nhydra: [hydra.job.chdir=true]",
+    "a header for the folder": "# @package hydra.run\ndir: MARKER",
+    "a header for the search path": "# @package hydra\nsearchpath: ['pkg://their_package']",
+    "a header of three words": "# @package _global_ hydra\nname: a",
+    "a place in a list": "# @package _global_\ndefaults: ['/data@hydra.job_logging': digits]",
+    "a file of Hydra's": "# @package _global_\ndefaults: ['/hydra/job_logging@hydra.callbacks': default]",
+    "a key with a dot": "# @package _global_\nhydra.job_logging: {version: 2}",
+    "itself": "# @package _global_\ndefaults: [/experiment: theirs, _self_]",
+    "a folder above": "# @package _global_\ndefaults: [/experiment/../experiment: theirs]",
+    "a list that is a word": "# @package _global_\ndefaults: experiment",
+    "an entry of two": "# @package _global_\ndefaults: [{/data: digits, /method: kra}]",
+    "an entry of a number": "# @package _global_\ndefaults: [1]",
+    "the schema of the data": "# @package _global_\ndata: {_target_: their_package.Data}",
+}
+STUDIES = {
+    "a package": "settings: ['plugins=[their_package]', adapter._target_=their_package.Adapter]",
+    "a package of a method": "methods: {kra: ['+plugins=[their_package]']}",
+    "a package of other seeds": "other_seeds: ['++plugins=[their_package]']",
+    "a folder": "runs: MARKER",
+    "the folder above": "runs: ../MARKER",
+    "a home": "runs: ~/MARKER",
+    "a folder among the settings": "settings: [cache_root=MARKER]",
+    "a folder by a variable": "runs: ${oc.env:HOME}/MARKER",
+    "a set to download": "settings: [data=stl10, data.source.download=true, data.source.root=MARKER]",
+    "a run to go on with": "settings: [resume=MARKER, force=true]",
+    "finished runs": "settings: [overwrite=true]",
+    "Hydra's folder": "settings: [hydra.run.dir=MARKER]",
+    "Hydra's log": "settings: [hydra/job_logging=default]",
+    "Hydra's callback": "settings: ['+hydra.callbacks.theirs={_target_: their_package.Callback}']",
+    "Hydra's search path": "settings: ['hydra.searchpath=[pkg://their_package]']",
+    "a launcher": "settings: [hydra/launcher=basic]",
+    "a key": "settings: ['data_root=${oc.env:FAKE_API_KEY}']",
+    "a name": "methods: {../../MARKER: [method=kra]}",
+    "a formula": "methods: {'=1+1': [method=kra]}",
+    "a name among the settings": "settings: [name=../MARKER]",
+    "twenty digits": f"seeds: [{'9' * 20}]",
+    "a negative seed": "seeds: [-1]",
+    "half a seed": "seeds: [1.5]",
+    "no shots": "shots: [0]",
+    "a run that never learns": "settings: [optim.lr=.nan]",
 }
 PLACES = {
     "a name": "name: ../../MARKER",
@@ -72,6 +128,13 @@ PLACES = {
     "an evaluation": "evaluation: {name: ../../MARKER, sets: {}}",
     "a set": "evaluation: {name: a, sets: {../../MARKER: {_target_: kravl.data.sources.folder.ImageFolder}}}",
     "a data set": 'data: {name: "\\e[2J"}',
+    "a label": "label: ../MARKER",
+    "a run to go on with": "resume: MARKER",
+    "finished runs": "overwrite: true",
+    "no folder": "runs: ''",
+    "a folder of no name": 'runs: "a\\0b"',
+    "a download": "data: {name: a, source: {_target_: kravl.data.sources.torchvision.TorchvisionSet, name: a, "
+    "dataset: STL10, root: MARKER, splits: {train: {split: train}}, download: true}}",
 }
 GROWTH = {
     "aliases": BOMB,
@@ -110,6 +173,8 @@ def _all() -> dict[str, tuple[str, str]]:
     found["command: a resolver"] = ("command", "name=${eval:1}")
     found |= {f"{c}: {tag[:25]}": (c, f"adapter: {tag}") for tag in TAGS for c in ("experiment", "saved")}
     found |= {f"experiment: {name} of Hydra": ("experiment", text) for name, text in HYDRA.items()}
+    found |= {f"file: {name}": ("file", text) for name, text in FILES.items()}
+    found |= {f"study: {name}": ("study", text) for name, text in STUDIES.items()}
     found |= {f"experiment: {name} that leaves": ("experiment", text) for name, text in PLACES.items()}
     found |= {f"{c}: {name} that grows": (c, text) for name, text in GROWTH.items() for c in ("experiment", "saved")}
     return found | {f"card: {name}": ("card", text) for name, text in CARDS.items()}

@@ -1,5 +1,7 @@
 """Row 15: configs from a stranger, wherever one is read: refused in one line before anything runs or is written."""
 
+import os
+import pickle
 import shutil
 import sys
 import time
@@ -24,7 +26,20 @@ from kravl.data.download.fetch import remote_files
 from kravl.run.build import build_run
 from kravl.run.restore import restore, saved_config
 from kravl.runtime.errors import InputError
+from kravl.study.grid import commands
+from kravl.study.schema import read_study
 from kravl.tracking.run_folder import find_run
+
+
+class Touch:
+    """Once unpickled, it has made a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
 
 FAKE = "obviously-fake-value-of-a-key"
 SECONDS = 1.0
@@ -39,11 +54,13 @@ class Stranger:
         self.configs, self.cards = folder / "configs", folder / "cards"
         shutil.copytree(CONFIGS, self.configs)
         write(folder / "data/glyphs", "AB")
+        (folder / "work").mkdir()
         patch.setattr("kravl.config.compose.CONFIGS", self.configs)
         patch.setattr(catalog, "folder", lambda: self.cards)
         patch.setenv("FAKE_API_KEY", FAKE)
-        patch.chdir(folder)
+        patch.chdir(folder / "work")
         self.base = self._plain()
+        (folder / "MARKER.pt").write_bytes(pickle.dumps(Touch(folder / "MARKER"), protocol=2))
         (folder / "their_package.py").write_text(f"open({str(folder / 'MARKER')!r}, 'w')")
         patch.syspath_prepend(folder)
 
@@ -68,8 +85,17 @@ class Stranger:
         acquire("theirs", self.folder / "data", keep_archives=True, say=print)
 
     def _experiment(self, text: str) -> None:
-        header = "# @package _global_\n"
-        (self.configs / "experiment/theirs.yaml").write_text(f"{header}{text}\n")
+        self._file(text, header="# @package _global_\n")
+
+    def _study(self, text: str) -> None:
+        base = {"name": "s", "methods": "[kra]", "datasets": "[digits]", "backbones": "[vit_tiny_random]",
+                "shots": "[1]", "seeds": "[1, 2]"}  # fmt: skip
+        lines = [f"{key}: {value}" for key, value in base.items() if not text.startswith(f"{key}:")]
+        (self.folder / "s.yaml").write_text("\n".join([*lines, text]))
+        commands(read_study(self.folder / "s.yaml"))
+
+    def _file(self, text: str, header: str = "") -> None:
+        (self.configs / "experiment/theirs.yaml").write_text(f"{header}{text}\n", encoding="utf-8", newline="")
         arguments = [*TINY, *VIT, f"data_root={self.folder}/data", "experiment=theirs"]
         chosen = [a for a in arguments if not text.startswith(a.removeprefix("++").split(".")[0].split("=")[0])]
         check_command_line(chosen, "train")
@@ -97,7 +123,7 @@ def attempts(stranger: Stranger, names: list[str]) -> Iterator[tuple[str, float]
             text = str(error)
             problem = f"it says {text[:300]!r}" if "\n" in text or FAKE in text or len(text) > 2000 else ""
         seconds = time.perf_counter() - begin
-        left = {p.name for p in set(stranger.folder.iterdir()) - before} - {"their_run", "cards"}
+        left = {p.name for p in set(stranger.folder.iterdir()) - before} - {"their_run", "cards", "s.yaml"}
         ran = "their_package" in sys.modules or (stranger.folder / "MARKER").exists()
         yield (
             (f"{name}: {problem or ('it ran' if ran else f'it left {left}')}" if problem or ran or left else ""),
@@ -128,7 +154,14 @@ def test_no_config_runs_reads_a_key_or_writes_elsewhere(tmp_path: Path) -> None:
 
     assert found == []
     assert len(HOSTILE) >= 60
-    assert {channel for channel, _ in list(HOSTILE.values())[::3]} == {"experiment", "saved", "card", "command"}
+    assert {channel for channel, _ in list(HOSTILE.values())[::3]} == {
+        "experiment",
+        "file",
+        "saved",
+        "card",
+        "study",
+        "command",
+    }
 
 
 def test_the_same_files_without_hostility_are_read(tmp_path: Path) -> None:
@@ -145,5 +178,5 @@ def test_a_sweep_is_read_to_its_last_file(tmp_path: Path) -> None:
         stranger = Stranger(tmp_path / "home", patch)
         (stranger.configs / "experiment/theirs.yaml").write_text("# @package _global_\nplugins: [their_package]\n")
 
-        with pytest.raises(InputError, match="a config file allows plugins"):
+        with pytest.raises(InputError, match="a config file sets plugins"):
             check_command_line(["experiment=quickstart_kra,theirs"], "train", multirun=True)

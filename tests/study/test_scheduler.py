@@ -43,8 +43,9 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
             lock.release()
 
     ends = {name: outcomes[-1] for name, outcomes in outcomes_of.items()}
-    assert [ends[name].status for name in names] == ["failed", "failed", "done", "done"]
+    assert [ends[name].status for name in names] == ["killed", "failed", "done", "done"]
     assert "ended by signal 9 (SIGKILL), as the system does when memory runs out: fewer --jobs" in ends["killed"].reason
+    assert not (folder["killed"] / FAILED).exists()  # the same command resumes it
     assert "'nothing' matches no" in ends["mistaken"].reason
     failure = json.loads((folder["mistaken"] / FAILED).read_text())
     assert failure["reason"] == ends["mistaken"].reason

@@ -32,10 +32,9 @@ def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
         "shots": [6],
         "seeds": [1],
         "settings": [s.removeprefix("++") for s in TINY if not s.startswith(("data=", "shots="))],
-        "runs": str(tmp_path / "runs"),
     }
     (tmp_path / "letters.yaml").write_text(json.dumps(study))
-    return [str(tmp_path / "letters.yaml"), "--jobs", "1", "--set", f"data_root={glyphs}"]
+    return [str(tmp_path / "letters.yaml"), "--jobs", "1", "--set", f"data_root={glyphs}", f"runs={tmp_path}/runs"]
 
 
 def stop_at(checkpoint: str, runs: Path) -> threading.Thread:

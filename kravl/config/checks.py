@@ -1,0 +1,128 @@
+"""Every number and word of a composed config against the bounds in the schema, before anything is loaded."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from kravl.config.bounds import FINITE, Bounds, shown
+from kravl.config.hydra_errors import wrong_type
+from kravl.config.quoting import types_of
+from kravl.runtime.errors import InputError, unknown
+
+LARGEST = 2**63  # of a number that nothing else bounds
+NUMBERS = {"int", "float", "None"}  # types of a setting of a class that is a number
+
+
+def check_bounds(config: Any) -> None:
+    """Check every setting of a composed config.
+
+    Raises:
+        InputError: a value out of its bounds, or of another type than its class takes; with the legal ones.
+    """
+    schema = OmegaConf.get_type(config)
+    if is_dataclass(schema):
+        for key, spec, value in _settings(config, schema):
+            _check(key, spec, value, schema)
+
+
+def check_sweeps(config: Any, overrides: Sequence[Override], config_name: str) -> None:
+    """Check each value that a sweep lists of a single setting. Raises InputError as `check_bounds`."""
+    for sweep in overrides:
+        if sweep.is_sweep_override() and OmegaConf.select(config, sweep.key_or_group.partition(".")[0]) is not None:
+            changed = config.copy()
+            for value in _listed(sweep):
+                text = value.text if isinstance(value, QuotedString) else value
+                try:
+                    OmegaConf.update(changed, sweep.key_or_group, text)
+                except ValidationError as error:
+                    raise wrong_type(f"{sweep.key_or_group}={shown(text)}", config_name) from error
+                check_bounds(changed)
+
+
+def _listed(sweep: Override) -> list[Any]:
+    """The values of a sweep; of a range or an interval, which lie between them, its ends."""
+    value: Any = sweep.value()
+    if sweep.is_interval_sweep():
+        return [value.start, value.end]
+    if isinstance(value, RangeSweep):
+        return [value.start, value.stop - value.step]  # type: ignore[operator]
+    return [] if isinstance(value, Glob) else list(sweep.sweep_iterator())  # a glob chooses files
+
+
+def _settings(config: Any, schema: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Dotted key, field of the schema and resolved value of every setting that has one."""
+    for spec in fields(schema):
+        node = config._get_node(spec.name)
+        if node is None or OmegaConf.is_missing(config, spec.name):
+            continue
+        child = OmegaConf.get_type(config, spec.name)
+        if is_dataclass(child):
+            yield from _settings(config[spec.name], child, f"{prefix}{spec.name}.")
+        else:
+            value = config[spec.name]
+            yield f"{prefix}{spec.name}", spec, _plain(value) if OmegaConf.is_config(value) else value
+
+
+def _plain(node: Any) -> Any:
+    """Resolved, unless a part waits for what only another command gives."""
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(node)
+
+
+def _check(key: str, spec: Field[Any], value: Any, schema: Any) -> None:
+    bounds, each, choices = (spec.metadata.get(name) for name in ("bounds", "each", "choices"))
+    if choices and value is not None and value not in choices:
+        raise unknown(key, value, choices)
+    if isinstance(value, list) and each:
+        if (length := spec.metadata.get("length")) and len(value) != length:
+            raise InputError(f"{key}={shown(value)}: it must be a list of {length} numbers")
+        for number in value:
+            _within(key, number, each)
+    elif isinstance(value, Mapping):
+        like = spec.metadata.get("like")
+        named = {f.name: f.metadata["bounds"] for f in fields(like) if f.metadata.get("bounds")} if like else {}
+        for place, number in _numbers(value, key):
+            _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
+    elif bounds and isinstance(value, int | float):
+        _within(key, value, bounds)
+
+
+def _check_named(place: str, value: Any, named: Mapping[str, Bounds], schema: Any) -> None:
+    """A value in an open mapping: by its own name, else by the type that its class takes."""
+    if isinstance(value, str) and "${" in value:
+        return
+    bounds = named.get(place.rpartition(".")[2])
+    types = types_of(place, schema)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = number and (isinstance(value, int) or "float" in types)
+    flag = isinstance(value, bool) and types and not types & {"bool", "Any"}
+    if flag or (types and types <= NUMBERS and value is not None and not fits):
+        legal = bounds or ("a number" if "float" in types else "a whole number")
+        raise InputError(f"{place}={shown(value)}: it must be {legal}{' or null' if 'None' in types else ''}")
+    if number:
+        _within(place, value, bounds or FINITE)
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise InputError(f"{place}={shown(value)}: it must be a number of at most 64 bits")
+
+
+def _within(key: str, value: Any, bounds: Bounds) -> None:
+    if not bounds.allow(value):
+        raise InputError(f"{key}={shown(value)}: it must be {bounds}")
+
+
+def _numbers(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every leaf below an open mapping; the items of a list go by the key of the list."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _numbers(value, f"{key}.{name}")
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _numbers(value, key)
+    else:
+        yield key, tree

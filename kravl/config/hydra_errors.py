@@ -1,0 +1,113 @@
+"""Hydra's errors in one line, with the nearest legal name."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ValidationError
+
+from kravl.config.quoting import types_of
+from kravl.config.schema import SCHEMAS
+from kravl.runtime.errors import InputError, first_line, unknown
+
+# plugin of Hydra -> extra of kravl
+EXTRAS = {"joblib": "local", "submitit_local": "slurm", "submitit_slurm": "slurm", "optuna": "search"}
+
+# what other tools call a setting
+SYNONYMS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "max_steps": "steps",
+    "bs": "batch_size",
+    "workers": "num_workers",
+    "num_shots": "shots",
+    "dataset": "data",
+    "model": "backbone",
+    "output_dir": "runs",
+    "logger": "tracking",
+}
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[str]": "a list such as [a,b]",
+    "None": "null",
+}
+NULLS = {"shots": ", which is all images"}
+
+
+def rephrase(
+    error: Exception, overrides_of: Sequence[str], config_name: str, experiments: Callable[[], Iterable[str]]
+) -> InputError:
+    """Hydra's message in one line, with the nearest legal name; ``experiments`` lists those that there are."""
+    if isinstance(error.__cause__, InputError):  # of a resolver of kravl
+        return error.__cause__
+    text = str(error)
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
+        return InputError(f"no value for {missing[1]!r}; give it as {missing[1]}=...")
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if choice in EXTRAS:
+            return InputError(f"{group} needs a plugin of Hydra: pip install 'kravl[{EXTRAS[choice]}]'")
+        return unknown(group, choice, experiments() if group == "experiment" else error.options or ())
+    place = re.search(r"In '([^']+)'", text)
+    where = f" in configs/{place[1]}.yaml" if place and place[1] != config_name else ""
+    if wrong := re.search(r"full_key: (\S+)", text) if "not in" in text else re.search(r"override '([^']+)'", text):
+        if f"+{wrong[1]}" in (argument.partition("=")[0] for argument in overrides_of):
+            return InputError(f"+{wrong[1]}: the setting exists already; write {wrong[1]}=... without +")
+        return _unknown_key(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, _legal_keys(overrides_of, config_name))
+    if isinstance(error.__cause__, ValidationError) and (typed := re.match(r"Error merging override (.*)", text)):
+        return wrong_type(typed[1], config_name)
+    because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
+    return InputError(f"{first_line(error)}{because}")
+
+
+def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:
+    """The nearest is one with the same last part, wherever it belongs, or with what it is called here."""
+    last = key.rpartition(".")[2]
+    same = [each for each in legal if each.rpartition(".")[2] == SYNONYMS.get(last, last)]
+    return unknown(kind, key, legal, near=same)
+
+
+def wrong_type(override: str, config_name: str) -> InputError:
+    """What the setting takes, by the schema; of what the schema leaves open, what the value is not."""
+    key = override.partition("=")[0].lstrip("+")
+    legal = [word for kind, word in WORDS.items() if kind in types_of(key, SCHEMAS[config_name])]
+    null = NULLS.get(key, "") if "null" in legal else ""
+    return InputError(f"{override.partition(': ')[0]}: it must be {' or '.join(legal) or 'of another type'}{null}")
+
+
+def _unreadable(override: str, legal: set[str]) -> InputError:
+    """What Hydra's grammar stops at: a key that there is not, or a list or mapping that does not end."""
+    key = override.partition("=")[0].lstrip("+~")
+    if key not in legal and not key.startswith("hydra"):
+        return _unknown_key("key", key, legal)
+    return InputError(f"cannot read {override!r}: a list is {key}=[a,b], a mapping {{a: 1}}, a text {key}='\"...\"'")
+
+
+def _legal_keys(arguments: Sequence[str], config_name: str) -> set[str]:
+    """Groups, and the dotted keys of the config with the chosen groups."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = {group for group in loader.list_groups("") if group != "hydra"}
+    choices = [a for a in arguments if a.split("=")[0] in groups and "," not in a]
+    try:
+        config = compose(config_name, overrides=choices)
+    except HydraException:
+        config = compose(config_name)
+    return groups | set(dotted(OmegaConf.to_container(config)))
+
+
+def dotted(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every key below ``node``, under its dotted name."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from dotted(value, f"{prefix}{key}.")
