@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kravl.cli.main import framed
-from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.errors import InputError, first_line, printable
 from kravl.runtime.files import write_atomic
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str]) -> int:
         # the library's only way to its document without a network
         document = board._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=1)
         write_atomic(options.out, document + "\n")
-        print(options.out)
+        print(printable(options.out))
     else:
-        print(_save(board))
+        print(printable(_save(board)))
     return 0
 
 

@@ -10,7 +10,7 @@ from kravl.cli.main import framed
 from kravl.cli.named_set import compose_run, data_sets, images_by_split, open_source, split_file_source
 from kravl.config.schema import Config
 from kravl.data import catalog
-from kravl.runtime.errors import unknown
+from kravl.runtime.errors import printable, unknown
 
 EXIT_FOUND = 1
 Command = Callable[[argparse.Namespace], int]
@@ -51,9 +51,10 @@ def download(options: argparse.Namespace) -> int:
         if "download" in cfg.data.source:  # torchvision knows where its sets are, and their checksums
             cfg.data.source["download"] = True
             open_source(cfg, options.name)
-            print(f"{options.name} is in {cfg.data.source['root']}")
+            print(printable(f"{options.name} is in {cfg.data.source['root']}"))
             return 0
-    print(f"{options.name} is in {acquire(options.name, _data_root(options), options.keep_archives, print)}")
+    place = acquire(options.name, _data_root(options), options.keep_archives, lambda line: print(printable(line)))
+    print(printable(f"{options.name} is in {place}"))
     return 0
 
 
@@ -73,7 +74,7 @@ def verify(options: argparse.Namespace) -> int:
         from kravl.data.loading.pixel_cache import damaged_files  # loads torch
 
         report.cached = list(damaged_files(Path(cfg.cache_root), splits.values()))
-    print(json.dumps(report.record(), indent=1) if options.json else report.text())
+    print(json.dumps(report.record(), indent=1) if options.json else printable(report.text()))
     return EXIT_FOUND if report.problems else 0
 
 
@@ -82,7 +83,8 @@ def split(options: argparse.Namespace) -> int:
     chosen = {"shots": options.shots, "split_seed": options.seed, "split_protocol": options.protocol}
     overrides = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     cfg = compose_run(options.name, options.data_root, [*overrides, *options.set])
-    print(json.dumps(_drawn(cfg, options), indent=1, ensure_ascii=False))
+    text = json.dumps(_drawn(cfg, options), indent=1, ensure_ascii=False)
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
     return 0
 
 
@@ -121,7 +123,7 @@ def show(options: argparse.Namespace) -> int:
         what, columns = f"{split}: {len(rows)} of {len(source.class_names)} classes", []
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(f"{options.name}, {what}", rows, columns, options.tile).save(options.out, "PNG")
-    print(options.out)
+    print(printable(options.out))
     return 0
 
 

@@ -63,6 +63,9 @@ def framed(command: Command) -> Callable[[Sequence[str] | None], int]:
 
     @wraps(command)
     def run(arguments: Sequence[str] | None = None) -> int:
+        from kravl.runtime.console import keep_terminal_plain  # with rich
+
+        keep_terminal_plain()
         try:
             return command(list(sys.argv[1:] if arguments is None else arguments))
         except InputError as error:

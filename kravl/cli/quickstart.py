@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kravl.cli.main import framed
+from kravl.runtime.errors import printable
 from kravl.runtime.files import shipped
 
 DESCRIPTION = (
@@ -43,5 +44,5 @@ def main(arguments: Sequence[str]) -> int:
     status = study.main([file, "--retry-failed", *jobs, *given])
     status = status or report.main([str(options.out), "--out", str(options.out), "--study", file, *given])
     if status == 0:
-        print("\n  ".join([f"{CREDIT}\nFigures and pictures: {options.out / 'index.html'}\nNext:", *NEXT]))
+        print("\n  ".join([f"{CREDIT}\nFigures and pictures: {printable(options.out / 'index.html')}\nNext:", *NEXT]))
     return status

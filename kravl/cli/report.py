@@ -5,8 +5,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.text import Text
-
 from kravl.cli.main import framed
 from kravl.cli.report_figures import draw_figures
 from kravl.report.build import BASELINE, read_report
@@ -17,8 +15,8 @@ from kravl.report.significance import TEST, significance_table
 from kravl.report.tables import Cells, by_setting, group_caption, group_table
 from kravl.report.wandb_runs import PREFIX
 from kravl.report.writers import Report, write_files
-from kravl.runtime.console import output, text_table
-from kravl.runtime.errors import InputError
+from kravl.runtime.console import output, plain, text_table
+from kravl.runtime.errors import InputError, printable
 
 log = logging.getLogger(__name__)
 MOST_COLUMNS = 40  # of a table with every set: turned on its side it has as many lines
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         raise InputError(f"the report cannot be written to {out}: {error.strerror}; pass --out FOLDER") from error
     _show(report)
-    print(out / "report.md")
+    print(printable(out / "report.md"))
     return 0
 
 
@@ -74,14 +72,14 @@ def _show(report: Report) -> None:
     settings = [(setting, list(members)) for setting, members in by_setting(report.groups)]
     if len(settings) == 1:
         rows = _fitting(settings[0][1], console.width)
-        console.print(text_table(rows, title=Text(", ".join(settings[0][0]))))
+        console.print(text_table(rows, title=plain(", ".join(settings[0][0]))))
     for overview in report.overviews if len(settings) > 1 else ():
-        console.print(text_table(overview_table(overview), title=Text(overview.title)))
+        console.print(text_table(overview_table(overview), title=plain(overview.title)))
     if report.comparisons and report.baseline:
         rows = significance_table(report.comparisons, report.baseline)
-        console.print(text_table(rows, title=Text(f"against {report.baseline}")))
-        console.print(Text(f"p: {TEST}"))
-    console.print(Text(group_caption(report.groups)))
+        console.print(text_table(rows, title=plain(f"against {report.baseline}")))
+        console.print(plain(f"p: {TEST}"))
+    console.print(plain(group_caption(report.groups)))
     for note in report.notes:
         log.warning("%s", note)
 

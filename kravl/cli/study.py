@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from kravl.cli.main import EXIT_FAILED, framed
-from kravl.runtime.errors import InputError
+from kravl.runtime.console import plain
+from kravl.runtime.errors import InputError, printable
 from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
 from kravl.study.grid import StudyRun, commands, plan_runs
 from kravl.study.pool import WorkerPool
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     stopped, killed = (False, 0) if options.plan else _train(console, durations, wanted, jobs)
     failed = [run for run in runs if state(run) == "failed"]
     for run in failed:
-        console.print(Text(f"failed: {failure(run)}"), soft_wrap=True)
+        console.print(plain(f"failed: {failure(run)}"), soft_wrap=True)
     if failed:
         console.print(f"{len(failed)} failed; --retry-failed runs them again")
     if options.plan:
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{killed} killed; run the same command again to resume")
     changes = ["--set", *options.set] if options.set else []
     command = shlex.join(["kravl", "report", runs[0].base.runs, "--study", str(options.study), *changes])
-    console.print(Text(f"tables: {command}"), soft_wrap=True)
+    console.print(plain(f"tables: {command}"), soft_wrap=True)
     return EXIT_FAILED if failed or killed else 0
 
 
@@ -99,10 +99,12 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
                 durations.add(run)
             killed += status == "killed"
             if status in ("failed", "killed", "stopped", "elsewhere") or (status == "done" and not console.is_terminal):
-                progress.console.print(Text(f"{status}: {run.title}{f': {reason}' if reason else ''}"), soft_wrap=True)
+                progress.console.print(plain(f"{status}: {run.title}{f': {reason}' if reason else ''}"), soft_wrap=True)
             if status in ("done", "failed", "killed", "stopped"):
                 del rest[position]
             left = durations.expected(list(rest.values()))
             eta = "" if left is None else f"{duration(left / jobs)} left, "
-            progress.update(task, completed=len(wanted) - len(rest), description=f"{eta}{status}: {run.title}")
+            progress.update(
+                task, completed=len(wanted) - len(rest), description=printable(f"{eta}{status}: {run.title}")
+            )
         return stop_requested(), killed

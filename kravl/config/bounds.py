@@ -1,20 +1,20 @@
 """What the schema says of a setting beyond its type: the numbers or words that it may be."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Any, NamedTuple
 
 MOST = 10**9  # of anything that is counted
+LARGE = 1e30  # of any other number: single precision ends at 3e38
 LARGEST_SEED = 2**32 - 1  # NumPy's
 SHOWN = 60
 
 
 class Bounds(NamedTuple):
-    """The numbers from ``low`` to ``high``, without an end that is ``open``; ``whole`` ones alone; never inf or nan."""
+    """The numbers from ``low`` to ``high``, without an end that is ``open``; ``whole`` ones alone."""
 
     low: float
-    high: float = math.inf
+    high: float = LARGE
     whole: bool = False
     low_open: bool = False
     high_open: bool = False
@@ -24,19 +24,13 @@ class Bounds(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
         inside = self.low < value < self.high or (value == self.low and not self.low_open)
-        return (inside or (value == self.high and not self.high_open)) and -math.inf < value < math.inf
+        return inside or (value == self.high and not self.high_open)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low = f"above {self.low:g}" if self.low_open else f"from {self.low:g}"
-        if math.isinf(self.high):
-            finite = "a finite number" if math.isinf(self.low) else f"{kind} {low}"
-            return finite if self.low_open or math.isinf(self.low) else f"{finite} up"
-        return f"{kind} {low} {'and below' if self.high_open else 'to'} {_plain(self.high)}"
-
-
-def _plain(number: float) -> str:
-    return f"{number:,.0f}" if number == int(number) else f"{number:g}"
+        low = f"above {self.low:g}" if self.low_open else f"of at least {self.low:g}"
+        high = f"{self.high:,}" if isinstance(self.high, int) else f"{self.high:g}"
+        return f"{kind} {low} and {'below' if self.high_open else 'at most'} {high}"
 
 
 def whole(low: int = 0, high: int = MOST) -> Bounds:
@@ -44,7 +38,7 @@ def whole(low: int = 0, high: int = MOST) -> Bounds:
     return Bounds(low, high, whole=True)
 
 
-FINITE = Bounds(-math.inf)
+FINITE = Bounds(-LARGE)
 SEED = whole(0, LARGEST_SEED)
 POSITIVE = Bounds(0, low_open=True)
 NOT_NEGATIVE = Bounds(0)
@@ -52,13 +46,13 @@ SHARE = Bounds(0, 1)
 SHARE_BELOW_1 = Bounds(0, 1, high_open=True)
 
 
-def limited(default: Any, bounds: Bounds | None = None, each: Bounds | None = None, **metadata: Any) -> Any:
-    """A setting that is a number within ``bounds``, or a list of numbers of which ``each`` is."""
-    return field(default=default, metadata={"bounds": bounds, "each": each, **metadata})
+def limited(default: Any, bounds: Bounds | None = None, each: Bounds | None = None, among: float | None = None) -> Any:
+    """A setting that is a number within ``bounds``, or a list of numbers within ``each``, ``among`` them that one."""
+    return field(default=default, metadata={"bounds": bounds, "each": each, "among": among, "shortest": 1})
 
 
 def limited_list(default: Sequence[float], each: Bounds, length: int | None = None) -> Any:
-    """A setting that is a list of numbers within ``each``."""
+    """A setting that is a list of numbers within ``each``, so many of them or any number."""
     return field(default_factory=lambda: list(default), metadata={"each": each, "length": length})
 
 

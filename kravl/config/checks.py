@@ -1,6 +1,6 @@
 """Every number and word of a composed config against the bounds in the schema, before anything is loaded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from kravl.config.hydra_errors import wrong_type
 from kravl.config.quoting import types_of
 from kravl.runtime.errors import InputError, unknown
 
-LARGEST = 2**63  # of a number that nothing else bounds
+INTEGER = Bounds(-(2**63), 2**63 - 1, whole=True)  # where nothing else bounds it
+OR_TEXT = ("trainer.devices", "trainer.val_check_interval")  # auto, or a time
 NUMBERS = {"int", "float", "None"}  # types of a setting of a class that is a number
 
 
@@ -25,7 +26,8 @@ def check_bounds(config: Any) -> None:
     """
     schema = OmegaConf.get_type(config)
     if is_dataclass(schema):
-        for key, spec, value in _settings(config, schema):
+        # those that follow others last, so that a message names what was said
+        for key, spec, value in sorted(_settings(config, schema), key=lambda each: _follows(config, each[0])):
             _check(key, spec, value, schema)
 
 
@@ -67,6 +69,11 @@ def _settings(config: Any, schema: Any, prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{spec.name}", spec, _plain(value) if OmegaConf.is_config(value) else value
 
 
+def _follows(config: Any, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    return bool(OmegaConf.is_interpolation(OmegaConf.select(config, section) if section else config, name))
+
+
 def _plain(node: Any) -> Any:
     """Resolved, unless a part waits for what only another command gives."""
     try:
@@ -79,36 +86,66 @@ def _check(key: str, spec: Field[Any], value: Any, schema: Any) -> None:
     bounds, each, choices = (spec.metadata.get(name) for name in ("bounds", "each", "choices"))
     if choices and value is not None and value not in choices:
         raise unknown(key, value, choices)
+    for text in value if isinstance(value, list) else [value]:
+        _check_text(key, text)
     if isinstance(value, list) and each:
-        if (length := spec.metadata.get("length")) and len(value) != length:
-            raise InputError(f"{key}={shown(value)}: it must be a list of {length} numbers")
-        for number in value:
-            _within(key, number, each)
+        _check_list(key, value, spec, each)
     elif isinstance(value, Mapping):
         like = spec.metadata.get("like")
         named = {f.name: f.metadata["bounds"] for f in fields(like) if f.metadata.get("bounds")} if like else {}
         for place, number in _numbers(value, key):
+            _check_text(place, number or None)
             _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
     elif bounds and isinstance(value, int | float):
         _within(key, value, bounds)
 
 
+def _check_text(key: str, text: Any) -> None:
+    """Raise InputError for an empty text, which no setting takes, and for one that no file of kravl can hold."""
+    if text == "":
+        raise InputError(f"{key}= is empty; leave it out, or give a value")
+    if isinstance(text, str) and "\0" in text:
+        raise InputError(f"{key}={shown(text)!r} holds a character of no name")
+    try:
+        str(text if isinstance(text, str) else "").encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{key}={shown(text)!a} is not UTF-8; rename it, or give a link to it") from error
+
+
+def _check_list(key: str, numbers: list[Any], spec: Field[Any], each: Bounds) -> None:
+    if len(numbers) < spec.metadata.get("shortest", 0):
+        raise InputError(f"{key}=[]: it must have a number, {each}")
+    if (length := spec.metadata.get("length")) and len(numbers) != length:
+        raise InputError(f"{key}={shown(numbers)}: it must be a list of {length} numbers")
+    for number in numbers:
+        _within(key, number, each)
+    if (among := spec.metadata.get("among")) is not None and among not in numbers:
+        raise InputError(f"{key}={shown(numbers)}: {among:g} must be among them")
+
+
 def _check_named(place: str, value: Any, named: Mapping[str, Bounds], schema: Any) -> None:
     """A value in an open mapping: by its own name, else by the type that its class takes."""
-    if isinstance(value, str) and "${" in value:
+    if value is None or (isinstance(value, str) and "${" in value):
         return
-    bounds = named.get(place.rpartition(".")[2])
-    types = types_of(place, schema)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = number and (isinstance(value, int) or "float" in types)
-    flag = isinstance(value, bool) and types and not types & {"bool", "Any"}
-    if flag or (types and types <= NUMBERS and value is not None and not fits):
+    bounds, types = named.get(place.rpartition(".")[2]), types_of(place, schema)
+    if not _is_of(types, value, place, bounds):
         legal = bounds or ("a number" if "float" in types else "a whole number")
         raise InputError(f"{place}={shown(value)}: it must be {legal}{' or null' if 'None' in types else ''}")
-    if number:
-        _within(place, value, bounds or FINITE)
-        if isinstance(value, int) and abs(value) >= LARGEST:
-            raise InputError(f"{place}={shown(value)}: it must be a number of at most 64 bits")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _within(place, value, bounds or (FINITE if isinstance(value, float) else INTEGER))
+
+
+def _is_of(types: Collection[str], value: Any, place: str, bounds: Bounds | None) -> bool:
+    """Whether ``value`` can be a number where its class, or a bound, says that it is one."""
+    if isinstance(value, bool):
+        return bounds is None and (not types or not {"bool", "Any"}.isdisjoint(types))
+    if isinstance(value, list | Mapping):
+        return not types or not NUMBERS.issuperset(types)
+    if isinstance(value, str):
+        trainers = bounds is not None and place.startswith("trainer.") and place not in OR_TEXT
+        return not trainers and (not types or not NUMBERS.issuperset(types))
+    whole = bool(types) and NUMBERS.issuperset(types) and "float" not in types
+    return not (whole and isinstance(value, float))
 
 
 def _within(key: str, value: Any, bounds: Bounds) -> None:
@@ -117,12 +154,12 @@ def _within(key: str, value: Any, bounds: Bounds) -> None:
 
 
 def _numbers(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every leaf below an open mapping; the items of a list go by the key of the list."""
+    """Every value below an open mapping; the items of a list go by the key of the list."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
+            yield f"{key}.{name}", value
             yield from _numbers(value, f"{key}.{name}")
     elif isinstance(tree, list):
         for value in tree:
+            yield key, value
             yield from _numbers(value, key)
-    else:
-        yield key, tree

@@ -63,6 +63,8 @@ def as_overrides(arguments: Sequence[str], config_name: str, multirun: bool = Fa
 
 
 def _override(argument: str, schema: type, multirun: bool) -> str:
+    if digits := re.search(r"\d{1000,}", argument):
+        raise InputError(f"{argument[:40]!r}... has a number of {len(digits[0]):,} digits")
     if argument.startswith("~"):  # takes a setting away
         return argument
     key, sets, value = argument.partition("=")

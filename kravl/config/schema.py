@@ -28,8 +28,9 @@ MOST_WORKERS = 256  # processes that load images
 MOST_PIXELS = 4096  # of an image's side
 # numbers of an adapter, a model, a source of images and a target, by the name that their classes give them
 OF_CLASSES = {
-    "alpha": POSITIVE, "blocks": whole(1), "density": Bounds(0, 1, low_open=True), "dropout": SHARE_BELOW_1,
-    "exponent": FINITE, "factor": whole(1), "fraction": Bounds(0, 1, low_open=True), "harmonics": whole(1),
+    "alpha": POSITIVE, "blocks": whole(1), "d_initial": FINITE, "density": Bounds(0, 1, low_open=True),
+    "dropout": SHARE_BELOW_1, "exponent": FINITE, "factor": whole(1),
+    "fraction": Bounds(0, 1, low_open=True), "harmonics": whole(1),
     "high": POSITIVE, "holdout": whole(2), "image_size": whole(1, MOST_PIXELS), "init_a": FINITE,
     "low": NOT_NEGATIVE, "noise": NOT_NEGATIVE, "omega": POSITIVE, "rank": whole(1), "scale": FINITE, "seed": SEED,
     "severity": whole(1, 5), "share": whole(1), "size": whole(1, MOST_PIXELS), "split": whole(1), "std": POSITIVE,
@@ -39,8 +40,8 @@ OF_CLASSES = {
 # of Lightning's Trainer
 OF_TRAINER = {
     "accumulate_grad_batches": whole(1), "check_val_every_n_epoch": whole(1), "devices": whole(-1, 1024),
-    "fast_dev_run": whole(), "gradient_clip_val": NOT_NEGATIVE, "limit_predict_batches": Bounds(0, MOST),
-    "limit_test_batches": Bounds(0, MOST), "limit_train_batches": Bounds(0, MOST),
+    "gradient_clip_val": NOT_NEGATIVE, "limit_predict_batches": Bounds(0, MOST, low_open=True),
+    "limit_test_batches": Bounds(0, MOST, low_open=True), "limit_train_batches": Bounds(0, MOST, low_open=True),
     "limit_val_batches": Bounds(0, MOST), "log_every_n_steps": whole(), "num_nodes": whole(1, 4096),
     "num_sanity_val_steps": whole(-1), "overfit_batches": Bounds(0, MOST),
     "reload_dataloaders_every_n_epochs": whole(), "val_check_interval": Bounds(0, MOST, low_open=True),
@@ -145,7 +146,7 @@ class Config:
     seed: int = limited(1, SEED)  # initialisation, order, augmentation
     checkpointing: bool = False  # save only the input of each block and recompute the block: less memory, more time
     # points of the WiSE-FT curve from the pretrained (0) to the adapted model (1), or their list
-    alphas: Any = limited(2, whole(1, 1001), each=SHARE)
+    alphas: Any = limited(2, whole(1, 1001), each=SHARE, among=1)
     spectrum_every: int = limited(100, whole())  # steps between spectra of ΔW in the log; 0: at the end only
     # fast | exact: during training, randomised in single precision or full decompositions
     spectrum: str = one_of("fast", "exact")
@@ -169,7 +170,7 @@ class Config:
 class EvaluateConfig:
     run: str = MISSING  # folder of a finished run, or the beginning of its name
     evaluation: Evaluation = MISSING
-    alphas: Any = limited(2, whole(1, 1001), each=SHARE)  # as in a run
+    alphas: Any = limited(2, whole(1, 1001), each=SHARE, among=1)  # as in a run
     trainer: dict[str, Any] = named(**OF_TRAINER)  # changes to the run's own
     loading: dict[str, Any] = field(default_factory=dict, metadata={"like": Loading})  # changes to the run's own
     data_root: str | None = None  # null: the run's own

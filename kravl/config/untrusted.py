@@ -27,7 +27,7 @@ SHOWN = 80
 OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
 # what the command line alone may say, at the value that does not say it
 TYPED_ONLY: Mapping[str, Any] = {"plugins": [], "resume": None, "force": False, "overwrite": False, "run": "???"}
-NAMES = ("name", "method", "label", "backbone.name", "data.name", "evaluation.name")
+NAMES = ("method", "label", "backbone.name", "data.name", "evaluation.name", "name")
 # of Hydra's own settings those that it makes from the command line and from the machine, whatever a file says
 MADE_BY_HYDRA = ("overrides", "runtime", "job.override_dirname")
 

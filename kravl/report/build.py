@@ -11,7 +11,7 @@ from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, selec
 from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, printable
 from kravl.runtime.files import no_folder
 from kravl.study.grid import plan_runs
 from kravl.study.schema import Study, read_study
@@ -47,14 +47,18 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
     axes = (
         {"methods": list(study.methods), "datasets": sorted({run.base.data.name for run in planned})} if study else {}
     )
-    notes = [*problems, *comparability_warnings(groups), *lines]
+    # a path, a name or a setting in a line may hold what steers a terminal, or half a character
+    notes = [printable(line) for line in (*problems, *comparability_warnings(groups), *lines)]
     comparisons = compare(groups, baseline) if baseline else []
     return Report(_title(study), groups, notes, overviews(groups, axes), baseline, comparisons), runs
 
 
-def _place(run: FinishedRun) -> Path:
-    """The run's folder below the folder of all runs, by its record, wherever that was read from."""
-    return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
+def _place(run: FinishedRun) -> Path | None:
+    """The run's folder below the folder of all runs, by its record, wherever that was read from; None of a bad name."""
+    try:
+        return place_of(str(run.record.get("name")), run.record["seed"], run.record["config"])
+    except InputError:
+        return None
 
 
 def _title(study: Study | None) -> str:

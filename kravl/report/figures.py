@@ -25,6 +25,7 @@ from kravl.tracking.run_folder import ZERO_SHOT
 # Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), without its yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"  # a second cue beside the colour
+LONGEST_FILE = 150  # characters; endings follow
 SPREAD = 0.6  # fraction of a row's height over which the methods' markers are spread
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "kravl",
@@ -144,8 +145,8 @@ def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
 
 def _file_name(setting: Sequence[str]) -> str:
     """The parts of a setting as a file name, with a hash if characters had to be replaced."""
-    name = re.sub(r"[^\w.-]+", "_", "-".join(setting))
-    if all(re.fullmatch(r"[\w.]+", part) for part in setting):
+    name = re.sub(r"[^\w.-]+", "_", "-".join(setting))[:LONGEST_FILE]
+    if len("-".join(setting)) <= LONGEST_FILE and all(re.fullmatch(r"[\w.]+", part) for part in setting):
         return name
     return f"{name}-{hashlib.sha256(json.dumps(list(setting)).encode()).hexdigest()[:8]}"
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from rich.text import Text
 
 from kravl.report.tables import Cells, markdown_rows
-from kravl.runtime.console import output, text_table
+from kravl.runtime.console import output, plain, text_table
 from kravl.runtime.files import write_atomic
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -62,4 +61,4 @@ def publish(out: Path, title: str, rows: Cells, captions: Mapping[str, str], tex
     console = output()
     console.print(text_table(rows))
     for line in (*text["introduction"], *text["notes"], f"Figures and page: {out / 'index.html'}"):
-        console.print(Text(line), soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)

@@ -1,40 +1,19 @@
 """Finished runs below a folder: read, checked and selected."""
 
+import fnmatch
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kravl.report.records import COST_FIELDS, EVALUATION_FIELDS, RUN_FIELDS, Fields, is_number, record_problem
 from kravl.runtime.errors import InputError, some_of, unknown
 from kravl.runtime.files import read_json
 from kravl.tracking.settings import dotted
 
-SCHEMA = 1
-NUMBERS = ("metrics", "zero_shot", "effective_rank")
-LARGEST = 1e300  # comparing with it also refuses NaN
-Fields = Mapping[str, type | tuple[type, ...]]
-RUN_FIELDS: Fields = {
-    "backbone": str,
-    "dataset": str,
-    "evaluation": str,
-    "method": str,
-    "shots": (int, float, type(None)),
-    "seed": int,
-    "split_seed": int,
-    "split_protocol": str,
-    "split_sha256": str,
-    "templates": list,
-    "metrics": dict,
-    "zero_shot": (dict, type(None)),
-    "wise_ft": list,
-    "trainable_parameters": int,
-    "effective_rank": dict,
-    "versions": dict,
-    "config": dict,
-}
-EVALUATION_FIELDS: Fields = {name: RUN_FIELDS[name] for name in ("evaluation", "metrics", "zero_shot", "wise_ft")}
 HASH_PREFIX = 7  # characters of a hash or commit that suffice to select it
 
 
@@ -55,26 +34,25 @@ class FinishedRun:
         numbers = {**self.record["metrics"], **self.cost}
         numbers["trainable_parameters"] = self.record["trainable_parameters"]
         numbers["effective_rank"] = self.record["effective_rank"].get("mean")
-        return {name: number for name, number in numbers.items() if isinstance(number, int | float)}
+        return {name: number for name, number in numbers.items() if is_number(number)}
 
 
 def read_runs(folder: Path) -> tuple[list[FinishedRun], list[str]]:
     """Every finished run below ``folder``, and a line for each file that cannot be used.
 
-    A later evaluation of a run counts as a run of that evaluation, in place of an earlier one.
+    A later evaluation of a run counts as a run of that evaluation, in place of an earlier one. Runs may begin, train
+    and be deleted meanwhile: what is there when it is looked at counts.
     """
     runs: list[FinishedRun] = []
     problems: list[str] = []
-    for path in sorted(folder.rglob("metrics.json")):
-        later = sorted(path.parent.glob("evaluations/*.json"))
-        record = _read(path, RUN_FIELDS, problems)
-        cost_file = path.with_name("cost.json")
-        if record is None:
-            continue
-        cost = (_read(cost_file, {}, problems) or {}) if cost_file.exists() else {}
-        others = [{**record, **more} for file in later if (more := _read(file, EVALUATION_FIELDS, problems))]
-        runs.extend({each["evaluation"]: FinishedRun(path.parent, each, cost) for each in [record, *others]}.values())
-    return runs, [*problems, *_without_metrics(folder)]
+    offline: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=lambda error: _unreadable(error, problems)):
+        folders.sort()
+        if fnmatch.filter(files, "run-*.wandb") and fnmatch.fnmatch(Path(place).name, "offline-run-*"):
+            offline.append(Path(place))
+        if "metrics.json" in files:
+            runs += _runs_in(Path(place), problems)
+    return runs, [*problems, *_without_metrics(offline)]
 
 
 def leave_out_shortened(runs: Iterable[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
@@ -92,9 +70,34 @@ def leave_out_shortened(runs: Iterable[FinishedRun]) -> tuple[list[FinishedRun],
     return whole, lines
 
 
-def _without_metrics(folder: Path) -> list[str]:
-    """A line if ``folder`` holds W&B offline folders without a metrics.json beside them."""
-    offline = {file.parent for file in folder.rglob("offline-run-*/run-*.wandb")}
+def _unreadable(error: OSError, problems: list[str]) -> None:
+    """A line for a folder that cannot be listed; none for one that has gone meanwhile."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        problems.append(f"left out the folder {error.filename}: {error.strerror}")
+
+
+def _runs_in(folder: Path, problems: list[str]) -> Iterable[FinishedRun]:
+    """The run in ``folder``, by evaluation."""
+    record = _read(folder / "metrics.json", RUN_FIELDS, problems)
+    if record is None:
+        return ()
+    cost = _read(folder / "cost.json", COST_FIELDS, problems) if (folder / "cost.json").exists() else None
+    try:
+        later = sorted(path for path in (folder / "evaluations").iterdir() if path.suffix == ".json")
+    except OSError:  # there is none
+        later = []
+    others = []
+    for file in later:
+        if more := _read(file, EVALUATION_FIELDS, problems):
+            if line := record_problem(both := {**record, **more}, RUN_FIELDS):
+                problems.append(f"skipped {file}: {line}")
+            else:
+                others.append(both)
+    return {each["evaluation"]: FinishedRun(folder, each, cost or {}) for each in [record, *others]}.values()
+
+
+def _without_metrics(offline: Sequence[Path]) -> list[str]:
+    """A line if there are W&B ``offline`` folders without a metrics.json beside them."""
     alone = sorted(path for path in offline if not any((near / "metrics.json").exists() for near in path.parents[:2]))
     if not alone:
         return []
@@ -116,23 +119,6 @@ def _read(path: Path, fields: Fields, problems: list[str]) -> dict[str, Any] | N
         problems.append(f"skipped {path}: {error}")
         return None
     return record
-
-
-def record_problem(record: Mapping[str, Any], fields: Fields) -> str | None:
-    """Why this is not a valid record with the ``fields``, or None."""
-    if (schema := record.get("schema", SCHEMA)) != SCHEMA:
-        return f"schema {schema}, not {SCHEMA}"
-    if wrong := [name for name, kind in fields.items() if not isinstance(record.get(name, ...), kind)]:
-        return f"missing or invalid: {', '.join(wrong)}"
-    wrong = [name for name in NUMBERS if not _numbers(record.get(name) or {})]
-    return f"values that are not numbers in {', '.join(wrong)}" if wrong else None
-
-
-def _numbers(values: Any) -> bool:
-    """Whether every value is None or a number that tables can show, and nothing is nested."""
-    return isinstance(values, dict) and all(
-        value is None or (isinstance(value, int | float) and abs(value) < LARGEST) for value in values.values()
-    )
 
 
 def select(runs: Iterable[FinishedRun], conditions: Sequence[str]) -> list[FinishedRun]:

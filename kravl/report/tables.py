@@ -1,13 +1,11 @@
 """Groups of runs as rows: a table in percent for readers, and CSV with every number as fractions for programs."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from kravl.report.groups import Group, Setting
-from kravl.runtime.files import write_atomic
+from kravl.runtime.files import csv_text, write_atomic
 
 TOP1 = "/accuracy"
 Cells = list[list[str]]  # the rows of a table, the first one the header
@@ -85,10 +83,3 @@ def write_csv(groups: Sequence[Group], path: Path) -> None:
                 spread = "" if stat.std is None else stat.std
                 rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])
     write_atomic(path, csv_text(rows))
-
-
-def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """The rows as the text of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from kravl.report.runs import RUN_FIELDS, FinishedRun, record_problem
+from kravl.report.records import RUN_FIELDS, record_problem
+from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError, first_line
 
 if TYPE_CHECKING:

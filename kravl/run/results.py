@@ -1,7 +1,5 @@
 """What a run records: metrics.json, cost.json, details.json and predictions.csv."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from kravl.evaluation.metrics import DIGITS, IN_DOMAIN, Results, reliability, su
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED
 from kravl.run.build import Run, training_amount
-from kravl.runtime.files import write_atomic
+from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
 
@@ -141,8 +139,4 @@ def _per_image(tests: Mapping[str, Predictions], class_names: Sequence[str], ima
     columns["path"] = [images[index] for index in columns["index"]]
     for name in ("label", *(f"{model}_predicted" for model in tests)):
         columns[f"{name}_name"] = [class_names[label] for label in columns[name]]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue()
+    return csv_text([list(columns), *zip(*columns.values(), strict=True)], line_end="\n")

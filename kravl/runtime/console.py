@@ -1,5 +1,7 @@
-"""Tables of text on a terminal."""
+"""Text and tables on a terminal, which nothing in them steers."""
 
+import io
+import logging
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -8,6 +10,28 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kravl.runtime.errors import printable
+
+
+class PrintableRecord(logging.LogRecord):
+    """A line of a log, in which a name from anywhere cannot steer the terminal."""
+
+    def getMessage(self) -> str:  # noqa: N802 (logging's)
+        return printable(super().getMessage())
+
+
+def keep_terminal_plain() -> None:
+    """From now on nothing that is logged steers the terminal, and what it cannot show is spelt out."""
+    logging.setLogRecordFactory(PrintableRecord)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def plain(text: object) -> Text:
+    """``text`` for a console: no markup, and nothing that steers the terminal."""
+    return Text(printable(text))
 
 
 def text_table(rows: Sequence[Sequence[str]], left: Collection[str] = (), **options: Any) -> Table:
@@ -20,9 +44,9 @@ def text_table(rows: Sequence[Sequence[str]], left: Collection[str] = (), **opti
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True, **options)
     for title in rows[0]:
         is_text = title in (left or rows[0][:1])
-        table.add_column(Text(title), justify="left" if is_text else "right", overflow="fold")
+        table.add_column(plain(title), justify="left" if is_text else "right", overflow="fold")
     for row in rows[1:]:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(plain, row))
     return table
 
 

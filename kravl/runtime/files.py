@@ -1,13 +1,14 @@
 """Atomic writes, and untrusted YAML and JSON read within bounds."""
 
+import csv
+import io
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ PACKAGE = Path(str(files("kravl")))
 MAX_YAML = 2**20  # bytes; the largest shipped file has 8 kB
 MAX_NODES = 100_000  # values after expanding every alias
 MAX_DEPTH = 50
+FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # slower without libyaml
@@ -80,6 +83,21 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def csv_text(rows: Iterable[Sequence[object]], line_end: str = "\r\n") -> str:
+    """The ``rows`` as the text of a CSV file, of which a spreadsheet runs nothing.
+
+    A text that it would take for a formula has a ``'`` before it, which spreadsheets know as the sign of a text.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator=line_end).writerows([_plain_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _plain_cell(cell: object) -> object:
+    is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in the file ``path``; interpolations are left unresolved.
 
@@ -108,7 +126,7 @@ def parse_list(text: str, what: str) -> list[Any]:
 def _parse(text: str, what: str) -> Any:
     try:
         _refuse_growth(text, what)
-        return OmegaConf.load(StringIO(text)) if text.strip() else OmegaConf.create({})
+        return OmegaConf.load(io.StringIO(text)) if text.strip() else OmegaConf.create({})
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

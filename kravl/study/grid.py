@@ -12,7 +12,7 @@ from kravl.config.quoting import as_overrides, quoted
 from kravl.runtime.errors import InputError
 from kravl.study.schema import AXES, LISTS, Settings, Study
 from kravl.tracking.run_folder import folder_of
-from kravl.tracking.settings import place_of
+from kravl.tracking.settings import places_of
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
 NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables
@@ -125,11 +125,11 @@ def _runs(cell: Cell, shots: int | None, seeds: Sequence[int], cfg: Any) -> Iter
     name = cfg.name
     there = {path.name for path in Path(cfg.runs, name).glob("seed*")}  # listed once: a grid may have many seeds
     begun = {path.partition("-")[0] for path in there}
-    for seed in seeds:
-        named = name, seed, {**config, "seed": seed}
-        place = place_of(*named)
+    runs = cfg.runs
+    for seed, place in places_of(name, seeds, config):
         known = place.name in there or f"seed{seed}" not in begun
-        yield StudyRun(cell, shots, seed, place, Path(cfg.runs, place) if known else folder_of(cfg.runs, *named), cfg)
+        folder = Path(runs, place) if known else folder_of(runs, name, seed, {**config, "seed": seed})
+        yield StudyRun(cell, shots, seed, place, folder, cfg)
 
 
 def _refuse_collisions(runs: Sequence[StudyRun]) -> None:

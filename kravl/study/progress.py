@@ -8,9 +8,8 @@ from statistics import fmean
 from typing import Literal
 
 from rich.console import Console
-from rich.text import Text
 
-from kravl.runtime.console import text_table
+from kravl.runtime.console import plain, text_table
 from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 from kravl.study.scheduler import FAILED
@@ -82,20 +81,22 @@ def _seconds(run: StudyRun) -> float | None:
 
 def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: Sequence[State]) -> None:
     """Print how many runs of each method and data set are done, failed, interrupted or running elsewhere."""
-    console.print(Text(f"{study.name}: {study.question}" if study.question else study.name))
+    console.print(plain(f"{study.name}: {study.question}" if study.question else study.name))
     several = len(study.backbones) > 1
     rows = [["done / all", *study.methods]]
+    counts_of: dict[tuple[str, ...], Counter[State]] = defaultdict(Counter)
+    for run, each in zip(runs, states, strict=True):
+        counts_of[run.cell][each] += 1
     for backbone, data in itertools.product(study.backbones, study.datasets):
-        cells = [_cell(runs, states, (backbone, data, method)) for method in study.methods]
+        cells = [_cell(counts_of[backbone, data, method]) for method in study.methods]
         rows.append([f"{backbone}, {data}" if several else data, *cells])
     console.print(text_table(rows))
     counts = Counter(states)
     named = [f"{counts[state]} {state}" for state in STATES if counts[state] or state in ("done", "missing")]
-    console.print(Text(f"{len(runs)} runs: {', '.join(named)}"))
+    console.print(plain(f"{len(runs)} runs: {', '.join(named)}"))
 
 
-def _cell(runs: Sequence[StudyRun], states: Sequence[State], cell: tuple[str, str, str]) -> str:
-    count = Counter(state for run, state in zip(runs, states, strict=True) if run.cell == cell)
+def _cell(count: Counter[State]) -> str:
     marks = [f"{count[state]} {mark}" for state, mark in MARKS.items() if count[state]]
     return ", ".join([f"{count['done']}/{count.total()}", *marks])
 

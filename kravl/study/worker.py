@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kravl.config.compose import register_configs
+from kravl.runtime.console import keep_terminal_plain
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
 from kravl.runtime.signals import EXIT_RESUMABLE
@@ -25,7 +26,7 @@ Status = Literal["done", "failed", "killed", "stopped", "elsewhere"]
 class WorkerResult(NamedTuple):
     """The result of a run.
 
-    ``elsewhere`` if another process owns it; ``stopped``, and ``killed`` by a signal, if it resumes when submitted again.
+    ``elsewhere`` if another process owns it; ``stopped`` or ``killed`` by a signal if it resumes when submitted again.
     """
 
     status: Status
@@ -96,4 +97,5 @@ def _print_to(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
+    keep_terminal_plain()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,11 @@ def without_home(tree: Any) -> Any:
 
 def settings_sha256(settings: Settings) -> str:
     """Hex digest of `deciding_settings`."""
-    return hashlib.sha256(json.dumps(deciding_settings(settings), sort_keys=True).encode()).hexdigest()
+    return _sha256(deciding_settings(settings))
+
+
+def _sha256(deciding: Settings) -> str:
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 
 def place_of(name: str, seed: int, settings: Settings) -> Path:
@@ -121,6 +125,14 @@ def place_of(name: str, seed: int, settings: Settings) -> Path:
     """
     require_name("name", name)
     return Path(name) / f"seed{seed}-{settings_sha256(settings)[:8]}"
+
+
+def places_of(name: str, seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int, Path]]:
+    """Each of ``seeds`` with its `place_of`, for a grid of thousands of them. Raises InputError as it does."""
+    require_name("name", name)
+    deciding = deciding_settings(settings)
+    for seed in seeds:
+        yield seed, Path(name) / f"seed{seed}-{_sha256({**deciding, 'seed': seed})[:8]}"
 
 
 def settings_in(folder: Path) -> dict[str, Any]:

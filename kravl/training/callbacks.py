@@ -34,7 +34,7 @@ class Checkpoints(Polling):
 
     Args:
         folder: where ``step=<number>.ckpt`` is saved.
-        every: optimiser steps between two.
+        every: optimiser steps between two; 0: none between the start and the end.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -57,7 +57,7 @@ class Checkpoints(Polling):
             if trainer.world_size == 1
             else trainer.strategy.reduce_boolean_decision(stop_requested(), False)
         )
-        if stopping or step % self.every == 0:
+        if stopping or (self.every and step % self.every == 0):
             _count_epochs(trainer)
             self._save(trainer)
         if stopping:

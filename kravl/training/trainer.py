@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ NOTHING_LEFT = {
     "limit_train_batches": "nothing would be trained; optim.epochs=0 evaluates the model as it is",
     "limit_test_batches": "nothing would be evaluated; leave it out, or give a number from 1 up",
 }
+FEW_PROCESSES = 8  # that any machine can run
 SET_ELSEWHERE = {
     "max_epochs": "optim.epochs",
     "max_steps": "optim.steps",
@@ -127,6 +129,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 def check_trainer(settings: Mapping[str, Any]) -> None:
     """Raise InputError for what `check_settings` refuses, or Lightning: a device that is not here, a wrong name."""
     check_settings(settings)
+    _check_processes(settings)
     news = [
         logging.getLogger(f"{package}.utilities.rank_zero") for package in ("pytorch_lightning", "lightning_fabric")
     ]
@@ -141,6 +144,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     finally:
         for each, level in zip(news, levels, strict=True):
             each.setLevel(level)
+
+
+def _check_processes(settings: Mapping[str, Any]) -> None:
+    """Raise InputError for many more processes on a CPU than it has cores: each loads the model."""
+    accelerator, devices = settings.get("accelerator", AUTO), str(settings.get("devices", 1))
+    no_other = accelerator == AUTO and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    most = max(os.cpu_count() or 1, FEW_PROCESSES)
+    if (accelerator == "cpu" or no_other) and devices.isdecimal() and int(devices) > most:
+        raise InputError(f"trainer.devices={devices}: on a CPU each is a process; at most {most} here")
 
 
 def make_trainer(

@@ -14,7 +14,7 @@ from kravl.report.runs import read_runs
 from kravl.report.significance import compare
 from kravl.report.writers import escape_latex, latex
 
-NASTY = r"a_b{c}$d&e#f%g^h~i\j<k>|l" + '"\n\\input{x}'
+NASTY = r"a_b{c}$d&e#f%g^h~i\j<k>|l" + '" \\input{x}'
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_the_short_table_has_the_test_set_and_the_means_only(tmp_path: Path) -> 
 
 
 def test_markdown_escapes_what_would_break_a_table(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", method="kra|r=4\nx", dataset="<b>d|t")
+    write_run(tmp_path / "a", method="kra|r=4 x", dataset="<b>d|t")
 
     lines = markdown_rows(group_table(groups_in(tmp_path)))
 

@@ -119,7 +119,7 @@ def test_a_run_without_a_proper_result_is_a_line(server: WandbServer, offline: P
     assert problems == [
         f"skipped wandb:{PROJECT}/going: no result (running; unfinished, or logged by an earlier kravl)",
         f"skipped wandb:{PROJECT}/later: schema 7, not 1",
-        f"skipped wandb:{PROJECT}/none: values that are not numbers in metrics",
+        f"skipped wandb:{PROJECT}/none: missing or invalid: metrics",
         NO_FILES,
     ]
 

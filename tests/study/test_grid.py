@@ -14,6 +14,7 @@ from kravl.runtime.errors import InputError
 from kravl.study.grid import commands, plan_runs
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import folder_of
+from kravl.tracking.settings import place_of
 
 STUDIES = Path(__file__).parents[2] / "experiments/studies"
 
@@ -62,6 +63,15 @@ def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:
     assert all(run.config().data_root == "/data" for run in runs)
     assert all(run.config().optim.epochs == 2 for run in runs if run.seed == 2)
     assert {run.config().optim.epochs for run in runs if run.seed == 1} == {3, 30}
+
+
+def test_the_folders_of_many_seeds_are_those_of_each() -> None:
+    [run, *others] = [run for run in plan_runs(study(seeds=[1, 2, 7])) if run.shots == 4 and run.cell.method == "kra"]
+
+    for each in (run, *others):
+        settings = OmegaConf.to_container(each.config())
+        assert each.place == place_of(each.config().name, each.seed, settings)  # type: ignore[arg-type]
+        assert each.folder == folder_of("runs/s", each.config().name, each.seed, settings)  # type: ignore[arg-type]
 
 
 def test_a_run_has_the_names_and_settings_of_its_cell() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from kravl.report.tables import csv_text
-from kravl.runtime.files import write_atomic
+from kravl.runtime.files import csv_text, write_atomic
 
 ERROR = "frobenius_error"
 OPTIMUM = "optimum_error"
