@@ -51,4 +51,4 @@ def say_held_out(name: str, share: float, seed: int, instead: str) -> None:
 
 
 def _rank(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\t{composed_form(name)}".encode()).digest()
+    return hashlib.sha256(f"{seed}\t{composed_form(name)}".encode("utf-8", "surrogateescape")).digest()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -15,7 +16,7 @@ from kravl.data import catalog
 from kravl.data.images import FileOpener, Opener
 from kravl.runtime.errors import InputError, unknown
 
-CONTROL = ("Cc", "Zl", "Zp")
+CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Cs: bytes that are not UTF-8
 # what people call the splits, in lower case
 SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
@@ -73,7 +74,8 @@ class Samples:
         """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""
         digest = hashlib.sha256()
         for name, label in zip(self.names, self.labels, strict=True):
-            digest.update(f"{composed_form(name)}\t{label}\n".encode())
+            # a file name need not be UTF-8; its bytes count
+            digest.update(f"{composed_form(name)}\t{label}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def _position(self, index: int) -> int:
@@ -193,16 +195,23 @@ def readable_names(where: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def refuse_control(where: str, names: Iterable[str]) -> None:
-    """Raise InputError for a name with a control character or a line break: it goes to terminals, tables and pages."""
+    """Raise InputError for a name with a control character, a line break or bytes that are not UTF-8.
+
+    It goes to terminals, tables, pages and prompts.
+    """
     for name in names:
         if any(unicodedata.category(character) in CONTROL for character in name):
-            raise InputError(f"{where}: the name {name[:80]!r} holds a control character; rename it")
+            raise InputError(f"{where}: the name {name[:80]!r} holds a control character, or is not UTF-8; rename it")
 
 
 def refuse_outside(where: str, path: str) -> None:
     """Raise InputError for a listed path that is absolute or goes up: it could name any file of this machine."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise InputError(f"{where}: {path[:200]!r} leaves the image folder; paths are relative to it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:  # half a character of JSON's
+        raise InputError(f"{where}: {path[:200]!a} names no file: {error.reason}") from error
 
 
 def refuse_duplicates(where: str, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from kravl.runtime.files import parse_list, read_text
 LISTS = (".yaml", ".yml", ".json")
 LINES = ".txt"
 # what Python's format strings know besides {}, and control characters, which go to terminals and tables
-SPECIAL = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+SPECIAL = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def check_templates(where: str, templates: Iterable[object]) -> tuple[str, ...]:

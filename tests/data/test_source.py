@@ -1,11 +1,13 @@
 """Samples keep their images through subsets; class names are told apart as a person would."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kravl.data.catalog import existing_folder
 from kravl.data.source import readable_name, refuse_duplicates
@@ -31,6 +33,21 @@ def test_the_digest_is_of_names_labels_and_order(make_tree: Callable[..., Path])
     expected = hashlib.sha256(b"cat/0.png\t0\ncat/1.png\t0\ndog/0.png\t1\n").hexdigest()
     assert samples.sha256() == expected
     assert samples.subset([0, 2, 1]).sha256() != expected
+
+
+def test_a_file_name_that_is_not_utf8_counts_by_its_bytes_and_such_a_class_name_is_refused(tmp_path: Path) -> None:
+    for folder in ("cat", "dog"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / folder / "a.png")
+    odd = os.fsencode(tmp_path / "train/cat") + b"/caf\xe9.png"
+    os.rename(tmp_path / "train/cat/a.png", odd)  # noqa: PTH104 (a name of bytes)
+
+    samples = ImageFolder(str(tmp_path), train="train").split("train")
+
+    assert samples.sha256() == hashlib.sha256(b"cat/caf\xe9.png\t0\ndog/a.png\t1\n").hexdigest()
+    os.rename(os.fsencode(tmp_path / "train/dog"), os.fsencode(tmp_path / "train") + b"/th\xe9")  # noqa: PTH104
+    with pytest.raises(InputError, match=r"'th\\udce9' holds a control character, or is not UTF-8"):
+        ImageFolder(str(tmp_path), train="train")
 
 
 def test_a_class_name_is_written_with_spaces() -> None:

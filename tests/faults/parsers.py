@@ -20,14 +20,21 @@ from kravl.data.sources.split_file import SplitFile
 from kravl.data.sources.table import Table
 from kravl.data.sources.voc2007 import _objects
 from kravl.report.groups import group_runs
+from kravl.report.interactive.payload import payload
+from kravl.report.interactive.run_files import RunFiles
 from kravl.report.runs import read_runs
 from kravl.report.tables import group_table
 from kravl.run.restore import saved_config
+from kravl.study.schema import read_study
 from kravl.tracking.run_folder import find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest
 from kravl.training.spectrum_monitor import read_trace
 
 SPLIT = {"train": [["a.png", 0, "cat"], ["b.png", 1, "dog"]], "val": [], "test": [["c.png", 0, "cat"]]}
+DETAILS = {"evaluation": "in_domain", "class_names": ["a", "b"], "images": [4, 4], "hits": {"adapted": [2, 3]},
+           "reliability": {"adapted": {"test": [[8, 0.5, 0.5]]}}}  # fmt: skip
+EVALUATION = {key: record()[key] for key in ("metrics", "zero_shot", "wise_ft")}
+STUDY = b"name: s\nbackbones: [vit_s14]\ndatasets: {dtd: [optim.epochs=3]}\nmethods: [kra, lora]\nshots: [4, null]\n"
 CARD = (
     "title: x\nfiles: [{name: a.zip, urls: [x], unpack: true, md5: null}]\n"
     "folders: [a]\nneeds: [b]\nimages: {train: 2}\n"
@@ -52,6 +59,14 @@ def _card(folder: Path) -> object:
 def _runs(folder: Path) -> object:
     groups = group_runs(read_runs(folder)[0])
     return [[group_table([group], every_set=True), *map(group.stat, group.names)] for group in groups]
+
+
+def _beside(folder: Path) -> object:
+    """The other files of a run, read with whole metrics."""
+    (folder / "metrics.json").write_text(json.dumps(record()))
+    runs, _ = read_runs(folder)
+    files = RunFiles()
+    return [payload(group_runs(runs), files), [group_table([group]) for group in group_runs(runs)]]
 
 
 def _spectra(name: str) -> bytes:
@@ -112,6 +127,11 @@ PARSERS = {
     "card": Parser("a/card.yaml", CARD.encode(), _card),
     "config": Parser("config.yaml", b"name: a\nshots: 4\noptim: {lr: 1e-3}\ntargets: [a]\n", _saved_config),
     "metrics": Parser("metrics.json", json.dumps(record()).encode(), _runs),
+    "study": Parser("s.yaml", STUDY, lambda d: read_study(d / "s.yaml")),
+    "cost": Parser("cost.json", b'{"train_seconds": 1.5, "peak_memory_bytes": 1, "device": "cpu"}', _beside),
+    "details": Parser("details.json", json.dumps(DETAILS).encode(), _beside),
+    "curve": Parser("curve.json", b'{"step": [1, 2], "loss": [1.0, 0.5], "lr": [0.1, 0.0]}', _beside),
+    "later evaluation": Parser("evaluations/a.json", json.dumps({**EVALUATION, "evaluation": "a"}).encode(), _beside),
     "spectra": Parser("spectra.safetensors", _spectra("rank"), lambda d: read_trace(d / "spectra.safetensors")),
     "ledger": Parser("a.jsonl", b'{"key": "a"}\n{"key": "b"}\n', lambda d: Ledger(d / "a.jsonl")),
     "manifest": Parser("manifest.json", b'{"tensors.safetensors": {"bytes": 1, "sha256": ""}}', _checkpoint),

@@ -77,7 +77,7 @@ class CorruptedOpener(Opener):
         factor = SIZE / min(image.size)
         resized = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)
         key = f"{self.seed}/{self.corruption}/{self.severity}/{self.samples.names[position]}"
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()))
         return corrupt(resized, self.corruption, self.severity, rng, self.frost)
 
     def check(self, position: int) -> None:

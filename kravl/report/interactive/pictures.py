@@ -20,6 +20,7 @@ PER_PAIR = 4  # images that one gets right and the other wrong
 MAX_IMAGES = 120  # per setting
 SIDE = 112  # pixels
 QUALITY = 80  # of a JPEG
+MOST_DIGITS = 12  # of the number of an image
 
 
 class MethodPredictions(NamedTuple):
@@ -76,14 +77,23 @@ def _read(run: FinishedRun, problems: list[str]) -> dict[str, MethodPredictions]
             for row in csv.DictReader(file):
                 for name, rows in models.items():
                     if f"{name}_predicted" in row:
-                        prediction = int(row[f"{name}_predicted"]), float(row[f"{name}_confidence"])
-                        rows[int(row["index"])] = (int(row["label"]), *prediction)
+                        index, label, said = (_number(row[key]) for key in ("index", "label", f"{name}_predicted"))
+                        if not 0 <= (confidence := float(row[f"{name}_confidence"])) <= 1:
+                            raise InputError(f"a confidence of {confidence}")
+                        rows[index] = label, said, confidence
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         problems.append(f"left out {path}: {type(error).__name__} {error}")
         return None
     return {name: MethodPredictions(run, rows) for name, rows in models.items() if rows} if models["adapted"] else None
+
+
+def _number(text: str) -> int:
+    """Of an image or a class."""
+    if not (text.isascii() and text.isdecimal() and len(text) < MOST_DIGITS):
+        raise InputError(f"{text[:80]!r} is not the number of an image or a class")
+    return int(text)
 
 
 def _labels(predictions: MethodPredictions) -> dict[int, int]:

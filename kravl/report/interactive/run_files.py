@@ -1,6 +1,5 @@
 """The files beside runs' metrics, averaged over a group: reliability, recall by class, learning curve."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -9,8 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from kravl.report.groups import Group
+from kravl.report.records import is_number, odd_values
 from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 from kravl.tracking.run_folder import ZERO_SHOT
 
 BINS = 15  # as in kravl.run.results
@@ -46,12 +47,14 @@ class RunFiles:
         return self._read(run.folder / "curve.json", _check_curve)
 
     def _read_once(self, path: Path, check: Callable[[Any], None]) -> Content | None:
-        try:
-            content = json.loads(path.read_text())
-            check(content)
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        try:
+            content = read_json(path)
+            if odd := next(odd_values(content), None):
+                raise InputError(odd)
+            check(content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.problems.append(f"left out {path}: {type(error).__name__} {error}")
             return None
         return content
@@ -98,10 +101,12 @@ class RunFiles:
 def _check_details(content: Any) -> None:
     classes = len(content["class_names"])
     counts = [content["images"], *content["hits"].values()]
-    if any(len(each) != classes or not all(isinstance(n, int) for n in each) for each in counts):
+    if any(len(each) != classes or not all(type(n) is int and n >= 0 for n in each) for each in counts):
         raise InputError(f"its counts are not for {classes} classes")
+    if any(hit > images for hits in counts[1:] for hit, images in zip(hits, counts[0], strict=True)):
+        raise InputError("it has more hits than images")
     rows = [row for sets in content["reliability"].values() for rows in sets.values() for row in rows]
-    if not all(n > 0 and 0 <= sure <= 1 and 0 <= right <= 1 for n, sure, right in rows):
+    if not all(is_number(n) and n > 0 and 0 <= sure <= 1 and 0 <= right <= 1 for n, sure, right in rows):
         raise InputError("its reliability is not in fractions")
     if not all(isinstance(name, str) for name in (content["evaluation"], *content["class_names"])):
         raise InputError("its names are not text")
@@ -109,6 +114,6 @@ def _check_details(content: Any) -> None:
 
 def _check_curve(content: Any) -> None:
     if len(content["step"]) != len(content["loss"]) or not all(
-        isinstance(value, int | float) for name in ("step", "loss") for value in content[name]
+        is_number(value) for name in ("step", "loss") for value in content[name]
     ):
         raise InputError("steps and losses do not match")
