@@ -113,8 +113,8 @@ def _check(file: Path, study: Study) -> None:
     _check_settings(str(file), [*study.settings, *study.other_seeds])
     for number in study.seeds:
         _within(file, "seeds", number, SEED)
-    for number in study.shots:
-        _within(file, "shots", number, SHOTS)
+    for amount in study.shots:
+        _within(file, "shots", amount, SHOTS)
     if ZERO_SHOT in study.methods:
         raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
     if study.baseline is not None and study.baseline not in study.methods:
