@@ -201,7 +201,7 @@ MISTAKES = {
     "a setting": (["verify", *OWN, "--set", "data.rot=1"], "did you mean 'data.root'"),
     "a protocol": (
         ["split", *OWN, "--shots", "2", "--protocol", "cop"],
-        "unknown split protocol 'cop': did you mean 'coop'?",
+        "unknown split_protocol 'cop': did you mean 'coop'?",
     ),
     "shots": (["split", *OWN, "--shots", "many"], "shots=many"),
     "a split": (["show", *OWN, "--split", "tets"], "unknown split of folder 'tets': did you mean 'test'?"),
