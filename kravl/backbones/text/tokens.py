@@ -3,25 +3,54 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import open_clip
 import torch
 from torch import Tensor
 
-from kravl.runtime.errors import InputError, some_of, unknown
+from kravl.backbones.weights.sources import require_hub_file
+from kravl.runtime.errors import InputError, first_line, some_of, unknown
 
 LONG_PROMPTS = ("cut", "error")
+INSTALL = "pip install 'kravl[text]'"
+ONCE = "connect to the network once"
+# any of which a tokenizer of the hub has
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 Tokenizer = Callable[..., Tensor]
 log = logging.getLogger(__name__)
 
 
+def require_text(name: str) -> None:
+    """Check that the text tower and the tokenizer of an open_clip model can be had, before anything is loaded.
+
+    Those of Hugging Face take transformers, which is no part of a plain installation, and files of the hub: a
+    tokenizer's, unless the model lies in a folder, and the config of a tower.
+
+    Raises:
+        InputError: transformers is not installed, or a file is not cached and the hub does not answer.
+    """
+    text = open_clip.get_model_config(name)["text_cfg"]
+    tower, tokenizer = text.get("hf_model_name"), text.get("hf_tokenizer_name")
+    if not (tower or tokenizer):
+        return
+    if find_spec("transformers") is None:
+        parts = " and ".join([*(["text tower"] if tower else []), *(["tokenizer"] if tokenizer else [])])
+        raise InputError(f"{name!r} takes its {parts} from transformers, which is not installed: {INSTALL}")
+    if tower:
+        require_hub_file(tower, ["config.json"], f"the text tower of {name!r}", ONCE)
+    if tokenizer and not name.startswith("local-dir:"):
+        require_hub_file(tokenizer, TOKENIZER_FILES, f"the tokenizer of {name!r}", ONCE)
+
+
 def tokenizer_of(name: str) -> Any:
-    """open_clip's tokenizer of the model ``name``. Raises InputError where it needs a package that is not there."""
+    """open_clip's tokenizer of the model ``name``. Raises InputError where it cannot be loaded."""
     try:
         return open_clip.get_tokenizer(name)
-    except ImportError as error:  # SigLIP's and Hugging Face text towers tokenise with transformers
-        raise InputError(f"the tokenizer of {name!r} needs another package: {error}") from error
+    except (ImportError, OSError, ValueError) as error:
+        reason = f"{first_line(error).rstrip(':. ')}; what it may need: {INSTALL}"
+        raise InputError(f"the tokenizer of {name!r} cannot be loaded: {reason}") from error
 
 
 def tokenize(

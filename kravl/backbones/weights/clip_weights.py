@@ -15,6 +15,7 @@ from torch import nn
 
 from kravl.backbones import tiny
 from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
+from kravl.backbones.text.tokens import require_text
 from kravl.backbones.weights.checkpoint import CONTAINERS, load_failure, read_checkpoint
 from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
 from kravl.backbones.weights.sources import (
@@ -45,8 +46,8 @@ def choose_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stat
     """The model ``name`` with the weights ``pretrained``: a tag, a path, or None.
 
     Raises:
-        InputError: unknown model or tag, missing checkpoint, weights that cannot be downloaded, or a checkpoint path
-            for which the activation or the preprocessing must be given.
+        InputError: unknown model or tag, missing checkpoint, weights that cannot be downloaded, a text tower that needs
+            an extra of kravl, or a checkpoint path for which the activation or the preprocessing must be given.
     """
     _check_model(name)
     if ":" in name:
@@ -93,9 +94,9 @@ def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
     names: list[str] = []
     try:
         with without_progress(), _readable(name, pretrained, names) as source:
-            model = open_clip.create_model(
-                name, pretrained=source, force_quick_gelu=activation, force_preprocess_cfg=preprocess
-            )
+            # without weights of its own, a text tower of Hugging Face would be downloaded for pretrained=None
+            settings: dict[str, Any] = {"force_quick_gelu": activation, "force_preprocess_cfg": preprocess}
+            model = open_clip.create_model(name, pretrained=source, pretrained_text=False, **settings)
     except LOAD_ERRORS as error:
         reason = load_failure(error, names)
         raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
@@ -120,13 +121,17 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 def _check_model(name: str) -> None:
-    """Whether there is a model of this name, in open_clip, on the hub or in a folder."""
+    """Whether there is a model of this name, in open_clip, on the hub or in a folder, and its text tower can be had."""
     if name == tiny.NAME:
         tiny.register()
-    if ":" not in name:
-        if name not in open_clip.list_models():
-            raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
-        return
+    if ":" in name:
+        _check_source(name)
+    elif name not in open_clip.list_models():
+        raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
+    require_text(name)
+
+
+def _check_source(name: str) -> None:
     schema, _, place = name.partition(":")
     if schema == "hf-hub":
         require_hub_file(place, ["open_clip_config.json"], f"model {name!r}")

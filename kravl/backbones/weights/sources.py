@@ -126,11 +126,12 @@ def _refuse_growth(zipped: zipfile.ZipFile, path: Path, stored: bool) -> None:
         raise _HostileError(f"its members unpack to {size:,} bytes from a file of {path.stat().st_size:,}")
 
 
-def require_hub_file(repo: str, filenames: Sequence[str], what: str) -> None:
+def require_hub_file(repo: str, filenames: Sequence[str], what: str, instead: str = INSTEAD) -> None:
     """Check that one of ``filenames`` of ``repo`` is cached, or that the hub can be reached.
 
     Args:
         what: the weights as the user named them, for the message.
+        instead: what to do, for the message.
 
     Raises:
         InputError: nothing is cached and the hub does not answer (the libraries would retry for a minute).
@@ -139,7 +140,7 @@ def require_hub_file(repo: str, filenames: Sequence[str], what: str) -> None:
         return
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     if reason:
-        raise InputError(f"{what} ({repo}) is not in the local cache and cannot be downloaded: {reason}; {INSTEAD}")
+        raise InputError(f"{what} ({repo}) is not in the local cache and cannot be downloaded: {reason}; {instead}")
 
 
 def unreachable(url: str) -> str | None:
