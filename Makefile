@@ -1,11 +1,12 @@
 # make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
 # make test-portable: those that compare the numbers of kernels, with the kernels of a processor without AVX.
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
+# make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-portable faults rehearsal lint clean
+.PHONY: quickstart test test-portable faults breadth rehearsal lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
@@ -21,6 +22,10 @@ test-portable: .venv/installed
 
 faults: .venv/installed
 	$(BIN)/python -m tests.faults
+
+breadth: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,text]"
+	$(BIN)/python -m tests.breadth
 
 rehearsal: .venv/installed
 	$(BIN)/python -m tests.rehearsal

@@ -1,0 +1,128 @@
+"""Every model: the table that ships agrees with the libraries, and a model of each family with plain autograd."""
+
+import json
+from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+import torch
+from breadth import parity, survey
+from breadth.command import Kept
+from breadth.families import smallest
+
+from kravl.adapters.kra import KRAdapter
+from kravl.backbones import catalog
+from kravl.backbones.roles import roles
+from kravl.backbones.timm_heads import head_inputs
+
+MODELS = catalog.read_table(catalog.folder() / catalog.MODELS)
+FAMILIES = catalog.read_table(catalog.folder() / catalog.FAMILIES)
+MEMBERS = smallest(MODELS.rows)
+SECONDS = 45  # of computing, as `make breadth` took for the families that are measured here as well
+SAMPLE = MODELS.rows[5::70]
+stale = catalog.other_versions(MODELS.head)
+same_releases = pytest.mark.skipif(bool(stale), reason=f"the table was {stale}")
+
+
+def cheapest() -> list[str]:
+    """The families that are measured within `SECONDS`, the quickest first."""
+    rows = sorted((row for row in FAMILIES.rows if not row["failed"]), key=lambda row: row["seconds"])
+    spent = accumulate(row["seconds"] for row in rows)
+    return [row["family"] for row, seconds in zip(rows, spent, strict=True) if seconds < SECONDS]
+
+
+def needs_transformers(row: survey.Row) -> bool:
+    return row["extra"] == "text" and find_spec("transformers") is None
+
+
+@pytest.mark.parametrize("family", cheapest())
+def test_a_model_of_each_family_is_adapted_as_the_library_and_autograd_have_it(family: str, tmp_path: Path) -> None:
+    if needs_transformers(MEMBERS[family]):
+        pytest.skip("transformers is not installed: pip install 'kravl[text]'")
+
+    result = parity.compared(MEMBERS[family], tmp_path)
+
+    assert result["failed"] == ""
+    assert {preset: parity.within(found) for preset, found in result["presets"].items() if parity.within(found)} == {}
+
+
+def test_what_is_measured_tells_a_wrong_merge_and_an_adapter_that_nothing_trains(tmp_path, monkeypatch) -> None:
+    row = next(row for row in MODELS.rows if row["name"] == "test_vit")
+    monkeypatch.setattr(KRAdapter, "adapted", lambda self, weight, alpha: weight)
+    monkeypatch.setattr(parity, "METHODS", {"all": KRAdapter})
+
+    (result,) = parity.compared(row, tmp_path)["presets"].values()
+
+    assert [fault.split()[0] for fault in parity.within(result)] == ["merged"]
+    assert parity.within({**result, "merged": 0.0, "unchanged": 2}) == ["2 adapters are left by a step"]
+    assert parity.within({**result, "merged": 0.0, "loaded": 1e-9}) == ["loaded 1.0e-09"]
+
+
+@same_releases
+def test_the_table_has_every_model_of_the_libraries() -> None:
+    assert [(row["library"], row["name"]) for row in MODELS.rows] == survey.names()
+    assert {row["family"] for row in FAMILIES.rows} == MEMBERS.keys()
+
+
+@same_releases
+@pytest.mark.parametrize("row", SAMPLE, ids=lambda row: row["name"])
+def test_the_table_agrees_with_the_libraries_for_a_sample(row: survey.Row) -> None:
+    if needs_transformers(row):
+        pytest.skip("transformers is not installed: pip install 'kravl[text]'")
+    assert survey.is_current(row)
+
+
+@same_releases
+@pytest.mark.parametrize("name", ["kravl-tiny", "PE-Core-T-16-384", "test_convnext", "test_vit", "test_nfnet"])
+def test_a_row_made_anew_is_that_of_the_table(name: str) -> None:
+    (row,) = [row for row in MODELS.rows if row["name"] == name]
+    assert json.loads(json.dumps(survey.surveyed(row["library"], name))) == row
+
+
+def test_a_matrix_that_the_features_do_not_come_from_is_found() -> None:
+    model = survey.skeleton("timm", "test_vit")
+    features = head_inputs(model, torch.zeros(1, 3, 160, 160, device="meta"))
+
+    assert survey.unreached(model, features, roles(model)) == ["head"]
+
+
+def test_what_classifies_is_no_part_of_attention_although_it_ends_an_attention_pool() -> None:
+    kinds = {role.name: role.kind for role in roles(survey.skeleton("timm", "resnet50_clip"))}
+    assert [kinds[f"head.{part}"] for part in ("q", "k", "v", "proj")] == ["q", "k", "v", "head"]
+
+
+def test_no_gradient_is_missing_from_a_matrix_of_the_table() -> None:
+    assert [row["name"] for row in MODELS.rows if row["unreached"]] == []
+
+
+def test_rows_are_kept_one_by_one_and_made_once(tmp_path: Path) -> None:
+    path, made = tmp_path / "rows.jsonl", []
+
+    def make(name: str) -> survey.Row:
+        if name == "c" and made == ["a", "b"]:
+            raise KeyboardInterrupt
+        made.append(name)
+        return {"name": name}
+
+    wanted = [("a",), ("b",), ("c",), ("d",)]
+    with pytest.raises(KeyboardInterrupt):
+        Kept(path, ["name"], again=False).complete("rows", wanted, make)
+    made.append("interrupted")
+    again = Kept(path, ["name"], again=False)
+    again.complete("rows", wanted, make)
+
+    assert made == ["a", "b", "interrupted", "c", "d"]
+    assert [row["name"] for row in Kept(path, ["name"], again=False).of(wanted)] == ["a", "b", "c", "d"]
+
+
+def test_rows_of_other_releases_and_rows_that_are_no_longer_right_are_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    now = {"versions": catalog.installed_versions(), "commit": "former", "took": 1.0}
+    rows = [{"name": "a", **now}, {"name": "b", **now, "versions": {"torch": "1.0"}}, {"name": "c", **now}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    kept = Kept(path, ["name"], again=False)
+    kept.drop("rows", lambda row: row["name"] != "c")
+
+    assert [row["name"] for row in kept.of([("a",), ("b",), ("c",)])] == ["a"]
