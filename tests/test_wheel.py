@@ -41,6 +41,7 @@ def test_it_is_the_wheel_that_runs_and_it_is_typed(site: Path) -> None:
     assert done.stdout.strip() == str(site / "kravl")
     assert (site / "kravl/py.typed").is_file()
     assert (site / "kravl/experiments/studies/quickstart.yaml").is_file()
+    assert (site / "kravl/experiments/breadth/models.jsonl").is_file()
 
 
 def test_the_command_trains_and_reports(site: Path) -> None:

@@ -35,6 +35,8 @@ QUICK = {
     "no run of several": (["spectra", "run=[/nowhere/a]"], 2, "no run '/nowhere/a'"),
     "a setting without its value": (["train", "overwrite"], 2, "overwrite=true"),
     "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),
+    "a model": (["models", "ViT-B-16"], 0, ""),
+    "no such model": (["models", "vit-b16"], 2, "no model 'vit-b16' among"),
     "no study": (["study", "/nowhere.yaml"], 2, "no study '/nowhere.yaml'"),
     **{f"{verb} --help": ([verb, "--help"], 0, "") for verb in VERBS},
 }
