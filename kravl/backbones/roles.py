@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from kravl.backbones.blocks import is_stem, is_within, outer_blocks, tower_of, towers
+from kravl.backbones.timm_heads import heads
 
 RGB = 3  # channels
 KINDS = (
@@ -71,12 +72,16 @@ def roles(encoder: nn.Module) -> list[Role]:
     prefixes = towers(encoder)
     places = {tower: _Places(encoder, roots) for tower, roots in prefixes.items()}
     attentions = {name: module for name, module in encoder.named_modules() if _is_attention(module)}
+    # timm says which modules are new for new classes, also where they end an attention pool, as in resnet50_clip
+    classifiers = (
+        {m for head in heads(encoder) for m in head.modules()} if hasattr(encoder, "get_classifier") else set()
+    )
     found: list[Role] = []
     for name, module, parameter in _matrices(encoder):
         tower = tower_of(name, prefixes)
         if tower is not None:
             owner = _owner(name, attentions)
-            kind = _kind(name, module, places[tower], owner)
+            kind = "head" if module in classifiers else _kind(name, module, places[tower], owner)
             kind = "projection" if kind == "head" and len(prefixes) > 1 else kind  # into the space that towers share
             role = Role(name, tower, kind, _shape(module, parameter), parameter)
             found += _with_thirds(role, module, None if owner is None else owner[1])
