@@ -60,9 +60,7 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
-    for class_names, prompts in data.further_classes():  # before the weights, as those of the trained classes are
-        settings = {"long_prompts": cfg.data.long_prompts, **cfg.backbone.build}
-        resolve(cfg.backbone.build, Classifier, cfg.plugins).check_prompts(settings, class_names, prompts)
+    _check_further_prompts(cfg, data)
     placement = _planned(cfg, len(source.class_names))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(source.class_names, source.prompts)
@@ -81,6 +79,13 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Run(source, classifier, adapters, data, placement.sites, class_weights)
+
+
+def _check_further_prompts(cfg: Config, data: FewShotDataModule) -> None:
+    """Hold prompts of evaluated classes against ``data.long_prompts`` before the weights are loaded."""
+    settings = {"long_prompts": cfg.data.long_prompts, **cfg.backbone.build}
+    for class_names, prompts in data.further_classes():
+        resolve(cfg.backbone.build, Classifier, cfg.plugins).check_prompts(settings, class_names, prompts)
 
 
 def _planned(cfg: Config, num_classes: int) -> Placement | None:

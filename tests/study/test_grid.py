@@ -69,9 +69,9 @@ def test_the_folders_of_many_seeds_are_those_of_each() -> None:
     [run, *others] = [run for run in plan_runs(study(seeds=[1, 2, 7])) if run.shots == 4 and run.cell.method == "kra"]
 
     for each in (run, *others):
-        settings = OmegaConf.to_container(each.config())
-        assert each.place == place_of(each.config().name, each.seed, settings)  # type: ignore[arg-type]
-        assert each.folder == folder_of("runs/s", each.config().name, each.seed, settings)  # type: ignore[arg-type]
+        settings = as_written(each.config())
+        assert each.place == place_of(each.config().name, each.seed, settings)
+        assert each.folder == folder_of("runs/s", each.config().name, each.seed, settings)
 
 
 def test_a_run_has_the_names_and_settings_of_its_cell() -> None:
