@@ -197,12 +197,12 @@ def _one(
 
 def _frame(config_name: str, *hydra_typed: str) -> Any:
     """The config with Hydra's own overrides alone, and without any file that a user could choose."""
-    return _frame_of(GlobalHydra.instance().hydra, config_name, hydra_typed)
+    return _frame_of(CONFIGS, config_name, hydra_typed)
 
 
-@lru_cache(maxsize=4)
-def _frame_of(hydra: object, config_name: str, hydra_typed: tuple[str, ...]) -> Any:
-    listed = read_yaml(CONFIGS / f"{config_name}.yaml")["defaults"]
+@lru_cache(maxsize=8)
+def _frame_of(configs: Path, config_name: str, hydra_typed: tuple[str, ...]) -> Any:
+    listed = read_yaml(configs / f"{config_name}.yaml")["defaults"]
     groups = [group for entry in listed if isinstance(entry, Mapping) for group in entry if " " not in group]
     return compose(config_name, [*hydra_typed, *(f"~{group}" for group in groups)], return_hydra_config=True)
 
