@@ -57,6 +57,6 @@ def _adapters() -> dict[str, str]:
         name: f"kravl.adapters.{path.stem}"
         for path in (Path(__file__).parent / "adapters").glob("*.py")
         for name in re.findall(
-            r"^class (\w+)\((?:nn\.Module|Adapter|LowRankAdapter)\b", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"^class (\w+)\((?:nn\.Module|\w*Adapter)\b", path.read_text(encoding="utf-8"), re.MULTILINE
         )
     }

@@ -9,6 +9,7 @@ from typing import ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kravl.adapters.budget import Sizes
 from kravl.runtime.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -77,6 +78,10 @@ class Adapter(nn.Module, ABC):
     @abstractmethod
     def delta_weight(self) -> Tensor:
         """The unscaled update, shape (out_features, in_features), differentiable in the parameters."""
+
+    def legal_sizes(self) -> Sizes | None:
+        """What the hyper-parameter that sets the number of parameters may be for this shape; None if there is none."""
+        return None
 
     def attach(self, weight: Tensor) -> None:
         """Called once with the pretrained matrix (out, in), for methods whose initialisation depends on it."""
@@ -173,6 +178,11 @@ class Adapter(nn.Module, ABC):
         """The arguments of ``__init__`` after the two sizes."""
         names = [n for n in inspect.signature(type(self)).parameters if n not in ("out_features", "in_features")]
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out_features, in_features)"""
+        return self.out_features, self.in_features
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.budget import Sizes
 
 
 class DoRA(Adapter):
@@ -27,6 +28,9 @@ class DoRA(Adapter):
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         self.magnitude = nn.Parameter(torch.ones(out_features, 1))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def legal_sizes(self) -> Sizes:
+        return Sizes.ranks(self.shape, sum(self.shape), self.out_features)
 
     def attach(self, weight: Tensor) -> None:
         super().attach(weight)

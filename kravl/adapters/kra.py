@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, UpdateGradients, VectorJacobianProduct
+from kravl.adapters.budget import Sizes
 from kravl.adapters.workspace import cast, scratch
 from kravl.runtime.errors import InputError, unknown
 
@@ -48,6 +49,10 @@ class KRAdapter(Adapter):
         self.u = nn.Parameter(torch.zeros(short, r))
         self.v = nn.Parameter(torch.empty(short, math.ceil(long / r)))
         nn.init.kaiming_uniform_(self.v, a=init_a)
+
+    def legal_sizes(self) -> Sizes:
+        short, long = sorted(self.shape)
+        return Sizes.of("split", range(1, long + 1), lambda split: short * (split + math.ceil(long / split)))
 
     def delta_weight(self) -> Tensor:
         if self.out_features <= self.in_features:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.budget import Sizes
 from kravl.adapters.kra import inner_size
 from kravl.runtime.errors import InputError
 
@@ -52,6 +53,9 @@ class KRALoRA(Adapter):
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def legal_sizes(self) -> Sizes:
+        return Sizes.ranks(self.shape, sum(self.shape), self.u.numel() + self.v.numel())
 
     def delta_weight(self) -> Tensor:
         short, long = self.u.shape[0], max(self.out_features, self.in_features)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
+from kravl.adapters.budget import Sizes
 from kravl.runtime.errors import InputError
 
 
@@ -29,6 +30,12 @@ class KronA(Adapter):
         self.a = nn.Parameter(torch.empty(factor, factor))
         self.b = nn.Parameter(torch.zeros(math.ceil(out_features / factor), math.ceil(in_features / factor)))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def legal_sizes(self) -> Sizes:
+        def count(factor: int) -> int:
+            return factor**2 + math.ceil(self.out_features / factor) * math.ceil(self.in_features / factor)
+
+        return Sizes.of("factor", range(1, max(self.shape) + 1), count)
 
     def delta_weight(self) -> Tensor:
         return torch.kron(self.a, self.b)[: self.out_features, : self.in_features]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
+from kravl.adapters.budget import Sizes
 from kravl.adapters.low_rank import LowRankAdapter
 
 
@@ -42,6 +43,9 @@ class LoRA(LowRankAdapter):
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def legal_sizes(self) -> Sizes:
+        return Sizes.ranks(self.shape, sum(self.shape))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         return self.b, self.a

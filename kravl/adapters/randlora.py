@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
+from kravl.adapters.budget import Sizes
 from kravl.adapters.low_rank import LowRankAdapter
 
 
@@ -40,6 +41,10 @@ class RandLoRA(LowRankAdapter):
         self.lam = nn.Parameter(torch.full((num, rank), lam))
         self.gamma = nn.Parameter(torch.full((num, short), gamma))
         self.inner = num * rank
+
+    def legal_sizes(self) -> Sizes:
+        short, long = sorted(self.shape)
+        return Sizes.of("rank", range(1, long + 1), lambda rank: math.ceil(short / rank) * (rank + short))
 
     def start(self, num: int, short: int) -> tuple[float, float]:
         """Initial values of λ (num, r) and γ (num, short), whose product is zero."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter, check_rank
+from kravl.adapters.budget import Sizes
 
 
 class SinLoRA(Adapter):
@@ -29,6 +30,9 @@ class SinLoRA(Adapter):
         self.a = nn.Parameter(torch.empty(rank, in_features))
         self.b = nn.Parameter(torch.zeros(out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def legal_sizes(self) -> Sizes:
+        return Sizes.ranks(self.shape, sum(self.shape))
 
     def delta_weight(self) -> Tensor:
         return torch.sin(self.omega * (self.b @ self.a)) / math.sqrt(self.in_features)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.base import check_rank
+from kravl.adapters.budget import Sizes
 from kravl.adapters.low_rank import LowRankAdapter
 
 
@@ -40,6 +41,9 @@ class VeRA(LowRankAdapter):
         self.b = nn.Parameter(torch.zeros(out_features))
 
         self.inner = rank
+
+    def legal_sizes(self) -> Sizes:
+        return Sizes.ranks(self.shape, 1, self.out_features)
 
     @property
     def trained(self) -> tuple[bool, bool]:

@@ -10,7 +10,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
-from kravl.analysis.approximation.optimum import OverBudgetError, count, sizes, spend, unit
+from kravl.analysis.approximation.optimum import OverBudgetError, count, spend, unit
 
 LORA = partial(LoRA, rank=1, alpha=1)
 
@@ -30,21 +30,21 @@ def test_a_count_is_that_of_a_real_adapter_without_its_frozen_bases():
 
 @pytest.mark.parametrize(("budget", "rank"), [(50, 1), (74, 1), (76, 2), (500, 10)])
 def test_the_nearest_rank_is_taken(budget, rank):
-    make, parameters = spend("lora", sizes(LORA, (20, 30)), (20, 30), budget)
+    make, parameters = spend("lora", LORA, (20, 30), budget)
 
     assert parameters == 50 * rank
     assert make(20, 30).rank == rank
 
 
 def test_kradapters_own_split_is_kept_at_its_own_budget():
-    make, parameters = spend("kra", sizes(KRAdapter, (64, 64)), (64, 64), unit((64, 64)))
+    make, parameters = spend("kra", KRAdapter, (64, 64), unit((64, 64)))
 
     assert make(64, 64).split == "short"
     assert parameters == unit((64, 64))
 
 
 def test_a_larger_budget_buys_kradapter_a_longer_factor():
-    make, parameters = spend("kra", sizes(KRAdapter, (64, 64)), (64, 64), 2 * unit((64, 64)))
+    make, parameters = spend("kra", KRAdapter, (64, 64), 2 * unit((64, 64)))
 
     adapter = make(64, 64)
     assert parameters == pytest.approx(2 * unit((64, 64)), rel=0.05)
@@ -53,13 +53,13 @@ def test_a_larger_budget_buys_kradapter_a_longer_factor():
 
 def test_a_method_that_is_always_too_large_is_refused_with_its_size():
     with pytest.raises(OverBudgetError, match=r"full trains at least 600 parameters on a 20 x 30 .* budget is 100"):
-        spend("full", sizes(Full, (20, 30)), (20, 30), 100)
+        spend("full", Full, (20, 30), 100)
     with pytest.raises(OverBudgetError, match="lora trains at least 50"):
-        spend("lora", sizes(LORA, (20, 30)), (20, 30), 40)
+        spend("lora", LORA, (20, 30), 40)
 
 
 def test_what_is_always_too_small_keeps_its_largest_size():
-    make, parameters = spend("vera", sizes(partial(VeRA, rank=2), (20, 30)), (20, 30), 5000)
+    make, parameters = spend("vera", partial(VeRA, rank=2), (20, 30), 5000)
 
     assert parameters == 20 + 30
     assert torch.count_nonzero(make(20, 30).delta_weight()) == 0

@@ -1,6 +1,6 @@
 """The best possible fit: closed forms, and equal parameter budgets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, singledispatch
 
 import torch
@@ -16,7 +16,6 @@ from kravl.analysis.approximation.target import Shape
 from kravl.runtime.errors import InputError
 
 MakeAdapter = Callable[..., Adapter]
-KNOBS = ("rank", "factor", "split")  # hyper-parameters that set a method's size, in order of preference
 OVER = 1.1  # times the budget: a larger adapter is not comparable
 ROUNDS = 200  # of alternating least squares at most, where entries are cut; none raises the error
 SETTLED = 1e-6  # relative change of a factor
@@ -38,33 +37,27 @@ def unit(shape: Shape) -> int:
     return count(KRAdapter, shape)
 
 
-def sizes(make: MakeAdapter, shape: Shape) -> list[tuple[int, MakeAdapter]]:
-    """(trainable parameters, constructor) of ``make`` as it is, then with every value of the first of KNOBS it has."""
-    with torch.device("meta"):
-        legal = make(*shape).hyperparameters()
-    knob = next((name for name in KNOBS if name in legal), None)
-    variants = [make]
-    if knob:
-        variants += [partial(make, **{knob: value}) for value in range(1, max(shape) + 1)]
-    return [(count(each, shape), each) for each in variants]
-
-
-def spend(name: str, sized: Sequence[tuple[int, MakeAdapter]], shape: Shape, budget: float) -> tuple[MakeAdapter, int]:
-    """The one of `sizes` whose number of parameters is nearest to ``budget``, and that number.
+def spend(name: str, make: MakeAdapter, shape: Shape, budget: float) -> tuple[MakeAdapter, int]:
+    """``make`` with the size whose number of parameters is nearest to ``budget``, and that number.
 
     The method's own settings win a tie. If even the largest is below the budget, it is taken: the number shows that.
 
     Raises:
         OverBudgetError: even the smallest exceeds the budget by more than a tenth.
     """
-    smallest = min(number for number, _ in sized)
+    with torch.device("meta"):
+        sizes = make(*shape).legal_sizes()
+    own = count(make, shape)
+    nearest = None if sizes is None else sizes.nearest(budget)
+    smallest = own if sizes is None else min(own, sizes.count(sizes.values[0]))
     if smallest > OVER * budget:
         raise OverBudgetError(
             f"{name} trains at least {smallest:,} parameters on a {shape[0]} x {shape[1]} matrix; "
             f"the budget is {budget:,.0f}"
         )
-    number, best = min(sized, key=lambda each: (abs(each[0] - budget), each[0]))
-    return best, number
+    if sizes is None or nearest is None or abs(own - budget) <= abs(sizes.count(nearest) - budget):
+        return make, own
+    return partial(make, **{sizes.name: nearest}), sizes.count(nearest)
 
 
 @singledispatch

@@ -12,7 +12,7 @@ import torch
 
 from kravl.adapters.base import Adapter
 from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit_adapter, frobenius_error, measure
-from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, sizes, spend, unit
+from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, spend, unit
 from kravl.analysis.approximation.target import Shape, Target, draw_matrix
 from kravl.runtime.errors import InputError
 
@@ -106,10 +106,9 @@ def _sized(grid: Grid) -> tuple[dict[tuple[str, float | None], tuple[MakeAdapter
     for name, method in grid.methods.items():
         if not grid.budgets:
             sized[name, None] = method.make, count(method.make, grid.shape)
-        variants = sizes(method.make, grid.shape) if grid.budgets else []
         for budget in grid.budgets:
             try:
-                sized[name, budget] = spend(name, variants, grid.shape, budget * unit(grid.shape))
+                sized[name, budget] = spend(name, method.make, grid.shape, budget * unit(grid.shape))
             except OverBudgetError as error:
                 notes.append(f"left out: {error}")
     if not sized:
