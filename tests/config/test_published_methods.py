@@ -19,6 +19,8 @@ SINGLE = ("short_classes", "data.templates", "trainer.gradient_clip_val", "train
           "loading.min_batches", "loading.augmentation")  # fmt: skip
 WITHOUT_SCRIPT = {
     *("dora", "krona", "sinlora", "kra_lora"),  # formulas; their runs are kravl's own
+    *("shira", "hira", "loha", "abba", "c3a", "fourierft", "waveft", "pissa", "rslora", "lokr", "gralora", "delora"),
+    *("miss", "bat", "oft", "hra", "road", "psoft"),
     *("bitfit", "layernorm", "last_blocks", "linear_probe", "zeroshot", "custom"),
 }
 
