@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from layer import Case, measure
-from layers import FULL, KRA, LORA, PEFT_LORA, SAME, away_from_zero
+from layers import FULL, away_from_zero, ours, theirs
 from measure import Floor, copy_bandwidth
 from record import add_options, publish, record
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ from kravl.adapters.lora import LoRA
 SHAPES = ("64x64x3@56", "256x64x1@56", "256x256x3@14", "1024x256x1@14", "512x512x3@7")
 QUICK_SHAPES, QUICK_BATCH = ("10x6x3@5", "12x20x1@3"), 2
 PLAIN = "KRAdapter, plain autograd"  # what does not take an autograd function of its own
-COMPARED = {**SAME, KRA: PLAIN}
+KRA, LORA, PEFT_LORA = ours("KRAdapter"), ours("LoRA r16"), theirs("LoRA r16")
+COMPARED = {LORA: PEFT_LORA, KRA: PLAIN}
 ADAPTERS = {KRA: KRAdapter, LORA: partial(LoRA, rank=16, alpha=16)}
 
 

@@ -2,6 +2,7 @@
 
 python benchmarks/layer.py                             prints a table, then a JSON object in one line
 python benchmarks/layer.py --device cuda --dtype bfloat16
+python benchmarks/layer.py --layers all                every method of kravl, beside PEFT's layer of it
 python benchmarks/layer.py --quick                     checks itself on tiny layers; its figures mean nothing
 
 Times are medians over rounds; every round has all layers, and ratios are medians of those within rounds. The floor of
@@ -12,11 +13,11 @@ the bytes of its inputs and outputs over the measured bandwidth of a copy. PEFT'
 
 import argparse
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from layers import FULL, RANDLORA, SAME, make_layers
+from layers import FULL, MAIN, METHODS, OTHER, SINGLE, make_layers, ours, theirs
 from measure import Floor, copy_bandwidth, operations, peak_bytes, ratio, saved_bytes
 from record import add_options, publish, record
 from torch import Tensor, nn
@@ -39,12 +40,13 @@ class Case:
             self.towards_y = torch.randn_like(self.forward(layers["frozen"]))
 
     @classmethod
-    def linear(cls, shape: str, tokens: int, device: str, dtype: torch.dtype) -> "Case":
-        """Of a weight of ``shape`` OUTxIN and an input (tokens, in)."""
+    def linear(cls, shape: str, tokens: int, device: str, dtype: torch.dtype, methods: Sequence[str] = MAIN) -> "Case":
+        """Of a weight of ``shape`` OUTxIN and an input (tokens, in), for each of the ``methods``."""
         out, columns = (int(side) for side in shape.split("x"))
         like = torch.empty(0, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
         x = torch.randn(tokens, columns).to(like)
-        return cls(make_layers(out, columns, like), x, dtype, {"shape": f"{out}x{columns}", "tokens": tokens})
+        labels = {"shape": f"{out}x{columns}", "tokens": tokens}
+        return cls(make_layers(out, columns, like, methods), x, dtype, labels)
 
     def forward(self, layer: nn.Module) -> Tensor:
         with torch.autocast(self.device, self.dtype, enabled=self.dtype == torch.bfloat16):
@@ -71,17 +73,17 @@ class Case:
         return elements * self.towards_y.element_size()
 
 
-def check(shape: str, tokens: int, device: str) -> None:
+def check(shape: str, tokens: int, device: str, methods: Sequence[str]) -> None:
     """That ours equals the published layer and PEFT's in float64, to rounding."""
-    case = Case.linear(shape, tokens, device, torch.float64)
-    out, columns = shape.split("x")
-    for ours, theirs in SAME.items():
-        if theirs in case.layers and not (ours == RANDLORA and out == columns):
-            torch.testing.assert_close(case.values(ours), case.values(theirs), rtol=1e-12, atol=1e-12)
+    case = Case.linear(shape, tokens, device, torch.float64, methods)
+    for method in methods:
+        if theirs(method) in case.layers and method not in (*SINGLE, *OTHER):
+            values, expected = case.values(ours(method)), case.values(theirs(method))
+            torch.testing.assert_close(values, expected, rtol=1e-10, atol=1e-10)
 
 
 def measure(
-    case: Case, rounds: int, floor: Floor, bandwidth: float, compared: Mapping[str, str] = SAME
+    case: Case, rounds: int, floor: Floor, bandwidth: float, compared: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """A row for each layer; "faster" is over the layer that ``compared`` names for it."""
 
@@ -113,21 +115,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="OUTxIN")
     parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS, help="rows of the input; 32 x 197 is 6304")
+    parser.add_argument("--layers", nargs="+", default=MAIN, choices=[*METHODS, "all"], metavar="METHOD")
     add_options(parser, 9, "tiny layers, one round, equality in float64")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    methods = list(METHODS) if options.quick or "all" in options.layers else options.layers
     if options.quick:
         options.shapes, options.tokens, options.rounds = QUICK_SHAPES, QUICK_TOKENS, 1
         for shape in options.shapes:
             for tokens in options.tokens:
-                check(shape, tokens, options.device)
+                check(shape, tokens, options.device, methods)
     dtype = getattr(torch, options.dtype)
     floor, bandwidth = Floor(options.device, dtype), copy_bandwidth(options.device, options.rounds)
+    compared = {ours(method): theirs(method) for method in methods}
     rows: list[dict[str, Any]] = []
     for shape in options.shapes:
         for tokens in options.tokens:
-            rows += measure(Case.linear(shape, tokens, options.device, dtype), options.rounds, floor, bandwidth)
+            case = Case.linear(shape, tokens, options.device, dtype, methods)
+            rows += measure(case, options.rounds, floor, bandwidth, compared)
     settings = {"device": options.device, "dtype": options.dtype, "rounds": options.rounds}
     facts = {**floor.facts(), "copy_gb_per_s": bandwidth / 1e9}
     publish(record("One layer, forward and backward", rows, settings=settings, floor=facts), options.json)

@@ -63,8 +63,9 @@ def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if (address := tensor.untyped_storage().data_ptr()) not in seen:
-            kept[address] = tensor.detach()  # held, so that its address is not given to another
+        for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
+            if (address := part.untyped_storage().data_ptr()) not in seen:
+                kept[address] = part.detach()  # held, so that its address is not given to another
         return tensor.detach()  # itself it would hold the node that holds it, for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

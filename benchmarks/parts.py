@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from layer import Case
-from layers import FULL, KRA, LORA, PEFT_LORA
+from layers import FULL, ours, theirs
 from measure import Floor, Run, operations
 from record import publish, record
 from steps import METHODS, PROBE, Setting, Steps, clip_of_width
@@ -40,7 +40,7 @@ FAMILIES = {  # of operations with one of these in their names
 MULTIPLYING = (PRODUCTS, SMALL)
 OTHERS, BETWEEN = "sums, scalings and other operations", "Python and autograd between them"
 DTYPES = ("float32", "bfloat16")
-LAYERS = ("frozen", FULL, KRA, LORA, PEFT_LORA)
+LAYERS = ("frozen", FULL, ours("KRAdapter"), ours("LoRA r16"), theirs("LoRA r16"))
 
 
 def part_of(name: str) -> str:

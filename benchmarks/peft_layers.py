@@ -146,7 +146,7 @@ def peft_delora(base: nn.Linear, ours: DeLoRA) -> nn.Module:
 
 @torch.no_grad()
 def peft_miss(base: nn.Linear, ours: MiSS) -> nn.Module:
-    return _copied(_layer(base, MissConfig(r=ours.inner)), {"miss_block": ours.d.T})
+    return _copied(_layer(base, MissConfig(r=ours.d.shape[1])), {"miss_block": ours.d.T})
 
 
 @torch.no_grad()

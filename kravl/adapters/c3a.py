@@ -1,13 +1,16 @@
 """C3A: circulant blocks (Chen et al., C3A, ACL 2025, https://arxiv.org/abs/2407.19342)."""
 
+import math
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from kravl.adapters.budget import Sizes, common_divisors
 from kravl.adapters.dense import DenseAdapter
+
+BLOCKS = range(8, 129)  # whose transforms are faster than the dense product, 2 to 3 times at 768 x 768 on a CPU
 
 
 class C3A(DenseAdapter):
@@ -17,11 +20,12 @@ class C3A(DenseAdapter):
     be a multiple of KRAdapter's number of parameters, such as "1x". Zero is PEFT's ``init_weights=True``; its default,
     Xavier-uniform, would not start at the pretrained model.
 
+    The kernels' gradient is a correlation of dL/dy with x within blocks: a product of their Fourier transforms, with
+    2 / b of the operations of the dense one. In half precision they would be too coarse, and the dense one is fast.
+
     Raises:
         InputError: ``block`` does not divide both sides.
     """
-
-    decays: ClassVar[Mapping[str, bool]] = {"kernel": True}
 
     def __init__(
         self, out_features: int, in_features: int, block: int | str = "1x", scale: float = 1.0, dropout: float = 0.0
@@ -55,3 +59,36 @@ class C3A(DenseAdapter):
         for i in range(b):
             twice[:, :, b - i : 2 * b - i] += grid[:, i]
         return {"kernel": twice[:, :, :b].add_(twice[:, :, b:]).mul_(self.scale / self.in_features)}
+
+    def pull(self, weight: Tensor, gradient: Tensor, x: Tensor) -> Mapping[str, Tensor]:
+        if self.kernel.shape[2] not in BLOCKS or x.dtype != self.dtype:
+            return super().pull(weight, gradient, x)
+        rows, columns, b = self.kernel.shape
+        basis, inverse = fourier_basis(b, x.dtype, x.device)
+
+        def transformed(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+            """Real and imaginary parts, each (frequencies, tokens, count)."""
+            real, imaginary = (basis @ matrix.reshape(-1, b).T).view(2, -1, len(matrix), count)
+            return real, imaginary
+
+        (y_real, y_imaginary), (x_real, x_imaginary) = transformed(gradient, rows), transformed(x, columns)
+        real = torch.baddbmm(y_real.mT @ x_real, y_imaginary.mT, x_imaginary)  # of the conjugate of the first
+        imaginary = torch.baddbmm(y_real.mT @ x_imaginary, y_imaginary.mT, x_real, alpha=-1)
+        kernel = inverse @ torch.cat([real, imaginary]).flatten(1)  # (b, rows * columns)
+        scale = self.scale / self.in_features
+        return {"kernel": kernel.view(b, rows, columns).permute(1, 2, 0).mul(scale).contiguous()}
+
+
+@lru_cache(maxsize=16)
+def fourier_basis(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The discrete Fourier transform of real vectors of ``size`` as a matrix (2 f, size), and its inverse.
+
+    Its rows are the real parts of the f = size // 2 + 1 frequencies, then the imaginary ones. For small sizes a product
+    with it is faster than the fast transform.
+    """
+    frequencies, steps = torch.arange(size // 2 + 1, dtype=torch.float64), torch.arange(size, dtype=torch.float64)
+    angles = 2 * math.pi / size * torch.outer(frequencies, steps)
+    basis = torch.cat([angles.cos(), -angles.sin()])
+    mirrored = torch.where((frequencies == 0) | (2 * frequencies == size), 1.0, 2.0).repeat(2)
+    inverse = (basis * mirrored.unsqueeze(1) / size).T
+    return basis.to(device, dtype), inverse.to(device, dtype).contiguous()

@@ -1,18 +1,20 @@
 """MiSS: one block shared along the input (Kang and Yin, 2024, https://arxiv.org/abs/2409.15371)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from kravl.adapters.base import Adapter, VectorJacobianProduct
 from kravl.adapters.budget import Sizes
-from kravl.adapters.low_rank import LowRankAdapter
 
 
-class MiSS(LowRankAdapter):
+class MiSS(Adapter):
     """Column j of ΔW is column j mod r of D (out, r), which starts at zero: r sums of inputs, each with its weights.
 
-    ``rank`` may be a multiple of KRAdapter's number of parameters, such as "1x"; its variant `Bat` is another file.
+    So ΔW x is D times those sums: one thin product. ``rank`` r may be a multiple of KRAdapter's number of parameters,
+    such as "1x"; the variant `Bat` is another file.
 
     Raises:
         InputError: ``rank`` is less than 1, or more than there are inputs.
@@ -23,16 +25,47 @@ class MiSS(LowRankAdapter):
     ) -> None:
         super().__init__(out_features, in_features, scale, dropout)
         self.rank = rank
-        self.inner = self.legal_sizes().choose(rank, self.shape)
-        self.d = nn.Parameter(torch.zeros(out_features, self.inner))
+        self.d = nn.Parameter(torch.zeros(out_features, self.legal_sizes().choose(rank, self.shape)))
 
     def legal_sizes(self) -> Sizes:
         return Sizes("rank", range(1, self.in_features + 1), lambda rank: rank * self.out_features)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        one = torch.eye(self.inner, dtype=self.d.dtype, device=self.d.device)
-        return self.d, one.repeat(1, math.ceil(self.in_features / self.inner))[:, : self.in_features]
+    def delta_weight(self) -> Tensor:
+        return self.d.repeat(1, math.ceil(self.in_features / self.d.shape[1]))[:, : self.in_features]
 
-    @property
-    def trained(self) -> tuple[bool, bool]:
-        return self.d.requires_grad, False
+    def applies_factors(self, x: Tensor, mask: Tensor | None) -> bool:
+        return mask is None
+
+    def applies_factors_backward(self, x: Tensor, mask: Tensor | None) -> bool:
+        return mask is None
+
+    def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
+        sums = self._sums(x)
+        y.addmm_(sums, self.d.to(x.dtype).T, alpha=self.scale)
+        return sums
+
+    def recompute(
+        self, weight: Tensor, mask: Tensor | None, out: Tensor | None, hidden: Tensor | None
+    ) -> VectorJacobianProduct:
+        if mask is not None or out is not None:
+            return super().recompute(weight, mask, out, hidden)
+
+        def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
+            if grad_x is not None:
+                grad_sums = (gradient @ self.d.to(x.dtype)).mul_(self.scale)
+                for part in grad_x.split(self.d.shape[1], 1):
+                    part.add_(grad_sums[:, : part.shape[1]])
+            if not self.d.requires_grad:
+                return ()
+            sums = self._sums(x) if hidden is None else hidden
+            return [(gradient.T @ sums).to(self.dtype).mul_(self.scale)]
+
+        return vjp
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """(tokens, r): the sum of every r-th of the inputs ``x`` (tokens, in)."""
+        r = self.d.shape[1]
+        whole = self.in_features // r * r
+        sums = x[:, :whole].reshape(len(x), -1, r).sum(1)
+        sums[:, : self.in_features - whole] += x[:, whole:]
+        return sums

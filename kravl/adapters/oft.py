@@ -57,8 +57,12 @@ class OFT(InputTransform):
         return (total,)
 
     def times(self, rows: Tensor, factors: Factors) -> Tensor:
-        groups = rows.reshape(len(rows), -1, self.side).transpose(0, 1)  # (groups, n, b)
-        return (groups @ factors[0]).transpose(0, 1).reshape(rows.shape)
+        groups = rows.reshape(len(rows), -1, self.side)  # (n, groups, b)
+        if torch.is_grad_enabled():
+            return torch.einsum("ngb,gbc->ngc", groups, factors[0]).reshape(rows.shape)
+        out = torch.empty_like(groups)  # written in this order, which spares two copies
+        torch.bmm(groups.transpose(0, 1), factors[0], out=out.transpose(0, 1))
+        return out.view(rows.shape)
 
     def factor_gradients(self, left: Tensor, right: Tensor, factors: Factors) -> Factors:
         left, right = (matrix.reshape(len(matrix), -1, self.side).transpose(0, 1) for matrix in (left, right))

@@ -1,5 +1,7 @@
 """PSOFT: a rotation within the leading singular directions (Wu et al., PSOFT, 2025, https://arxiv.org/abs/2505.11235)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -42,11 +44,38 @@ class PSOFT(LowRankAdapter):
         self.right.data.copy_(vh)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        upper = self.triangle.new_zeros(self.inner, self.inner).index_put(tuple(self.places), self.triangle)
-        q, one = upper - upper.T, torch.eye(self.inner, dtype=upper.dtype, device=upper.device)
-        rotation = torch.linalg.solve(one - q, one + q)  # the two factors commute
-        return self.left @ (self.beta.unsqueeze(1) * rotation * self.alpha - one), self.right
+        """The rotation is multiplied into the factor of the shorter side."""
+        inner = self.beta.unsqueeze(1) * self.rotation() * self.alpha - self._one()
+        return (self.left @ inner, self.right) if self.trained[0] else (self.left, inner @ self.right)
 
     @property
     def trained(self) -> tuple[bool, bool]:
-        return True, False
+        return self.out_features <= self.in_features, self.out_features > self.in_features
+
+    def rotation(self) -> Tensor:
+        """R (r, r)."""
+        upper = self.triangle.new_zeros(self.inner, self.inner).index_put(tuple(self.places), self.triangle)
+        q = upper - upper.T
+        return torch.linalg.solve(self._one() - q, self._one() + q)  # the two factors commute
+
+    def pull_back(self, grad_up: Tensor | None, grad_down: Tensor | None) -> Sequence[Tensor | None]:
+        """With R = 2 M - I, M = (I - Q)⁻¹: dL/dQ = 2 Mᵀ dL/dR Mᵀ, without another solution of a linear system."""
+        if grad_up is not None:
+            grad_inner = self.left.T @ grad_up.T
+        else:
+            assert grad_down is not None
+            grad_inner = grad_down @ self.right.T
+        rotation = self.rotation()
+        inverse = (rotation + self._one()).T
+        beta, alpha = self.beta.unsqueeze(1), self.alpha
+        grad_q = inverse @ (beta * grad_inner * alpha) @ inverse / 2
+        rows, columns = self.places
+        by_name = {
+            "beta": (grad_inner * rotation * alpha).sum(1),
+            "alpha": (grad_inner * rotation * beta).sum(0),
+            "triangle": grad_q[rows, columns] - grad_q[columns, rows],
+        }
+        return [by_name[name] for name in self.trainable()]
+
+    def _one(self) -> Tensor:
+        return torch.eye(self.inner, dtype=self.beta.dtype, device=self.beta.device)

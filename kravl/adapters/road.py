@@ -92,8 +92,8 @@ class RoAd(DenseAdapter):
 
     def gradients(self, weight: Tensor, grad_update: Tensor) -> Mapping[str, Tensor]:
         pairs, towards = self._pairs(weight.to(self.dtype)), self._pairs(grad_update)
-        cosine = torch.linalg.vecdot(towards, pairs)
-        first, second = (torch.linalg.vecdot(towards[:, i], pairs[:, 1 - i]) for i in (0, 1))
+        cosine = (towards * pairs).sum(3)
+        first, second = ((towards[:, i] * pairs[:, 1 - i]).sum(2) for i in (0, 1))
         grad_turns = torch.stack([cosine, torch.stack([-first, second], 1)]).unsqueeze(4).mul_(self.scale)
         return pull_through(self, RoAd.turns, grad_turns)
 

@@ -1,10 +1,13 @@
 """What a dense adapter writes out is what autograd finds for its formula: each file in configs/adapter."""
 
+from functools import partial
+
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from kravl.adapters.c3a import C3A
 from kravl.adapters.dense import ROWS, DenseAdapter, random_positions
 from kravl.config.schema import CONFIGS
 
@@ -46,6 +49,17 @@ def test_gradients_are_those_of_the_formula(method, shape):
 
     for (name, _), gradient in zip(adapter.named_parameters(), expected, strict=True):
         torch.testing.assert_close(found[name], gradient)
+
+
+@pytest.mark.parametrize("block", [8, 9, 12])
+def test_c3a_finds_its_gradient_by_transforms_of_the_tokens(block):
+    adapter, weight = trained(partial(C3A, block=block), (2 * block, 3 * block))
+    x, towards_y = torch.randn(11, 3 * block).double(), torch.randn(11, 2 * block).double()
+
+    with torch.no_grad():
+        found, expected = adapter.pull(weight, towards_y, x), adapter.gradients(weight, towards_y.T @ x)
+
+    torch.testing.assert_close(found["kernel"], expected["kernel"])
 
 
 def test_positions_are_different_ones_of_the_seed():
