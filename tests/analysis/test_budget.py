@@ -10,7 +10,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
 from kravl.adapters.vera import VeRA
-from kravl.analysis.approximation.optimum import OverBudgetError, count, spend, unit
+from kravl.analysis.approximation.budget import OverBudgetError, count, spend, unit
 
 LORA = partial(LoRA, rank=1, alpha=1)
 

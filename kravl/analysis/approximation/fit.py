@@ -96,18 +96,29 @@ class FitSettings:
     normalise: bool
 
 
-def fit_adapter(adapter: Adapter, target: Tensor, settings: FitSettings) -> Tensor:
+def unit_of(target: Tensor, settings: FitSettings) -> Tensor:
+    """What the target is divided by before the fit."""
+    rms = target.square().mean().sqrt()
+    return rms if settings.normalise else torch.ones_like(rms)
+
+
+def draw_weight(target: Tensor, settings: FitSettings) -> Tensor:
+    """A pretrained weight (out, in) for methods that need one: normal, of the target's root mean square, in units."""
+    noise = torch.randn_like(target, dtype=torch.float32)
+    return noise * (target.square().mean().sqrt() / unit_of(target, settings)).to(noise.dtype)
+
+
+def fit_adapter(adapter: Adapter, target: Tensor, settings: FitSettings, weight: Tensor | None = None) -> Tensor:
     """The update (out, in) that training finds, in double precision.
 
-    A method that starts from pretrained weights (DoRA) gets a normal matrix of the target's root mean square.
+    ``weight`` (out, in), in units, is the pretrained one of methods that start from it; None draws it.
 
     Raises:
         FitDivergedError: the loss is not finite.
     """
-    rms = target.square().mean().sqrt()
-    unit = rms if settings.normalise else torch.ones_like(rms)
+    unit = unit_of(target, settings)
     scaled_target = (target / unit).to(torch.float32)
-    base = torch.randn_like(scaled_target) * (rms / unit).to(scaled_target.dtype)
+    base = draw_weight(target, settings) if weight is None else weight
     adapter.to(scaled_target.device).attach(base)
     if settings.scale is not None:
         adapter.scale = settings.scale

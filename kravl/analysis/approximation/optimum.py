@@ -1,88 +1,142 @@
-"""The best possible fit: closed forms, and equal parameter budgets."""
+"""The best possible fit: closed forms, and local optima where there is none."""
 
-from collections.abc import Callable
-from functools import partial, singledispatch
+from functools import singledispatch
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kravl.adapters.base import Adapter
+from kravl.adapters.bat import Bat
+from kravl.adapters.c3a import C3A
+from kravl.adapters.delora import DeLoRA
+from kravl.adapters.fourierft import FourierFT
 from kravl.adapters.full import Full
+from kravl.adapters.gralora import GraLoRA
+from kravl.adapters.hira import HiRA
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
+from kravl.adapters.lokr import LoKr
 from kravl.adapters.lora import LoRA
+from kravl.adapters.miss import MiSS
+from kravl.adapters.pissa import PiSSA
+from kravl.adapters.shira import SHiRA
+from kravl.adapters.waveft import WaveFT, haar
 from kravl.analysis.approximation.target import Shape
-from kravl.runtime.errors import InputError
 
-MakeAdapter = Callable[..., Adapter]
-OVER = 1.1  # times the budget: a larger adapter is not comparable
 ROUNDS = 200  # of alternating least squares at most, where entries are cut; none raises the error
 SETTLED = 1e-6  # relative change of a factor
 TINY = 1e-300  # keeps rows of zeros zero
-
-
-class OverBudgetError(InputError):
-    """Even the smallest adapter of a method exceeds the budget."""
-
-
-def count(make: MakeAdapter, shape: Shape) -> int:
-    """Trainable parameters of an adapter of ``shape``, counted without allocating them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in make(*shape).parameters() if p.requires_grad)
-
-
-def unit(shape: Shape) -> int:
-    """The number of parameters that budgets are multiples of: KRAdapter's, which has no size to choose."""
-    return count(KRAdapter, shape)
-
-
-def spend(name: str, make: MakeAdapter, shape: Shape, budget: float) -> tuple[MakeAdapter, int]:
-    """``make`` with the size whose number of parameters is nearest to ``budget``, and that number.
-
-    The method's own settings win a tie. If even the largest is below the budget, it is taken: the number shows that.
-
-    Raises:
-        OverBudgetError: even the smallest exceeds the budget by more than a tenth.
-    """
-    with torch.device("meta"):
-        sizes = make(*shape).legal_sizes()
-    own = count(make, shape)
-    nearest = None if sizes is None else sizes.nearest(budget)
-    smallest = own if sizes is None else min(own, sizes.count(sizes.values[0]))
-    if smallest > OVER * budget:
-        raise OverBudgetError(
-            f"{name} trains at least {smallest:,} parameters on a {shape[0]} x {shape[1]} matrix; "
-            f"the budget is {budget:,.0f}"
-        )
-    if sizes is None or nearest is None or abs(own - budget) <= abs(sizes.count(nearest) - budget):
-        return make, own
-    return partial(make, **{sizes.name: nearest}), sizes.count(nearest)
+TINY_SHARE = 1e-10  # of a Gram matrix's diagonal, added to it
 
 
 @singledispatch
-def optimum(adapter: Adapter, target: Tensor) -> Tensor | None:
-    """The ΔW of this method and size that is nearest to ``target`` (out, in) in Frobenius norm; None if unknown.
+def optimum(adapter: Adapter, target: Tensor, weight: Tensor) -> Tensor | None:
+    """The update of this method and size that is nearest to ``target`` (out, in) in Frobenius norm; None if unknown.
 
-    A method without a closed form registers none.
+    ``weight`` (out, in) is the pretrained matrix, for the methods whose updates depend on it. A method without a closed
+    form registers none.
     """
     return None
 
 
 @optimum.register
-def _(adapter: Full, target: Tensor) -> Tensor | None:
+def _(adapter: Full, target: Tensor, weight: Tensor) -> Tensor | None:
     return target
 
 
 @optimum.register
-def _(adapter: LoRA, target: Tensor) -> Tensor | None:
-    """Truncated singular value decomposition (Eckart & Young, Psychometrika 1936)."""
-    u, s, vh = torch.linalg.svd(target, full_matrices=False)
-    return (u[:, : adapter.rank] * s[: adapter.rank]) @ vh[: adapter.rank]
+def _(adapter: LoRA, target: Tensor, weight: Tensor) -> Tensor | None:
+    return truncated(target, adapter.rank)
 
 
 @optimum.register
-def _(adapter: KRAdapter, target: Tensor) -> Tensor | None:
+def _(adapter: DeLoRA, target: Tensor, weight: Tensor) -> Tensor | None:
+    """As LoRA's: any matrix of rank r is a sum of r terms of equal norm (Schur and Horn), and its bound is trained."""
+    return truncated(target, adapter.inner)
+
+
+@optimum.register
+def _(adapter: PiSSA, target: Tensor, weight: Tensor) -> Tensor | None:
+    """What takes the place of the leading part of the weight is any matrix of rank r."""
+    start = truncated(weight, len(adapter.a))
+    return truncated(target + start, len(adapter.a)) - start
+
+
+@optimum.register
+def _(adapter: GraLoRA, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Each block has its own."""
+    k, r, _ = adapter.a.shape
+    blocks = target.view(k, adapter.out_features // k, k, -1).transpose(1, 2)
+    return truncated(blocks, r // k).transpose(1, 2).reshape(target.shape)
+
+
+@optimum.register
+def _(adapter: SHiRA, target: Tensor, weight: Tensor) -> Tensor | None:
+    """The target's own values at the positions that train."""
+    kept = torch.zeros_like(target).flatten()
+    kept[adapter.positions] = target.flatten()[adapter.positions]
+    return kept.view_as(target)
+
+
+@optimum.register
+def _(adapter: C3A, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Projection: the mean of each wrapped diagonal of each block."""
+    rows, columns, b = adapter.kernel.shape
+    steps = torch.arange(b, device=target.device)
+    place = ((steps - steps.unsqueeze(1)) % b).flatten()  # of entry (i, k) of a block in its kernel
+    blocks = target.view(rows, b, columns, b).transpose(1, 2).reshape(rows * columns, b * b)
+    kernels = torch.zeros_like(blocks[:, :b]).index_add(1, place, blocks) / b
+    return kernels[:, place].view(rows, columns, b, b).transpose(1, 2).reshape(target.shape)
+
+
+@optimum.register
+def _(adapter: FourierFT, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Projection on the cosines that train; a coefficient and its mirror image have the same."""
+    allowed = torch.zeros(target.shape[0], target.shape[1] // 2 + 1, dtype=torch.bool, device=target.device)
+    allowed.view(-1)[adapter.places.flatten()] = True
+    spectrum = torch.fft.rfft2(target).real * allowed
+    return torch.fft.irfft2(torch.complex(spectrum, torch.zeros_like(spectrum)), s=tuple(target.shape))
+
+
+@optimum.register
+def _(adapter: WaveFT, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Projection on the wavelets that train; unknown where an odd side cuts some, which are then not orthogonal."""
+    if adapter.even != tuple(target.shape):
+        return None
+    allowed = torch.zeros(target.numel(), dtype=torch.bool, device=target.device)
+    allowed[adapter.positions] = True
+    return haar(haar(target, quadrants_first=False) * allowed.view_as(target), quadrants_first=True)
+
+
+@optimum.register
+def _(adapter: MiSS, target: Tensor, weight: Tensor) -> Tensor | None:
+    """The mean of the columns that are the same."""
+    r = adapter.d.shape[1]
+    shared = torch.arange(target.shape[1], device=target.device) % r
+    sums = torch.zeros_like(target[:, :r]).index_add(1, shared, target)
+    return (sums / shared.bincount(minlength=r))[:, shared]
+
+
+@optimum.register
+def _(adapter: Bat, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Least squares for each row of blocks: the columns of D on those of W_block + I."""
+    rows, r, _ = adapter.d.shape
+    one = torch.eye(r, dtype=weight.dtype, device=weight.device)
+    blocks = weight.view(rows, r, -1, r) + one.unsqueeze(1)
+    factors = blocks.reshape(rows, -1, r)
+    solution = torch.linalg.lstsq(factors, target.reshape(rows, -1, r)).solution
+    return (factors @ solution).view_as(target)
+
+
+@optimum.register
+def _(adapter: HiRA, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Low-rank approximation of T / W with weights W², by alternating least squares: a local optimum."""
+    return weight * weighted_low_rank(target, weight, len(adapter.a))
+
+
+@optimum.register
+def _(adapter: KRAdapter, target: Tensor, weight: Tensor) -> Tensor | None:
     """Each row along the shorter side separately: folded to (c, r) it is v uᵀ, so its optimum is of rank one.
 
     If r * c exceeds the longer side, the cut entries are free; see `_rank_one`.
@@ -96,9 +150,22 @@ def _(adapter: KRAdapter, target: Tensor) -> Tensor | None:
 
 
 @optimum.register
-def _(adapter: KronA, target: Tensor) -> Tensor | None:
-    """Blocks as rows: A ⊗ B becomes vec(A) vec(B)ᵀ (Van Loan & Pitsianis, 1993); cut entries are free."""
-    f, (p, q) = adapter.factor, adapter.b.shape
+def _(adapter: KronA, target: Tensor, weight: Tensor) -> Tensor | None:
+    return _nearest_kronecker(target, adapter.factor, tuple(adapter.b.shape))
+
+
+@optimum.register
+def _(adapter: LoKr, target: Tensor, weight: Tensor) -> Tensor | None:
+    """Known where the second factor is a full matrix."""
+    return None if adapter.rank else _nearest_kronecker(target, len(adapter.w1), tuple(adapter.w2.shape))
+
+
+def _nearest_kronecker(target: Tensor, f: int, inner: Shape) -> Tensor:
+    """The nearest A ⊗ B, with A (f, f) and B of shape ``inner``, cut to the target's shape.
+
+    Blocks as rows: A ⊗ B becomes vec(A) vec(B)ᵀ (Van Loan & Pitsianis, 1993); cut entries are free.
+    """
+    p, q = inner
 
     def as_rows(matrix: Tensor) -> Tensor:
         return matrix.view(f, p, f, q).transpose(1, 2).reshape(1, f * f, p * q)
@@ -108,6 +175,38 @@ def _(adapter: KronA, target: Tensor) -> Tensor | None:
     best = _rank_one(as_rows(F.pad(target, margin)), known)
     uncut = best.view(f, f, p, q).transpose(1, 2).reshape(f * p, f * q)
     return uncut[: target.shape[0], : target.shape[1]]
+
+
+def truncated(matrices: Tensor, rank: int) -> Tensor:
+    """Best approximation of rank ``rank`` of each of ``matrices`` (..., m, n) (Eckart & Young, Psychometrika 1936)."""
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    return (u[..., :rank] * s[..., None, :rank]) @ vh[..., :rank, :]
+
+
+def weighted_low_rank(target: Tensor, weight: Tensor, rank: int) -> Tensor:
+    """X (m, n) of ``rank`` with small ‖target - weight ∘ X‖, by alternating least squares until it settles.
+
+    There is no closed form: with weights of two sides the problem is NP-hard (Gillis & Glineur, SIMAX 2011).
+    """
+    squares, products = weight.square(), weight * target
+    u, s, vh = torch.linalg.svd(products / squares.mean(), full_matrices=False)
+    left, right = u[:, :rank] * s[:rank].sqrt(), vh[:rank].T * s[:rank].sqrt()
+    for _ in range(ROUNDS):
+        previous = left @ right.T
+        left = _weighted_rows(squares, products, right)
+        right = _weighted_rows(squares.T, products.T, left)
+        if torch.linalg.matrix_norm(left @ right.T - previous) <= SETTLED * torch.linalg.matrix_norm(previous):
+            break
+    return left @ right.T
+
+
+def _weighted_rows(squares: Tensor, products: Tensor, basis: Tensor) -> Tensor:
+    """For each row i the combination of ``basis`` (n, r) that is nearest with weights ``squares`` (m, n), (m, r)."""
+    pairs = (basis.unsqueeze(2) * basis.unsqueeze(1)).flatten(1)  # (n, r * r)
+    grams = (squares @ pairs).view(-1, basis.shape[1], basis.shape[1])
+    ridge = TINY_SHARE * grams.diagonal(dim1=1, dim2=2).mean(1).clamp(min=TINY)
+    grams.diagonal(dim1=1, dim2=2).add_(ridge.unsqueeze(1))
+    return torch.linalg.solve(grams, products @ basis)
 
 
 def _rank_one(matrices: Tensor, known: Tensor) -> Tensor:

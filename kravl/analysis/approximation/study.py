@@ -11,8 +11,17 @@ from typing import Any
 import torch
 
 from kravl.adapters.base import Adapter
-from kravl.analysis.approximation.fit import Decomposed, FitSettings, fit_adapter, frobenius_error, measure
-from kravl.analysis.approximation.optimum import MakeAdapter, OverBudgetError, count, optimum, spend, unit
+from kravl.analysis.approximation.budget import MakeAdapter, OverBudgetError, count, spend, unit
+from kravl.analysis.approximation.fit import (
+    Decomposed,
+    FitSettings,
+    draw_weight,
+    fit_adapter,
+    frobenius_error,
+    measure,
+    unit_of,
+)
+from kravl.analysis.approximation.optimum import optimum
 from kravl.analysis.approximation.target import Shape, Target, draw_matrix
 from kravl.runtime.errors import InputError
 
@@ -132,14 +141,16 @@ def run_trial(trial: Trial, make: MakeAdapter, target: Decomposed) -> dict[str, 
         torch.manual_seed(trial.seed)
         adapter: Adapter = make(*trial.shape)
         begin = time.perf_counter()
-        fitted = Decomposed(fit_adapter(adapter, target.matrix, trial.fit))
+        weight = draw_weight(target.matrix, trial.fit)
+        fitted = Decomposed(fit_adapter(adapter, target.matrix, trial.fit, weight))
         seconds = time.perf_counter() - begin
-    best = optimum(adapter, target.matrix)
+    in_units = target.matrix / unit_of(target.matrix, trial.fit)
+    best = optimum(adapter, in_units, weight.double())
     return {
         "key": trial.key,
         **asdict(trial),
         "metrics": measure(fitted, target),
-        "optimum_error": None if best is None else frobenius_error(best, target.matrix),
+        "optimum_error": None if best is None else frobenius_error(best, in_units),
         "spectrum": fitted.points(),
         "target_spectrum": target.points(),
         "seconds": seconds,

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kravl.analysis.approximation.budget import MakeAdapter
 from kravl.analysis.approximation.fit import Decomposed, FitDivergedError
-from kravl.analysis.approximation.optimum import MakeAdapter
 from kravl.analysis.approximation.study import Goal, Trial, run_trial
 from kravl.analysis.approximation.target import draw_matrix
 from kravl.runtime.errors import InputError
