@@ -72,9 +72,9 @@ def make_case(shape: str, batch: int, device: str, dtype: torch.dtype) -> Case:
 def check(shape: str, batch: int, device: str) -> None:
     """That ours equals plain autograd and PEFT's layer in float64, to rounding."""
     case = make_case(shape, batch, device, torch.float64)
-    for ours, theirs in COMPARED.items():
-        if theirs in case.layers and ours in case.layers:
-            torch.testing.assert_close(case.values(ours), case.values(theirs), rtol=1e-12, atol=1e-12)
+    for name, other in COMPARED.items():
+        if name in case.layers and other in case.layers:
+            torch.testing.assert_close(case.values(name), case.values(other), rtol=1e-12, atol=1e-12)
 
 
 def main() -> None:

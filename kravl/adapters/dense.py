@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kravl.adapters.base import Adapter, VectorJacobianProduct
+from kravl.adapters.base import Adapter, UpdateGradients, VectorJacobianProduct
 from kravl.adapters.workspace import cast, scratch
 
 A = TypeVar("A", bound=Adapter)
@@ -49,12 +49,24 @@ class DenseAdapter(Adapter):
 
         def vjp(gradient: Tensor, x: Tensor, grad_x: Tensor | None) -> Sequence[Tensor | None]:
             names = list(self.trainable())
-            if not names:
-                return ()
-            by_name = self.pull(weight, gradient, x)
+            by_name = self.pull(weight, gradient, x) if names else {}
             return [by_name[name] for name in names]
 
         return vjp
+
+    def recompute_update(self, weight: Tensor, mask: Tensor | None, out: Tensor | None) -> UpdateGradients:
+        if mask is not None:
+            return super().recompute_update(weight, mask, out)
+        if out is not None:
+            self.add_to(weight, mask, out)
+
+        def from_update(grad_update: Tensor) -> Sequence[Tensor | None]:
+            names = list(self.trainable())
+            gradient = cast(grad_update, self.dtype).contiguous()
+            by_name = self.gradients(weight, gradient) if names else {}
+            return [by_name[name] for name in names]
+
+        return from_update
 
     def pull(self, weight: Tensor, gradient: Tensor, x: Tensor) -> Mapping[str, Tensor]:
         """`gradients` from G = ``gradient`` (tokens, out) and ``x`` (tokens, in), whose Gᵀ x is that of the update."""

@@ -25,6 +25,7 @@ def draw_figures(groups: Sequence[Group], out: Path) -> tuple[dict[Setting, list
     Spectra and pictures are those of the first seed at the most images per class.
     """
     from kravl.report.figures import draw_comparison, draw_decay  # matplotlib takes a second to import
+    from kravl.report.rank_figure import draw_rank
 
     figures: dict[Setting, list[Picture]] = {}
     problems: list[str] = []
@@ -32,6 +33,8 @@ def draw_figures(groups: Sequence[Group], out: Path) -> tuple[dict[Setting, list
         members, title = list(found), ", ".join(setting)
         path = out / draw_comparison(members, out)
         drawn = figures[setting] = [Picture(path, title)]
+        if ranks := draw_rank(members, out):
+            drawn.append(Picture(out / ranks[0], f"{title}: {ranks[1]}"))
         trained = [group for group in members if group.method != ZERO_SHOT]
         most = max(inf if group.shots is None else group.shots for group in trained)
         runs = {group.method: group.runs[0] for group in trained if group.shots in (most, None)}

@@ -127,7 +127,7 @@ def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
     Left: accuracy against images per class or, for a single number of shots, accuracy on each set. Right: the other
     sets against in-domain, if there are others.
     """
-    stem = _file_name(groups[0].setting)
+    stem = file_name(groups[0].setting)
     has_ood = any(group.stat(OOD) for group in groups)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5 if has_ood else 5, 4), layout="constrained")
@@ -143,7 +143,7 @@ def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
     return f"{stem}.png"
 
 
-def _file_name(setting: Sequence[str]) -> str:
+def file_name(setting: Sequence[str]) -> str:
     """The parts of a setting as a file name, with a hash if characters had to be replaced."""
     name = re.sub(r"[^\w.-]+", "_", "-".join(setting))[:LONGEST_FILE]
     if len("-".join(setting)) <= LONGEST_FILE and all(re.fullmatch(r"[\w.]+", part) for part in setting):

@@ -92,9 +92,9 @@ def test_training_gets_as_near_as_the_optimum_and_no_nearer(method, shape):
 
     unit = target.square().mean().sqrt()
     best = frobenius_error(optimum(adapter, target / unit, weight.double()), target / unit)
-    # HiRA's is a local optimum, of which training may find another; DeLoRA takes 6,000 steps to come within 1 %
-    least, most = {"hira": (0.98, 1.03), "delora": (1 - 1e-6, 1.25)}.get(method, (1 - 1e-6, 1.01))
-    assert least * best <= frobenius_error(fitted, target) <= most * best + 1e-5
+    # HiRA has local optima, and DeLoRA takes 6,000 steps to come within 1 %
+    most = {"hira": 1.03, "delora": 1.25}.get(method, 1.01)
+    assert (1 - 1e-6) * best <= frobenius_error(fitted, target) <= most * best + 1e-5
 
 
 @pytest.mark.parametrize("target", TARGETS)

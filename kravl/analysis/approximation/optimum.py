@@ -131,8 +131,15 @@ def _(adapter: Bat, target: Tensor, weight: Tensor) -> Tensor | None:
 
 @optimum.register
 def _(adapter: HiRA, target: Tensor, weight: Tensor) -> Tensor | None:
-    """Low-rank approximation of T / W with weights W², by alternating least squares: a local optimum."""
-    return weight * weighted_low_rank(target, weight, len(adapter.a))
+    """Low-rank approximation of T / W with weights W²: the better of the local optima that `weighted_low_rank` finds.
+
+    It starts from a truncated decomposition and from the adapter as it is, which a fit cannot be better than.
+    """
+    r = len(adapter.a)
+    _, s, vh = torch.linalg.svd(weight * target / weight.square().mean(), full_matrices=False)
+    starts = vh[:r].T * s[:r].sqrt(), adapter.a.detach().to(target).T
+    found = [weight * weighted_low_rank(target, weight, start) for start in starts]
+    return min(found, key=lambda update: torch.linalg.matrix_norm(update - target).item())
 
 
 @optimum.register
@@ -183,21 +190,21 @@ def truncated(matrices: Tensor, rank: int) -> Tensor:
     return (u[..., :rank] * s[..., None, :rank]) @ vh[..., :rank, :]
 
 
-def weighted_low_rank(target: Tensor, weight: Tensor, rank: int) -> Tensor:
-    """X (m, n) of ``rank`` with small ‖target - weight ∘ X‖, by alternating least squares until it settles.
+def weighted_low_rank(target: Tensor, weight: Tensor, right: Tensor) -> Tensor:
+    """X (m, n) with small ‖target - weight ∘ X‖, by alternating least squares from its factor ``right`` (n, r).
 
     There is no closed form: with weights of two sides the problem is NP-hard (Gillis & Glineur, SIMAX 2011).
     """
     squares, products = weight.square(), weight * target
-    u, s, vh = torch.linalg.svd(products / squares.mean(), full_matrices=False)
-    left, right = u[:, :rank] * s[:rank].sqrt(), vh[:rank].T * s[:rank].sqrt()
+    previous = torch.zeros_like(target)
     for _ in range(ROUNDS):
-        previous = left @ right.T
         left = _weighted_rows(squares, products, right)
         right = _weighted_rows(squares.T, products.T, left)
-        if torch.linalg.matrix_norm(left @ right.T - previous) <= SETTLED * torch.linalg.matrix_norm(previous):
+        product = left @ right.T
+        if torch.linalg.matrix_norm(product - previous) <= SETTLED * torch.linalg.matrix_norm(product):
             break
-    return left @ right.T
+        previous = product
+    return product
 
 
 def _weighted_rows(squares: Tensor, products: Tensor, basis: Tensor) -> Tensor:
