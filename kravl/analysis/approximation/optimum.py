@@ -22,7 +22,6 @@ from kravl.adapters.miss import MiSS
 from kravl.adapters.pissa import PiSSA
 from kravl.adapters.shira import SHiRA
 from kravl.adapters.waveft import WaveFT, haar
-from kravl.analysis.approximation.target import Shape
 
 ROUNDS = 200  # of alternating least squares at most, where entries are cut; none raises the error
 SETTLED = 1e-6  # relative change of a factor
@@ -158,21 +157,21 @@ def _(adapter: KRAdapter, target: Tensor, weight: Tensor) -> Tensor | None:
 
 @optimum.register
 def _(adapter: KronA, target: Tensor, weight: Tensor) -> Tensor | None:
-    return _nearest_kronecker(target, adapter.factor, tuple(adapter.b.shape))
+    return _nearest_kronecker(target, adapter.factor, adapter.b)
 
 
 @optimum.register
 def _(adapter: LoKr, target: Tensor, weight: Tensor) -> Tensor | None:
     """Known where the second factor is a full matrix."""
-    return None if adapter.rank else _nearest_kronecker(target, len(adapter.w1), tuple(adapter.w2.shape))
+    return None if adapter.rank else _nearest_kronecker(target, len(adapter.w1), adapter.w2)
 
 
-def _nearest_kronecker(target: Tensor, f: int, inner: Shape) -> Tensor:
-    """The nearest A ⊗ B, with A (f, f) and B of shape ``inner``, cut to the target's shape.
+def _nearest_kronecker(target: Tensor, f: int, inner: Tensor) -> Tensor:
+    """The nearest A ⊗ B, with A (f, f) and B of the shape of ``inner``, cut to the target's shape.
 
     Blocks as rows: A ⊗ B becomes vec(A) vec(B)ᵀ (Van Loan & Pitsianis, 1993); cut entries are free.
     """
-    p, q = inner
+    p, q = inner.shape
 
     def as_rows(matrix: Tensor) -> Tensor:
         return matrix.view(f, p, f, q).transpose(1, 2).reshape(1, f * f, p * q)
