@@ -14,7 +14,7 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
-from kravl.backbones.text.tokens import tokenize, tokenizer_of
+from kravl.backbones.text.tokens import require_text, tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.weights.clip_weights import choose_clip, load_clip, untrained_clip, without_progress
 from kravl.runtime.errors import some_of, unknown
@@ -93,7 +93,9 @@ class ClipClassifier(Classifier):
     def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
         if not {"name", "pretrained"} <= settings.keys():
             return None  # told when the classifier is built
-        return untrained_clip(settings["name"])
+        encoder = untrained_clip(settings["name"])
+        require_text(settings["name"])
+        return encoder
 
     def encoder(self) -> nn.Module:
         return self.model

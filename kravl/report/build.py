@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kravl.report.comparability import comparability_warnings
-from kravl.report.groups import Group, group_runs
+from kravl.report.groups import Group, comparability_warnings, group_runs
 from kravl.report.paper_table import overviews
 from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select
 from kravl.report.significance import compare

@@ -14,8 +14,10 @@ from kravl.adapters.injection.sites import select_sites
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.backbones.classifier import Classifier
+from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.presets import KINDS_OF, PARAMETERS, TOWERS_OF, select, select_parameters, select_roles
 from kravl.backbones.roles import roles
+from kravl.backbones.weights.clip_weights import untrained_clip
 from kravl.config.compose import as_written, check_command_line, register_configs
 from kravl.config.instantiate import build, resolve
 from kravl.config.quoting import as_overrides
@@ -45,7 +47,9 @@ def composed(*overrides: str, config: str = "train") -> DictConfig:
 def encoder(backbone: str) -> torch.nn.Module:
     """The backbone's module without memory for its weights: names and shapes are all that is asked of it."""
     node = OmegaConf.to_container(composed(f"backbone={backbone}").backbone.build, resolve=True)
-    model = resolve(node, Classifier).skeleton(3, node)
+    cls = resolve(node, Classifier)
+    # a tokenizer, which may need an extra, says nothing of matrices
+    model = untrained_clip(node["name"]) if cls is ClipClassifier else cls.skeleton(3, node)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     return model
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from run_records import accuracies, record, write_run
 
-from kravl.report.comparability import comparability_warnings
-from kravl.report.groups import group_runs
+from kravl.report.groups import comparability_warnings, group_runs
 from kravl.report.runs import read_runs, select
 
 

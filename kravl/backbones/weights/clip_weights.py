@@ -50,6 +50,7 @@ def choose_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stat
             an extra of kravl, or a checkpoint path for which the activation or the preprocessing must be given.
     """
     _check_model(name)
+    require_text(name)
     if ":" in name:
         schema, _, place = name.partition(":")
         if schema == "local-dir":
@@ -66,11 +67,13 @@ def untrained_clip(name: str) -> nn.Module:
     """The model ``name`` on the meta device: its modules and shapes, without memory for weights.
 
     Raises:
-        InputError: unknown model, or one that open_clip cannot build.
+        InputError: unknown model, or one that open_clip cannot build, or not without an extra of kravl.
     """
     _check_model(name)
     config = open_clip.get_model_config(name)
     text, vision = config["text_cfg"], config["vision_cfg"]
+    if "hf_model_name" in text:
+        require_text(name)
     text["hf_model_pretrained"] = vision["timm_model_pretrained"] = False
     kind: Any = open_clip.CLIP
     if config.pop("custom_text", False) or "hf_model_name" in text:
@@ -121,14 +124,13 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 def _check_model(name: str) -> None:
-    """Whether there is a model of this name, in open_clip, on the hub or in a folder, and its text tower can be had."""
+    """Whether there is a model of this name, in open_clip, on the hub or in a folder."""
     if name == tiny.NAME:
         tiny.register()
     if ":" in name:
         _check_source(name)
     elif name not in open_clip.list_models():
         raise unknown("open_clip model", name, [*open_clip.list_models(), tiny.NAME])
-    require_text(name)
 
 
 def _check_source(name: str) -> None:
