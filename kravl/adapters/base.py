@@ -8,6 +8,7 @@ from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kravl.adapters.budget import Sizes
 from kravl.runtime.errors import InputError
@@ -82,6 +83,13 @@ class Adapter(nn.Module, ABC):
     def legal_sizes(self) -> Sizes | None:
         """What the hyper-parameter that sets the number of parameters may be for this shape; None if there is none."""
         return None
+
+    def delta_columns(self, index: Tensor) -> Tensor:
+        """Columns of the unscaled update: its entry (..., :) is ΔW[:, index[...]], shape (..., out_features).
+
+        What an embedding adds for the tokens ``index``; overridden by methods that need not build ΔW for it.
+        """
+        return F.embedding(index, self.delta_weight().T)
 
     def attach(self, weight: Tensor) -> None:
         """Called once with the pretrained matrix (out, in), for methods whose initialisation depends on it."""

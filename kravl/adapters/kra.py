@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kravl.adapters.base import Adapter, UpdateGradients, VectorJacobianProduct
 from kravl.adapters.budget import Sizes
@@ -58,6 +59,13 @@ class KRAdapter(Adapter):
         if self.out_features <= self.in_features:
             return (self.v.unsqueeze(2) * self.u.unsqueeze(1)).flatten(1)[:, : self.in_features]
         return (self.v.T.unsqueeze(1) * self.u.T.unsqueeze(0)).flatten(0, 1)[: self.out_features]
+
+    def delta_columns(self, index: Tensor) -> Tensor:
+        r = self.u.shape[1]
+        if self.out_features <= self.in_features:  # column a * r + b is V[:, a] * U[:, b]
+            return F.embedding(index // r, self.v.T) * F.embedding(index % r, self.u.T)
+        v, u = F.embedding(index, self.v), F.embedding(index, self.u)
+        return (v.unsqueeze(-1) * u.unsqueeze(-2)).flatten(-2)[..., : self.out_features]
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:
         if mask is not None:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 import kravl
 from kravl.adapters.injection.adapter_set import AdapterSet, sha256
@@ -64,25 +66,49 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
         ...     print(str(error)[:64])
         'nowhere.safetensors' cannot be read as an adapter file: No such
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
+    record, tensors = _read(path)
     for key, expected in _identity(adapters).items():
         if (saved := record.get(key)) != expected:
             raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, saved, expected)}")
     if (saved := record.get("facts")) and facts and saved != facts:
         raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', saved, dict(facts))}")
-    if record.get("tensors_sha256") != sha256(tensors):
-        raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
+    _check(path, record, tensors)
     current = adapters.state_dict()
     if current.keys() == tensors.keys():  # else loading tells which are missing
         refuse_other_dtypes(repr(str(path)), current, tensors)
-        if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-            raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are not finite")
+        _check_finite(path, tensors)
     adapters.load_state_dict(tensors)
+
+
+def read_adapters(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the tensors of a file that `save_adapters` wrote, without a model.
+
+    Raises:
+        InputError: the file is missing, truncated or damaged.
+    """
+    record, tensors = _read(path)
+    _check(path, record, tensors)
+    _check_finite(path, tensors)
+    return record, tensors
+
+
+def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")
+            return record, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
+
+
+def _check(path: Path | str, record: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    if record.get("tensors_sha256") != sha256(tensors):
+        raise InputError(f"{str(path)!r} is damaged: its tensors are not those that were saved")
+
+
+def _check_finite(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
+    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{str(path)!r} holds values of {wrong[0]!r} that are not finite")
 
 
 def _identity(adapters: AdapterSet) -> dict[str, object]:

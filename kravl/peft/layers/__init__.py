@@ -1,0 +1,1 @@
+"""The kinds of layers that an adapter can go on."""
