@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "peft")
+VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "peft", "transformers")
 
 
 def add_options(parser: argparse.ArgumentParser, rounds: int, quick: str) -> None:
