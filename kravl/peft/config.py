@@ -6,7 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -82,7 +82,7 @@ class AdapterConfig(PeftConfig):
         self._check_values()
         self._warn_if_later()
 
-    def hyperparameters(self) -> dict[str, object]:
+    def hyperparameters(self) -> dict[str, Any]:
         """The arguments of the adapter's ``__init__`` after the two sizes."""
         names = [
             n for n in inspect.signature(self.adapter_class).parameters if n not in ("out_features", "in_features")

@@ -37,7 +37,7 @@ class Target(NamedTuple):
     place: Place
     module: str
     part: str
-    weight: Tensor
+    weight: Any  # a Tensor
 
 
 def save_for_peft(
@@ -129,7 +129,7 @@ def _find(model: nn.Module, site: str, place: Place, sites: Sequence[str]) -> Ta
     attention = isinstance(modules.get(parent), nn.MultiheadAttention)
     if attention and last == "qkv":
         return Target(place, parent, "in_proj.", modules[parent]._parameters["in_proj_weight"])
-    if attention and last == "out_proj" and f"{parent}.qkv" in sites:
+    if attention and module is not None and last == "out_proj" and f"{parent}.qkv" in sites:
         return Target(place, parent, "out_proj.", module._parameters["weight"])
     if isinstance(module, nn.Linear):
         return Target(place, place.module, "", module._parameters["weight"])
@@ -164,7 +164,7 @@ def _check_base(record: Mapping[str, Any], targets: Mapping[str, list[Target]], 
 
 
 def _config_of(record: Mapping[str, Any]) -> PeftConfig:
-    method, hyperparameters = record.get("method"), dict(record.get("hyperparameters") or {})
+    method, hyperparameters = str(record.get("method")), dict(record.get("hyperparameters") or {})
     configs = {_name(c.adapter_class): c for c in PEFT_TYPE_TO_CONFIG_MAPPING.values() if issubclass(c, AdapterConfig)}
     cls = LoRA if method == _name(LoRA) else getattr(configs.get(method), "adapter_class", None)
     if cls is None:

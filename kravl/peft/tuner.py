@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import get_quantization_kwargs, resolve_quantization_backend
@@ -38,6 +38,10 @@ LOSS = 0.1  # share of an update's norm whose loss in a merge is told
 class AdapterModel(BaseTuner):
     """Base of the tuner models of kravl's methods."""
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # what BaseTuner has; nn.Module's says Tensor or Module
+
     tuner_layer_cls = AdapterLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     config_class: ClassVar[type[AdapterConfig]]
@@ -55,7 +59,7 @@ class AdapterModel(BaseTuner):
         if isinstance(target, AdapterLayer) and target.prefix == self.prefix:
             target.update_layer(adapter_name, config)
             return
-        layer = self._new_layer(config, target, current_key)
+        layer: Any = self._new_layer(config, target, current_key)
         layer._active_adapter = adapter_name
         layer.update_layer(adapter_name, config)
         if adapter_name not in self.active_adapters:
@@ -198,7 +202,7 @@ def _add_names(module: nn.Module, args: Any, kwargs: dict[str, Any], names: list
     return args, {**kwargs, "adapter_names": names}
 
 
-def _encoder_of(model: nn.Module) -> nn.Module | None:
+def _encoder_of(model: Any) -> nn.Module | None:
     encoder = model.get_encoder() if hasattr(model, "get_encoder") else None
     return None if encoder is model else encoder
 
@@ -207,9 +211,11 @@ def _warn_of_loss(layers: Sequence[AdapterLayer]) -> None:
     counted = [layer.lost for layer in layers if layer.lost is not None]
     error, whole = (sum(pair) for pair in zip(*counted, strict=True)) if counted else (0.0, 0.0)
     if whole and (share := (error / whole) ** 0.5) > LOSS:
-        dtype = str(next(layer for layer in layers if layer.lost is not None).get_base_layer().weight.dtype)
+        first = next(layer for layer in layers if layer.lost is not None)
+        dtype = str(next(first.base_layer.parameters()).dtype).removeprefix("torch.")
+        kind = first.quantization_backend.backend_name if first.quantization_backend else dtype
         warnings.warn(
-            f"merging into {dtype.removeprefix('torch.')} weights lost {share:.0%} of the update's norm in rounding; "
-            "merge into a model in float32, or keep the adapter apart",
+            f"merging into {kind} weights lost {share:.0%} of the update's norm in rounding; merge into a model in "
+            "float32, or keep the adapter apart",
             stacklevel=3,
         )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,11 +31,11 @@ def sum_of(configs: Sequence[AdapterConfig], weights: Sequence[float]) -> Adapte
                 raise InputError(f"adapters with {name} {getattr(first, name)!r} and {value!r} cannot be summed")
         terms += [weight * term * getattr(config, "scale", 1.0) for term in config.weights or [1.0]]
     targets = _union([config.target_modules for config in configs])
-    scale = {"scale": 1.0} if hasattr(first, "scale") else {}
+    scale: dict[str, Any] = {"scale": 1.0} if hasattr(first, "scale") else {}
     return replace(first, weights=terms, target_modules=targets, init_weights=True, **scale)
 
 
-def _union(targets: Sequence[set[str] | str]) -> set[str] | str:
+def _union(targets: Sequence[Any]) -> set[str] | str:
     if all(isinstance(target, set) for target in targets):
         return set[str]().union(*targets)
     return "|".join(f"(?:{target if isinstance(target, str) else _pattern(target)})" for target in targets)

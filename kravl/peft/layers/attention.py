@@ -99,8 +99,8 @@ def _shadowed(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None
     try:
         yield
     finally:
-        for (owner, name), weight in zip(places, before, strict=True):
-            if weight is None:
+        for (owner, name), gathered in zip(places, before, strict=True):
+            if gathered is None:
                 del owner.__dict__[name]
             else:
-                owner.__dict__[name] = weight
+                owner.__dict__[name] = gathered

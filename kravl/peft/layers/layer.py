@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
@@ -29,9 +29,14 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         InputError: the layer has no sizes, or sizes that no adapter fits.
     """
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # what BaseTunerLayer has; nn.Module's says Tensor or Module
+
     def __init__(self, base_layer: nn.Module, prefix: str, **quantization: Any) -> None:
         super().__init__()
-        self.base_layer, self.prefix = base_layer, prefix
+        self.base_layer: Any = base_layer
+        self.prefix = prefix
         self.adapter_layer_names = (f"{prefix}factors",)
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -72,7 +77,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
     def adapters(self, adapter_name: str) -> dict[str, Adapter]:
         """The adapter of each weight, by the names of `sizes`."""
         entry = self.factors[adapter_name]
-        return dict(zip(self.sizes(), entry.values() if isinstance(entry, nn.ModuleDict) else [entry], strict=True))
+        parts: list[Any] = list(entry.values()) if isinstance(entry, nn.ModuleDict) else [entry]
+        return dict(zip(self.sizes(), parts, strict=True))
 
     def active(self) -> list[Any]:
         """The entries of ``factors`` that are active; none while merged or disabled."""
