@@ -3,9 +3,9 @@
 python benchmarks/peft_step.py                         prints a table, then a JSON object in one line
 python benchmarks/peft_step.py --quick                 checks itself on tiny models; its figures mean nothing
 
-Forward and backward of GPT-2's and Llama's blocks, all linear layers adapted, in one sequence of --tokens. LoRA has
-KRAdapter's number of parameters where the matrices are square, and about it where they are not; the others have the
-nearest that their settings give, VeRA its paper's rank. Times are medians over rounds; every round has all methods, and
+Forward and backward of GPT-2's and Llama's blocks, all linear layers adapted, in one sequence of --tokens. LoRA,
+RandLoRA, DoRA and HiRA have KRAdapter's number of parameters on square matrices (RandLoRA fewer on the others), VeRA
+has its paper's rank. Times are medians over rounds; every round has all methods, and
 ratios are medians of those within rounds. Saved is what the graph keeps for the backward pass beyond parameters,
 each storage once. Needs PEFT (pip install -e ".[bench]").
 """

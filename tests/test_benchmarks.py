@@ -1,6 +1,7 @@
 """The benchmarks' own checks: they run, and what they compare computes the same."""
 
 import importlib
+import importlib.util
 import json
 import runpy
 import sys
@@ -45,6 +46,17 @@ def test_a_convolution_keeps_nothing_where_plain_autograd_keeps_the_update(run):
     saved = {row["layer"]: row["saved MiB"] for row in rows if row["shape"] == "12x20x1@3"}
     assert saved["KRAdapter, kravl"] == saved["LoRA r16, kravl"] == 0
     assert saved["KRAdapter, plain autograd"] > 0
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="pip install 'kravl[bench]'")
+def test_kradapter_in_peft_keeps_less_than_methods_that_build_a_matrix(run):
+    rows = {(row["model"], row["method"]): row for row in run("peft_step.py")["rows"]}
+
+    for model in ("GPT-2", "Llama"):
+        assert rows[model, "KRAdapter"]["trainable"] >= rows[model, "LoRA"]["trainable"] * 0.9
+        assert rows[model, "KRAdapter"]["saved MiB"] < min(
+            rows[model, m]["saved MiB"] for m in ("DoRA", "HiRA", "RandLoRA")
+        )
 
 
 def test_attention_computes_what_torchs_does(run):

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "experiments/peft", help="where the table is written")
     options, others = parser.parse_known_args(arguments)
     folder = options.folder.resolve()
-    archive.prepare(folder)
+    archive.prepare(folder, archive.fetch(folder))
     ended = [run(folder, method, file, others) for method in options.methods for file in options.files]
     table.write(folder / "results", options.out)
     return 0 if all(ended) else 1

@@ -12,14 +12,15 @@ PACKAGES = ("peft", "transformers", "accelerate", "torch")
 
 def write(results: Path, out: Path) -> None:
     """Write ``results.json`` and ``table.md`` to ``out`` from all JUnit files in ``results``."""
-    rows = [_row(path) for path in sorted(results.glob("*/*.xml"))]
+    rows = [counted(path) for path in sorted(results.glob("*/*.xml"))]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
     (out / "table.md").write_text(_markdown(rows, versions))
 
 
-def _row(path: Path) -> dict[str, object]:
+def counted(path: Path) -> dict[str, object]:
+    """Method, file, number of passed tests, names of failed ones, and how many were skipped for which reason."""
     failed: list[str] = []
     skipped: Counter[str] = Counter()
     passed = 0

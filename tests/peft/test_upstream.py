@@ -1,0 +1,23 @@
+"""A part of PEFT's own tests, for KRAdapter: configs, BERT and RoBERTa for tokens. All of them: make peft-tests."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from tests.peft.upstream import archive
+from tests.peft.upstream.__main__ import run
+from tests.peft.upstream.table import counted
+
+FETCHED = Path(__file__).parents[2] / f".venv/peft-tests/peft-{importlib.metadata.version('peft')}.tar.gz"
+
+
+@pytest.mark.skipif(not FETCHED.exists(), reason=f"{FETCHED.name} is not in .venv/peft-tests, where make puts it")
+def test_a_part_of_pefts_own_tests_passes(tmp_path):
+    archive.prepare(tmp_path, FETCHED)
+
+    for file, at_least in (("test_config", 29), ("test_token_classification_qa", 8)):
+        assert run(tmp_path, "kravl.peft:KRAdapterConfig", file, [])
+        row = counted(tmp_path / f"results/KRAdapter/{file}.xml")
+        assert row["failed"] == []
+        assert row["passed"] >= at_least
