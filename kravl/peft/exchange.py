@@ -37,7 +37,8 @@ class Target(NamedTuple):
     place: Place
     module: str
     part: str
-    weight: Any  # a Tensor
+    weight: Any  # a Tensor, (out, in)
+    linear: bool = True  # else a convolution
 
 
 def save_for_peft(
@@ -131,12 +132,14 @@ def _find(model: nn.Module, site: str, place: Place, sites: Sequence[str]) -> Ta
         return Target(place, parent, "in_proj.", modules[parent]._parameters["in_proj_weight"])
     if attention and module is not None and last == "out_proj" and f"{parent}.qkv" in sites:
         return Target(place, parent, "out_proj.", module._parameters["weight"])
-    if isinstance(module, nn.Linear):
-        return Target(place, place.module, "", module._parameters["weight"])
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        weight = module._parameters["weight"]
+        assert weight is not None
+        return Target(place, place.module, "", weight.flatten(1), isinstance(module, nn.Linear))
     if attention and last in "qkv":
         raise InputError(f"PEFT cannot adapt {site!r} alone, rows of the packed weight of {parent!r}")
     near = ", ".join(nearest(place.module, [name for name, m in modules.items() if isinstance(m, nn.Linear)]))
-    raise InputError(f"the model has no linear layer {place.module!r} for site {site!r}; the nearest are {near}")
+    raise InputError(f"the model has no layer {place.module!r} for site {site!r}; the nearest are {near}")
 
 
 def _modules_of(model: nn.Module, whole: Mapping[str, Tensor]) -> list[str]:
@@ -206,6 +209,8 @@ def _adapter_of(config: PeftConfig) -> Callable[[int, int], Adapter]:
 def _moved(own: dict[str, Tensor], config: PeftConfig, target: Target, site: str) -> dict[str, Tensor]:
     """The factors of a site as those of the update at ``target``."""
     third, transposed = target.place.third, target.place.transposed
+    if isinstance(config, LoraConfig) and not target.linear:
+        raise InputError(f"site {site!r} is a convolution, for which PEFT's LoRA has factors of other shapes")
     if third is None and not transposed:
         return own
     if isinstance(config, LoraConfig):

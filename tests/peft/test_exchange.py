@@ -165,6 +165,22 @@ def test_a_fused_qkv_of_timm_and_a_new_head_go_both_ways(tmp_path):
         assert torch.equal(back(x), model(x))
 
 
+def test_a_convolution_goes_both_ways_and_a_lora_on_it_is_refused(tmp_path):
+    model, x = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, groups=2)), torch.randn(2, 4, 5, 5)
+    plain = copy.deepcopy(model)
+    adapters = perturb(inject(model, METHODS["kra"], ["0"]))
+    save_for_peft(adapters, plain, tmp_path)
+    loaded = PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path)
+    load_from_peft(plain, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model(x))
+        torch.testing.assert_close(plain(x), model(x))
+
+    base = nn.Sequential(nn.Conv2d(4, 6, 3))
+    with pytest.raises(InputError, match="is a convolution, for which PEFT's LoRA has factors of other shapes"):
+        save_for_peft(inject(base, METHODS["lora"], ["0"]), base, tmp_path)
+
+
 def test_what_cannot_go_to_peft_is_told_and_nothing_is_written(tmp_path):
     hf = clip()
     model = open_clip_of(hf)
@@ -187,7 +203,7 @@ def test_what_cannot_go_to_peft_is_told_and_nothing_is_written(tmp_path):
             None,
             "site '0' was 6x6; in the model",
         ),
-        (inject(linear[3], METHODS["kra"], ["0"]), nn.Sequential(nn.ReLU()), None, "no linear layer '0' for site '0'"),
+        (inject(linear[3], METHODS["kra"], ["0"]), nn.Sequential(nn.ReLU()), None, "no layer '0' for site '0'"),
         (inject(norm, METHODS["kra"], ["0"], unfreeze=["1.bias"]), norm, None, "of '1' 1.weight did not train"),
         (inject(attention, METHODS["kra"], ["attn.q"]), attention, None, "cannot adapt 'attn.q' alone"),
         (merged, linear[2], None, "merged"),
