@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from kravl import KRAdapter, LoRA, RandLoRA, SinLoRA, inject, load_adapters, save_adapters
-from kravl.backbones.hf_clip import renamed
+from kravl.backbones.weights.hf_clip import renamed
 from kravl.peft import KRAdapterConfig, load_from_peft, save_for_peft
 from kravl.peft.clip_names import open_clip_to_hugging_face
 from kravl.runtime.errors import InputError
