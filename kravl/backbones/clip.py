@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -167,6 +168,11 @@ class ClipClassifier(Classifier):
             self.prepare()
         assert self._text_features is not None
         return self._text_features
+
+    def checkpoint_blocks(self) -> None:
+        super().checkpoint_blocks()
+        if isinstance(self.model.visual, ModifiedResNet):  # which accepts the setting and ignores it
+            log.warning("checkpointing=true: open_clip cannot recompute the image tower of %s", self._name)
 
     def image_tower(self) -> nn.Module:
         return self.model.visual

@@ -153,6 +153,20 @@ def test_classes_of_equal_text_features_are_told_once_whatever_makes_them_equal(
     assert told == ["classes with equal text features, which cannot be told apart: 'once' and 'twice'"]
 
 
+def test_an_image_tower_that_ignores_checkpointing_is_told(tmp_path, caplog):
+    config = json.loads(CONFIG.read_text())
+    resnet = {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32, "head_width": 64}
+    (tmp_path / "tiny-resnet.json").write_text(json.dumps(config | {"vision_cfg": resnet}))
+    open_clip.add_model_config(tmp_path / "tiny-resnet.json")
+
+    classifier().checkpoint_blocks()
+    assert "checkpointing" not in caplog.text
+    classifier(name="tiny-resnet").checkpoint_blocks()
+
+    told = "checkpointing=true: open_clip cannot recompute the image tower of tiny-resnet"
+    assert told in caplog.messages
+
+
 def test_further_classes_are_columns_of_their_own_in_evaluation_alone(images):
     others = ["bus", "a red kite"], ["art of a {}."]
     model, alone = classifier(), ClipClassifier(*others, name="tiny-clip", pretrained=None)
