@@ -3,11 +3,12 @@
 import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 from packaging.version import Version
 
 LONGEST = 200  # characters of a name that is looked up: comparing costs their square
+TIES = 5  # names beyond those asked for that may be as near as they are
 SHOWN = 2000  # characters of the list of legal names
 # package: the oldest release allowed, and why no older one is
 SAFE: Mapping[str, tuple[str, str]] = {
@@ -22,8 +23,15 @@ class InputError(ValueError):
 
 
 def nearest(value: str, legal: Iterable[str], count: int = 3) -> list[str]:
-    """The ``count`` names among ``legal`` that are spelt most like ``value``, best first."""
-    return get_close_matches(value, list(legal), n=count, cutoff=0.0)
+    """The ``count`` names among ``legal`` that are spelt most like ``value``, best first.
+
+    Of names that are equally near, one with the same letters comes first: letters are swapped more often than replaced.
+    """
+
+    def distance(name: str) -> tuple[float, bool]:
+        return -SequenceMatcher(None, name, value).ratio(), sorted(name) != sorted(value)
+
+    return sorted(get_close_matches(value, list(legal), n=count + TIES, cutoff=0.0), key=distance)[:count]
 
 
 def unknown(kind: str, value: object, legal: Iterable[str], near: Iterable[str] = ()) -> InputError:

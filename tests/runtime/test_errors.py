@@ -5,6 +5,7 @@ from kravl.runtime.errors import first_line, nearest, unknown
 
 def test_the_nearest_name_comes_first():
     assert nearest("lroa", ["kra", "lora", "vera"])[0] == "lora"
+    assert nearest("lroa", ["road", "lora", "hra"]) == ["lora", "road", "hra"]  # swapped letters before another letter
 
 
 def test_a_short_list_of_legal_names_is_shown_and_a_long_one_counted():
