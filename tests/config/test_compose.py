@@ -106,7 +106,8 @@ def test_help_tells_what_to_type():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "python train.py experiment=NAME" in done.stdout
-    assert "adapter: dora, full, kra" in done.stdout
+    assert "\nadapter: " in done.stdout
+    assert "full, gralora, hira, hra, kra, kra_lora" in done.stdout
 
 
 def test_a_registered_experiment_composes_to_what_its_name_says():
