@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kravl.adapters.dense import DenseAdapter, pull_through
+from kravl.adapters.workspace import scratch
 from kravl.runtime.errors import InputError, unknown
 
 VARIANTS = (1, 2, 4)
@@ -92,8 +93,10 @@ class RoAd(DenseAdapter):
 
     def gradients(self, weight: Tensor, grad_update: Tensor) -> Mapping[str, Tensor]:
         pairs, towards = self._pairs(weight.to(self.dtype)), self._pairs(grad_update)
-        cosine = (towards * pairs).sum(3)
-        first, second = ((towards[:, i] * pairs[:, 1 - i]).sum(2) for i in (0, 1))
+        shape = (math.prod(self.grid), self.in_features)
+        products = scratch("products", shape, pairs, self.dtype).view_as(pairs)
+        cosine = torch.mul(towards, pairs, out=products).sum(3)
+        first, second = (torch.mul(towards[:, i], pairs[:, 1 - i], out=products[:, i]).sum(2) for i in (0, 1))
         grad_turns = torch.stack([cosine, torch.stack([-first, second], 1)]).unsqueeze(4).mul_(self.scale)
         return pull_through(self, RoAd.turns, grad_turns)
 
