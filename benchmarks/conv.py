@@ -10,13 +10,12 @@ Columns are those of layer.py. PEFT's row needs PEFT (pip install -e ".[bench]")
 
 import argparse
 import copy
-import importlib.util
 from functools import partial
 from typing import Any
 
 import torch
 from layer import Case, measure
-from layers import FULL, away_from_zero, ours, theirs
+from layers import FULL, away_from_zero, has_peft, ours, theirs
 from measure import Floor, copy_bandwidth
 from record import add_options, publish, record
 from torch import Tensor, nn
@@ -60,7 +59,7 @@ def make_case(shape: str, batch: int, device: str, dtype: torch.dtype) -> Case:
     kra, lora = (layers[name].adapters[0] for name in ADAPTERS)
     plain = copy.deepcopy(base)
     layers[PLAIN] = parametrize.register_parametrization(plain, "weight", Updated(copy.deepcopy(kra)))
-    if importlib.util.find_spec("peft"):
+    if has_peft():
         from peft_layers import peft_conv_lora
 
         layers[PEFT_LORA] = peft_conv_lora(copy.deepcopy(base), lora)

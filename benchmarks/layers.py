@@ -69,6 +69,11 @@ SINGLE = ("C3A", "FourierFT")  # PEFT computes them in single precision
 OTHER = ("RandLoRA r10", "RoAd")
 
 
+def has_peft() -> bool:
+    """Whether PEFT is installed; a folder of that name in Python's path, such as tests/peft, is not it."""
+    return getattr(importlib.util.find_spec("peft"), "origin", None) is not None
+
+
 def ours(method: str) -> str:
     """The name of kravl's layer."""
     return f"{method}, kravl"
@@ -99,7 +104,6 @@ def make_layers(out: int, columns: int, like: Tensor, methods: Sequence[str] = M
     """The layers by name, with the same weights, on the device and in the type of ``like``; PEFT's if it is there."""
     layers: dict[str, nn.Module] = {"frozen": _base(out, columns), FULL: _base(out, columns)}
     layers[FULL].weight.requires_grad_(True)
-    has_peft = importlib.util.find_spec("peft") is not None
     for method in methods:
         base, adapter = _base(out, columns).to(like), METHODS[method](out, columns).to(like)
         adapter.attach(base.weight.detach())
@@ -107,7 +111,7 @@ def make_layers(out: int, columns: int, like: Tensor, methods: Sequence[str] = M
         layers[ours(method)] = _adapted(base, adapter)
         if method == "KRAdapter":
             layers[theirs(method)] = PublishedLayer(_base(out, columns).to(like), adapter)  # type: ignore[arg-type]
-        elif has_peft and not (method == "RoAd" and out % 2):  # PEFT's leaves no output without a partner
+        elif has_peft() and not (method == "RoAd" and out % 2):  # PEFT's leaves no output without a partner
             from peft_layers import PEFT
 
             layers[theirs(method)] = PEFT[type(adapter)](_base(out, columns).to(like), adapter)

@@ -28,7 +28,7 @@ from kravl.adapters.road import RoAd
 from kravl.adapters.shira import SHiRA
 from kravl.adapters.waveft import WaveFT
 
-pytest.importorskip("peft", reason="PEFT is not installed: pip install 'kravl[bench]'")
+pytest.importorskip("peft.tuners", reason="PEFT is not installed: pip install 'kravl[bench]'")
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 METHODS = {
