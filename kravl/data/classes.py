@@ -1,13 +1,12 @@
 """Class names and descriptions: a user's own, and those of an evaluation set matched with the trained ones."""
 
-import csv
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from kravl.data.source import Source, composed_form, readable_name, readable_names, refuse_control
 from kravl.runtime.errors import InputError, nearest, some_of, unknown
-from kravl.runtime.files import parse_json, read_text
+from kravl.runtime.files import csv_rows, parse_json, read_text
 
 log = logging.getLogger(__name__)
 Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
@@ -54,10 +53,11 @@ def read_class_list(path: str) -> dict[str, str]:
     """Label, in Unicode's NFC, -> name.
 
     Raises:
-        InputError: no such file, one that is not UTF-8, a row that is not two fields, or a label that comes twice.
+        InputError: no such file, one that is not UTF-8, a row that is not two fields, a label that comes twice, or what
+            `csv_rows` raises.
     """
     names: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(read_text(path).splitlines(), skipinitialspace=True), start=1):
+    for number, row in csv_rows(read_text(path), path):
         if not row:
             continue
         if len(row) != 2 or not all(field.strip() for field in row):

@@ -12,6 +12,9 @@ LINES = ".txt"
 # what Python's format strings know besides {}, and control characters, which go to terminals and tables
 SPECIAL = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+NEW_LINE = re.compile(r"\r\n|\r|\n")
+QUOTED = re.compile(r"""("[^"]*"|'[^']*')\s*,?""")  # a line of a list in Python or JSON
+
 
 def check_templates(where: str, templates: Iterable[object]) -> tuple[str, ...]:
     """``templates`` that have one ``{}`` each. Raises InputError as `check_template`, or where there is none."""
@@ -58,5 +61,11 @@ def read_templates(path: str) -> tuple[str, ...]:
     text = read_text(path)
     if Path(path).suffix in LISTS:
         return check_templates(path, parse_list(text, path))
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line.strip(" \t")) for number, line in enumerate(NEW_LINE.split(text), start=1) if line.strip()]
+    for number, line in lines:
+        if QUOTED.fullmatch(line):
+            raise InputError(
+                f"{path}, line {number}: {line[:200]!r} is in quotes, which prompts would have too; a line is the "
+                "sentence alone, and a list in quotes goes into a .json or .yaml file"
+            )
     return tuple(check_template(f"{path}, line {number}", line) for number, line in lines) or check_templates(path, ())

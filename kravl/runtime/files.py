@@ -1,4 +1,4 @@
-"""Atomic writes, and untrusted YAML and JSON read within bounds."""
+"""Atomic writes, and untrusted YAML, JSON and CSV read within bounds."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -96,6 +96,32 @@ def csv_text(rows: Iterable[Sequence[object]], line_end: str = "\r\n") -> str:
 def _plain_cell(cell: object) -> object:
     is_formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
     return f"'{cell}" if is_formula else cell
+
+
+def csv_rows(text: str, where: str, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file and the line on which each begins, from 1; spaces before a field do not count.
+
+    A field in quotes may span lines. Where a quote is not closed, or text comes after the closing one, no reader can
+    know which rows were meant.
+
+    Raises:
+        InputError: such a quote, or a field that is longer than 128 KiB; with the line on which its row begins.
+    """
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != " ", strict=True
+    )
+    while True:
+        begin = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(
+                f"{where}, line {begin}: the row does not end as a row of a CSV file ({error}; read up to line "
+                f'{reader.line_num}); close each field that begins with ", and write "" for a " within it'
+            ) from error
+        yield begin, row
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

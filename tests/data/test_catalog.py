@@ -77,6 +77,8 @@ def test_a_file_of_templates_is_lines_or_a_list(file: str, text: str, tmp_path: 
     ("file", "text", "message"),
     [
         ("own.txt", "a {}.\n\na cat.", "own.txt, line 3: 'a cat.' has no {}; the class name is written {}, once"),
+        ("own.txt", "a {}.\n'a {}.',", """own.txt, line 2: "'a {}.'," is in quotes, which prompts would have too"""),
+        ("own.txt", "a {}\x0cb {}", r"own.txt, line 1: 'a {}\x0cb {}' has '\x0c' at character 5"),
         ("own.txt", "\n", "own.txt holds no template"),
         ("own.yaml", "[]", "own.yaml holds no template"),
         ("own.yaml", "- a {}\n- 3", "own.yaml, template 2: '3' is int, not text"),

@@ -42,6 +42,9 @@ def test_without_a_file_names_stay(source: ImageFolder) -> None:
         ("n02,hen\nn02,cock", r"line 2: the label 'n02' is there already"),
         ("n02,hen,cock", r"line 1: 'n02,hen,cock' is not label,name"),
         ("n02, ", r"line 1: 'n02,' is not label,name"),
+        ('n02,hen\nold_dog,"dog\nn01_cat,cat', r"names\.csv, line 2: the row does not end .*up to line 3"),
+        ('n02,"hen" house', r"names\.csv, line 1: the row does not end"),
+        ("n02,he\u2028n", r"line 1: the name 'he\\u2028n' holds a control character"),
         ("n02,_", r"names\.csv: the name of class 1, '_', is empty in a prompt"),
     ],
 )

@@ -100,6 +100,13 @@ def test_without_a_column_of_splits_every_image_is_trained_on_and_labels_may_be_
         ("t.csv", "path,label\na.png,x\n./a.png,cat", r"line 3: a.png is in line 2 already"),
         ("t.csv", "path,label\na.png,hot dog\nb.png,Hot_Dog", r"duplicate class names: 'Hot_Dog' and 'hot dog'"),
         ("t.csv", b"path,label\na.png,gr\xf6\xdfe", r"t.csv is not UTF-8: invalid start byte at byte 19"),
+        ("t.csv", 'path,label\na.png,x\n\nb.png,"y\nc.png,x\n', r"t\.csv, line 4: the row does not end.*up to line 5"),
+        ("t.csv", 'path,label\n"a.png,x\nb.png,"y" z\n', r"t\.csv, line 2: the row does not end .*'\"'.*up to line 3"),
+        ("t.csv", f"path,label\na.png,{'x' * 140_000}", r"line 2: .*field larger than field limit \(131072\)"),
+        ("t.csv", "path,label,label\na.png,x,y", r"the first line names the column 'label' more than once"),
+        ("t.csv", "path,label\na,b.png,x", r"line 2: 3 fields, of which the first line names 2"),
+        ("t.csv", "path,label,split\na.png,x", r"line 2: split is None"),
+        ("t.jsonl", '{"path": "a.png", "label": "x", "label": "y"}', r"line 1, is not JSON: 'label' comes twice"),
         ("t.jsonl", '{"path": "a.png", "label": "x"}\n{"path"', r"line 2, is not JSON"),
         ("t.jsonl", '["a.png", "x"]', r"line 1: .* is not an object with path and label"),
         ("t.jsonl", '{"path": "a.png", "label": true}', r"line 1: label is True; it must be text"),
@@ -111,6 +118,24 @@ def test_what_is_wrong_is_named_with_its_line(name: str, text: str | bytes, mess
 
     with pytest.raises(InputError, match=message):
         Table(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", 'path,note,label\na.png,"one ""line""\nand another",x\nb.png,5" wide,y,\n'),
+        ("t.jsonl", '{"path": "a.png", "note": "one\u2028two", "label": "x"}\r\n{"path": "b.png", "label": "y"}\n'),
+    ],
+)
+def test_a_field_may_hold_line_breaks_and_quotes(
+    name: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+
+    samples = Table(str(tmp_path / name)).split("train")
+
+    assert (samples.names, samples.labels) == (("a.png", "b.png"), (0, 1))
+    assert ("line 2: a field in quotes goes on in the next line" in caplog.text) == (name == "t.csv")
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:

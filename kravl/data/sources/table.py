@@ -1,9 +1,8 @@
 """Your own images, listed in a table: a CSV, TSV or JSONL file with the columns path, label and split."""
 
-import csv
+import logging
 import unicodedata
 from collections.abc import Iterator, Mapping
-from io import StringIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -12,7 +11,9 @@ from kravl.data.holdout import check_share, hold_out, say_held_out
 from kravl.data.images import FileOpener
 from kravl.data.source import SPLIT_OF, Samples, Source, composed_form, refuse_outside
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import parse_json, read_text
+from kravl.runtime.files import csv_rows, parse_json, read_text
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "split")
 SPLITS = ("train", "val", "test")
@@ -150,9 +151,9 @@ def _character(separator: str | None, kind: str) -> str:
 def _lines(
     path: Path, text: str, columns: Mapping[str, str], separator: str
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator != " ")
-    named = [column.strip() for column in reader.fieldnames or ()]
-    reader.fieldnames = named
+    rows = ((number, row) for number, row in csv_rows(text, str(path), separator) if row)
+    _, header = next(rows, (1, []))
+    named = [column.strip() for column in header]
     for column in COLUMNS:
         if columns[column] not in named and (column, columns[column]) != ("split", "split"):
             others = [WORD_OF.get(mark, mark) for mark in ",;\t|" if mark != separator and mark in ",".join(named[:1])]
@@ -161,15 +162,29 @@ def _lines(
                 f"{path}: the first line must name the column {columns[column]!r}; it names "
                 f"{', '.join(named)[:200]!r}; {advice} says otherwise"
             )
-    for record in reader:
-        yield reader.line_num, dict(record)
+        if named.count(columns[column]) > 1:
+            raise InputError(f"{path}: the first line names the column {columns[column]!r} more than once")
+    long: int | None = None
+    for number, row in rows:
+        if any(field.strip() for field in row[len(named) :]):
+            raise InputError(
+                f"{path}, line {number}: {len(row)} fields, of which the first line names {len(named)}; a field that "
+                "holds the separator stands in quotes"
+            )
+        if long is None and any("\n" in field or "\r" in field for field in row):
+            long = number
+            logger.warning(
+                "%s, line %d: a field in quotes goes on in the next line; was a quote left open?", path, long
+            )
+        missing = [None] * (len(named) - len(row))
+        yield number, dict(zip(named, [*row, *missing], strict=False))
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON text may hold other breaks
         if not line.strip():
             continue
-        record = parse_json(line, f"{path}, line {number},")
+        record = parse_json(line, f"{path}, line {number},", unique=True)
         if not isinstance(record, dict):
             raise InputError(f"{path}, line {number}: {line[:80]!r} is not an object with path and label")
         yield number, record
