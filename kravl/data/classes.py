@@ -15,7 +15,7 @@ Columns = tuple[int, ...] | tuple[tuple[int, ...], ...] | None
 def name_classes(source: Source, path: str | None, descriptions: str | None = None) -> None:
     """Call the classes of ``source`` in prompts what the file says; those that it leaves out keep their names.
 
-    Classes that share a name, and so their prompts, are told.
+    Classes that share their prompts, by their names or their descriptions, are told.
 
     Args:
         descriptions: a file for `describe_classes`.
@@ -39,13 +39,18 @@ def name_classes(source: Source, path: str | None, descriptions: str | None = No
 def _tell_shared_names(source: Source) -> None:
     groups: defaultdict[object, list[str]] = defaultdict(list)
     for i, (class_id, name) in enumerate(zip(source.class_ids, source.class_names, strict=True)):
-        groups[name, source.descriptions and source.descriptions[i]].append(f"{class_id!r} is {name!r}")
+        # descriptions stand in place of the name, in any order
+        prompts = name if source.descriptions is None else tuple(sorted(source.descriptions[i]))
+        groups[prompts].append(f"{class_id!r} is {name!r}")
+    kind, key = ("name", "class_names") if source.descriptions is None else ("list of descriptions", "descriptions")
     if shared := [" and ".join(group) for group in groups.values() if len(group) > 1]:
         log.warning(
-            "%s: classes of one name have the same prompts, so that text features do not tell them apart: %s; "
-            "data.class_names=FILE gives them names of their own",
+            "%s: classes of one %s have the same prompts, so that text features do not tell them apart: %s; "
+            "data.%s=FILE gives them their own",
             source.name,
+            kind,
             some_of(shared, 10, "; "),
+            key,
         )
 
 

@@ -64,7 +64,9 @@ def test_classes_of_one_name_are_told(source: ImageFolder, tmp_path: Path, caplo
     assert "'n01_cat' is 'big missile' and 'n02' is 'big missile'; data.class_names=FILE" in caplog.text
     caplog.clear()
     name_classes(source, str(tmp_path / "names.csv"), str(tmp_path / "own.json"))
-    assert not caplog.text
+    assert "one list of descriptions" in caplog.text
+    assert "'n02' is 'big missile' and 'old_dog' is 'old dog'; data.descriptions=FILE" in caplog.text
+    assert "n01_cat" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["", " ", "__", "\N{ZERO WIDTH SPACE}", "\N{NO-BREAK SPACE}_"])

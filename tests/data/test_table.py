@@ -209,13 +209,27 @@ def test_names_are_found_in_the_form_of_unicode_that_the_files_have(tmp_path: Pa
 
 
 def test_a_table_without_test_rows_holds_out_a_share(tmp_path: Path) -> None:
-    rows = [f"{label}{i}.png,{label},{'val' if i == 9 else 'train'}" for label in "ab" for i in range(10)]
-    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    rows = [f"{label}{i}.png,{label}" for label in "ab" for i in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
 
     source = Table(str(tmp_path / "t.csv"), test_share=0.3)
-    parts = [source.split(split) for split in ("train", "val", "test")]
+    parts = [source.split(split) for split in ("train", "test")]
 
-    assert source.splits == ("train", "val", "test")
-    assert [len(part) for part in parts] == [12, 2, 6]
+    assert source.splits == ("train", "test")
+    assert [len(part) for part in parts] == [14, 6]
     assert len({name for part in parts for name in part.names}) == 20
     assert source.split_sha256(parts[0]) != parts[0].sha256()
+
+
+def test_validation_rows_are_tested_on_where_no_row_is_test(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_text("path,label,split\na.png,x,train\nb.png,x,train\nc.png,x,dev\n")
+    caplog.set_level("INFO")
+
+    source = Table(str(tmp_path / "t.csv"), test_share=0.5)
+
+    assert {split: source.split(split).names for split in source.splits} == {
+        "train": ("a.png", "b.png"),
+        "test": ("c.png",),
+    }
+    assert caplog.messages == [f"table: no row of {tmp_path}/t.csv is test; those of val are tested on"]
+    assert not source.divided

@@ -28,11 +28,12 @@ class Table(Source):
 
     Args:
         file: ``.csv``, ``.tsv`` or ``.txt`` with a first line that names the columns, or ``.jsonl`` with one object per
-            line. Other columns are ignored. Splits are train, val and test; without that column all are train.
+            line. Other columns are ignored. Splits are train, val and test; without that column all are train, and
+            where there is train and val alone, val is tested on, as in a folder.
         root: the folder that paths are relative to; None for the table's own. No path may leave it.
         columns: what the table calls ``path``, ``label`` and ``split``, where it is something else.
         separator: one character, or ``tab``; None for a comma in ``.csv`` and a tab in ``.tsv`` and ``.txt``.
-        test_share: of each class is held out to test on where no row is test; None holds out nothing.
+        test_share: of each class is held out to test on where no row is test or val; None holds out nothing.
         test_seed: decides which images those are.
 
     Raises:
@@ -61,6 +62,9 @@ class Table(Source):
             if first.setdefault(image, number) != number:
                 raise InputError(f"{path}, line {number}: {image} is in line {first[image]} already")
             self._rows[split].append((image, label))
+        if self._rows["train"] and self._rows["val"] and not self._rows["test"]:
+            self._rows["test"], self._rows["val"] = self._rows["val"], []  # as of ImageNet
+            logger.info("%s: no row of %s is test; those of val are tested on", name, path)
         self._share, self._seed = (
             (None, 0) if self._rows["test"] or not self._rows["train"] else (test_share, test_seed)
         )
