@@ -20,6 +20,7 @@ NOT_DATA = frozenset(
         *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     ]
 )
+UP = "a link to a folder above it"
 FEW = 5  # names in a line of the log
 
 
@@ -29,6 +30,7 @@ class Found(NamedTuple):
     images: list[str]
     others: list[str]
     passed: list[str]  # folders that are not looked into
+    linked: bool  # whether any of it is reached through a link
 
 
 def is_data(name: str) -> bool:
@@ -42,8 +44,11 @@ def subfolders(folder: Path) -> tuple[list[str], list[str]]:
     Raises:
         InputError: the folder cannot be listed; with the reason.
     """
-    names = sorted((entry.name for entry in _listed(folder) if _is_folder(entry)), key=composed_form)
-    return [name for name in names if is_data(name)], [name for name in names if not is_data(name)]
+    entries = [entry for entry in _listed(folder) if _is_folder(entry)]
+    up = {entry.name for entry in entries if _leads_up(entry, [folder])}
+    names = sorted((entry.name for entry in entries), key=composed_form)
+    kept = [name for name in names if is_data(name) and name not in up]
+    return kept, [f"{name} ({UP})" if name in up else name for name in names if not is_data(name) or name in up]
 
 
 def files_in(folder: Path) -> list[str]:
@@ -53,28 +58,29 @@ def files_in(folder: Path) -> list[str]:
 
 def holds_files(folder: Path) -> bool:
     """Whether any file that may be data lies below ``folder``. Raises InputError as `subfolders`."""
-    return any(is_data(PurePosixPath(path).name) for path in _walk(folder, []))
+    return any(is_data(PurePosixPath(path).name) for path in _walk(folder, [], []))
 
 
 def find_images(folder: Path) -> Found:
     """The images below ``folder`` at any depth, in the order of torchvision's ImageFolder but for Unicode's forms.
 
-    Links are followed; a folder that is reached twice is looked into once.
+    Links are followed, but not to a folder above them; a folder that is reached twice is looked into once.
 
     Raises:
         InputError: a folder cannot be listed; with the reason.
     """
     passed: list[str] = []
+    links: list[str] = []
     images: list[str] = []
     others: list[str] = []
-    for path in sorted(_walk(folder, passed), key=_by_folder):
+    for path in sorted(_walk(folder, passed, links), key=_by_folder):
         name = PurePosixPath(path).name
         if not is_data(name):
             if not name.startswith("._") and PurePosixPath(name).suffix.lower() in image_endings():
                 others.append(path)  # a hidden picture, other than the shadow that macOS keeps of each file
         else:
             (images if is_image_file(folder / path) else others).append(path)
-    return Found(images, others, passed)
+    return Found(images, others, passed, bool(links) or folder.is_symlink())
 
 
 def say_left_out(root: Path, others: Iterable[str], passed: Iterable[str]) -> None:
@@ -92,19 +98,26 @@ def _by_folder(path: str) -> tuple[str, str]:
     return folder, name
 
 
-def _walk(top: Path, passed: list[str]) -> Iterator[str]:
-    """Relative paths of the files below ``top``, the hidden ones too; folders not looked into go to ``passed``."""
+def _walk(top: Path, passed: list[str], links: list[str]) -> Iterator[str]:
+    """Relative paths of the files below ``top``, the hidden ones too.
+
+    Folders that are not looked into go to ``passed``, and links of either kind to ``links``.
+    """
     seen = {os.path.realpath(top)}
     pending = [""]
     while pending:
         place = pending.pop(0)
         for entry in _listed(top / place):
             path = f"{place}/{entry.name}" if place else entry.name
+            if entry.is_symlink():
+                links.append(path)
             # a folder that is called like an image is told when it is read
             if not _is_folder(entry) or PurePosixPath(entry.name).suffix.lower() in image_endings():
                 yield path
             elif not is_data(entry.name) or (real := os.path.realpath(entry.path)) in seen:
                 passed.append(path)
+            elif _leads_up(entry, [top / place, top, top.parent]):
+                passed.append(f"{path} ({UP})")
             else:
                 seen.add(real)
                 pending.append(path)
@@ -116,6 +129,14 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: composed_form(entry.name))
     except OSError as error:
         raise InputError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _leads_up(entry: os.DirEntry[str], places: Iterable[Path]) -> bool:
+    """Whether it is a link to one of the folders ``places`` or to one above: all of the set would lie below it."""
+    if not entry.is_symlink():
+        return False
+    real = Path(os.path.realpath(entry.path))
+    return any(Path(os.path.realpath(place)).is_relative_to(real) for place in places)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

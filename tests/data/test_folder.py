@@ -287,6 +287,42 @@ def test_links_out_of_the_folder_are_followed(make_tree: Callable[..., Path]) ->
     assert samples.image(0).tobytes() == Image.open(root / "elsewhere/cat/1.png").tobytes()
 
 
+def test_links_to_a_folder_above_are_passed_over(
+    make_tree: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_tree("train", {"cat": 2, "dog": 1})
+    make_tree("elsewhere/more", {"x": 1})
+    for place, target in (("loop", "."), ("cat/up", ".."), ("cat/out", "../.."), ("cat/more", "../../elsewhere/more")):
+        (root / "train" / place).symlink_to(target)
+    (root / "elsewhere/more/back").symlink_to(root / "train")
+
+    source = ImageFolder(str(root / "train"))
+
+    assert source.class_ids == ("cat", "dog")
+    assert source.split("train").names == ("cat/0.png", "cat/1.png", "cat/more/x/0.png", "dog/0.png")
+    assert caplog.messages == [
+        f"{root}/train: 1 folders are passed over: loop (a link to a folder above it)",
+        f"{root}/train: 3 folders are passed over: cat/out (a link to a folder above it), "
+        "cat/up (a link to a folder above it), cat/more/back (a link to a folder above it)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "named"),
+    [
+        ("dog/copy.png", "../cat/0.png", r"cat/0\.png and dog/copy\.png"),
+        ("kitty", "cat", r"cat/0\.png and kitty/0\.png"),
+        ("cat/dogs", "../dog", r"cat/dogs/0\.png and dog/0\.png"),
+    ],
+)
+def test_one_file_in_two_classes_is_refused(link: str, target: str, named: str, make_tree: Callable[..., Path]) -> None:
+    root = make_tree("train", {"cat": 2, "dog": 1}) / "train"
+    (root / link).symlink_to(target)
+
+    with pytest.raises(InputError, match=rf"{named} are one file in two classes, through a link"):
+        ImageFolder(str(root)).split("train")
+
+
 def test_a_link_that_leads_nowhere_or_to_itself_is_named(make_tree: Callable[..., Path]) -> None:
     root = make_tree("train", {"cat": 1})
     (root / "train/cat/away.png").symlink_to(root / "gone.png")

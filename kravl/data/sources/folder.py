@@ -1,7 +1,8 @@
 """Any folder of images: one sub-folder a class."""
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kravl.data.holdout import check_share, hold_out, say_held_out
@@ -135,10 +136,11 @@ def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
     """The images below the folders of each label, as `find_images` orders them.
 
     Raises:
-        InputError: a class has files but no image; all such are named.
+        InputError: a class has files but no image; all such are named. Or two classes hold one file, through links.
     """
     names: list[str] = []
     labels: list[int] = []
+    linked = False
     others: list[str] = []
     passed: list[str] = []
     without: list[str] = []
@@ -146,6 +148,7 @@ def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
         before = len(names)
         for folder in folders:
             found = find_images(root / folder)
+            linked |= found.linked
             names += [f"{folder}/{path}" for path in found.images]
             others += [f"{folder}/{path}" for path in found.others]
             passed += [f"{folder}/{path}" for path in found.passed]
@@ -155,7 +158,19 @@ def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
     if without:
         raise InputError(f"{root}: {len(without)} class folders hold files but no image: {some_of(without)}")
     say_left_out(root, others, passed)
+    if linked:  # to resolve every path takes time
+        _refuse_shared(root, names, labels)
     return Samples(tuple(names), tuple(labels), FileOpener(root, names))
+
+
+def _refuse_shared(root: Path, names: Sequence[str], labels: Sequence[int]) -> None:
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        other = first.setdefault(os.path.realpath(root / name), i)
+        if labels[other] != labels[i]:
+            raise InputError(
+                f"{root}: {names[other]} and {name} are one file in two classes, through a link; remove one of them"
+            )
 
 
 def _classes(name: str, root: Path) -> Classes:
