@@ -19,7 +19,7 @@ from kravl.runtime.errors import InputError, unknown
 CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Cs: bytes that are not UTF-8
 # what people call the splits, in lower case
 SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
+    ("val", "valid", "validation", "dev", "eval", "evaluation"), "val"
 )
 
 

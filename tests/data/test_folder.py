@@ -145,6 +145,13 @@ def test_the_forms_of_unicode_decide_neither_the_order_nor_the_hash(make_tree: C
         (("Training", "valid", "TEST", "docs"), {"train": "Training", "val": "valid", "test": "TEST"}),
         (("train", "val"), {"train": "train", "test": "val"}),
         (("train",), {"train": "train"}),
+        (("training_set", "test_set"), {"train": "training_set", "test": "test_set"}),
+        (
+            ("images_train", "trainset", "val2017", "train", "test-1"),
+            {"train": "train", "val": "val2017", "test": "test-1"},
+        ),
+        (("TrainData", "eval", "docs"), {"train": "TrainData", "test": "eval"}),
+        (("images/train", "images/test"), {"train": "images/train", "test": "images/test"}),
     ],
 )
 def test_the_folders_of_the_splits_are_found_by_their_names(
@@ -172,8 +179,27 @@ def test_folders_named_like_splits_that_hold_images_are_no_splits(make_tree: Cal
     assert ImageFolder(str(root / "flat"), train=".").class_ids == ("test", "train")
     with pytest.raises(InputError, match=r"holds test, train, but no class folders in a training folder; expected"):
         ImageFolder(str(root / "flat"))
+    make_tree("loose", {"train2": 1, "test_1/x": 1, "exam": 1})
+    with pytest.raises(
+        InputError, match=r"loose holds test_1, train2, but no class folders.*data\.train=\. takes each"
+    ):
+        ImageFolder(str(root / "loose"))
+    make_tree("beside", {"train/cat": 1, "test": 1, "exam": 1})
+    with pytest.raises(InputError, match=r"beside holds test, train, but class folders in train only; expected"):
+        ImageFolder(str(root / "beside"))
     with pytest.raises(InputError, match=r"holds train and training; name one with data\.train="):
         ImageFolder(str(root / "two"))
+
+
+def test_splits_that_lie_elsewhere_are_no_classes(make_tree: Callable[..., Path]) -> None:
+    root = make_tree("first", {f"{name}/{split}": 1 for name in ("cat", "dog") for split in ("train", "test")})
+    make_tree("deep", {"images/train/cat": 1, "images/val/cat": 1, "labels": 1})
+
+    with pytest.raises(InputError, match=r"first/cat holds test, train: the splits lie in the class folders"):
+        ImageFolder(str(root / "first"))
+    assert ImageFolder(str(root / "first"), train=".").class_ids == ("cat", "dog")
+    with pytest.raises(InputError, match=r"deep/images holds train, val.*pass data\.root=.*/deep/images, or"):
+        ImageFolder(str(root / "deep"))
 
 
 def test_a_folder_without_test_images_holds_out_a_share_of_each_class(

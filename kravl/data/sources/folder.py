@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from kravl.runtime.files import no_folder
 
 logger = logging.getLogger(__name__)
 
+# words that a split's folder may be called by besides the split
+AROUND = ("set", "image", "images", "img", "imgs", "photos", "pictures", "data", "dataset", "folder", "split")
 Classes = dict[str, list[str]]  # class -> its folders: two where one name is written in two forms of Unicode
 
 
@@ -158,8 +161,7 @@ def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
     if without:
         raise InputError(f"{root}: {len(without)} class folders hold files but no image: {some_of(without)}")
     say_left_out(root, others, passed)
-    if linked:  # to resolve every path takes time
-        _refuse_shared(root, names, labels)
+    _refuse_shared(root, names if linked else (), labels)  # to resolve every path takes time
     return Samples(tuple(names), tuple(labels), FileOpener(root, names))
 
 
@@ -201,24 +203,22 @@ def _splits_found(name: str, root: Path, given: Mapping[str, str]) -> dict[str, 
         InputError: two folders of one split, or folders of splits that hold images without classes.
     """
     folders = subfolders(root)[0]
-    named = {folder: SPLIT_OF[folder.lower()] for folder in folders if folder.lower() in SPLIT_OF}
+    named = _named_splits(folders)
     found: dict[str, str] = {}
-    for folder, split in named.items():
-        if not _holds_classes(root / folder):
-            continue
-        if found.setdefault(split, folder) != folder and split not in given:
-            raise InputError(f"{name}: {root} holds {found[split]} and {folder}; name one with data.{split}=...")
+    for exact in (True, False):  # train rather than train_images beside it
+        taken = set(found)
+        for folder, split in named.items():
+            if (folder.lower() in SPLIT_OF) != exact or split in taken or not _holds_classes(root / folder):
+                continue
+            if found.setdefault(split, folder) != folder and split not in given:
+                raise InputError(f"{name}: {root} holds {found[split]} and {folder}; name one with data.{split}=...")
     if "train" not in {**found, **given} or not ({"val", "test"} & found.keys() or len(named) == len(folders)):
-        if "train" not in given and len(named) == len(folders) > 1:
-            raise InputError(
-                f"{name}: {root} holds {', '.join(folders)}, but no class folders in a training folder; expected "
-                f"{root}/train/<class>/<image>, or name a folder of class folders with data.train=..."
-            )
-        return {}
+        return {} if "train" in given else _splits_below(name, root, folders, found)
     if "test" not in found and "val" in found and "val" not in given:
         found["test"] = found.pop("val")  # as of ImageNet
     used = {**found, **given}
     unused = [folder for folder in folders if folder not in used.values()]
+    unused += [file for file in files_in(root) if is_image_file(root / file)]
     logger.info(
         "%s: %s%s (data.train, data.val, data.test name others)",
         name,
@@ -226,6 +226,62 @@ def _splits_found(name: str, root: Path, given: Mapping[str, str]) -> dict[str, 
         f"; not used: {some_of(unused)}" if unused else "",
     )
     return found
+
+
+def _named_splits(folders: Sequence[str]) -> dict[str, str]:
+    """Folder -> split, of those whose names mean one: train, test_set, images_val, train2017, TrainData."""
+    named: dict[str, str] = {}
+    for folder in folders:
+        words = [word.lower() for word in re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder))]
+        left = [word.removesuffix("set") for word in words if word not in AROUND]
+        if len(left) == 1 and left[0] in SPLIT_OF:
+            named[folder] = SPLIT_OF[left[0]]
+    return named
+
+
+def _divides(folders: Sequence[str]) -> bool:
+    """Whether one is named as a training folder and another as one to evaluate on."""
+    splits = set(_named_splits(folders).values())
+    return "train" in splits and len(splits) > 1
+
+
+def _refuse_loose(name: str, root: Path, folders: Sequence[str], found: Mapping[str, str]) -> None:
+    """Raise InputError where folders are named like splits but are not laid out like them: they are no classes."""
+    named = _named_splits(folders)
+    if named and (len(named) == len(folders) or _divides(folders)):
+        has = f"class folders in {found['train']} only" if "train" in found else "no class folders in a training folder"
+        raise InputError(
+            f"{name}: {root} holds {', '.join(named)}, but {has}; expected "
+            f"{root}/train/<class>/<image> and no images beside the class folders; data.train=... names a "
+            "folder of class folders, and data.train=. takes each folder here for a class"
+        )
+
+
+def _splits_below(name: str, root: Path, folders: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
+    """The splits in the only folder of ``root``; none where its folders hold none.
+
+    Raises:
+        InputError: one folder of several holds splits, or class folders do, or what `_refuse_loose` raises.
+    """
+    _refuse_loose(name, root, folders, found)
+    for folder in folders:
+        inner = subfolders(root / folder)[0]
+        if not _divides(inner):
+            continue
+        splits = [each for each in inner if _named_splits([each])]
+        if not any(_holds_classes(root / folder / each) for each in splits):
+            raise InputError(
+                f"{name}: {root / folder} holds {', '.join(splits)}: the splits lie in the class folders, where "
+                f"kravl reads {root}/<split>/<class>; move them, or list the images in a table (data=table); "
+                "data.train=. takes all of them for training images"
+            )
+        if len(folders) > 1:
+            raise InputError(
+                f"{name}: {root / folder} holds {', '.join(splits)}, so that {root} holds no classes; pass "
+                f"data.root={root / folder}, or data.train=. to take each folder of {root} for a class"
+            )
+        return {split: f"{folder}/{path}" for split, path in _splits_found(name, root / folder, {}).items()}
+    return {}
 
 
 def _holds_classes(folder: Path) -> bool:
