@@ -74,6 +74,18 @@ HEADS = {"deit_tiny_distilled_patch16_224": 2, "crossvit_tiny_240": 2, "levit_12
 SIZES = {"deit_tiny_distilled_patch16_224": 32, "samvit_base_patch16": 32}
 
 
+def test_logits_of_a_head_behind_batch_norm_are_timms():
+    model = classifier(name="efficientvit_m0", image_size=None).eval()
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    norm = model.model.head.bn
+    with torch.no_grad():
+        norm.running_mean.normal_(), norm.weight.uniform_(1, 2), norm.bias.normal_()
+        for parameter in model.head_parameters():
+            parameter.normal_()
+
+        torch.testing.assert_close(model(images), model.model(images), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_logits_are_the_mean_of_the_heads_as_at_inference_in_timm(name):
     model = classifier(name=name, image_size=SIZES.get(name)).eval()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kravl.backbones.preprocess import Preprocess, Stated, timm_candidates, timm_preprocess, timm_settings
-from kravl.backbones.timm_heads import head_inputs, heads, mean_logits
+from kravl.backbones.timm_heads import check_single_head, head_inputs, heads, mean_logits
 from kravl.backbones.weights.checkpoint import advice, deeper_than, load_failure, read_checkpoint
 from kravl.backbones.weights.sources import INSTEAD, LOAD_ERRORS, NUMPY, check_files, check_weights, require_hub_file
 from kravl.runtime.errors import InputError, first_line, unknown
@@ -249,7 +249,9 @@ def _tried(name: str, num_classes: int, image_size: Any) -> tuple[Any, dict[str,
         logits = mean_logits(model, features)
     if any(len(shape) != 2 for shape in shapes) or tuple(logits.shape) != (1, num_classes):
         raise ValueError(f"its heads read features {shapes} and give logits {tuple(logits.shape)}")
-    if len(features) > 1:
+    if len(features) == 1:
+        check_single_head(model, torch.zeros(1, 3, height, width, device="meta"))
+    else:
         _check_mean(_untrained(name, num_classes, "cpu", settings), torch.full((1, 3, height, width), 0.5))
     return model, settings, tuple(shape[1] for shape in shapes)
 
