@@ -81,6 +81,11 @@ WRAPPED = {
     "a metric as a tensor": lambda s: {"state_dict": s, "best_acc1": torch.tensor(0.7)},
     "a tutorial": lambda s: {"model_state_dict": s, "loss": 0.1},
     "averaged weights": lambda s: {"model": others(s), "model_ema": s},
+    "averaged weights beside open_clip's": lambda s: {"state_dict": others(s), "state_dict_ema": s},
+    "the settings of an average": lambda s: {"model": s, "ema": {"decay": torch.tensor(0.9)}},
+    "a prefix of their own": lambda s: {"state_dict": prefixed(s, "model.bottom_up.")},
+    "MoCo v3": lambda s: {"state_dict": prefixed(s, "module.base_encoder.")},
+    "fastai": lambda s: {"model": prefixed(s, "0.")},
     "AveragedModel": lambda s: {"n_averaged": torch.tensor(7), **prefixed(s, "module.")},
     "torch.compile": lambda s: {"state_dict": prefixed(s, "_orig_mod.")},
     "both wrappers": lambda s: {"state_dict": prefixed(s, "module._orig_mod.")},
@@ -205,6 +210,10 @@ def test_clip_in_the_names_of_hugging_face_is_loaded(tmp_path: Path) -> None:
 
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
+    save_file(prefixed(theirs, "clip_model."), tmp_path / "wrapped.safetensors")
+    wrapped = clip(tmp_path / "wrapped.safetensors").model.state_dict()
+    assert all(torch.equal(wrapped[name], tensor) for name, tensor in state.items())
+
 
 class Holder(nn.Module):
     """Tensors by dotted names in an archive, as OpenAI's have them: in half precision, beside three numbers."""
@@ -237,6 +246,32 @@ def test_openais_torchscript_archive_is_loaded(tmp_path: Path) -> None:
     loaded = clip(path).model.state_dict()
 
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in state.items())
+
+
+def test_a_trace_of_open_clip_whose_code_is_compressed_is_loaded(tmp_path: Path) -> None:
+    model = open_clip.create_model("tiny-checkpoint").eval()
+    inputs = torch.ones(2, 3, 32, 32), torch.ones(2, model.context_length, dtype=torch.long)
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.trace(model, inputs, check_trace=False).save(str(tmp_path / "trace.pt"))
+    with zipfile.ZipFile(tmp_path / "trace.pt") as whole:
+        grown = sum(member.file_size for member in whole.infolist())
+    assert grown > (tmp_path / "trace.pt").stat().st_size
+
+    loaded = clip(tmp_path / "trace.pt").model.state_dict()
+
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("member", "size", "reason"),
+    [("data/9", 2**20, "its members unpack to"), ("code/x.py", 2**26 + 1, "its code unpacks to 67,")],
+)
+def test_an_archive_whose_members_grow_is_refused(tmp_path: Path, member: str, size: int, reason: str) -> None:
+    path = archive({"w": torch.ones(2)}, tmp_path / "w.pt")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as whole:
+        whole.writestr(f"w/{member}", bytes(size))
+    with pytest.raises(InputError, match=reason):
+        clip(path)
 
 
 def test_nothing_in_a_torchscript_archive_runs(tmp_path: Path) -> None:
@@ -285,6 +320,40 @@ def test_a_checkpoint_of_another_model_is_told_by_its_first_names_and_its_layout
     assert "merge it into its model" in failure(vit, {"base_model.model.blocks.0.lora_A.weight": torch.ones(2)}, path)
     hugging_face = {"embeddings.cls_token": torch.ones(2), "encoder.layer.0.attention.output.weight": torch.ones(2)}
     assert "Hugging Face transformers: if that is another model, convert" in failure(vit, hugging_face, path)
+
+
+def test_weights_of_another_clip_are_one_line(tmp_path: Path) -> None:
+    path, state = tmp_path / "w.pt", open_clip.create_model("tiny-checkpoint").state_dict()
+    wide = {n: torch.cat([t, t], -1) if n == "positional_embedding" else t for n, t in state.items()}
+    rows, width = state["positional_embedding"].shape
+    told = f"positional_embedding has shape [{rows}, {2 * width}] where the model has [{rows}, {width}]; they have"
+    assert told in failure(clip, wide, path)
+    biased = state | {"logit_bias": torch.tensor(-10.0)}
+    assert "it has 'logit_bias', which the model lacks; they have the names of CLIP" in failure(clip, biased, path)
+    np.savez(tmp_path / "w.npz", w=np.ones(2))
+    with pytest.raises(InputError, match=r"w\.npz' do not load .* big_vision fits models whose image tower is timm's"):
+        clip(tmp_path / "w.npz")
+
+
+ODD = {
+    "empty": (b"", ".pth", "it is empty; download it again"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", ".safetensors", "git lfs pull"),
+    "a page": (b"\n<!DOCTYPE html><html>", ".pt", "it is a web page"),
+    "gzip": (b"\x1f\x8b\x08\x00", ".pth", "it is compressed with gzip; unpack it"),
+    "half a zip": (b"PK\x03\x04" + bytes(100), ".pth", "whose end is missing"),
+    "a zip by another name": (saved({"w": torch.ones(2)}), ".safetensors", "a name that ends in .pth"),
+    "safetensors by another name": (b"\x02" + bytes(7) + b"{}", ".pth", "a name that ends in .safetensors"),
+    "half a header": (b"\x70" + bytes(7) + b'{"w":', ".safetensors", "whose end is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_a_file_is_instead_of_weights_is_told(tmp_path: Path, library: Any, kind: str) -> None:
+    content, suffix, reason = ODD[kind]
+    (tmp_path / f"w{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match=rf"w\{suffix} is refused.*{reason}") as error:
+        library(tmp_path / f"w{suffix}")
+    assert "\n" not in str(error.value)
 
 
 def test_half_of_a_deeper_model_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import logging
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,13 +19,15 @@ from kravl.runtime.errors import first_line
 
 log = logging.getLogger(__name__)
 # where trainers keep the weights in what they save; the first that is there counts, averaged ones before the others
+AVERAGED = ("state_dict_ema", "model_ema", "ema")
 CONTAINERS = (
-    *("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "module", "net", "network"),
+    *(*AVERAGED, "state_dict", "model_state_dict", "model", "module", "net", "network"),
     *("teacher", "target_encoder", "encoder", "weights", "params"),
 )
 # what wrappers put before each name: torch.compile, data parallel, Lightning, self-supervised trainers
 WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
-NOT_WEIGHTS = ("n_averaged", "input_resolution", "context_length", "vocab_size")  # of AveragedModel, and of OpenAI
+# of AveragedModel, of OpenAI's archives, and of traces of open_clip, which keep the mask that a model computes
+NOT_WEIGHTS = ("n_averaged", "input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask")
 CONVERT = "convert it with the code of its authors, or name published weights"
 # what the name of one of its tensors matches: whose layout it is, and what to do where it does not load
 LAYOUTS = {
@@ -78,39 +80,57 @@ def blocked_names(path: Path) -> list[str]:
     return []
 
 
-def container(content: Any, order: Sequence[str] = CONTAINERS) -> tuple[str, ...] | None:
+def container(content: Any) -> tuple[str, ...] | None:
     """The keys that lead to the tensors by name in ``content``; None where there are none.
 
-    Those of ``order`` count before others, of which one will do where it alone leads there.
+    Those of `CONTAINERS` count before others, of which one will do where it alone leads there. One that has less than
+    half as many tensors as another, such as the decay of an average, holds no weights.
     """
     if not isinstance(content, Mapping):
         return None
-    for key in order:
-        if (path := container(content.get(key), order)) is not None:
+    known = {key: path for key in CONTAINERS if (path := container(content.get(key))) is not None}
+    counts = {key: _tensors_at(content, (key, *path)) for key, path in known.items()}
+    for key, path in known.items():
+        if 2 * counts[key] >= max(counts.values()):
             return (key, *path)
     if any(isinstance(value, Tensor) for value in content.values()):
         return ()
-    inner = {key: container(value, order) for key, value in content.items() if isinstance(key, str)}
+    inner = {key: container(value) for key, value in content.items() if isinstance(key, str)}
     paths = [(key, *path) for key, path in inner.items() if path is not None]
     return paths[0] if len(paths) == 1 else None
 
 
-def read_checkpoint(path: Path, names: Sequence[str], order: Sequence[str] = CONTAINERS) -> Checkpoint:
+def _tensors_at(content: Any, path: Sequence[str]) -> int:
+    for key in path:
+        content = content[key]
+    return sum(isinstance(value, Tensor) for value in content.values())
+
+
+def read_checkpoint(path: Path, names: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> Checkpoint:
     """The tensors of a file that `check_weights` has accepted, under the names that they have in a bare model.
 
     Args:
         names: those of the model that is to be loaded, which tell a wrapper's prefix from a part of the model.
-        order: as of `container`.
+        fits: whether names are those of the model, asked where all tensors of the file share a prefix of no known
+            wrapper.
 
     Raises: as `load_content`.
     """
     content = load_content(path)
     parts = ["a TorchScript archive"] if _is_torchscript(path) else []
-    keys = container(content, order) or ()
+    keys = container(content) or ()
+    if (
+        keys
+        and keys[0] in AVERAGED
+        and (passed := [k for k in CONTAINERS if k not in AVERAGED and container(content.get(k)) is not None])
+    ):
+        parts.append(f"averaged weights rather than {passed[0]}")
     for key in keys:
         content = content[key]
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor) and name not in NOT_WEIGHTS}
     tensors, prefix = _unwrapped(tensors, names)
+    if own := _common_prefix(tensors, fits):
+        tensors, prefix = {name.removeprefix(own): tensor for name, tensor in tensors.items()}, prefix + own
     parts += [f"entry {'.'.join(keys)}"] if keys else []
     parts += [f"names without {prefix}"] if prefix else []
     if len(tensors) < len(content):
@@ -131,6 +151,16 @@ def _unwrapped(tensors: dict[str, Tensor], names: Sequence[str]) -> tuple[dict[s
         tensors, stripped = wrapped[best], stripped + candidates[best]
 
 
+def _common_prefix(names: Sequence[str] | Mapping[str, Any], fits: Callable[[Sequence[str]], bool]) -> str:
+    """What all names begin with, part by part, where those of the model are left without it; else nothing."""
+    prefix, rest = "", list(names)
+    while rest and (part := f"{rest[0].partition('.')[0]}.") and all(name.startswith(part) for name in rest):
+        prefix, rest = prefix + part, [name.removeprefix(part) for name in rest]
+        if fits(rest):
+            return prefix
+    return ""
+
+
 def load_failure(error: Exception, tensors: Sequence[str] = ()) -> str:
     """Why weights did not load, in one line: what torch lists after the library's own renaming, and their layout.
 
@@ -149,6 +179,23 @@ def load_failure(error: Exception, tensors: Sequence[str] = ()) -> str:
         shapes = [re.sub(r"torch\.Size\((.*)\)", r"\1", shape) for shape in size.groups()[1:]]
         parts.append(f"{size[1]} has shape {shapes[0]} where the model has {shapes[1]}")
     return ", ".join(parts) + advice(tensors)
+
+
+def misfit(given: Mapping[str, Tensor], model: Mapping[str, tuple[int, ...]]) -> str:
+    """The first weight in ``given`` that does not fit the shapes of ``model``, and whose layout the names are.
+
+    Positions count by their width, as their number is interpolated; a text tower's names with or without ``text.``.
+    """
+    own = {name.removeprefix("text."): shape for name, shape in model.items()}
+    theirs = {name.removeprefix("text."): tuple(tensor.shape) for name, tensor in given.items()}
+    for name, shape in theirs.items():
+        kept = slice(-1, None) if name.endswith(("positional_embedding", "pos_embed")) else slice(None)
+        if name in own and shape[kept] != own[name][kept]:
+            return f"{name} has shape {[*shape]} where the model has {[*own[name]]}{advice(list(given))}"
+    other = next((name for name in theirs if name not in own), None)
+    lacking = next((name for name in own if name not in theirs), None)
+    said = f"it has {other!r}, which the model lacks" if other else f"it lacks {lacking!r}"
+    return f"{said}{advice(list(given))}"
 
 
 def advice(tensors: Sequence[str]) -> str:

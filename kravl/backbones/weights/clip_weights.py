@@ -1,7 +1,7 @@
 """open_clip models with the right weights and activation, or one line that says what to pass instead."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +11,12 @@ import open_clip
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from kravl.backbones import tiny
 from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
 from kravl.backbones.text.tokens import require_text
-from kravl.backbones.weights.checkpoint import CONTAINERS, load_failure, read_checkpoint
+from kravl.backbones.weights.checkpoint import load_failure, misfit, read_checkpoint
 from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
 from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
@@ -31,6 +31,7 @@ from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_json
 
 log = logging.getLogger(__name__)
+NOT_BIG_VISION = "; a .npz of big_vision fits models whose image tower is timm's, such as ViT-B-16-SigLIP"
 
 
 class Chosen(NamedTuple):
@@ -94,14 +95,17 @@ def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
         InputError: a damaged or mismatched checkpoint.
     """
     name, pretrained, activation, preprocess = chosen
-    names: list[str] = []
+    given: dict[str, Tensor] = {}
     try:
-        with without_progress(), _readable(name, pretrained, names) as source:
+        with without_progress(), _readable(name, pretrained, given) as source:
             # without weights of its own, a text tower of Hugging Face would be downloaded for pretrained=None
             settings: dict[str, Any] = {"force_quick_gelu": activation, "force_preprocess_cfg": preprocess}
             model = open_clip.create_model(name, pretrained=source, pretrained_text=False, **settings)
     except LOAD_ERRORS as error:
-        reason = load_failure(error, names)
+        reason = load_failure(error, list(given))
+        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
+    except (AttributeError, AssertionError) as error:  # open_clip's code that resizes and renames another model's
+        reason = _another_clip(name, given) if given else f"{first_line(error)}{NOT_BIG_VISION}"
         raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
     if ":" in name:
         activation = bool(open_clip.get_model_config(name).get("quick_gelu", False))
@@ -178,20 +182,19 @@ def _preprocess(name: str, pretrained: str | None, stated: Stated) -> dict[str, 
 
 
 @contextmanager
-def _readable(name: str, pretrained: str | None, names: list[str]) -> Iterator[str | None]:
+def _readable(name: str, pretrained: str | None, given: dict[str, Tensor]) -> Iterator[str | None]:
     """``pretrained``, or a file that open_clip reads where it would not read the one at this path.
 
-    ``names`` gets those of the tensors in it.
+    ``given`` gets the shapes of the tensors in it, on the meta device.
     """
     path = Path(pretrained or "")
     if ":" in name or not path.is_file() or path.suffix in NUMPY or open_clip.get_pretrained_cfg(name, str(pretrained)):
         yield pretrained
         return
-    # open_clip itself takes the state_dict of a file that has others too
-    tensors, unpacked = read_checkpoint(path, [], ("state_dict", *CONTAINERS))
+    tensors, unpacked = read_checkpoint(path, [], lambda left: _is_of(name, left))
     if is_hf_clip(tensors):
         tensors, unpacked = renamed(tensors), "the names of Hugging Face transformers"
-    names += tensors
+    given |= {key: value.to("meta") for key, value in tensors.items()}
     if not unpacked:
         del tensors
         yield pretrained
@@ -203,6 +206,14 @@ def _readable(name: str, pretrained: str | None, names: list[str]) -> Iterator[s
         save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}, file)
         del tensors
         yield str(file)
+
+
+def _is_of(name: str, left: Sequence[str]) -> bool:
+    return is_hf_clip(dict.fromkeys(left)) or {*left} <= untrained_clip(name).state_dict().keys()
+
+
+def _another_clip(name: str, given: dict[str, Tensor]) -> str:
+    return misfit(given, {key: tuple(value.shape) for key, value in untrained_clip(name).state_dict().items()})
 
 
 def _recorded_quick_gelu(path: Path) -> bool | None:

@@ -15,12 +15,14 @@ from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from kravl.backbones.weights.checkpoint import blocked_names, container, load_content
+from kravl.backbones.weights.file_kinds import odd_file
 from kravl.runtime.errors import InputError, first_line
 
 NUMPY = (".npz", ".npy")
 TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder's config may set of it
 LOCAL_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")  # where open_clip looks in a folder
 TIMEOUT_SECONDS = 5.0
+MOST_CODE = 64 * 2**20  # bytes; the code of a ViT-L with its debugging records is below 10 MB
 INSTEAD = "connect to the network once, or pass backbone.build.pretrained=/path/to/weights.safetensors"
 # what torch.load and safetensors raise on damaged or other files (found by mutating 3,000 checkpoints)
 LOAD_ERRORS = (
@@ -54,6 +56,8 @@ def check_weights(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
+    if odd := odd_file(path):
+        raise _HostileError(odd)
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -119,9 +123,16 @@ def _listed(content: Any) -> str:
 
 
 def _refuse_growth(zipped: zipfile.ZipFile, path: Path, stored: bool) -> None:
-    """torch stores its members uncompressed; compressed or overlapping ones are a zip bomb."""
+    """torch stores tensors uncompressed; compressed or overlapping ones are a zip bomb.
+
+    The code of a TorchScript archive is compressed, and never read here.
+    """
     members = zipped.infolist()
-    size, limit = sum(member.file_size for member in members), path.stat().st_size * (1 if stored else 20)
+    code = sum(member.file_size for member in members if member.filename.split("/")[1:2] == ["code"])
+    if code > MOST_CODE:
+        raise _HostileError(f"its code unpacks to {code:,} bytes; at most {MOST_CODE:,} are read")
+    size = sum(member.file_size for member in members) - code
+    limit = path.stat().st_size * (1 if stored else 20)
     if size > limit:
         raise _HostileError(f"its members unpack to {size:,} bytes from a file of {path.stat().st_size:,}")
 

@@ -189,7 +189,8 @@ def _overlay(pretrained: bool | str, probe: nn.Module) -> tuple[dict[str, Any], 
         return {}, []
     if Path(pretrained).suffix in NUMPY:
         return {"file": pretrained, "custom_load": True}, []
-    tensors, unpacked = read_checkpoint(Path(pretrained), list(probe.state_dict()))
+    own = list(probe.state_dict())
+    tensors, unpacked = read_checkpoint(Path(pretrained), own, lambda left: {*left} <= {*own})
     names = list(tensors)
     if name := deeper_than(probe, names):
         raise InputError(f"{pretrained} is a checkpoint of a deeper model: it has {name!r}, which this one lacks")
