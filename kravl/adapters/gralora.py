@@ -57,8 +57,9 @@ class GraLoRA(Adapter):
 
     def apply_factors(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor | None:
         hidden = self._hidden(x)
-        for j, rows in enumerate(y.chunk(len(self.b), 1)):
-            rows.addmm_(hidden[:, j].flatten(1), self.b[j].to(x.dtype).T, alpha=self.scale)
+        width = y.shape[1] // len(self.b)
+        for j in range(len(self.b)):  # slices: the compiler cannot write to views of `chunk`
+            y[:, j * width : (j + 1) * width].addmm_(hidden[:, j].flatten(1), self.b[j].to(x.dtype).T, alpha=self.scale)
         return hidden
 
     def add_to(self, weight: Tensor, mask: Tensor | None, out: Tensor) -> None:

@@ -29,7 +29,8 @@ def test_no_dense_update_stays_alive_for_the_backward_pass(make_adapter):
         y = layer(x)
 
     assert y.requires_grad
-    between = adapter.inner if isinstance(adapter, LowRankAdapter) else 0  # the factors of a chain
+    # what is between the factors of a chain, less than the input; the update has 6,144 entries
+    between = adapter.inner if isinstance(adapter, LowRankAdapter) else 31 if adapter.applies_factors(x, None) else 0
     assert sum(saved) <= 2 * between
 
 

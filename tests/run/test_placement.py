@@ -33,8 +33,8 @@ RESNET = ("backbone.build.name=test_resnet", "backbone.build.image_size=null")
             r"unknown preset of parameters 'norm': did you mean 'norms'\? \(biases, last_two_blocks, norms\)",
         ),
         ("++adapter.rnak=2", r"unknown setting of LoRA 'rnak': did you mean 'rank'"),
-        ("adapter.rank=0", r"rank must be a whole number of at least 1, not 0"),
-        ("adapter.dropout=1.5", r"dropout must be a fraction in \[0, 1\), not 1.5"),
+        ("adapter.rank=0", r"adapter.rank=0: it must be a whole number of at least 1"),
+        ("adapter.dropout=1.5", r"adapter.dropout=1.5: it must be a number of at least 0 and below 1"),
         ("train_statistics=true", r"no norm of .* keeps running statistics"),
     ],
 )

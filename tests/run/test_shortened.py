@@ -59,8 +59,8 @@ def test_a_shortened_run_is_run_again_and_kept_out_of_a_report(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("limit_train_batches=0", "limit_train_batches=0: nothing would be trained"),
-        ("limit_test_batches=0.0", "limit_test_batches=0.0: nothing would be evaluated"),
+        ("limit_train_batches=0", r"limit_train_batches=0: it must be a number above 0"),
+        ("limit_test_batches=0.0", r"limit_test_batches=0.0: it must be a number above 0"),
         ("overfit_batches=1", "overfit_batches=1 would change the order of images"),
     ],
 )
