@@ -28,12 +28,14 @@ MOST_WORKERS = 256  # processes that load images
 MOST_PIXELS = 4096  # of an image's side
 # numbers of an adapter, a model, a source of images and a target, by the name that their classes give them
 OF_CLASSES = {
-    "alpha": POSITIVE, "block": whole(1), "blocks": whole(1), "boundary": POSITIVE, "d_initial": FINITE, "density": Bounds(0, 1, low_open=True),
+    "alpha": POSITIVE, "block": whole(1), "blocks": whole(1), "boundary": POSITIVE, "d_initial": FINITE,
+    "density": Bounds(0, 1, low_open=True),
     "dropout": SHARE_BELOW_1, "exponent": FINITE, "factor": whole(1),
     "fraction": Bounds(0, 1, low_open=True), "grid": whole(1),
     "group": whole(1), "harmonics": whole(1),
     "high": POSITIVE, "holdout": whole(2), "image_size": whole(1, MOST_PIXELS), "init_a": FINITE,
-    "low": NOT_NEGATIVE, "noise": NOT_NEGATIVE, "num_coefficients": whole(1), "num_values": whole(1), "omega": POSITIVE, "rank": whole(1), "scale": FINITE, "seed": SEED,
+    "low": NOT_NEGATIVE, "noise": NOT_NEGATIVE, "num_coefficients": whole(1), "num_values": whole(1),
+    "omega": POSITIVE, "rank": whole(1), "scale": FINITE, "seed": SEED,
     "severity": whole(1, 5), "share": whole(1), "size": whole(1, MOST_PIXELS), "split": whole(1), "std": POSITIVE,
     "terms": whole(1), "test_seed": SEED, "test_share": Bounds(0, 1, low_open=True, high_open=True),
     "train_share": Bounds(0, 1, low_open=True, high_open=True), "variant": whole(1),
