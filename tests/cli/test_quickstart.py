@@ -50,10 +50,10 @@ def test_the_page_shows_table_figures_and_pictures(done: Path) -> None:
     assert "<p>quickstart: four ways to adapt kravl-tiny" in page
     assert names == ["zero-shot", "linear_probe", "lora", "kra", "full"]
     shown = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="kravl_tiny, openmoji, in_domain: ([^"]+)">', page)
-    assert [caption.split()[0] for caption in shown] == ["singular", "test"]
-    assert "https://openmoji.org, CC-BY-SA-4.0" in shown[1]
+    assert [caption.split()[0] for caption in shown] == ["effective", "singular", "test"]
+    assert "https://openmoji.org, CC-BY-SA-4.0" in shown[2]
     drawn = re.findall(r"\((kravl_tiny-openmoji-in_domain.*)\)", (done / "report.md").read_text())
-    assert len(drawn) == 3
+    assert len(drawn) == 4
     assert all((done / name).is_file() for name in drawn)
 
 
