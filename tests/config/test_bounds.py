@@ -67,7 +67,7 @@ def test_every_number_is_bounded_and_nothing_odd_is_one(verb: str, key: str, con
             check_bounds(changed)
 
 
-@pytest.mark.parametrize("key", ["loading.batch_size", "optim.warmup_steps"])
+@pytest.mark.parametrize("key", ["loading.batch_size", "adapter.dropout"])
 def test_an_odd_value_is_one_line_of_the_command(key: str) -> None:
     for odd in ODD:
         with pytest.raises(InputError) as caught:

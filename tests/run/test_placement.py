@@ -34,6 +34,7 @@ RESNET = ("backbone.build.name=test_resnet", "backbone.build.image_size=null")
         ),
         ("++adapter.rnak=2", r"unknown setting of LoRA 'rnak': did you mean 'rank'"),
         ("adapter.rank=0", r"adapter.rank=0: it must be a whole number of at least 1"),
+        ("adapter.rank=nan", r"adapter.rank=nan: it must be a whole number of at least 1"),
         ("adapter.dropout=1.5", r"adapter.dropout=1.5: it must be a number of at least 0 and below 1"),
         ("train_statistics=true", r"no norm of .* keeps running statistics"),
     ],
