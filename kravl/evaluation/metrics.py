@@ -1,5 +1,6 @@
 """Metrics of predictions: accuracy, per-class recall, macro-F1, calibration."""
 
+from collections.abc import Iterable
 from statistics import fmean, harmonic_mean
 
 import torch
@@ -10,7 +11,16 @@ from kravl.evaluation.predict import Predictions
 IN_DOMAIN = "test"  # the name of the training set's own test split among the evaluated sets
 CALIBRATION_BINS = 15
 
+OF_A_SET = ("accuracy", "per_class_recall", "macro_f1", "ece", "loss", "count")
+
 Results = dict[str, dict[str, float]]  # set -> metric -> value
+
+
+def metric_names(others: Iterable[str]) -> list[str]:
+    """The metrics of a run that is evaluated in domain and on the sets ``others``, as its record names them."""
+    others = list(others)
+    over_sets = ["in_domain", "ood_mean", "harmonic_mean"] if others else ["in_domain"]
+    return [f"{name}/{metric}" for name in (IN_DOMAIN, *others) for metric in OF_A_SET] + over_sets
 
 
 def score(predictions: Predictions) -> dict[str, float]:

@@ -9,8 +9,8 @@ from typing import Any
 from kravl.adapters.update_spectra import Diagnosis
 from kravl.backbones.presets import listed_sites
 from kravl.config.compose import as_written, typed
-from kravl.config.schema import Config
-from kravl.evaluation.metrics import IN_DOMAIN
+from kravl.config.schema import Config, Evaluation
+from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
 from kravl.run.evaluate import Curve, evaluate
@@ -33,7 +33,14 @@ from kravl.tracking.loggers import (
     log_summary,
     make_logger,
 )
-from kravl.tracking.run_folder import RunFolder, folder_of, open_run, resumable_folder, warn_unfinished
+from kravl.tracking.run_folder import (
+    ZERO_SHOT,
+    RunFolder,
+    folder_of,
+    open_run,
+    resumable_folder,
+    warn_unfinished,
+)
 from kravl.training.callbacks import Checkpoints, LearningCurve
 from kravl.training.frozen_state import FrozenState
 from kravl.training.loss import check_loss
@@ -78,7 +85,9 @@ def check(cfg: Config) -> None:
     """Raise InputError for every mistake that shows without images or weights."""
     check_trainer(cfg.trainer)
     check_tracking(cfg.tracking)
-    check_objective(cfg.objective, cfg.evaluation.held_out)
+    check_objective(cfg.objective, cfg.evaluation)
+    if cfg.label == ZERO_SHOT:
+        raise InputError(f"label={ZERO_SHOT} is what reports call the untrained model; choose another label")
     curve_points(cfg.alphas, zero_shot=True)
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     training_amount(cfg)
@@ -150,17 +159,21 @@ def _record(
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 
 
-def check_objective(name: str | None, held_out: bool) -> None:
-    """Raise InputError where a search would look at the test images."""
-    if name is not None and not held_out:
+def check_objective(name: str | None, evaluation: Evaluation) -> None:
+    """Raise InputError where a search would look at the test images, or for what is not measured."""
+    if name is None:
+        return
+    if not evaluation.held_out:
         raise InputError(f"objective={name} would search on the test images; add evaluation=validation")
+    if name not in (measured := metric_names(evaluation.sets)):
+        raise unknown("objective", name, measured)
 
 
 def objective(name: str | None, metrics: Mapping[str, Any]) -> float | Mapping[str, Any]:
     """The metric ``name`` of a run's record; all of the record where nothing is searched for.
 
     Raises:
-        InputError: the run has no such metric (the nearest is named).
+        InputError: the run has no such metric: its set was left out.
     """
     if name is None or not metrics:  # of several processes the first alone has a record
         return metrics

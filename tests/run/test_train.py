@@ -195,6 +195,7 @@ WRONG = {
     "a timm model": ("backbone.build.name=vit_tinny_patch16_224", "did you mean 'vit_tiny_patch16_224'"),
     "a checkpoint": ("backbone.build.pretrained=/no/file.safetensors", "no checkpoint '/no/file.safetensors'"),
     "a name": ("name=a/b", "is not a folder name"),
+    "a label": ("label=zero-shot", "label=zero-shot is what reports call the untrained model"),
 }
 
 
