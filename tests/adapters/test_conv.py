@@ -93,9 +93,15 @@ def assert_equal_gradients(layer, plain, adapter, x, mask=None):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")  # torch's own, once a process
-@pytest.mark.parametrize("kind", CONVS)
-def test_output_and_gradients_equal_plain_autograd(make_adapter, kind):
-    assert_equal_gradients(*adapted(kind, make_adapter))
+@pytest.mark.parametrize("name", METHODS)
+def test_output_and_gradients_equal_plain_autograd(name):
+    for kind in CONVS:
+        assert_equal_gradients(*adapted(kind, METHODS[name]))
+
+
+def test_those_of_every_adapter_do(make_adapter):
+    for kind in ("strided", "1x1", "grouped", "depthwise"):
+        assert_equal_gradients(*adapted(kind, make_adapter))
 
 
 @pytest.mark.parametrize("name", LOW_RANK)
