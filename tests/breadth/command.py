@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "runs/breadth", help="rows as they are made (%(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "experiments/breadth", help="tables (%(default)s)")
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="names of models to look at")
+    parser.add_argument("--families", action="store_true", help="measure families of the models that OUT has")
     parser.add_argument("--again", action="store_true", help="make rows that are there anew")
     options = parser.parse_args()
     if find_spec("transformers") is None:
@@ -45,22 +46,31 @@ def main() -> int:
     every = survey.names()
     chosen = [key for key in every if any(fnmatchcase(key[1], pattern) for pattern in options.only)]
     models = Kept(options.work / catalog.MODELS, ("library", "name"), options.again)
-    models.drop("models of other commits", survey.is_current)
-    models.complete("models", chosen, survey.surveyed)
+    if options.families:
+        models.take(options.out / catalog.MODELS)
+    else:
+        models.drop("models of other commits", survey.is_current)
+        models.complete("models", chosen, survey.surveyed)
     rows = models.of(every)
     families = Kept(options.work / catalog.FAMILIES, ("family",), options.again)
+    families.take(options.out / catalog.FAMILIES)
     members = {family: row for family, row in smallest(rows).items() if (row["library"], row["name"]) in set(chosen)}
+    cheapest = sorted(members, key=lambda family: sum(members[family]["parameters"].values()))
     with TemporaryDirectory() as folder:
-        families.complete("families", [(f,) for f in members], lambda f: parity.compared(members[f], Path(folder)))
+        families.complete("families", [(f,) for f in cheapest], lambda f: parity.compared(members[f], Path(folder)))
     measured = families.of([(family,) for family in smallest(rows)])
     if len(rows) == len(every):
-        options.out.mkdir(parents=True, exist_ok=True)
-        models.write(options.out / catalog.MODELS, rows)
-        families.write(options.out / catalog.FAMILIES, measured)
-        write_atomic(options.out / "table.md", summary.table(models.head(rows), rows, measured))
+        _write(options.out, models, rows, families, measured)
     wrong = list(summary.wrong(rows, measured))
     print("\n".join([summary.counts(rows), *wrong]))
     return int(bool(wrong))
+
+
+def _write(out: Path, models: "Kept", rows: Sequence[Row], families: "Kept", measured: Sequence[Row]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    models.write(out / catalog.MODELS, rows)
+    families.write(out / catalog.FAMILIES, measured)
+    write_atomic(out / "table.md", summary.table(models.head(rows), rows, measured))
 
 
 def _commit() -> str:
@@ -79,10 +89,21 @@ class Kept:
         self._path, self._keys, self._again = path, keys, again
         self._versions = catalog.installed_versions()
         self._rows: dict[Key, Row] = {}
+        self._former: dict[str, Any] = {}
         for line in path.read_text().splitlines() if path.exists() else ():
             row = json.loads(line)
             if row["versions"] == self._versions:
                 self._rows[tuple(row[key] for key in keys)] = row
+
+    def take(self, table: Path) -> None:
+        """Add the rows of a table that is there, of these releases, to those that were made since."""
+        if not table.exists():
+            return
+        head, rows = catalog.read_table(table)
+        if head["versions"] == self._versions:
+            self._former = head
+            for row in rows:
+                self._rows.setdefault(tuple(row[key] for key in self._keys), row)
 
     def drop(self, what: str, is_current: Callable[[Row], bool]) -> None:
         """Forget rows that were made at another commit and are no longer right."""
@@ -112,11 +133,14 @@ class Kept:
 
     def head(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The releases and commits that the rows were made with, and seconds of computing."""
+        made = [row for row in rows if "commit" in row]
+        if not made and self._former:
+            return self._former
         return {
             "versions": self._versions,
-            "commits": sorted({row["commit"] for row in rows}),
+            "commits": sorted({row["commit"] for row in made} | set(self._former.get("commits", ()))),
             "python": platform.python_version(),
-            "seconds": round(sum(row["took"] for row in rows)),
+            "seconds": round(sum(row["took"] for row in made) + self._former.get("seconds", 0)),
             "threads": torch.get_num_threads(),
         }
 

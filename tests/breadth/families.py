@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import open_clip
 import timm
@@ -18,11 +21,13 @@ from kravl.backbones import tiny
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.vit import VitClassifier
+from kravl.backbones.weights.timm_weights import _probe
 from kravl.runtime.errors import InputError
 
 CLASSES = ("cat", "dog", "red fox")
 TEMPLATES = ("a photo of a {}.", "art of the {}.")
-WIDTH, HEAD, LAYERS, VOCABULARY, PIXELS = 64, 16, 2, 512, 128
+WIDTH, HEAD, LAYERS, VOCABULARY = 64, 16, 2, 512
+PIXELS = (128, 126)  # multiples of 16 and of 14
 # smaller trunks of the same file of timm, where a tower of open_clip has one of hundreds of megabytes
 TRUNKS = {
     "eva": "eva02_tiny_patch14_224",
@@ -32,6 +37,19 @@ TRUNKS = {
     "vision_transformer_relpos": "vit_relpos_small_patch16_224",
     "fastvit": "fastvit_mci0",
     "vitamin": "vitamin_small_224",
+}
+
+# the same model with few blocks or channels, where timm's smallest of a file takes gigabytes in float64
+FEWER: dict[str, dict[str, Any]] = {
+    "beit_base_patch16_224": {"depth": 2},
+    "deepseek_vit_412m": {"depth": 2},
+    "gemma4_vit_167m": {"depth": 2},
+    "mobilenetv5_base": {"channel_multiplier": 0.25},
+    "naflexvit_base_patch16_parfac_gap": {"depth": 2},
+    "nasnetalarge": {"num_features": 672},
+    "qwen3_vit_88m": {"depth": 2},
+    "samvit_base_patch16_224": {"depth": 2, "global_attn_indexes": (1,)},
+    "vgg11": {"mlp_ratio": 1 / 16},
 }
 
 
@@ -61,11 +79,16 @@ def build(row: Row, folder: Path) -> Classifier:
 
 
 def _small_vit(name: str) -> VitClassifier:
-    """Of few pixels where the model takes them, so that float64 is no matter of hours."""
+    """Of few pixels where the model takes them, and of few blocks, so that float64 is no matter of hours."""
+    _probe.cache_clear()  # a model of this name and of all its blocks is not this one
     try:
-        return VitClassifier(CLASSES, (), name=name, pretrained=False, image_size=PIXELS)
-    except InputError:
-        return VitClassifier(CLASSES, (), name=name, pretrained=False)
+        with patch("timm.create_model", partial(timm.create_model, **FEWER.get(name, {}))):
+            for size in PIXELS:
+                with suppress(InputError):
+                    return VitClassifier(CLASSES, (), name=name, pretrained=False, image_size=size)
+            return VitClassifier(CLASSES, (), name=name, pretrained=False)
+    finally:
+        _probe.cache_clear()
 
 
 def small_config(name: str) -> dict[str, Any]:

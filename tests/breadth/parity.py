@@ -75,7 +75,10 @@ def _chosen(encoder: nn.Module, preset: str) -> list[str]:
 
 
 def measure(classifier: Classifier, make: Any, sites: Sequence[str], folder: Path) -> Row:
-    """Relative differences of logits and gradients, and how many adapters a step of training leaves as they were."""
+    """Relative differences of logits and gradients, and how many adapters a step of training leaves as they were.
+
+    Those whose weight has no gradient in the library either are counted apart: the model does not depend on it.
+    """
     images = _images(classifier)
     twin, library = copy.deepcopy(classifier), _Library(copy.deepcopy(classifier))
     with torch.no_grad():
@@ -83,7 +86,8 @@ def measure(classifier: Classifier, make: Any, sites: Sequence[str], folder: Pat
     adapters = inject(classifier.encoder(), make, sites)
     result: Row = {"sites": len(adapters.adapters)}
     result["start"] = relative(_logits(classifier, images), expected)
-    result["unchanged"] = len(_left_by_a_step(classifier, adapters, images))
+    left, idle = _left_by_a_step(classifier, adapters, images), _without_gradient(library, adapters, images)
+    result |= {"unchanged": len(left - idle), "without_gradient": len(idle)}
     torch.manual_seed(1)
     for parameter in adapters.parameters():
         nn.init.normal_(parameter, std=STD)
@@ -154,21 +158,38 @@ def _dense_gradients(library: _Library, adapters: AdapterSet, images: Tensor) ->
     return list(torch.autograd.grad(_loss(logits), adapters.parameters()))
 
 
-def _left_by_a_step(classifier: Classifier, adapters: AdapterSet, images: Tensor) -> list[str]:
+def _without_gradient(library: _Library, adapters: AdapterSet, images: Tensor) -> set[str]:
+    """Adapters of weights that the library's own logits do not depend on, but for rounding.
+
+    As q and k after a layer norm of one channel (timm's csatv2), which makes every token the same.
+    """
+    sites = select_sites(library.model, list(adapters.adapters))
+    weights = list({id(site.parameter): site.parameter for site in sites}.values())
+    with torch.enable_grad():
+        found = torch.autograd.grad(_loss(library.eval()(images)), weights)
+    gradients = {id(weight): gradient for weight, gradient in zip(weights, found, strict=True)}
+    largest = {
+        site.name: float(gradients[id(site.parameter)][slice(*site.rows.indices(len(site.parameter)))].abs().max())
+        for site in sites
+    }
+    least = VANISHING * max(largest.values())
+    return {name for name, size in largest.items() if size < least}
+
+
+def _left_by_a_step(classifier: Classifier, adapters: AdapterSet, images: Tensor) -> set[str]:
     """Adapters whose parameters are the same after one step of training; what the step did is undone."""
     before = {name: tensor.clone() for name, tensor in adapters.state_dict().items()}
-    parameters = adapters.parameters()
     torch.manual_seed(4)
     classifier.train()
-    optimizer = torch.optim.SGD(parameters, lr=1.0)
-    F.cross_entropy(classifier(images), torch.tensor([0, 1])).backward()
+    optimizer = torch.optim.SGD(adapters.parameters(), lr=1.0)
+    _loss(classifier(images)).backward()  # linear in the logits: cross entropy has no gradient where it is certain
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     after = adapters.state_dict()
-    left = [
+    left = {
         site
         for site in adapters.adapters
         if all(torch.equal(before[name], after[name]) for name in after if name.rpartition(".")[0] == site)
-    ]
+    }
     adapters.load_state_dict(before)
     return left

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -40,9 +41,11 @@ Towers = dict[str, Callable[[], list[Tensor]]]  # tower -> its features
 
 
 def names() -> list[tuple[str, str]]:
-    """(library, name) of every model."""
+    """(library, name) of every model that the libraries ship, whatever else this process has registered."""
     tiny.register()
-    return [("open_clip", name) for name in open_clip.list_models()] + [("timm", name) for name in timm.list_models()]
+    shipped = {path.stem for path in (Path(open_clip.__file__).parent / "model_configs").glob("*.json")} | {tiny.NAME}
+    clip = [("open_clip", name) for name in open_clip.list_models() if name in shipped]
+    return clip + [("timm", name) for name in timm.list_models()]
 
 
 def surveyed(library: str, name: str) -> Row:
