@@ -138,6 +138,23 @@ def test_a_field_may_hold_line_breaks_and_quotes(
     assert ("line 2: a field in quotes goes on in the next line" in caplog.text) == (name == "t.csv")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path,label,note\na.png,x,"big\nb.png,y,small"\n',
+        'path,label,note\na.png,x,"big\nb.png,y,3"" high\nc.png,y,small"\n',
+        'id,path,label,note\n1,a,x,"big\n2,b,y,small"\n',
+        'path,label,split,note\na.png,x,"train,\nb.png,y,test",big\n',
+        'path,label,note\n"a.png,x,big\nb.png",y,small\n',
+    ],
+)
+def test_two_quotes_that_are_left_open_do_not_make_one_row_of_two(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+
+    with pytest.raises(InputError, match=r"t.csv, line 2: a field in quotes goes on in the next line, .*b[.,]"):
+        Table(str(tmp_path / "t.csv"))
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*list\.csv: No such file"):
         Table(str(tmp_path / "list.csv"))

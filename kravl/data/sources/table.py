@@ -8,7 +8,7 @@ from typing import Any
 
 from kravl.data.catalog import existing_folder
 from kravl.data.holdout import check_share, hold_out, say_held_out
-from kravl.data.images import FileOpener
+from kravl.data.images import FileOpener, image_endings
 from kravl.data.source import SPLIT_OF, Samples, Source, composed_form, refuse_outside
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import csv_rows, parse_json, read_text
@@ -168,20 +168,46 @@ def _lines(
             )
         if named.count(columns[column]) > 1:
             raise InputError(f"{path}: the first line names the column {columns[column]!r} more than once")
-    long: int | None = None
+    told = False
     for number, row in rows:
         if any(field.strip() for field in row[len(named) :]):
             raise InputError(
                 f"{path}, line {number}: {len(row)} fields, of which the first line names {len(named)}; a field that "
                 "holds the separator stands in quotes"
             )
-        if long is None and any("\n" in field or "\r" in field for field in row):
-            long = number
+        if _goes_on(f"{path}, line {number}", dict(zip(named, row, strict=False)), columns, separator) and not told:
+            told = True
             logger.warning(
-                "%s, line %d: a field in quotes goes on in the next line; was a quote left open?", path, long
+                "%s, line %d: a field in quotes goes on in the next line; was a quote left open?", path, number
             )
         missing = [None] * (len(named) - len(row))
         yield number, dict(zip(named, [*row, *missing], strict=False))
+
+
+def _goes_on(where: str, row: Mapping[str, str], columns: Mapping[str, str], separator: str) -> bool:
+    """Whether a field goes on in the next line, as a caption in quotes may.
+
+    Raises:
+        InputError: that of a path, label or split does, or the next line is a row of its own by its looks: a quote that
+            is left open, and another one further down, make one row of two and of all between.
+    """
+    broken = {name: field.splitlines()[1:] for name, field in row.items() if "\n" in field or "\r" in field}
+    if not broken:
+        return False
+    lines = [line for following in broken.values() for line in following]
+    fields = (dict(zip(row, line.split(separator), strict=False)) for line in lines)
+    rows = [line for line in fields if _looks_like_row(line.get(columns["path"], ""), len(line) == len(row))]
+    if rows or set(columns.values()) & broken.keys():
+        raise InputError(
+            f"{where}: a field in quotes goes on in the next line, {lines[0][:80]!r}; close it where it ends, and "
+            'write "" for a " within it'
+        )
+    return True
+
+
+def _looks_like_row(path: str, whole: bool) -> bool:
+    is_image = PurePosixPath(path.strip()).suffix.lower() in image_endings()
+    return is_image or (whole and bool(path) and " " not in path.strip())
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, object]]]:
