@@ -130,6 +130,18 @@ class FewShotDataModule(LightningDataModule):
         """The images whose metrics are called ``test``."""
         return self._evaluated[IN_DOMAIN]
 
+    def check_test_images(self) -> None:
+        """Raise InputError where every test image may be trained on: one folder or list was named for both."""
+        if IN_DOMAIN not in self._evaluated or self._evaluated[IN_DOMAIN] is not self.test_sets[IN_DOMAIN]:
+            return
+        tested = [file for file in _identities(self.test_samples) if file is not None]
+        if tested and set(tested) <= set(_identities(self.source.drawn_from().split("train"))):
+            raise InputError(
+                f"{self.source.name}: all {len(self.test_samples)} images to test on, such as "
+                f"{self.test_samples.file(0)}, are images to train on; name others to test on, such as a folder with "
+                "data.test=..., or none, so that a share of each class is held out"
+            )
+
     def _held_out(self) -> Samples:
         """The drawn validation images; if the set has none, the training images that were not drawn."""
         if len(self.sources) > 1:

@@ -10,6 +10,7 @@ from statistics import fmean, pstdev, stdev
 from typing import Any, NamedTuple
 
 from kravl.report.runs import FinishedRun, flatten
+from kravl.runtime.errors import some_of
 from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import deciding_settings
 
@@ -134,7 +135,16 @@ def comparability_warnings(groups: Iterable[Group]) -> list[str]:
     for setting, members in groupby(listed, key=lambda group: group.setting):
         lines += [f"{' '.join(setting)}: {line}" for line in _within_setting(list(members))]
     trained = [group for group in listed if group.method != ZERO_SHOT]
-    return [*dict.fromkeys([*_other_images(trained), *lines])]
+    return [*dict.fromkeys([*_trained_on(trained), *_other_images(trained), *lines])]
+
+
+def _trained_on(groups: Iterable[Group]) -> Iterator[str]:
+    """A line for each run whose record says that images it is evaluated on were trained on."""
+    for group in groups:
+        for run in group.runs:
+            if isinstance(said := run.record.get("trained_on"), list) and said:
+                lines = some_of([str(line)[:200] for line in said], 3, "; ")
+                yield f"{run.folder}: {lines}: these metrics are not those of new images"
 
 
 def _other_images(groups: Iterable[Group]) -> Iterator[str]:

@@ -57,6 +57,8 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
             "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
         )
     data = make_data(cfg, Sources(source, evaluated))  # a class with too few images need not wait for the weights
+    if cfg.optim.trains:
+        data.check_test_images()
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)

@@ -14,7 +14,7 @@ from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.fit import graceful_exit
-from kravl.run.inputs import data_identity
+from kravl.run.inputs import data_identity, trained_on
 from kravl.run.restore import restore, saved_config
 from kravl.run.results import scores, unevaluated, write_details
 from kravl.runtime.errors import InputError, require_name
@@ -67,9 +67,10 @@ def evaluate_run(config: Any) -> dict[str, Any]:
     saved = saved_config(folder, changes)
     check_trainer(saved.trainer)
     run = restore(saved, folder)
-    identity = data_identity(run.data, Fingerprints())
+    identity = data_identity(run.data, Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])
     run.data.check(training=False)
+    identity |= trained_on(saved, run.data)
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with graceful_exit():
         curve, predictions = evaluate(trainer, run, cfg.alphas, trained=saved.optim.trains)

@@ -6,6 +6,7 @@ A run that is resumed, or found finished, with other inputs than it was started 
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -18,7 +19,7 @@ import kravl
 from kravl.adapters.injection.adapter_set import sha256
 from kravl.config.schema import Config
 from kravl.data.datamodule import IN_DOMAIN, FewShotDataModule
-from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256
+from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256, trained_contents
 from kravl.run.build import Run, build_run, make_data
 from kravl.run.sources import Sources, list_sources
 from kravl.runtime.errors import InputError, some_of
@@ -62,6 +63,7 @@ class Inputs:
             "kravl": _code(),
             "paths": _relative_paths(self._cfg),
             **data_identity(self._data, seen),
+            **trained_on(self._cfg, self._data),
         }
 
     def changed_data(self, kept: Mapping[str, Any]) -> Iterator[str]:
@@ -148,6 +150,17 @@ def data_identity(data: FewShotDataModule, seen: Fingerprints) -> Record:
     """Digests by which a reader tells two data sets, and two evaluation sets, of one name apart."""
     sets = {name: seen.set_sha256(samples) for name, samples in data.test_sets.items()}
     return {"data_sha256": data_sha256(data.source, sets[IN_DOMAIN]), "sets_sha256": sets}
+
+
+def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
+    """For a record: which evaluated images are among those trained on, by their contents; empty where none is."""
+    if not cfg.optim.trains:
+        return {}
+    most = math.inf if cfg.check_contents else MAX_DRAWN
+    lines = trained_contents(data.train_samples, data.evaluated, most)
+    for line in lines:
+        log.warning("%s: metrics of these are not those of new images", line)
+    return {"trained_on": lines} if lines else {}
 
 
 def pretrained_sha256(run: Run) -> str:

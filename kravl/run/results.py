@@ -16,6 +16,7 @@ from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
 
+OF_INPUTS = ("accepted", "data_sha256", "sets_sha256", "trained_on")  # what a record repeats of inputs.json
 DETAILS, IMAGES = "details.json", "predictions.csv"
 MODELS = {ADAPTED: "adapted", PRETRAINED: "zero_shot"}  # by alpha: what is kept; the points between are metrics only
 
@@ -45,7 +46,7 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "trainable_parameters": adapters.num_trainable(),
         "adapter_bytes": folder.adapter.stat().st_size,
         "effective_rank": mean | spectra,
-        **{key: value for key, value in folder.inputs.items() if key in ("accepted", "data_sha256", "sets_sha256")},
+        **{key: value for key, value in folder.inputs.items() if key in OF_INPUTS},
         **provenance(),
     }
 

@@ -13,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kravl.config.compose import typed
+from kravl.report.groups import comparability_warnings, group_runs
+from kravl.report.runs import read_runs
 from kravl.run import inputs
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
@@ -232,3 +234,32 @@ def test_images_that_were_trained_on_are_left_out_of_an_evaluation_of_their_fold
     assert "6 of the 10 images of folder are trained on; they are left out of it" in caplog.text
     assert results["metrics"]["folder/count"] == 4
     assert json.loads((folder / "evaluations/link.json").read_text())["shortened"] == []
+
+
+def test_images_that_are_trained_on_by_another_name_are_told_in_the_record_and_in_the_report(
+    tiny_run: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = pictures(tmp_path / "data")
+    shutil.copy(root / "train/a/1.bmp", root / "test/b/again.bmp")
+
+    record = train(tiny_run(f"data.root={root}", *TINY[:2], "shots=3", "optim.epochs=1", "cache_root=null"))
+
+    line = "1 of the 7 images of test are trained on, byte for byte"
+    assert record["trained_on"] == [line]
+    assert f"{line}: metrics of these are not those of new images" in caplog.text
+    (warning,) = (each for each in comparability_warnings(group_runs(read_runs(tmp_path)[0])) if line in each)
+    assert warning.endswith("these metrics are not those of new images")
+
+
+@pytest.mark.parametrize(
+    "settings", [("data.train=train", "data.test=train"), ("data.train=null", "data.test=.", "data.root={root}/train")]
+)
+def test_a_folder_that_is_trained_on_is_not_tested_on_unless_nothing_is_trained(
+    settings: tuple[str, ...], tiny_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    root = pictures(tmp_path / "data")
+    given = [f"data.root={root}", *(each.format(root=root) for each in settings), "cache_root=null", "shots=1"]
+
+    with pytest.raises(InputError, match=r"all 6 images to test on, such as .*0\.bmp, are images to train on; name"):
+        train(tiny_run(*given))
+    assert train(tiny_run(*given, "optim.epochs=0"))["metrics"]["test/count"] == 6

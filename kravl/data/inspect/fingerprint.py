@@ -1,9 +1,12 @@
 """What tells that images are the same: names and labels, sizes and times of their files, and contents."""
 
 import hashlib
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import raise_if_stopped
 
+log = logging.getLogger(__name__)
 SMALL = 256 * 2**20  # bytes of a set whose contents are read without being asked for: less than a second
 MAX_DRAWN = 4 * 2**30  # likewise of the images that are trained on, which are decoded anyway
 MAX_THREADS = 8
@@ -102,6 +106,49 @@ def data_sha256(source: Source, test_sha256: str) -> str:
     """A digest of the classes in their order and of the test images: two data sets of one name differ in it."""
     classes = "\n".join(source.class_ids).encode("utf-8", "surrogateescape")
     return hashlib.sha256(classes + f"\n{test_sha256}".encode()).hexdigest()
+
+
+def trained_contents(trained: Samples, evaluated: Mapping[str, Samples], most: float = MAX_DRAWN) -> list[str]:
+    """A line for each set some of whose images are, byte for byte, images that are ``trained`` on, by other names too.
+
+    Only files of one size are read. Images that are no files of their own are not looked at.
+
+    Args:
+        most: bytes of a set and of the images trained on beyond which they are not compared, which is told.
+
+    Raises:
+        InputError: an image cannot be read.
+        Interrupted: the process has been asked to stop.
+    """
+    known = _by_size(trained)
+    lines = []
+    for name, samples in evaluated.items():
+        alike = {size: (files, known[size]) for size, files in _by_size(samples).items() if size in known}
+        if sum(size * (len(files) + len(drawn)) for size, (files, drawn) in alike.items()) > most:
+            log.info("%s is not compared with what is trained on; check_contents=true reads all of it", name)
+            continue
+        seen = set(_digests([file for _, drawn in alike.values() for file in drawn]))
+        count = sum(digest in seen for digest in _digests([file for files, _ in alike.values() for file in files]))
+        if count:
+            lines.append(f"{count} of the {len(samples)} images of {name} are trained on, byte for byte")
+    return lines
+
+
+def _by_size(samples: Samples) -> dict[int, list[Path]]:
+    """The files that are an image each, by their bytes."""
+    found: defaultdict[int, list[Path]] = defaultdict(list)
+    for index in range(len(samples)):
+        if (file := samples.file(index)) is not None:
+            with suppress(OSError):  # reading it says so
+                found[file.stat().st_size].append(file)
+    return dict(found)
+
+
+def _digests(files: Sequence[Path]) -> Iterator[bytes]:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(files), AHEAD):
+            raise_if_stopped()
+            yield from pool.map(_file_digest, files[start : start + AHEAD])
 
 
 def contents_sha256(samples: Samples) -> str:
