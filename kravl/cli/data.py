@@ -93,7 +93,7 @@ def _drawn(cfg: Config, options: argparse.Namespace) -> dict[str, object]:
     from kravl.run.build import make_split
 
     source = split_file_source(options.split_file) if options.split_file else open_source(cfg, options.name)
-    data = FewShotDataModule(source, make_split(cfg), LoadingSettings())
+    data = FewShotDataModule(source, make_split(cfg), LoadingSettings(max_megapixels=cfg.loading.max_megapixels))
     images = {
         name: [[path, label, source.class_names[label]] for path, label in zip(s.names, s.labels, strict=True)]
         for name, s in (("train", data.train_samples), ("val", data.val_samples))

@@ -8,6 +8,7 @@ from kravl.config.instantiate import build
 from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
+from kravl.data.images import allow_megapixels
 from kravl.data.source import Samples, Source
 from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import unknown
@@ -46,6 +47,7 @@ def compose_run(name: str, data_root: str | None, overrides: Sequence[str] = ())
 
 def open_source(cfg: Config, name: str) -> Source:
     """The set ``name`` as a run on it would have it. Raises InputError where the images are not as ``cfg`` says."""
+    allow_megapixels(cfg.loading.max_megapixels)
     from kravl.run.sources import training_source  # torch, which a mistyped name need not wait for
 
     return training_source(cfg) if _is_trained_on(name) else _evaluated(cfg, name)[0][1]

@@ -120,6 +120,7 @@ class Loading:
     num_workers: int | None = limited(None, whole(0, MOST_WORKERS))  # null: none without a GPU, else up to 8
     min_batches: int = limited(10, whole(1, 10**6))  # a small set is repeated to this many batches per epoch
     augmentation: str = one_of("crop_flip", "none")  # crop_flip | none
+    max_megapixels: int = limited(40, whole(1, 10_000))  # a larger image is refused: it takes gigabytes
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from kravl.data.classes import Columns, match_classes, own_columns
 from kravl.data.fewshot import few_shot_split, require_shots
+from kravl.data.images import allow_megapixels
 from kravl.data.loading.dataset import Batch, Crops
 from kravl.data.loading.loaders import Loaders
 from kravl.data.loading.resumable import LoadingSettings, ResumableLoader
@@ -67,6 +68,7 @@ class FewShotDataModule(LightningDataModule):
         self._features: Tensor | None = None
         self.source = source
         self.loading = loading
+        allow_megapixels(loading.max_megapixels)
         self.train_samples, self.val_samples = _draw(source, split)
         self.split_sha256 = source.split_sha256(self.train_samples)
         self.sources = {IN_DOMAIN: source, **(evaluation or {})}

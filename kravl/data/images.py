@@ -1,10 +1,13 @@
 """Read an image file as the RGB pixels that a person would see, whatever its mode, depth and orientation."""
 
+import importlib
+import os
 import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +17,9 @@ from PIL import Image, ImageOps
 
 from kravl.runtime.errors import InputError
 
-MAX_PIXELS = 40_000_000  # a 12 kB PNG can hold 100 megapixels: seconds to decode and a gigabyte of memory
+MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
+ALLOWED = "KRAVL_MAX_MEGAPIXELS"  # in the environment, which processes that load images inherit
+ALLOW_MORE = " (loading.max_megapixels=... allows more)"
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the warning, where warnings are errors
@@ -23,13 +28,29 @@ NOT_RASTER = ("EPS", "WMF", "IPTC", "MPEG", "BUFR", "GRIB", "HDF5")
 COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 POSTSCRIPT_REASON = "PostScript is a program, which kravl does not run; save the picture as PNG"
-HEAD = 16  # bytes that tell a format
+HEAD = 32  # bytes that tell a format
 SIGNATURES = re.compile(  # of the formats that people have, in files whose ending does not say it
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II[*+]\0|MM\0[*+]|....ftypavi[fs]"
     rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6]\s|8BPS\0\x01|qoif",
     re.DOTALL,
 )
 BACKUP = re.compile(r"\.(bak|crdownload|old|orig|part|swp|te?mp)|.*(~|_original)")  # endings of copies and halves
+# what a camera records before it is developed, in which Pillow finds a preview of few pixels, if anything
+RAW = frozenset(
+    [
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mrw"),
+        *(".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    ]
+)
+RAW_REASON = (
+    "a raw photograph of a camera, in which Pillow finds a small preview; develop it and save it as JPEG or PNG"
+)
+CR2 = re.compile(rb"(II\*\0|MM\0\*)....CR", re.DOTALL)
+DNG_VERSION, SUBFILE_TYPE, REDUCED = 50706, 254, 1  # tags of TIFF; the last says that a picture is a preview of another
+HEIC = re.compile(rb"....ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+HEIC_REASON = "HEIC, as phones save photographs, needs a package: pip install pillow-heif; or save it as JPEG or PNG"
+LFS = b"version https://git-lfs"
+LFS_REASON = "a pointer of Git LFS, not the image; run 'git lfs pull' where it was cloned"
 # what Pillow's decoders raise on damaged files, found by mutating 70,000 of 12 formats
 UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, *BOMB)
 
@@ -73,6 +94,8 @@ class FileOpener(Opener):
 def raster_formats() -> tuple[str, ...]:
     """The formats that this Pillow decodes to pixels itself, in the order to try: those without a signature last."""
     Image.init()
+    if find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
     legal = (name for name in Image.ID if name not in NOT_RASTER)
     return tuple(sorted(legal, key=lambda name: (name not in COMMON, Image.OPEN[name][1] is None)))
 
@@ -89,6 +112,8 @@ def is_image_file(path: str | Path) -> bool:
     ending = Path(path).suffix.lower()
     if ending in image_endings():
         return True
+    if ending in RAW:
+        return False
     return not (ending in Image.registered_extensions() or BACKUP.fullmatch(ending)) and _begins_as_image(path)
 
 
@@ -103,7 +128,7 @@ def open_rgb(path: Path) -> Image.Image:
     """The image as RGB, turned upright by its EXIF orientation; see `to_rgb` for the other modes.
 
     Raises:
-        InputError: the file is missing, damaged, no image, or larger than 40 megapixels; with path and reason.
+        InputError: the file is missing, damaged, no image, or larger than allowed; with path and reason.
     """
     return _read(path, _viewed, str(path))
 
@@ -151,28 +176,66 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def allow_megapixels(most: int) -> None:
+    """From now on, images of up to ``most`` megapixels are read, here and in processes that load images."""
+    os.environ[ALLOWED] = str(most)
+
+
+def _max_pixels() -> int:
+    pixels = int(os.environ.get(ALLOWED, MEGAPIXELS)) * 10**6
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own bound, which never was a user's word
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
+    return pixels
+
+
 def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
+    most = _max_pixels()
     try:
         with Image.open(source, formats=raster_formats()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are read")
+            if image.width * image.height > most:
+                raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read{ALLOW_MORE}")
+            if _is_raw(image, name):
+                raise ValueError(RAW_REASON)
             return decode(image)
     except UNREADABLE as error:
-        reason = POSTSCRIPT_REASON if _is_postscript(source) else _reason(error)
+        reason = _told_by_head(source, name) or _reason(error, most)
         raise InputError(f"cannot read {name}: {reason}") from error
+
+
+def _is_raw(image: Image.Image, name: str) -> bool:
+    tags = getattr(image, "tag_v2", None) or {}  # of TIFF, which most of them are
+    preview = image.format == "TIFF" and bool(tags.get(SUBFILE_TYPE, 0) & REDUCED)
+    return Path(name).suffix.lower() in RAW or preview or DNG_VERSION in tags
+
+
+def _told_by_head(source: Path | BytesIO, name: str) -> str | None:
+    """What the first bytes say of a file that cannot be read, or None."""
+    try:
+        head = source.getvalue()[:HEAD] if isinstance(source, BytesIO) else _head(source)
+    except OSError:
+        return None
+    if head.startswith(POSTSCRIPT):
+        return POSTSCRIPT_REASON
+    if head.startswith(LFS):
+        return LFS_REASON
+    if HEIC.match(head) and not find_spec("pillow_heif"):
+        return HEIC_REASON
+    return RAW_REASON if Path(name).suffix.lower() in RAW or CR2.match(head) else None
+
+
+def unread_kind(path: str | Path) -> str | None:
+    """What a file that is no image to kravl is, and what to do; None where that is not known."""
+    if Path(path).suffix.lower() in RAW:
+        return RAW_REASON
+    try:
+        return HEIC_REASON if HEIC.match(_head(path)) else None
+    except OSError:
+        return None
 
 
 def _head(path: str | Path) -> bytes:
     with Path(path).open("rb") as file:
         return file.read(HEAD)
-
-
-def _is_postscript(source: Path | BytesIO) -> bool:
-    try:
-        head = source.getvalue()[:HEAD] if isinstance(source, BytesIO) else _head(source)
-    except OSError:
-        return False
-    return head.startswith(POSTSCRIPT)
 
 
 def _viewed(image: Image.Image) -> Image.Image:
@@ -192,11 +255,11 @@ def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, most: int) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged beyond recognition"
     if isinstance(error, BOMB):
-        return f"more than {MAX_PIXELS:,} pixels"
+        return f"more than {most:,} pixels{ALLOW_MORE}"
     return str(error) or type(error).__name__

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from kravl.data.images import image_endings, is_image_file
+from kravl.data.images import image_endings, is_image_file, unread_kind
 from kravl.data.source import composed_form
 from kravl.runtime.errors import InputError, some_of
 
@@ -88,9 +88,16 @@ def say_left_out(root: Path, others: Iterable[str], passed: Iterable[str]) -> No
     if files := list(others):
         kinds = Counter(PurePosixPath(file).suffix.lower() or "without an ending" for file in files)
         listed = some_of([f"{count} {kind}" for kind, count in kinds.most_common()], FEW)
-        logger.warning("%s: %d files are left out as no images (%s), e.g. %s", root, len(files), listed, files[0])
+        example = f"{files[0]}{why_no_image(root, files)}"
+        logger.warning("%s: %d files are left out as no images (%s), e.g. %s", root, len(files), listed, example)
     if folders := list(passed):
         logger.warning("%s: %d folders are passed over: %s", root, len(folders), some_of(folders, FEW))
+
+
+def why_no_image(root: Path, files: Iterable[str]) -> str:
+    """`kravl.data.images.unread_kind` of the first of the ``files`` for which it is known, to end a line with."""
+    kinds = ((file, unread_kind(root / file)) for file in files)
+    return next((f"; {file} is {kind}" for file, kind in kinds if kind), "")
 
 
 def _by_folder(path: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ HOW = (
     "checkpointing",
     "checkpoint_every",
     "loading.eval_batch_size",
+    "loading.max_megapixels",
     "loading.num_workers",
     "trainer.accelerator",
     "trainer.barebones",

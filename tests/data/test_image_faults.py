@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from kravl.data.images import FileOpener, check_readable, open_rgb
+from kravl.data.images import FileOpener, allow_megapixels, check_readable, is_image_file, open_rgb
+from kravl.data.sources.folder import ImageFolder
 from kravl.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -26,6 +27,15 @@ def damaged_png(path: Path) -> None:
     path.write_bytes(data)
 
 
+def preview(path: Path, tags: dict[int, int | bytes]) -> None:
+    """A TIFF as cameras write it: its first picture is said to be a small one of another."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        directory[tag] = value
+    Image.fromarray(RGB).save(path, "TIFF", tiffinfo=directory)
+
+
+PHONE = b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHEheic" + bytes(60)
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
     "empty": (lambda path: path.write_bytes(b""), "not an image"),
@@ -38,6 +48,13 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "more than 40,000,000 pixels|at most 40,000,000",
     ),
     "folder": (lambda path: path.mkdir(), "directory"),
+    "preview": (lambda path: preview(path, {254: 1}), "a raw photograph of a camera, in which Pillow finds a small"),
+    "dng": (lambda path: preview(path, {50706: b"\1\4\0\0"}), "a raw photograph of a camera"),
+    "pointer": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "a pointer of Git LFS, not the image; run 'git lfs pull'",
+    ),
+    "phone": (lambda path: path.write_bytes(PHONE), "HEIC, as phones .* pip install pillow-heif"),
 }
 
 
@@ -62,3 +79,42 @@ def test_a_sound_file_of_any_size_passes_the_check(mode: str, size: tuple[int, i
     check_readable(tmp_path / "sound.jpg")
 
     assert open_rgb(tmp_path / "sound.jpg").size == size
+
+
+@pytest.mark.parametrize("name", ["a.NEF", "a.dng", "a.cr2", "a.cr3", "a.arw", "a.heic"])
+def test_a_photograph_that_is_not_developed_is_no_image_of_a_folder_and_what_to_do_is_told(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cat").mkdir()
+    preview(tmp_path / "cat" / name, {})
+    if name == "a.heic":
+        (tmp_path / "cat" / name).write_bytes(PHONE)
+    assert not is_image_file(tmp_path / "cat" / name)
+    with pytest.raises(InputError, match=rf"hold files but no image: cat; cat/{name} is (HEIC|a raw photograph).*JPEG"):
+        ImageFolder(str(tmp_path)).split("train")
+    with pytest.raises(InputError, match=rf"cannot read .*{name}: (HEIC|a raw photograph)"):
+        open_rgb(tmp_path / "cat" / name)
+
+    Image.fromarray(RGB).save(tmp_path / "cat/a.png")
+
+    assert ImageFolder(str(tmp_path)).split("train").names == ("cat/a.png",)
+    assert (
+        f"1 files are left out as no images (1 {Path(name.lower()).suffix}), e.g. cat/{name}; cat/{name} is"
+        in caplog.text
+    )
+
+
+def test_images_of_many_megapixels_are_read_where_a_setting_allows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRAVL_MAX_MEGAPIXELS", "40")  # and what it was, afterwards
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    Image.new("1", (10_000, 10_000), 1).save(tmp_path / "map.png")
+    with pytest.raises(InputError, match=r"allows more"):
+        check_readable(tmp_path / "map.png")
+
+    allow_megapixels(100)
+    check_readable(tmp_path / "map.png")
+    allow_megapixels(99)
+    with pytest.raises(InputError, match=r"10000 x 10000 pixels; at most 99,000,000 are read \(loading.max_megapixels"):
+        check_readable(tmp_path / "map.png")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from kravl.data.images import MEGAPIXELS
 from kravl.data.loading.dataset import Batch, CroppedImages, Crops, EvaluationImages, TrainingFeatures, TrainingImages
 from kravl.data.loading.samplers import AugmentedIndex, DistributedSequential, EpochSampler, FixedOrder
 from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
@@ -41,6 +42,7 @@ class LoadingSettings:
         augmentation: ``crop_flip`` or ``none``.
         transforms: ``pil``, or ``tensor`` for a faster ``crop_flip`` whose pixels differ a little; see `CropFlip`.
         cache_root: the folder of resized evaluation images; None: they are not cached.
+        max_megapixels: of an image; a larger one is refused.
 
     Raises:
         InputError: a number below its least value, or an unknown name.
@@ -54,9 +56,10 @@ class LoadingSettings:
     augmentation: str = "crop_flip"
     transforms: str = "pil"
     cache_root: str | None = None
+    max_megapixels: int = MEGAPIXELS
 
     def __post_init__(self) -> None:
-        least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0}
+        least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0, "max_megapixels": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
