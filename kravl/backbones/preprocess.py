@@ -84,8 +84,10 @@ class Stated:
             hint: what could be passed besides.
 
         Raises:
-            InputError: the published weights disagree on what is not said.
+            InputError: the published weights disagree on what is not said, or the mean is said without its std, or the
+                other way round, and no published weights have it.
         """
+        self._check_pair(candidates, name)
         open_keys = [field.name for field in fields(self) if getattr(self, field.name) is None]
         tags = defaultdict(list)
         for tag, known in candidates.items():
@@ -101,6 +103,15 @@ class Stated:
             f"the published weights of {name} expect different images: pass what these weights were trained with"
             f"{hint}: {options}; the wrong one silently costs accuracy"
         )
+
+    def _check_pair(self, candidates: Mapping[str, Mapping[str, Any]], name: str) -> None:
+        values = self.values()
+        for key, other in (("mean", "std"), ("std", "mean")):
+            if key in values and other not in values and all(c[key] != values[key] for c in candidates.values()):
+                raise InputError(
+                    f"{key}={_written(values[key])} is that of no published weights of {name}, so that their {other} "
+                    f"need not be that of these weights: pass backbone.build.{other}=[R,G,B] too"
+                )
 
 
 def check_values(values: Mapping[str, Any]) -> None:

@@ -18,10 +18,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _evaluate(cfg: Any) -> object:
-    """Imports here, so that --help, a typo and a run that is not there are answered before torch is loaded."""
-    from kravl.tracking.run_folder import find_run
+    """Imports here, so that --help, a typo, a missing run and a missing folder are answered before torch is loaded."""
+    from kravl.run.saved import evaluated_config
+    from kravl.run.sources import list_sources
 
-    find_run(cfg.run)
+    sources = list_sources(evaluated_config(cfg))
     from kravl.run.evaluate import evaluate_run
 
-    return evaluate_run(cfg)
+    return evaluate_run(cfg, sources)

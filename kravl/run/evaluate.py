@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Trainer
 from rich.console import Console
 
-from kravl.config.compose import as_written, typed
+from kravl.config.compose import typed
 from kravl.data.inspect.fingerprint import Fingerprints
 from kravl.evaluation.console import comparison_table, curve_table
 from kravl.evaluation.metrics import Results, score
@@ -15,15 +15,16 @@ from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.fit import graceful_exit
 from kravl.run.inputs import data_identity, trained_on
-from kravl.run.restore import restore, saved_config
+from kravl.run.restore import restore
 from kravl.run.results import scores, unevaluated, write_details
+from kravl.run.saved import evaluated_config
+from kravl.run.sources import Sources
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import json_object, read_text
 from kravl.tracking.run_folder import RunFolder, find_run, provenance
 from kravl.training.callbacks import Polling
 from kravl.training.trainer import check_trainer, make_trainer
 
-CHANGED = ("evaluation", "trainer", "loading", "cache_root", "plugins")  # by the command, of the run's own settings
 Curve = dict[float, dict[str, Predictions]]
 
 
@@ -50,23 +51,23 @@ def evaluate(
     return scored, curve
 
 
-def evaluate_run(config: Any) -> dict[str, Any]:
+def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     """Evaluate a finished run on other sets; writes ``evaluations/<name>.json`` in its folder.
 
     Args:
         config: a composed `kravl.config.schema.EvaluateConfig`.
+        sources: what `list_sources` has found for its `evaluated_config`, where it was asked before.
 
     Raises:
         InputError: what is wrong in it, or in the run.
     """
-    settings, cfg = as_written(config), typed(config)
+    cfg = typed(config)
     curve_points(cfg.alphas, zero_shot=True)
     name = require_name("evaluation.name", cfg.evaluation.name)
     folder = find_run(cfg.run)
-    changes = {key: settings[key] for key in (*CHANGED, *(["data_root"] if cfg.data_root else []))}
-    saved = saved_config(folder, changes)
+    saved = evaluated_config(config)
     check_trainer(saved.trainer)
-    run = restore(saved, folder)
+    run = restore(saved, folder, sources)
     identity = data_identity(run.data, Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])
     run.data.check(training=False)

@@ -111,6 +111,19 @@ def test_where_published_weights_disagree_the_user_is_asked_and_what_is_said_cou
     assert settings["resize_mode"] == "shortest"
 
 
+@pytest.mark.parametrize(("said", "missing"), [("mean", "std"), ("std", "mean")])
+def test_a_mean_without_its_std_is_not_completed_from_other_weights(said: str, missing: str) -> None:
+    candidates = {"mae": timm_candidates("vit_base_patch16_224")["mae"]}
+    reason = (
+        rf"{said}=\[0.1,0.2,0.3\] is that of no published weights of vit.mae, .*: pass backbone.build.{missing}=\[R"
+    )
+    for published in (candidates, {}):
+        with pytest.raises(InputError, match=reason):
+            Stated(**{said: [0.1, 0.2, 0.3]}).complete(published, "vit.mae")
+
+    assert Stated(**{said: candidates["mae"][said]}).complete(candidates, "vit.mae") == candidates["mae"]
+
+
 def test_a_timm_tag_says_what_its_architecture_leaves_open() -> None:
     candidates = timm_candidates("vit_base_patch16_224")
     assert {"mae", "augreg_in21k", "dino"} <= candidates.keys()

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,12 +27,18 @@ for arguments in json.load(sys.stdin):
     ends.append((status or 0, said.getvalue(), shown.getvalue(), sorted(heavy)))
 json.dump(ends, sys.stdout)
 """
+FINISHED = Path(__file__).parents[1] / "fixtures/written_by_2e3b7d2/finished/quickstart_kra/seed1-c0d36105"
 QUICK = {
     "a typo": (["train", "experiment=clip_vitb16_kra_16shot", "shotz=3"], 2, "did you mean 'shots'?"),
     "a missing folder": (["train", "experiment=clip_vitb16_kra_16shot", "data_root=/nowhere"], 2, "/nowhere/imagenet"),
     "no runs": (["report", "/nowhere"], 2, "error: no folder /nowhere; kravl report takes a folder"),
     "a study by its name": (["study", "few_shot_11"], 2, "did you mean '"),
     "no run": (["evaluate", "run=/nowhere/seed1"], 2, "no run '/nowhere/seed1'"),
+    "no folder to evaluate on": (
+        ["evaluate", f"run={FINISHED}", "evaluation=folder", "evaluation.root=/nowhere/a"],
+        2,
+        "root=/nowhere/a: no folder /nowhere/a (/nowhere does not exist)",
+    ),
     "no run of several": (["spectra", "run=[/nowhere/a]"], 2, "no run '/nowhere/a'"),
     "a setting without its value": (["train", "overwrite"], 2, "overwrite=true"),
     "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),

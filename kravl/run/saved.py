@@ -1,0 +1,43 @@
+"""The config of a finished run, as its folder has it; nothing here loads torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kravl.config.compose import as_written, merged, typed
+from kravl.config.schema import Config
+from kravl.config.untrusted import check_interpolations, without_rights
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_yaml
+from kravl.tracking.run_folder import RunFolder, find_run
+
+CHANGED = ("evaluation", "trainer", "loading", "cache_root", "plugins")  # by an evaluation, of the run's own settings
+
+
+def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
+    """The config that the run was started with, merged with ``changes``.
+
+    An evaluation among them replaces the run's own; packages to build from are those of the changes alone.
+
+    Raises:
+        InputError: it is no longer one, refers to what a config must not, or the changes do not fit it.
+    """
+    path = folder.path / "config.yaml"
+    written = read_yaml(path)
+    check_interpolations(written, str(path))
+    if "evaluation" in changes:  # in place of the run's own, not beside its sets
+        written.pop("evaluation", None)
+    try:
+        return merged(without_rights(written), changes)
+    except InputError as error:
+        raise InputError(f"{path} does not fit: {error}") from error
+
+
+def evaluated_config(config: Any) -> Config:
+    """The config of the run that ``config``, of an evaluation, names, with what this changes.
+
+    Raises:
+        InputError: no such run, or as `saved_config`.
+    """
+    settings, cfg = as_written(config), typed(config)
+    changes = {key: settings[key] for key in (*CHANGED, *(["data_root"] if cfg.data_root else []))}
+    return saved_config(find_run(cfg.run), changes)
