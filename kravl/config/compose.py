@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kravl.config.checks import check_bounds, check_sweeps
 from kravl.config.config_source import hold_files
-from kravl.config.hydra_errors import dotted, rephrase
+from kravl.config.hydra_errors import dotted, omegaconf_error, rephrase
 from kravl.config.model_name import backbone_name, with_backbone_name
 from kravl.config.schema import CONFIGS, SCHEMAS, Config
 from kravl.config.untrusted import check_composed, check_hydra, check_interpolations
@@ -229,7 +229,7 @@ def typed(config: Any) -> Any:
         check_bounds(config)
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise InputError(first_line(error)) from error
+        raise omegaconf_error(error) from error
 
 
 def merged(*settings: Mapping[str, Any]) -> Config:

@@ -1,5 +1,6 @@
 """Hydra's errors in one line, with the nearest legal name."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -8,10 +9,11 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import ValidationError
+from omegaconf.errors import InterpolationKeyError, ValidationError
 
 from kravl.config.quoting import types_of
 from kravl.config.schema import SCHEMAS
+from kravl.config.untrusted import FOLDER
 from kravl.runtime.errors import InputError, first_line, unknown
 
 # plugin of Hydra -> extra of kravl
@@ -66,8 +68,26 @@ def rephrase(
         return _unreadable(error.override, _legal_keys(overrides_of, config_name))
     if isinstance(error.__cause__, ValidationError) and (typed := re.match(r"Error merging override (.*)", text)):
         return wrong_type(typed[1], config_name)
+    if isinstance(error, InterpolationKeyError):
+        return omegaconf_error(error)
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
+
+
+def omegaconf_error(error: Exception) -> InputError:
+    """OmegaConf's message in one line; of a variable of the shell that is taken for a setting, what to write."""
+    missing = re.search(r"Interpolation key '([^']+)' not found", str(error))
+    if missing is None or not isinstance(error, InterpolationKeyError):
+        return InputError(first_line(error))
+    name = missing[1]
+    if name not in os.environ:
+        return InputError(f"${{{name}}} is no setting; \\${{{name}}} is this text itself")
+    by_hydra = f"${{oc.env:{name}}}"
+    instead = f"{by_hydra} or " if FOLDER.fullmatch(by_hydra) else ""
+    return InputError(
+        f"${{{name}}} is no setting; of the variable of that name write {instead}its value, or leave out the single "
+        "quotes, within which the shell replaces none"
+    )
 
 
 def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:

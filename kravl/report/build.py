@@ -22,6 +22,8 @@ BASELINE = "lora"  # unless a study or the command line names another
 
 def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]:
     source: str = options.runs
+    if not source.strip():
+        raise InputError("no folder is given: the name is empty; kravl report takes a folder that holds runs")
     if not (logged := source.startswith(PREFIX)) and not Path(source).is_dir():
         raise InputError(f"{no_folder(Path(source))}; kravl report takes a folder that holds runs, at any depth")
     runs, problems = read_wandb(source) if logged else read_runs(Path(source))

@@ -39,6 +39,8 @@ def no_folder(path: Path) -> str:
     """What to say of a ``path`` that is not a folder: the nearest one beside it, or the first part that is missing."""
     if path.exists():
         return f"not a folder {path}"
+    if variable := re.search(r"\$\{?\w+\}?", str(path)):
+        return f"no folder {path}: {variable[0]} is text here; the shell replaces it outside of single quotes"
     absolute = path.absolute()
     there = next(parent for parent in absolute.parents if parent.is_dir())
     if there != absolute.parent:

@@ -32,6 +32,7 @@ QUICK = {
     "a typo": (["train", "experiment=clip_vitb16_kra_16shot", "shotz=3"], 2, "did you mean 'shots'?"),
     "a missing folder": (["train", "experiment=clip_vitb16_kra_16shot", "data_root=/nowhere"], 2, "/nowhere/imagenet"),
     "no runs": (["report", "/nowhere"], 2, "error: no folder /nowhere; kravl report takes a folder"),
+    "no folder of runs": (["report", ""], 2, "error: no folder is given: the name is empty"),
     "a study by its name": (["study", "few_shot_11"], 2, "did you mean '"),
     "no run": (["evaluate", "run=/nowhere/seed1"], 2, "no run '/nowhere/seed1'"),
     "no folder to evaluate on": (

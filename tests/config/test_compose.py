@@ -37,6 +37,15 @@ TYPOS = {
     "a switch": ("overwrite=yep", "overwrite=yep: it must be true or false"),
     "a list": ("targets=blocks", "targets=blocks: it must be a list such as [a,b]"),
     "a sweep without -m": ("seed=1,2", "seed=1,2 means several runs: add -m"),
+    "a variable of a shell that names a folder": (
+        "data_root='${HOME}/x'",
+        "${HOME} is no setting; of the variable of that name write ${oc.env:HOME} or its value, or leave out",
+    ),
+    "a variable of a shell": (
+        "name='${PYTEST_VERSION}'",
+        "${PYTEST_VERSION} is no setting; of the variable of that name write its",
+    ),
+    "what is neither": ("runs='${NOWHERE}/x'", "${NOWHERE} is no setting; \\${NOWHERE} is this text itself"),
     "the grammar": ("optim.lr=[1", "cannot read 'optim.lr=[1'"),
 }
 

@@ -271,6 +271,8 @@ def test_a_folder_that_is_not_there_is_named(make_tree: Callable[..., Path]) -> 
         ImageFolder(str(root), train="train", test="tset")
     with pytest.raises(InputError, match=r"folder: root=.*/a/b/c: no folder .*/a/b/c \([^ ]*/a does not exist\)$"):
         ImageFolder(str(root / "a/b/c"))
+    with pytest.raises(InputError, match=r"no folder \$HOME/a: \$HOME is text here; the shell replaces it outside"):
+        ImageFolder("$HOME/a")
 
 
 def test_names_with_spaces_and_letters_of_any_script_are_read(make_tree: Callable[..., Path]) -> None:
