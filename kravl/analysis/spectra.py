@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kravl.report.figures import COLOURS, MARKERS, STYLE, draw_decay, panel_grid, save
+from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, draw_decay, panel_grid, save
 from kravl.report.page import publish
 from kravl.report.tables import Cells
 from kravl.training.spectrum_monitor import Trace

@@ -24,8 +24,8 @@ def draw_figures(groups: Sequence[Group], out: Path) -> tuple[dict[Setting, list
 
     Spectra and pictures are those of the first seed at the most images per class.
     """
-    from kravl.report.figures import draw_comparison, draw_decay  # matplotlib takes a second to import
-    from kravl.report.rank_figure import draw_rank
+    from kravl.report.figures.accuracies import draw_comparison, draw_decay  # matplotlib takes a second to import
+    from kravl.report.figures.ranks import draw_rank
 
     figures: dict[Setting, list[Picture]] = {}
     problems: list[str] = []

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from run_records import accuracies, write_run
 
-from kravl.report.figures import draw_comparison
+from kravl.report.figures.accuracies import draw_comparison
 from kravl.report.groups import group_runs
 from kravl.report.runs import read_runs
 

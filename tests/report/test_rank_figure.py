@@ -8,8 +8,8 @@ from run_records import accuracies, write_run
 from scipy.stats import spearmanr
 
 from kravl.cli.report_figures import draw_figures
+from kravl.report.figures.ranks import Point, between_methods, correlate, draw_rank, within_methods
 from kravl.report.groups import group_runs
-from kravl.report.rank_figure import Point, between_methods, correlate, draw_rank, within_methods
 from kravl.report.runs import read_runs
 
 METHODS = ("a", "b", "c", "d", "e")

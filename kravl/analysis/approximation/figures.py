@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kravl.analysis.approximation.summary import ERROR, OPTIMUM, FitSummary, at_one_budget
-from kravl.report.figures import COLOURS, MARKERS, STYLE, panel_grid, save
+from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, panel_grid, save
 
 COLUMNS = 4  # panels side by side
 LINES = ("-", "--", ":", "-.")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from kravl.report.figures import COLOURS, MARKERS, STYLE, file_name, save
+from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, file_name, save
 from kravl.report.groups import Group
 from kravl.report.robustness import ID, OOD
 from kravl.tracking.run_folder import ZERO_SHOT

@@ -1,0 +1,1 @@
+"""Figures of groups of runs: accuracies, spectra, and accuracy against effective rank."""
