@@ -42,6 +42,9 @@ def test_it_is_the_wheel_that_runs_and_it_is_typed(site: Path) -> None:
     assert (site / "kravl/py.typed").is_file()
     assert (site / "kravl/experiments/studies/quickstart.yaml").is_file()
     assert (site / "kravl/experiments/breadth/models.jsonl").is_file()
+    printed = kravl(site, "report", "--published", "cliplora")
+    assert printed.returncode == 0, printed.stderr
+    assert "few_shot.png" in printed.stdout
 
 
 def test_the_command_trains_and_reports(site: Path) -> None:

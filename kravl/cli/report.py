@@ -11,14 +11,17 @@ from kravl.report.build import BASELINE, read_report
 from kravl.report.groups import Group
 from kravl.report.interactive.page import write_comparison
 from kravl.report.paper_table import overview_table
+from kravl.report.published.compare import matches_table, rows_table, select_published
 from kravl.report.significance import TEST, significance_table
-from kravl.report.tables import Cells, by_setting, group_caption, group_table
+from kravl.report.tables import LEGEND, Cells, by_setting, group_caption, group_table
 from kravl.report.wandb_runs import PREFIX
 from kravl.report.writers import Report, write_files
 from kravl.runtime.console import output, plain, text_table
 from kravl.runtime.errors import InputError, printable
 
 log = logging.getLogger(__name__)
+TEXTS = ("method", "backbone", "set", "metric", "protocol", "source")  # columns of published tables
+PUBLISHED_WIDTH = 400  # columns where no terminal sets them: a row stays on one line for grep
 MOST_COLUMNS = 40  # of a table with every set: turned on its side it has as many lines
 
 
@@ -26,6 +29,10 @@ MOST_COLUMNS = 40  # of a table with every set: turned on its side it has as man
 def main(arguments: Sequence[str]) -> int:
     """Write report.md, .tex, .csv, .json, figures and a page; 0, or 2 with nothing to report or nowhere to write it."""
     options = _parser().parse_args(arguments)
+    if options.published is not None:
+        return _show_published(options)
+    if options.runs is None:
+        raise InputError("name the folder of the runs, or print published numbers with --published")
     out: Path = options.out or Path("" if options.runs.startswith(PREFIX) else options.runs, "report")
     report, runs = read_report(options)
     try:
@@ -47,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kravl report", description=description)
     parser.add_argument(
         "runs",
+        nargs="?",
         help="folder that holds runs, at any depth; or wandb:ENTITY/PROJECT, the runs of a W&B project, which takes a "
         "key ($WANDB_API_KEY or `wandb login`); wandb:PROJECT is one of your own entity",
     )
@@ -63,8 +71,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", help=f"method to test the others against (default: the study's, else {BASELINE})")
     parser.add_argument("--std", choices=("sample", "population"), default="sample", help="default: %(default)s")
     parser.add_argument("--shortened", action="store_true", help="with runs that did less than their settings say")
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        const="",
+        metavar="PATTERN",
+        help="print published numbers and their sources, without runs: all of them, or those of which the method, "
+        "backbone, set or evaluation matches a shell pattern, such as coop or 'clip_vit*'",
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables and page alone")
     return parser
+
+
+def _show_published(options: argparse.Namespace) -> int:
+    if options.runs is not None:
+        raise InputError(f"--published prints published numbers without runs; leave out {options.runs!r}")
+    console = output(PUBLISHED_WIDTH)
+    console.print(text_table(rows_table(select_published(options.published)), left=TEXTS))
+    console.print(plain(LEGEND))
+    return 0
 
 
 def _show(report: Report) -> None:
@@ -79,6 +104,9 @@ def _show(report: Report) -> None:
         rows = significance_table(report.comparisons, report.baseline)
         console.print(text_table(rows, title=plain(f"against {report.baseline}")))
         console.print(plain(f"p: {TEST}"))
+    if report.matches:
+        console.print(text_table(matches_table(report.matches), left=TEXTS, title=plain("beside published numbers")))
+        console.print(plain(LEGEND))
     console.print(plain(group_caption(report.groups)))
     for note in report.notes:
         log.warning("%s", note)

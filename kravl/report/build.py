@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kravl.report.groups import Group, comparability_warnings, group_runs
-from kravl.report.paper_table import overviews
+from kravl.report.paper_table import beside_published, overviews
+from kravl.report.published.compare import published_matches, with_published
 from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select
 from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
@@ -41,7 +42,7 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
         reason = "; ".join(problems) or "no metrics.json in it"
         raise InputError(f"no finished run below {source}: {reason}")
     runs = select(runs, options.where)
-    groups = group_runs(runs, population=options.std == "population")
+    groups = with_published(group_runs(runs, population=options.std == "population"))
     groups = _in_order(groups, study.methods) if study else groups
     named = options.baseline or (study.baseline if study else None)
     baseline, lines = _baseline(groups, named, required=options.baseline is not None)
@@ -51,7 +52,9 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
     # a path, a name or a setting in a line may hold what steers a terminal, or half a character
     notes = [printable(line) for line in (*problems, *comparability_warnings(groups), *lines)]
     comparisons = compare(groups, baseline) if baseline else []
-    return Report(_title(study), groups, notes, overviews(groups, axes), baseline, comparisons), runs
+    matches = published_matches(groups)
+    listed = beside_published(overviews(groups, axes), matches)
+    return Report(_title(study), groups, notes, listed, baseline, comparisons, matches), runs
 
 
 def _place(run: FinishedRun) -> Path | None:

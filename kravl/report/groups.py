@@ -1,5 +1,6 @@
 """Runs grouped over seeds, with statistics of their numbers, and why they may not be comparable."""
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
@@ -9,6 +10,7 @@ from itertools import groupby
 from statistics import fmean, pstdev, stdev
 from typing import Any, NamedTuple
 
+from kravl.report.published.rows import PublishedRow
 from kravl.report.runs import FinishedRun, flatten
 from kravl.runtime.errors import some_of
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -38,6 +40,7 @@ class Group:
     """The runs of a method that differ only by seed; ``shots`` None means all images, 0 zero-shot.
 
     Deviations are those of a sample (ddof = 1) or, with ``population``, of a population (ddof = 0, as in CoOp).
+    ``published`` is what stands beside a number, by its name (`kravl.report.published.compare.with_published`).
     """
 
     setting: Setting
@@ -45,6 +48,7 @@ class Group:
     shots: int | float | None
     runs: tuple[FinishedRun, ...]
     population: bool = False
+    published: Mapping[str, PublishedRow] = dataclasses.field(default_factory=dict)
 
     @property
     def amount(self) -> str:

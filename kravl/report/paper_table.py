@@ -1,10 +1,12 @@
 """The table of a paper: methods in rows, data sets and their mean in columns, and what each method costs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kravl.report.groups import Group, Stat, amounts, mean_over_sets
-from kravl.report.tables import Cells, percent
+from kravl.report.published.compare import Match
+from kravl.report.published.rows import PublishedRow, read_names
+from kravl.report.tables import Cells, gap_cell, percent, published_cell
 from kravl.tracking.run_folder import ZERO_SHOT
 
 METRIC_TITLES = {  # each has a table of its own, if any run has the metric
@@ -19,11 +21,15 @@ COSTS = ("parameters", "memory GB", "train s")
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A method: for each data set and for their mean the statistic over seeds (None: not run), and its costs."""
+    """A method: for each data set and for their mean the statistic over seeds (None: not run), and its costs.
+
+    ``published`` is what stands beside the last of the statistics.
+    """
 
     method: str
     stats: tuple[Stat | None, ...]
     costs: tuple[str, ...]
+    published: PublishedRow | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,34 @@ def overviews(groups: Sequence[Group], planned: Mapping[str, Sequence[str]] | No
                 if any(group.stat(metric) for group in compared if group.method != ZERO_SHOT):
                     result.append(_overview(compared, (backbone, amount, metric), planned or {}))
     return result
+
+
+def beside_published(listed: Sequence[Overview], matches: Sequence[Match]) -> list[Overview]:
+    """The overviews with what is published of their last column: a single set, or the mean over the same sets.
+
+    Published harmonic means are of two means over sets, which no cell of an overview is.
+    """
+    known = {(m.row.backbone, m.dataset, m.row.method, m.amount, m.row.metric): m.row for m in matches}
+    completed = []
+    for overview in listed:
+        last = _last_column(overview)
+        rows = []
+        for row in overview.rows:
+            amount = "0" if row.method == ZERO_SHOT else overview.amount
+            found = known.get((overview.backbone, last, row.method, amount, overview.metric)) if row.stats[-1] else None
+            rows.append(replace(row, published=found))
+        completed.append(replace(overview, rows=tuple(rows)))
+    return completed
+
+
+def _last_column(overview: Overview) -> str:
+    """The name in published tables of what the last column is: a set, or a mean over sets."""
+    if len(overview.columns) == 1:
+        return overview.columns[0]
+    if overview.metric == "harmonic_mean":
+        return ""
+    sets = set(overview.columns[:-1])
+    return next((name for name, members in read_names().means.items() if set(members or ()) == sets), "")
 
 
 def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Mapping[str, Sequence[str]]) -> Overview:
@@ -130,12 +164,13 @@ def overview_table(overview: Overview, bold: str = "") -> Cells:
     """Header and rows as text; ``bold`` is put around the best method's cell in each column."""
     seeds = most_seeds(overview)
     best = [overview.best(column) for column in range(len(overview.columns))]
-    rows = [["method", *overview.columns, *COSTS]]
+    beside = any(row.published for row in overview.rows)
+    rows = [["method", *overview.columns, *(["published", "gap"] if beside else []), *COSTS]]
     for row in overview.rows:
         expected = [1 if row.method == ZERO_SHOT else seeds] * len(best)
         cells = [format_stat(stat, n) for stat, n in zip(row.stats, expected, strict=True)]
         leads = [row.method != ZERO_SHOT and format_mean(s) == b for s, b in zip(row.stats, best, strict=True)]
-        rows.append(
-            [row.method, *(f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)), *row.costs]
-        )
+        shown = [f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)]
+        pair = [published_cell(row.published), gap_cell(row.stats[-1], row.published)] if beside else []
+        rows.append([row.method, *shown, *pair, *row.costs])
     return rows

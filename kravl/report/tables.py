@@ -4,11 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from kravl.report.groups import Group, Setting
+from kravl.report.groups import Group, Setting, Stat
+from kravl.report.published.rows import TEST, PublishedRow
 from kravl.runtime.files import csv_text, write_atomic
 
 TOP1 = "/accuracy"
 Cells = list[list[str]]  # the rows of a table, the first one the header
+LEGEND = (
+    "Published: ~ is read off a figure; oracle: something was chosen by looking at test images. Gap: percentage points "
+    "above it"
+)
 
 
 def group_caption(groups: Sequence[Group]) -> str:
@@ -40,11 +45,37 @@ def group_table(groups: Sequence[Group], every_set: bool = True) -> Cells:
         "train_seconds": ("train s", "{:.0f}".format),
     }
     present = [name for name in columns if any(group.stat(name) for group in groups)]
-    rows = [["method", "shots", "n", *(columns[name][0] for name in present)]]
+    beside = {name for name in present if any(name in group.published for group in groups)}
+    titles: list[str] = []
+    for name in present:
+        titles += [columns[name][0], *(_published_titles(name) if name in beside else ())]
+    rows = [["method", "shots", "n", *titles]]
     for group in groups:
-        cells = [_cell(group, name, columns[name][1]) for name in present]
+        cells: list[str] = []
+        for name in present:
+            row = group.published.get(name)
+            pair = [published_cell(row), gap_cell(group.stat(name), row)] if name in beside else []
+            cells += [_cell(group, name, columns[name][1]), *pair]
         rows.append([group.method, group.amount, str(len(group.runs)), *cells])
     return rows
+
+
+def _published_titles(name: str) -> tuple[str, str]:
+    what = "" if name == TEST else f" {name.removesuffix(TOP1)}"
+    return f"published{what}", f"gap{what}"
+
+
+def published_cell(row: PublishedRow | None) -> str:
+    """A published accuracy in percent, marked if it is read off a figure or test images were looked at."""
+    if row is None:
+        return ""
+    printed = f"{100 * row.value:.2f}".removesuffix("0")  # at least one decimal
+    return f"{'~' if row.read == 'figure' else ''}{printed}{' oracle' if row.oracle else ''}"
+
+
+def gap_cell(stat: Stat | None, row: PublishedRow | None) -> str:
+    """How many percentage points runs are above a published number."""
+    return "" if stat is None or row is None else f"{100 * (stat.mean - row.value):+.1f}"
 
 
 def percent(fraction: float) -> str:
@@ -75,11 +106,14 @@ def escape_markdown(text: str) -> str:
 
 
 def write_csv(groups: Sequence[Group], path: Path) -> None:
-    """One line per group and number: mean, std and n, with metrics as fractions."""
-    rows: list[Sequence[object]] = [[*Setting._fields, "method", "shots", "quantity", "mean", "std", "n"]]
+    """One line per group and number: mean, std and n, and what is published of it; metrics are fractions."""
+    header = [*Setting._fields, "method", "shots", "quantity", "mean", "std", "n", "published", "gap", "oracle"]
+    rows: list[Sequence[object]] = [header]
     for group in groups:
         for name in group.names:
             if stat := group.stat(name):
                 spread = "" if stat.std is None else stat.std
-                rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n])
+                row = group.published.get(name)
+                beside = [row.value, stat.mean - row.value, row.oracle] if row else ["", "", ""]
+                rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n, *beside])
     write_atomic(path, csv_text(rows))

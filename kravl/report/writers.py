@@ -9,8 +9,18 @@ from typing import Any
 from kravl.report.groups import Group, Setting, Stat
 from kravl.report.page import Picture
 from kravl.report.paper_table import MISSING, Overview, overview_table
+from kravl.report.published.compare import Match, matches_table
 from kravl.report.significance import TEST, Comparison, significance_table
-from kravl.report.tables import Cells, by_setting, escape_markdown, group_caption, group_table, markdown_rows, write_csv
+from kravl.report.tables import (
+    LEGEND,
+    Cells,
+    by_setting,
+    escape_markdown,
+    group_caption,
+    group_table,
+    markdown_rows,
+    write_csv,
+)
 from kravl.runtime.files import write_atomic
 
 SPECIALS = {
@@ -27,13 +37,21 @@ def escape_latex(text: str) -> str:
     return "".join(SPECIALS.get(character, character) for character in plain)
 
 
-def latex(overviews: Sequence[Overview], comparisons: Sequence[Comparison], baseline: str, caption: str) -> str:
-    """A file to ``\\input``: one table per overview, the best in bold, and one of the ``comparisons``, if any."""
+def latex(
+    overviews: Sequence[Overview],
+    comparisons: Sequence[Comparison],
+    baseline: str,
+    caption: str,
+    matches: Sequence[Match] = (),
+) -> str:
+    """A file to ``\\input``: a table per overview, the best in bold, then ``comparisons`` and ``matches``, if any."""
     parts = [r"% \usepackage{booktabs, graphicx}; with pdflatex also \usepackage[T1]{fontenc}"]
     for overview in overviews:
         parts.append(_table(overview_table(overview, MARK), f"{overview.title}; {caption}"))
     if comparisons:
         parts.append(_table(significance_table(comparisons, baseline), f"Against {baseline}"))
+    if matches:
+        parts.append(_table(matches_table(matches), f"Beside published numbers. {LEGEND}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -64,13 +82,14 @@ class Report:
     overviews: Sequence[Overview]
     baseline: str | None
     comparisons: Sequence[Comparison]
+    matches: Sequence[Match] = ()  # numbers beside published ones
 
 
 def write_files(report: Report, figures: Mapping[Setting, Sequence[Picture]], out: Path) -> None:
     """Write report.md, .tex, .csv and .json to ``out``, where the ``figures`` are."""
     caption = f"{group_caption(report.groups)}; {_missing(report)}best of each column in bold, zero-shot apart"
     write_atomic(out / "report.md", markdown(report, figures))
-    text = latex(report.overviews, report.comparisons, report.baseline or "", caption)
+    text = latex(report.overviews, report.comparisons, report.baseline or "", caption, report.matches)
     write_atomic(out / "report.tex", text)
     write_csv(report.groups, out / "report.csv")
     write_atomic(out / "report.json", json.dumps(as_json(report), indent=1, allow_nan=False) + "\n")
@@ -98,6 +117,15 @@ def markdown(report: Report, figures: Mapping[Setting, Sequence[Picture]]) -> st
             f"The p-values: {TEST}",
             "",
         ]
+    if report.matches:
+        lines += [
+            "## Beside published numbers",
+            "",
+            *markdown_rows(matches_table(report.matches)),
+            "",
+            f"{LEGEND}.",
+            "",
+        ]
     for setting, members in by_setting(report.groups):
         title = escape_markdown(", ".join(setting))
         lines += [f"## {title}", "", *markdown_rows(group_table(list(members))), ""]
@@ -117,6 +145,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "baseline": report.baseline,
         "test": TEST,
         "comparisons": [asdict(comparison) for comparison in report.comparisons],
+        "published": [{**asdict(match.row), **match.stat._asdict(), "gap": match.gap} for match in report.matches],
     }
 
 

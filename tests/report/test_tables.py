@@ -74,6 +74,7 @@ def test_csv_holds_every_number_as_a_fraction(tmp_path: Path) -> None:
     assert rows["test/accuracy"] == {
         "backbone": "clip_vitb16", "dataset": "dtd", "evaluation": "in_domain", "method": "kra", "shots": "16",
         "quantity": "test/accuracy", "mean": "0.625", "std": "0.1767766952966369", "n": "2",
+        "published": "", "gap": "", "oracle": "",
     }  # fmt: skip
     assert set(rows) == {
         "test/accuracy", "test/ece", "trainable_parameters", "effective_rank",

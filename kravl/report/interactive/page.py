@@ -13,9 +13,10 @@ from kravl.report.interactive.payload import payload
 from kravl.report.interactive.pictures import disagreements
 from kravl.report.interactive.run_files import RunFiles
 from kravl.report.page import Picture, render
+from kravl.report.published.compare import matches_table, published_matches
 from kravl.report.robustness import ID, OOD
 from kravl.report.runs import FinishedRun
-from kravl.report.tables import by_setting, group_caption, percent
+from kravl.report.tables import LEGEND, by_setting, gap_cell, group_caption, percent, published_cell
 from kravl.runtime.files import write_atomic
 
 SCALE = 2**20  # bytes in a MiB
@@ -43,6 +44,7 @@ class PageCell(NamedTuple):
 
 
 METHOD = Column("Method", None)
+PUBLISHED, GAP = "published", "gap"  # of the accuracy on the test set
 COLUMNS = (
     Column("Backbone", None),
     Column("Data set", None),
@@ -51,6 +53,8 @@ COLUMNS = (
     Column("Shots", None, number=True),
     Column("n", None, number=True),
     Column("Test, top-1 %", ID, percent, True),
+    Column("Published, %", PUBLISHED, percent, True),
+    Column("Gap, points", GAP, number=True),
     Column("OOD mean, top-1 %", OOD, percent, True),
     Column("Harmonic mean, %", "harmonic_mean", percent, True),
     Column("ECE, test, %", "test/ece", percent, True),
@@ -89,12 +93,25 @@ def _row(group: Group) -> dict[str, Any]:
 
 def _cell(group: Group, column: Column) -> PageCell:
     assert column.quantity is not None
+    if column.quantity in (PUBLISHED, GAP):
+        return _published_cell(group, column.quantity)
     stat = group.stat(column.quantity)
     if stat is None:
         return PageCell("", None)
     spread = f" ± {column.show(stat.std)}" if stat.std else ""
     fewer = f" (n={stat.n})" if stat.n != len(group.runs) else ""
     return PageCell(column.show(stat.mean) + spread + fewer, stat.mean)
+
+
+def _published_cell(group: Group, quantity: str) -> PageCell:
+    row, stat = group.published.get(ID), group.stat(ID)
+    if row is None or stat is None:
+        return PageCell("", None)
+    return (
+        PageCell(published_cell(row), row.value)
+        if quantity == PUBLISHED
+        else PageCell(gap_cell(stat, row), stat.mean - row.value)
+    )
 
 
 def write_comparison(
@@ -131,6 +148,8 @@ def write_comparison(
         scripts=scripts,
         licences=[_resource(name) for name in LICENCES],
         policy=_policy(scripts),
+        published=matches_table(matches) if (matches := published_matches(groups)) else [],
+        legend=LEGEND,
         data=_safe_json(data),
     )
     write_atomic(path, page)

@@ -1,0 +1,1 @@
+"""Published accuracies: the files of datasets/published, and runs beside them."""
