@@ -9,6 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from kravl.backbones.preprocess import Preprocess
+from kravl.backbones.text.context import ContextSettings
 from kravl.runtime.errors import InputError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -77,6 +78,10 @@ class Classifier(nn.Module, ABC):
         """Newly initialised parameters, which may need their own learning rate; empty if there are none."""
         return []
 
+    def new_parameters(self) -> list[nn.Parameter]:
+        """All parameters that no pretrained model has: those of a head, and a learned context."""
+        return self.head_parameters()
+
     def free_head(self) -> None:
         """Turn the class weights (C, d) into parameters, unless they are parameters already."""
         return
@@ -101,6 +106,26 @@ class Classifier(nn.Module, ABC):
     ) -> None:
         """Raise InputError for prompts that `add_classes` of a model built with ``settings`` would refuse."""
         return
+
+    def learn_context(self, context: ContextSettings) -> None:
+        """Learn vectors in front of the class names, in place of the templates; until they change, nothing does.
+
+        Raises:
+            InputError: there is no text tower that takes them, or they do not fit; see `check_context`.
+        """
+        raise self._no_context(context)
+
+    @classmethod
+    def check_context(cls, settings: Mapping[str, Any], context: ContextSettings, class_names: Sequence[str]) -> None:
+        """Raise InputError for a context that `learn_context` of a model built with ``settings`` would refuse."""
+        raise cls._no_context(context)
+
+    @classmethod
+    def _no_context(cls, context: ContextSettings) -> InputError:
+        return InputError(
+            f"{cls.__name__} has no text tower: context_tokens={context.tokens} takes a CLIP backbone, such as "
+            "backbone=clip_vitb16"
+        )
 
     def checkpoint_blocks(self) -> None:
         """Save only the input of each block for the backward pass, which recomputes the block.

@@ -1,7 +1,7 @@
 """Any open_clip model as a classifier of named classes (Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
+from kravl.backbones.text.context import ContextSettings, context_prompts, initial_context, require_context_tower
 from kravl.backbones.text.tokens import require_text, tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.weights.clip_weights import choose_clip, load_clip, untrained_clip, without_progress
@@ -54,6 +55,8 @@ class ClipClassifier(Classifier):
     zero_shot = True
     _text_features: Tensor | None
     _further_features: Tensor | None
+    _context: ContextSettings | None = None
+    _context_start: Tensor
 
     def __init__(  # noqa: PLR0913 (each is a setting of backbone.build)
         self,
@@ -86,6 +89,7 @@ class ClipClassifier(Classifier):
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
         self._prompts = self._class_prompts(*tokens)
         self._further = nn.ModuleList()
+        self._with_context = nn.ModuleList()  # the same prompts with a learned context, those of further classes last
         self._told = False
         self.register_buffer("_text_features", None, persistent=False)
         self.register_buffer("_further_features", None, persistent=False)
@@ -109,6 +113,26 @@ class ClipClassifier(Classifier):
     def head_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.model.named_parameters() if name == "class_weight"]
 
+    def new_parameters(self) -> list[nn.Parameter]:
+        return [*self.head_parameters(), *([self.model.context] if self._context else [])]
+
+    def learn_context(self, context: ContextSettings) -> None:
+        require_context_tower(self.model, self._name)
+        prompts = self._context_prompts(self.class_names, context)  # may be refused
+        embedding = getattr(self.model, "text", self.model).token_embedding
+        start = initial_context(embedding, self._tokenizer, context, len(self.class_names))
+        # owned by the model, so that it is saved with the other trained weights
+        self.model.register_parameter("context", nn.Parameter(start))
+        self.register_buffer("_context_start", start.clone(), persistent=False)
+        self._context = context
+        self._with_context.append(prompts)
+
+    @classmethod
+    def check_context(cls, settings: Mapping[str, Any], context: ContextSettings, class_names: Sequence[str]) -> None:
+        if (encoder := cls.skeleton(len(class_names), settings)) is not None:
+            require_context_tower(encoder, settings["name"])
+            context_prompts(tokenizer_of(settings["name"]), class_names, context)
+
     def text_trains(self) -> bool:
         """Whether a parameter outside the image tower (and the scale) is trained."""
         return any(
@@ -119,6 +143,9 @@ class ClipClassifier(Classifier):
 
     def add_classes(self, class_names: Sequence[str], templates: Prompts) -> None:
         self._further.append(self._class_prompts(*self._tokenize(class_names, templates)))
+        if self._context:
+            assert not self._context.per_class  # refused before
+            self._with_context.append(self._context_prompts(class_names, self._context))
         self._text_features = None
 
     @classmethod
@@ -136,12 +163,20 @@ class ClipClassifier(Classifier):
     def prepare(self) -> None:
         if self._text_features is not None and not self.text_trains():
             return
+        own, *others = self._with_context if self._context_has_changed() else (self._prompts, *self._further)
         # without autocast: computed once for many batches, hence in full precision
         with torch.autocast(self._prompts.tokens.device.type, enabled=False):
-            self._text_features = self._prompts.features()
+            self._text_features = own.features()  # type: ignore[operator]
             self._tell_equal_features(self._text_features)
-            further = [prompts.features() for prompts in self._further]  # type: ignore[operator]
+            further = [prompts.features() for prompts in others]  # type: ignore[operator]
         self._further_features = torch.cat(further) if further else None
+
+    def _context_vectors(self) -> Tensor:
+        return self.model.context
+
+    def _context_has_changed(self) -> bool:
+        """Whether there is a learned context: at its start it stands for none, that is for the pretrained model."""
+        return self._context is not None and not torch.equal(self.model.context, self._context_start)
 
     def _tell_equal_features(self, features: Tensor) -> None:
         """Once, a line for classes that the text tower does not tell apart though their prompts differ."""
@@ -154,8 +189,14 @@ class ClipClassifier(Classifier):
         of_classes = class_prompts(class_names, prompts)
         return tokenize(self._tokenizer, class_names, of_classes, self._long_prompts), [len(p) for p in of_classes]
 
-    def _class_prompts(self, tokens: Tensor, sizes: list[int]) -> ClassPrompts:
-        tower = causal_text_tower(self.model)
+    def _context_prompts(self, class_names: Sequence[str], context: ContextSettings) -> ClassPrompts:
+        tokens = context_prompts(self._tokenizer, class_names, context)
+        return self._class_prompts(tokens, [1] * len(tokens), self._context_vectors)
+
+    def _class_prompts(
+        self, tokens: Tensor, sizes: list[int], context: Callable[[], Tensor] | None = None
+    ) -> ClassPrompts:
+        tower = causal_text_tower(self.model, context)
         tokens = tokens.to(self.model.logit_scale.device)
         return ClassPrompts(tokens, sizes, self.model.encode_text, tower, TEXT_ROWS)
 
@@ -163,7 +204,8 @@ class ClipClassifier(Classifier):
         if head := self.head_parameters():
             return F.normalize(head[0], dim=-1)
         if self.training and self.text_trains():
-            return self._prompts.shared_features()
+            prompts = self._with_context[0] if self._context else self._prompts
+            return prompts.shared_features()  # type: ignore[operator]
         if self._text_features is None:
             self.prepare()
         assert self._text_features is not None

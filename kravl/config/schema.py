@@ -138,6 +138,9 @@ class Config:
     targets: list[str] = field(default_factory=list)  # patterns over the names of matrices, in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # norms | biases | last_two_blocks, patterns over parameter names
     linear_head: bool = False  # trainable class weights; CLIP's start from the text features
+    context_tokens: int = limited(0, whole(0, 1024))  # vectors learned in front of the class names (CoOp); 0: templates
+    context_init: str | None = None  # words of so many tokens that they start from; null: normal numbers
+    context_per_class: bool = False  # vectors of its own for each class
     train_statistics: bool = False  # norms with running statistics (BatchNorm) update them in training, and keep them
     shots: int | None = limited(16, whole(1))  # images per class; null: all
     # share of all training images; needs shots=null and split_protocol=lineage

@@ -14,6 +14,7 @@ from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.source import Samples, Source
+from kravl.run.context import check_context, context_of
 from kravl.run.placement import Placement, place
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions
@@ -63,24 +64,32 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
     _check_further_prompts(cfg, data)
+    check_context(cfg, data)
     placement = _planned(cfg, len(source.class_names))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(source.class_names, source.prompts)
-    if cfg.linear_head:
-        classifier.free_head()
     data.preprocess = classifier.preprocess
-    for class_names, prompts in data.further_classes():
-        classifier.add_classes(class_names, prompts)
-    head = {id(p) for p in classifier.head_parameters()}
-    head_names = [name for name, p in classifier.encoder().named_parameters() if id(p) in head]
+    new_names = _add_classes(cfg, classifier, data)
     placement = placement or place(cfg, classifier.encoder())
     classifier.train_statistics = cfg.train_statistics
-    unfreeze = [*placement.unfreeze, *head_names]
+    unfreeze = [*placement.unfreeze, *new_names]
     buffers = _statistics(cfg, classifier.encoder())
     adapters = inject(classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers)
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Run(source, classifier, adapters, data, placement.sites, class_weights)
+
+
+def _add_classes(cfg: Config, classifier: Classifier, data: FewShotDataModule) -> list[str]:
+    """What stands for the trained classes and those only evaluated; the names of parameters that are new."""
+    if cfg.linear_head:
+        classifier.free_head()
+    if context := context_of(cfg):
+        classifier.learn_context(context)
+    for class_names, prompts in data.further_classes():
+        classifier.add_classes(class_names, prompts)
+    new = {id(p) for p in classifier.new_parameters()}
+    return [name for name, p in classifier.encoder().named_parameters() if id(p) in new]
 
 
 def _check_further_prompts(cfg: Config, data: FewShotDataModule) -> None:

@@ -13,6 +13,7 @@ from kravl.evaluation.metrics import Results, score
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
+from kravl.run.context import check_curve
 from kravl.run.fit import graceful_exit
 from kravl.run.inputs import data_identity, trained_on
 from kravl.run.restore import restore
@@ -67,6 +68,7 @@ def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     folder = find_run(cfg.run)
     saved = evaluated_config(config)
     check_trainer(saved.trainer)
+    check_curve(saved, cfg.alphas)
     run = restore(saved, folder, sources)
     identity = data_identity(run.data, Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])

@@ -164,9 +164,9 @@ def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
 
 
 def pretrained_sha256(run: Run) -> str:
-    """Hex digest of all weights that were there before anything was trained; adapters and a new head are left out."""
+    """Hex digest of all weights before anything was trained; adapters, a new head and a context are left out."""
     added = {id(p) for adapter in run.adapters.adapters.values() for p in (*adapter.parameters(), *adapter.buffers())}
-    added |= {id(p) for p in run.classifier.head_parameters()}
+    added |= {id(p) for p in run.classifier.new_parameters()}
     state = run.classifier.encoder().state_dict(keep_vars=True)
     return sha256({name: tensor for name, tensor in state.items() if id(tensor) not in added})
 

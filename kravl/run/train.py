@@ -13,6 +13,7 @@ from kravl.config.schema import Config, Evaluation
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
+from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
@@ -91,6 +92,8 @@ def check(cfg: Config) -> None:
     curve_points(cfg.alphas, zero_shot=True)
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     training_amount(cfg)
+    context_of(cfg)
+    check_curve(cfg, cfg.alphas)
     check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")

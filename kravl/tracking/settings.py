@@ -47,6 +47,9 @@ ADDED = {
     "data.long_prompts": "cut",
     "evaluation.root": None,
     "train_statistics": False,
+    "context_tokens": 0,
+    "context_init": None,
+    "context_per_class": False,
     "optim.label_smoothing": 0.0,
     "optim.class_weights": None,
 }

@@ -15,6 +15,7 @@ from kravl.data import catalog
 TABLE = yaml.safe_load(Path(__file__).with_name("published_methods.yaml").read_text())
 # the sections whose every setting decides what is trained; how fast, and on what, is told apart in tracking/settings.py
 WHOLE = ("adapter", "optim", "sites", "targets", "unfreeze", "linear_head", "train_statistics", "split_protocol")
+CONTEXT = ("context_tokens", "context_init", "context_per_class")  # of a method that learns one
 SINGLE = ("short_classes", "data.templates", "trainer.gradient_clip_val", "trainer.precision", "loading.batch_size",
           "loading.min_batches", "loading.augmentation")  # fmt: skip
 WITHOUT_SCRIPT = {
@@ -38,6 +39,7 @@ def deciding(method: str) -> dict[str, Any]:
         config = compose("train", [f"method={method}", "backbone=clip_vitb16"])
     settings = OmegaConf.to_container(config, resolve=True)
     kept = {key: value for key, value in dotted(settings) if key.split(".")[0] in WHOLE or key in SINGLE}
+    kept |= {key: settings[key] for key in CONTEXT if settings["context_tokens"]}
     return {key: value for key, value in kept.items() if key != "adapter._partial_"}
 
 

@@ -9,6 +9,7 @@ On a GPU the order in which the gradients of shared rows are added varies from p
 deterministic algorithms are on, as kravl's trainer has them by default (``trainer.deterministic``).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,10 +27,11 @@ class CausalTextTower:
 
     Args:
         owner: the module that holds the tower's parts: for CLIP the model itself.
+        context: gives the vectors (..., d) that tokens below 0 stand for, -1 for the first; see context.py.
     """
 
-    def __init__(self, owner: CLIP | TextTransformer) -> None:
-        self._owner = owner
+    def __init__(self, owner: CLIP | TextTransformer, context: Callable[[], Tensor] | None = None) -> None:
+        self._owner, self._context = owner, context
         self._transformer: Transformer = owner.transformer
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -65,7 +67,15 @@ class CausalTextTower:
         return self._finish(x[torch.arange(len(x), device=x.device), ends])
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return self._owner.token_embedding(tokens) + self._owner.positional_embedding[positions]
+        return self._looked_up(tokens) + self._owner.positional_embedding[positions]
+
+    def _looked_up(self, tokens: Tensor) -> Tensor:
+        if self._context is None:
+            return self._owner.token_embedding(tokens)
+        x = self._owner.token_embedding(tokens.clamp(min=0)).flatten(0, -2)
+        vectors = self._context().flatten(0, -2)
+        rows = (tokens.flatten() < 0).nonzero().flatten()
+        return x.index_copy(0, rows, vectors[-1 - tokens.flatten()[rows]].to(x.dtype)).view(*tokens.shape, -1)
 
     def _finish(self, x: Tensor) -> Tensor:
         x = self._owner.ln_final(x)
@@ -75,7 +85,7 @@ class CausalTextTower:
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
-def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
+def causal_text_tower(model: nn.Module, context: Callable[[], Tensor] | None = None) -> CausalTextTower | None:
     """The tower of ``model``; None where a feature may depend on tokens after the pooled one."""
     if isinstance(model, CLIP) and type(model).encode_text is CLIP.encode_text:
         owner: CLIP | TextTransformer = model
@@ -86,7 +96,7 @@ def causal_text_tower(model: nn.Module) -> CausalTextTower | None:
     else:
         return None
     known = type(owner.transformer) is Transformer and all(map(_is_plain, owner.transformer.resblocks))
-    return CausalTextTower(owner) if known and _is_causal(owner.attn_mask) and _pooling(owner)[0] else None
+    return CausalTextTower(owner, context) if known and _is_causal(owner.attn_mask) and _pooling(owner)[0] else None
 
 
 def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:
@@ -101,6 +111,8 @@ def _is_plain(block: Any) -> bool:
 
 
 def _is_causal(mask: Tensor | None) -> bool:
+    if mask is not None and mask.is_meta:  # a model without memory; the loaded one is looked at again
+        return True
     return mask is not None and torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
 
 
