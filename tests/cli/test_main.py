@@ -45,6 +45,8 @@ QUICK = {
     "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),
     "a model": (["models", "ViT-B-16"], 0, ""),
     "no such model": (["models", "vit-b16"], 2, "no model 'vit-b16' among"),
+    "lists": (["ls", "methods", "kra"], 0, ""),
+    "no such kind": (["ls", "model"], 2, "unknown kind 'model': did you mean 'models'?"),
     "no study": (["study", "/nowhere.yaml"], 2, "no study '/nowhere.yaml'"),
     **{f"{verb} --help": ([verb, "--help"], 0, "") for verb in VERBS},
 }
