@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.text.context import ContextSettings
+from kravl.backbones.weights.sources import WeightFile
 from kravl.runtime.errors import InputError
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -41,6 +42,15 @@ class Classifier(nn.Module, ABC):
             InputError: no such model.
         """
         return None
+
+    @classmethod
+    def find_weights(cls, settings: Mapping[str, Any]) -> list[WeightFile]:
+        """Where the weights of a classifier with these ``settings`` are; empty for random ones, or if it is not known.
+
+        Raises:
+            InputError: they are not there and cannot be downloaded, or do not go with the settings.
+        """
+        return []
 
     @abstractmethod
     def encoder(self) -> nn.Module:

@@ -18,7 +18,8 @@ from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_pro
 from kravl.backbones.text.context import ContextSettings, context_prompts, initial_context, require_context_tower
 from kravl.backbones.text.tokens import require_text, tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
-from kravl.backbones.weights.clip_weights import choose_clip, load_clip, untrained_clip, without_progress
+from kravl.backbones.weights.clip_weights import choose_clip, find_clip, load_clip, untrained_clip, without_progress
+from kravl.backbones.weights.sources import WeightFile
 from kravl.runtime.errors import some_of, unknown
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,13 @@ class ClipClassifier(Classifier):
         encoder = untrained_clip(settings["name"])
         require_text(settings["name"])
         return encoder
+
+    @classmethod
+    def find_weights(cls, settings: Mapping[str, Any]) -> list[WeightFile]:
+        if not {"name", "pretrained"} <= settings.keys():
+            return []
+        stated = Stated(*(settings.get(field.name) for field in fields(Stated)))
+        return find_clip(choose_clip(settings["name"], settings["pretrained"], settings.get("quick_gelu"), stated))
 
     def encoder(self) -> nn.Module:
         return self.model

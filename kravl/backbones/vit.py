@@ -1,6 +1,7 @@
 """Any timm vision transformer with a linear head (https://github.com/huggingface/pytorch-image-models)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
 from kravl.backbones.preprocess import Stated
 from kravl.backbones.timm_heads import final_layers, head_inputs, heads, mean_logits
-from kravl.backbones.weights.timm_weights import load_vit, untrained_vit
+from kravl.backbones.weights.sources import WeightFile
+from kravl.backbones.weights.timm_weights import find_vit, load_vit, untrained_vit
 
 
 class VitClassifier(Classifier):
@@ -67,6 +69,13 @@ class VitClassifier(Classifier):
         if not {"name", "pretrained"} <= settings.keys():
             return None  # told when the classifier is built
         return untrained_vit(settings["name"], settings["pretrained"], num_classes, settings.get("image_size"))
+
+    @classmethod
+    def find_weights(cls, settings: Mapping[str, Any]) -> list[WeightFile]:
+        if not {"name", "pretrained"} <= settings.keys():
+            return []
+        stated = Stated(*(settings.get(field.name) for field in fields(Stated)))
+        return find_vit(settings["name"], settings["pretrained"], stated)
 
     def encoder(self) -> nn.Module:
         return self.model

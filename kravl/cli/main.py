@@ -20,6 +20,7 @@ VERBS = {
     "data": "data sets: list, download, verify, split, show",
     "models": "what works with each model of open_clip and timm: matrices to adapt, weights, preprocessing",
     "ls": "models, methods, data sets, shifts, experiments and runs, as lists",
+    "doctor": "what a run needs, checked before it begins, and what it will cost",
     "study": "a grid of runs as one command, resumable",
     "report": "tables, tests, figures and a page of finished runs",
     "spectra": "what finished runs added to their weights, by layer and step",

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kravl.cli.main import EXIT_FAILED, framed
-from kravl.runtime.console import plain
+from kravl.runtime.console import duration, plain
 from kravl.runtime.errors import InputError, printable
 from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
 from kravl.study.grid import StudyRun, commands, plan_runs
 from kravl.study.pool import WorkerPool
-from kravl.study.progress import Durations, duration, failure, show_plan, state
+from kravl.study.progress import Durations, failure, show_plan, state
 from kravl.study.scheduler import run_all
 from kravl.study.schema import read_study
 

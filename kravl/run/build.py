@@ -52,11 +52,7 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     """
     require_safe_versions()
     source, evaluated = sources or list_sources(cfg)
-    if cfg.optim.trains and len(source.class_names) < 2:
-        raise InputError(
-            f"{cfg.data.name} has one class, {source.class_names[0]!r}: every image is right, the loss is 0 and "
-            "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
-        )
+    require_classes(cfg, source)
     data = make_data(cfg, Sources(source, evaluated))  # a class with too few images need not wait for the weights
     if cfg.optim.trains:
         data.check_test_images()
@@ -90,6 +86,15 @@ def _add_classes(cfg: Config, classifier: Classifier, data: FewShotDataModule) -
         classifier.add_classes(class_names, prompts)
     new = {id(p) for p in classifier.new_parameters()}
     return [name for name, p in classifier.encoder().named_parameters() if id(p) in new]
+
+
+def require_classes(cfg: Config, source: Source) -> None:
+    """Raise InputError where there is one class alone to train on."""
+    if cfg.optim.trains and len(source.class_names) < 2:
+        raise InputError(
+            f"{cfg.data.name} has one class, {source.class_names[0]!r}: every image is right, the loss is 0 and "
+            "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
+        )
 
 
 def _check_further_prompts(cfg: Config, data: FewShotDataModule) -> None:

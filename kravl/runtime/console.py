@@ -53,3 +53,11 @@ def text_table(rows: Sequence[Sequence[str]], left: Collection[str] = (), **opti
 def output(width: int = 160) -> Console:
     """Standard output; ``width`` columns if it is not a terminal, so that a row stays on one line for grep."""
     return Console(width=None if sys.stdout.isatty() else width)
+
+
+def duration(seconds: float) -> str:
+    """``1 h 05 min``, ``12 min`` or ``40 s``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -99,11 +99,3 @@ def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: 
 def _cell(count: Counter[State]) -> str:
     marks = [f"{count[state]} {mark}" for state, mark in MARKS.items() if count[state]]
     return ", ".join([f"{count['done']}/{count.total()}", *marks])
-
-
-def duration(seconds: float) -> str:
-    """``1 h 05 min``, ``12 min`` or ``40 s``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

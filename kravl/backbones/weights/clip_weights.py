@@ -22,15 +22,19 @@ from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
     LOCAL_WEIGHTS,
     NUMPY,
+    WeightFile,
     check_files,
     check_model_config,
     check_weights,
+    folder_files,
+    hub_file,
     require_hub_file,
 )
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_json
 
 log = logging.getLogger(__name__)
+HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 NOT_BIG_VISION = "; a .npz of big_vision fits models whose image tower is timm's, such as ViT-B-16-SigLIP"
 
 
@@ -62,6 +66,24 @@ def choose_clip(name: str, pretrained: str | None, quick_gelu: bool | None, stat
             stated.check(clip_settings(config), f"{pretrained!r} of {name}")
         activation = _quick_gelu(name, pretrained, quick_gelu)
     return Chosen(name, pretrained, activation, _preprocess(name, pretrained, stated))
+
+
+def find_clip(chosen: Chosen) -> list[WeightFile]:
+    """Where the weights are; empty for random ones."""
+    name, pretrained = chosen.name, chosen.pretrained
+    schema, _, place = name.partition(":")
+    if schema == "local-dir":
+        return folder_files(Path(place), LOCAL_WEIGHTS)
+    if place:
+        return [hub_file(place, HUB_WEIGHTS)]
+    if pretrained is None:
+        return []
+    config = open_clip.get_pretrained_cfg(name, pretrained)
+    if not config:
+        return [WeightFile(pretrained, Path(pretrained))]
+    if "file" in config:
+        return [WeightFile(Path(config["file"]).name, Path(config["file"]))]
+    return [hub_file(*_hub_files(config))]
 
 
 def untrained_clip(name: str) -> nn.Module:
@@ -230,6 +252,11 @@ def _recorded_quick_gelu(path: Path) -> bool | None:
 def _check_reachable(what: str, config: dict[str, str]) -> None:
     if "file" in config:
         return
+    require_hub_file(*_hub_files(config), what)
+
+
+def _hub_files(config: dict[str, str]) -> tuple[str, list[str]]:
+    """The repository of weights that have a tag, and what their file may be called there."""
     repo, name = config["hf_hub"].rsplit("/", 1)
-    names = [name] if name else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    require_hub_file(repo, [*names, *(str(Path(n).with_suffix(".safetensors")) for n in names)], what)
+    names = [name] if name else list(HUB_WEIGHTS)
+    return repo, [*names, *(str(Path(n).with_suffix(".safetensors")) for n in names)]

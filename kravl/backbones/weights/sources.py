@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,6 +29,13 @@ LOAD_ERRORS = (
     *(RuntimeError, ValueError, KeyError, TypeError, IndexError, EOFError, OSError),
     *(UnpicklingError, SafetensorError),
 )
+
+
+class WeightFile(NamedTuple):
+    """Weights by the name that a person knows them by; without a path they are to be downloaded."""
+
+    name: str
+    path: Path | None
 
 
 class _HostileError(Exception):
@@ -152,6 +159,17 @@ def require_hub_file(repo: str, filenames: Sequence[str], what: str, instead: st
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     if reason:
         raise InputError(f"{what} ({repo}) is not in the local cache and cannot be downloaded: {reason}; {instead}")
+
+
+def hub_file(repo: str, filenames: Sequence[str]) -> WeightFile:
+    """The first of ``filenames`` of ``repo`` that is in the local cache; nothing is asked of the hub."""
+    cached = (try_to_load_from_cache(repo, filename) for filename in filenames)
+    return WeightFile(repo, next((Path(path) for path in cached if isinstance(path, str)), None))
+
+
+def folder_files(folder: Path, patterns: Sequence[str]) -> list[WeightFile]:
+    """The files of weights in a ``folder``."""
+    return [WeightFile(str(file), file) for pattern in patterns for file in sorted(folder.glob(pattern))]
 
 
 def unreachable(url: str) -> str | None:

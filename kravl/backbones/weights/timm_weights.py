@@ -14,7 +14,17 @@ from torch.overrides import TorchFunctionMode
 from kravl.backbones.preprocess import Preprocess, Stated, timm_candidates, timm_preprocess, timm_settings
 from kravl.backbones.timm_heads import check_single_head, head_inputs, heads, mean_logits
 from kravl.backbones.weights.checkpoint import advice, deeper_than, load_failure, read_checkpoint
-from kravl.backbones.weights.sources import INSTEAD, LOAD_ERRORS, NUMPY, check_files, check_weights, require_hub_file
+from kravl.backbones.weights.sources import (
+    INSTEAD,
+    LOAD_ERRORS,
+    NUMPY,
+    WeightFile,
+    check_files,
+    check_weights,
+    folder_files,
+    hub_file,
+    require_hub_file,
+)
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_json
 
@@ -89,6 +99,21 @@ def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Si
     if getattr(model, "aux_head", None) is not None:
         model.aux_head = None  # VOLO's for each patch: its part of the logits is no function of an image's features
     return LoadedVit(model, widths, preprocess)
+
+
+def find_vit(name: str, pretrained: bool | str, stated: Stated) -> list[WeightFile]:
+    """Where the weights are; empty for random ones.
+
+    Raises:
+        InputError: as `load_vit`, but for what only loading them shows.
+    """
+    _check_source(name, pretrained)
+    _expected(name, pretrained, stated)
+    if isinstance(pretrained, str):
+        return [WeightFile(pretrained, Path(pretrained))]
+    if not pretrained:
+        return []
+    return _check_published(name)
 
 
 def untrained_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Size | None) -> nn.Module:
@@ -168,19 +193,22 @@ def _expected(name: str, pretrained: bool | str, stated: Stated) -> dict[str, An
     return stated.values()
 
 
-def _check_published(name: str) -> None:
-    """Whether weights that go by the model's name are at hand or can be downloaded, and those of a folder are safe."""
+def _check_published(name: str) -> list[WeightFile]:
+    """Where weights that go by the model's name are; at hand or to be downloaded, and those of a folder safe."""
     schema, _, place = name.partition(":")
     if schema == "local-dir":
         check_files(Path(place), TIMM_WEIGHTS, "timm")
-    elif place:
-        require_hub_file(place.partition("@")[0], HUB_FILES, f"weights of {name!r}")
-    else:
+        return folder_files(Path(place), TIMM_WEIGHTS)
+    if not place:
         config = timm.get_pretrained_cfg(name)
         if config is None or not config.has_weights:
             raise InputError(f"timm has no weights for {name!r}; {INSTEAD}")
-        if repo := config.hf_hub_id:
-            require_hub_file(repo if repo != "timm/" else f"timm/{name}", HUB_FILES, f"weights of {name!r}")
+        if not config.hf_hub_id:
+            return [WeightFile(name, None)]
+        place = f"timm/{name}" if config.hf_hub_id == "timm/" else config.hf_hub_id
+    repo = place.partition("@")[0]
+    require_hub_file(repo, HUB_FILES, f"weights of {name!r}")
+    return [hub_file(repo, HUB_FILES)]
 
 
 def _overlay(pretrained: bool | str, probe: nn.Module) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,155 @@
+"""What a run will cost: parameters, memory, operations; from the model without its weights."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kravl.adapters.injection.inject import matching_parameters
+from kravl.adapters.injection.sites import select_sites
+from kravl.backbones.classifier import Classifier
+from kravl.backbones.skeleton import Skeleton, Work
+from kravl.config.instantiate import resolve
+from kravl.config.schema import Config
+from kravl.data.datamodule import FewShotDataModule
+from kravl.run.placement import Placement, place
+from kravl.training.trainer import limits
+
+FLOAT = 4  # bytes; what trains is kept in single precision whatever it is computed in
+ADAMW = 2  # moments of a parameter
+BACKWARD = 3  # forward passes that one with its backward pass takes
+SIDE, SECONDS = 1024, 0.3  # of the square products by which a device's speed is told
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a run.
+
+    Args:
+        parameters: of the pretrained model.
+        trainable: adapters, unfrozen parameters and a new head.
+        sites: how many matrices are adapted, by tower and kind.
+        steps: optimiser steps of ``batch`` images.
+        evaluated: images that are evaluated.
+        pixels: of an image as the model takes it.
+        image: the work for one image; None where the model cannot be run without weights.
+        prompts: the work for every prompt in each step, where the text tower trains: an upper bound, as prompts that
+            begin alike are computed once.
+        tower_trains: whether a weight trains that images pass through before the head.
+    """
+
+    parameters: int
+    trainable: int
+    sites: Mapping[str, Mapping[str, int]]
+    steps: int
+    batch: int
+    evaluated: int
+    pixels: int
+    image: Work | None
+    prompts: Work | None
+    tower_trains: bool
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of one checkpoint: what trains, and AdamW's moments of it."""
+        return FLOAT * (1 + ADAMW) * self.trainable
+
+    def memory_bytes(self, each: int) -> int:
+        """At most, in a training step: weights, gradients, moments, and numbers of ``each`` bytes kept in between."""
+        fixed = FLOAT * (self.parameters + (1 + ADAMW) * self.trainable)
+        kept = self.batch * self.image.kept if self.image and self.tower_trains else 0
+        return fixed + each * (kept + (self.prompts.kept if self.prompts else 0))
+
+    @property
+    def operations(self) -> int:
+        """At most, of training and of one evaluation of every image."""
+        if self.image is None:
+            return 0
+        passes = BACKWARD if self.tower_trains else 1
+        text = BACKWARD * self.prompts.operations if self.prompts else 0
+        return (
+            self.steps * (self.batch * passes * self.image.operations + text) + self.evaluated * self.image.operations
+        )
+
+
+def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
+    """Of the run that ``cfg`` describes on ``data``; None where only the loaded model can be asked.
+
+    Raises:
+        InputError: as `kravl.run.placement.place`.
+    """
+    classes = len(data.source.class_names)
+    encoder = resolve(cfg.backbone.build, Classifier, cfg.plugins).skeleton(classes, cfg.backbone.build)
+    if encoder is None:
+        return None
+    skeleton = Skeleton(encoder, cfg.backbone.build.get("image_size"))
+    placement = place(cfg, encoder)
+    trained = _trained(encoder, placement, skeleton.head())
+    tower = skeleton.of_image_tower()
+    of_text = [p for p in trained if id(p) not in tower | set(map(id, skeleton.head()))]
+    image = skeleton.image(trained)
+    head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
+    return Estimate(
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        trainable=_num_trained(encoder, placement, skeleton.head()) + head,
+        sites=placement.sites,
+        steps=_steps(cfg, len(data.train_samples)),
+        batch=cfg.loading.batch_size,
+        evaluated=sum(map(len, data.evaluated.values())),
+        pixels=skeleton.pixels,
+        image=image,
+        prompts=skeleton.prompts(_num_prompts(data), trained) if of_text and cfg.optim.trains else None,
+        tower_trains=cfg.optim.trains and any(id(p) in tower for p in trained),
+    )
+
+
+def _trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> list[nn.Parameter]:
+    """The weights that are adapted or trained as they are."""
+    sites = select_sites(encoder, placement.targets)
+    free = matching_parameters(encoder, placement.unfreeze, sites)
+    return list({id(p): p for p in (*(site.parameter for site in sites), *free.values(), *head)}.values())
+
+
+def _num_trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> int:
+    sites = select_sites(encoder, placement.targets)
+    free = matching_parameters(encoder, placement.unfreeze, sites)
+    sizes: dict[tuple[int, ...], int] = {}
+    with torch.random.fork_rng(devices=[]):
+        for shape in {tuple(site.weight.shape) for site in sites}:
+            adapter = placement.make_adapter(*shape)
+            sizes[shape] = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
+    others = {id(p): p for p in (*free.values(), *head)}.values()
+    return sum(sizes[tuple(site.weight.shape)] for site in sites) + sum(p.numel() for p in others)
+
+
+def _num_prompts(data: FewShotDataModule) -> int:
+    source = data.source
+    if source.descriptions is not None:
+        return sum(map(len, source.descriptions))
+    return len(source.class_names) * len(source.templates)
+
+
+def _steps(cfg: Config, images: int) -> int:
+    """Optimiser steps: each epoch has every image, or a small set repeatedly for ``loading.min_batches``."""
+    if not cfg.optim.trains:
+        return 0
+    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+    if steps := bounds.get("max_steps"):
+        return steps
+    batches = max(-(-images // cfg.loading.batch_size), cfg.loading.min_batches)
+    return bounds["max_epochs"] * -(-batches // int(cfg.trainer.get("accumulate_grad_batches", 1)))
+
+
+def product_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of one large matrix product, timed: an upper bound of what a model reaches."""
+    a = torch.randn(SIDE, SIDE, device=device).to(dtype)
+    torch.mm(a, a)
+    count, begin = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - begin) < SECONDS or not count:
+        torch.mm(a, a)
+        count += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return count * 2 * SIDE**3 / seconds
