@@ -94,6 +94,19 @@ def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
     return composed
 
 
+@pytest.fixture(scope="session")
+def finished_run(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a KRAdapter run of kravl-tiny on the glyphs, six steps; copy it before anything is changed."""
+    from kravl.run.train import train
+
+    runs = tmp_path_factory.mktemp("finished")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        settings = ["backbone=kravl_tiny", f"data_root={glyphs}", f"runs={runs}", "optim.lr=3e-3"]
+        train(compose("train", [*TINY, *settings]))
+    (folder,) = runs.glob("*/*")
+    return folder
+
+
 @pytest.fixture
 def compose_evaluation() -> Callable[..., Any]:
     """Composes the evaluation of a finished run."""

@@ -51,14 +51,13 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
         InputError: it adapts no matrix, or can no longer be restored.
     """
     from kravl.adapters.update_spectra import Diagnosis
-    from kravl.run.restore import restore
-    from kravl.run.saved import saved_config
+    from kravl.run.restore import load_run
     from kravl.training.spectrum_monitor import SPECTRA_FILE, Trace, read_trace
 
     path = folder.path / SPECTRA_FILE
     trace = read_trace(path) if path.exists() else Trace(path)
     if exact or not trace.steps:
-        adapters = restore(saved_config(folder, {"plugins": list(plugins)}), folder).adapters
+        adapters = load_run(folder, plugins=plugins).adapters
         if not adapters.adapters:
             raise InputError(f"the run {folder.path} adapts no matrix; its update has no spectrum")
         diagnosis = Diagnosis(adapters, "exact" if exact else "fast")

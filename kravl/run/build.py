@@ -20,6 +20,24 @@ from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.training.loss import resolved_class_weights
 
+Prompts = Sequence[str | Sequence[str]]
+Classes = tuple[Sequence[str], Prompts]  # names and their prompts
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier of named classes with its adapters, untrained."""
+
+    classifier: Classifier
+    adapters: AdapterSet
+    sites: dict[str, dict[str, int]]  # how many matrices are adapted, by tower and kind
+
+    def fingerprint(self, class_ids: Sequence[str]) -> dict[str, object]:
+        """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
+        known = self.classifier.provenance()
+        model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
+        return model | {"classes": classes_digest(class_ids)}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -33,12 +51,19 @@ class Run:
     class_weights: Sequence[float] | None = None  # of the loss
 
     @property
+    def model(self) -> Model:
+        return Model(self.classifier, self.adapters, self.sites)
+
+    @property
     def fingerprint(self) -> dict[str, object]:
-        """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
-        known = self.classifier.provenance()
-        model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
-        classes = "\n".join(self.source.class_ids).encode("utf-8", "surrogateescape")
-        return model | {"classes": f"{len(self.source.class_ids)}, sha256 {hashlib.sha256(classes).hexdigest()[:16]}"}
+        """See `Model.fingerprint`."""
+        return self.model.fingerprint(self.source.class_ids)
+
+
+def classes_digest(class_ids: Sequence[str]) -> str:
+    """How many classes there are, and a digest of their ids in order."""
+    lines = "\n".join(class_ids).encode("utf-8", "surrogateescape")
+    return f"{len(class_ids)}, sha256 {hashlib.sha256(lines).hexdigest()[:16]}"
 
 
 def build_run(cfg: Config, sources: Sources | None = None) -> Run:
@@ -58,14 +83,27 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
         data.check_test_images()
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
+    model = build_model(cfg, (names, source.prompts), data.further_classes())
+    data.preprocess = model.classifier.preprocess
+    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights)
+
+
+def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = ()) -> Model:
+    """The pretrained classifier of ``classes``, its adapters injected and untrained.
+
+    Args:
+        further: classes that are evaluated besides, see `Classifier.add_classes`.
+
+    Raises:
+        InputError: as `build_run`.
+    """
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
-    _check_further_prompts(cfg, data)
-    check_context(cfg, data)
-    placement = _planned(cfg, len(source.class_names))
+    _check_further_prompts(cfg, further)
+    check_context(cfg, classes[0], [name for names, _ in further for name in names])
+    placement = _planned(cfg, len(classes[0]))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
-    classifier = construct(source.class_names, source.prompts)
-    data.preprocess = classifier.preprocess
-    new_names = _add_classes(cfg, classifier, data)
+    classifier = construct(*classes)
+    new_names = _add_classes(cfg, classifier, further)
     placement = placement or place(cfg, classifier.encoder())
     classifier.train_statistics = cfg.train_statistics
     unfreeze = [*placement.unfreeze, *new_names]
@@ -73,16 +111,16 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     adapters = inject(classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers)
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
-    return Run(source, classifier, adapters, data, placement.sites, class_weights)
+    return Model(classifier, adapters, placement.sites)
 
 
-def _add_classes(cfg: Config, classifier: Classifier, data: FewShotDataModule) -> list[str]:
+def _add_classes(cfg: Config, classifier: Classifier, further: Sequence[Classes]) -> list[str]:
     """What stands for the trained classes and those only evaluated; the names of parameters that are new."""
     if cfg.linear_head:
         classifier.free_head()
     if context := context_of(cfg):
         classifier.learn_context(context)
-    for class_names, prompts in data.further_classes():
+    for class_names, prompts in further:
         classifier.add_classes(class_names, prompts)
     new = {id(p) for p in classifier.new_parameters()}
     return [name for name, p in classifier.encoder().named_parameters() if id(p) in new]
@@ -97,10 +135,10 @@ def require_classes(cfg: Config, source: Source) -> None:
         )
 
 
-def _check_further_prompts(cfg: Config, data: FewShotDataModule) -> None:
+def _check_further_prompts(cfg: Config, further: Sequence[Classes]) -> None:
     """Hold prompts of evaluated classes against ``data.long_prompts`` before the weights are loaded."""
     settings = {"long_prompts": cfg.data.long_prompts, **cfg.backbone.build}
-    for class_names, prompts in data.further_classes():
+    for class_names, prompts in further:
         resolve(cfg.backbone.build, Classifier, cfg.plugins).check_prompts(settings, class_names, prompts)
 
 

@@ -6,7 +6,6 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.text.context import ContextSettings
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
-from kravl.data.datamodule import FewShotDataModule
 from kravl.evaluation.wise_ft import curve_points
 from kravl.runtime.errors import InputError
 
@@ -42,8 +41,8 @@ def check_curve(cfg: Config, alphas: int | Sequence[float]) -> None:
         )
 
 
-def check_context(cfg: Config, data: FewShotDataModule) -> None:
-    """Check a run's context against its backbone and its classes, those that are only evaluated too.
+def check_context(cfg: Config, class_names: Sequence[str], further: Sequence[str]) -> None:
+    """Check a run's context against its backbone and its classes, those that are only evaluated (``further``) too.
 
     Raises:
         InputError: as `context_of` and `Classifier.check_context`, or contexts of single classes where others are
@@ -51,12 +50,11 @@ def check_context(cfg: Config, data: FewShotDataModule) -> None:
     """
     if (context := context_of(cfg)) is None:
         return
-    further = [name for names, _ in data.further_classes() for name in names]
     if context.per_class and further:
         raise InputError(
             f"context_per_class=true has no context for the {len(further)} classes of evaluation={cfg.evaluation.name} "
             f"that are not trained ({', '.join(further[:3])}, ...); leave it out, or evaluate trained classes alone"
         )
     resolve(cfg.backbone.build, Classifier, cfg.plugins).check_context(
-        cfg.backbone.build, context, [*data.source.class_names, *further]
+        cfg.backbone.build, context, [*class_names, *further]
     )

@@ -17,6 +17,7 @@ from kravl.config.schema import Config
 from kravl.data.loading.resumable import workers_end
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
+from kravl.run.model_record import model_record
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_atomic
 from kravl.runtime.microbatch import OutOfMemory, is_out_of_memory
@@ -111,7 +112,7 @@ def untrained(trainer: Trainer, cfg: Config) -> list[str]:
 
 def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
     """Write the adapters of a training that has ended, and then that it has."""
-    save_adapters(run.adapters, folder.adapter, run.fingerprint)
+    save_adapters(run.adapters, folder.adapter, run.fingerprint, model_record(run, folder).as_json())
     folder.trained.parent.mkdir(exist_ok=True)
     write_atomic(folder.trained, json.dumps(asdict(training)) + "\n")
 

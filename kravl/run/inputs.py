@@ -20,7 +20,7 @@ from kravl.adapters.injection.adapter_set import sha256
 from kravl.config.schema import Config
 from kravl.data.datamodule import IN_DOMAIN, FewShotDataModule
 from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256, trained_contents
-from kravl.run.build import Run, build_run, make_data
+from kravl.run.build import Model, Run, build_run, make_data
 from kravl.run.sources import Sources, list_sources
 from kravl.runtime.errors import InputError, some_of
 from kravl.runtime.files import PACKAGE
@@ -56,7 +56,7 @@ class Inputs:
             **self._of_data(),
             "drawn": seen.of(self._data.train_samples, MAX_DRAWN),
             "sets": {name: seen.of(samples) for name, samples in self._data.evaluated.items()},
-            "weights": pretrained_sha256(run),
+            "weights": pretrained_sha256(run.model),
             "weight_files": _weight_files(self._cfg),
             "precision": str(precision_of(self._cfg.trainer)),
             "versions": _versions(),
@@ -82,7 +82,7 @@ class Inputs:
     def changes(self, kept: Mapping[str, Any], run: Run, trained: bool) -> Iterator[str]:
         """The same, and what differs in weights, versions and, of a run that is not ``trained``, precision."""
         yield from self.changed_data(kept)
-        now: Record = {"weights": pretrained_sha256(run)}
+        now: Record = {"weights": pretrained_sha256(run.model)}
         if not trained:
             now["precision"] = str(precision_of(self._cfg.trainer))
         yield from _changes(kept, now)
@@ -136,7 +136,7 @@ def check_finished(cfg: Config, folder: RunFolder, sources: Sources | None) -> N
         return
     differing = list(Inputs(cfg, make_data(cfg, sources)).changed_data(kept))
     if not differing and _weight_files(cfg) != _mapping(kept, "weight_files"):
-        differing = list(_changes(kept, {"weights": pretrained_sha256(build_run(cfg, sources))}))
+        differing = list(_changes(kept, {"weights": pretrained_sha256(build_run(cfg, sources).model)}))
     if differing and not cfg.force:
         raise InputError(
             f"{folder.path} is finished, with other inputs: {some_of(differing, LISTED, '; ')}. Give this run a "
@@ -163,11 +163,11 @@ def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
     return {"trained_on": lines} if lines else {}
 
 
-def pretrained_sha256(run: Run) -> str:
+def pretrained_sha256(model: Model) -> str:
     """Hex digest of all weights before anything was trained; adapters, a new head and a context are left out."""
-    added = {id(p) for adapter in run.adapters.adapters.values() for p in (*adapter.parameters(), *adapter.buffers())}
-    added |= {id(p) for p in run.classifier.new_parameters()}
-    state = run.classifier.encoder().state_dict(keep_vars=True)
+    added = {id(p) for adapter in model.adapters.adapters.values() for p in (*adapter.parameters(), *adapter.buffers())}
+    added |= {id(p) for p in model.classifier.new_parameters()}
+    state = model.classifier.encoder().state_dict(keep_vars=True)
     return sha256({name: tensor for name, tensor in state.items() if id(tensor) not in added})
 
 

@@ -1,11 +1,24 @@
-"""A finished run's model again, from its config and the adapter in its folder."""
+"""A finished run's model again, from the config, the adapter and the record of the model in its folder."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.serialization import load_adapters
+from kravl.backbones.classifier import Classifier
 from kravl.config.schema import Config
-from kravl.run.build import Run, build_run
-from kravl.run.sources import Sources
+from kravl.run.build import Model, Run, build_model, build_run
+from kravl.run.inputs import pretrained_sha256
+from kravl.run.model_record import ModelRecord, read_model_record
+from kravl.run.saved import saved_config
+from kravl.run.sources import Sources, training_source
 from kravl.runtime.dtypes import TRUE
-from kravl.tracking.run_folder import RunFolder
+from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import RunFolder, find_run
 
 
 def restore(cfg: Config, folder: RunFolder, sources: Sources | None = None) -> Run:
@@ -22,3 +35,84 @@ def restore(cfg: Config, folder: RunFolder, sources: Sources | None = None) -> R
         run.classifier.to(dtype)
     load_adapters(run.adapters, folder.adapter, run.fingerprint)
     return run
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """The model of a finished run, with what it trained in place and not merged, in evaluation mode.
+
+    ``adapters.merge(alpha)`` gives the weights of a point of the WiSE-FT curve: 1 the adapted model, 0 the pretrained.
+    """
+
+    folder: RunFolder
+    cfg: Config
+    record: ModelRecord
+    classifier: Classifier
+    adapters: AdapterSet
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the columns of the logits are called."""
+        return self.record.class_names
+
+
+def load_run(
+    run: str | Path | RunFolder,
+    *,
+    data_root: str | None = None,
+    plugins: Sequence[str] = (),
+    device: str | torch.device = "cpu",
+) -> LoadedRun:
+    """The model of a finished run, from its folder alone: no image and no data set is needed.
+
+    A run of a release that kept no model.json is loaded where its data set is, which says what its classes are.
+
+    Args:
+        run: its folder, which may omit the hash at its end.
+        data_root: where the data of such an earlier run is; None: where the run had it.
+        plugins: packages besides kravl that its classes may come from.
+
+    Raises:
+        InputError: no such run, one that is not finished, a damaged file, other pretrained weights than it was trained
+            on, or an earlier run whose data set is not there.
+    """
+    folder = run if isinstance(run, RunFolder) else find_run(str(run))
+    root = {} if data_root is None else {"data_root": data_root}
+    cfg = saved_config(folder, {**root, "plugins": list(plugins)})
+    known = read_model_record(folder)
+    ids, classes = (known.class_ids, (known.class_names, known.prompts)) if known else _classes_of_data(cfg, folder)
+    with torch.random.fork_rng(devices=[]):  # a new head is drawn and replaced: the caller's numbers stay
+        model = build_model(cfg, classes)
+    if known and known.weights_sha256:
+        _check_weights(model, known.weights_sha256, folder)
+    if dtype := TRUE.get(str(cfg.trainer.get("precision"))):  # first: what was trained in double would be rounded
+        model.classifier.to(dtype)
+    load_adapters(model.adapters, folder.adapter, model.fingerprint(ids))
+    model.classifier.to(device).eval()
+    return LoadedRun(folder, cfg, known or _record(model, ids, classes), model.classifier, model.adapters)
+
+
+def _check_weights(model: Model, trained_on: str, folder: RunFolder) -> None:
+    if (weights := pretrained_sha256(model)) != trained_on:
+        raise InputError(
+            f"{folder.path} was trained on other weights than its backbone has here: sha256 {trained_on[:12]}, "
+            f"not {weights[:12]}"
+        )
+
+
+def _record(model: Model, ids: tuple[str, ...], classes: tuple[tuple[str, ...], Any]) -> ModelRecord:
+    """The record that a run of an earlier release lacks."""
+    names = tuple(model.adapters.adapters), tuple(model.adapters.unfrozen)
+    return ModelRecord(ids, *classes, model.classifier.provenance(), None, *names)
+
+
+def _classes_of_data(cfg: Config, folder: RunFolder) -> tuple[tuple[str, ...], tuple[tuple[str, ...], Any]]:
+    """Ids, names and prompts from the data set of a run of an earlier release."""
+    try:
+        source = training_source(cfg)
+    except InputError as error:
+        raise InputError(
+            f"{folder.path} was written before runs kept their classes (model.json), and its data set is not here: "
+            f"{error}; data_root=FOLDER says where it is"
+        ) from error
+    return source.class_ids, (source.class_names, source.prompts)

@@ -17,6 +17,8 @@ from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
+from kravl.run.model_record import NAME as MODEL
+from kravl.run.model_record import model_record
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
 from kravl.runtime.distributed import is_first_process
@@ -150,6 +152,7 @@ def _record(
     names, images = run.source.class_names, run.data.test_samples
     details = write_details(folder.path, metrics["evaluation"], predictions, names, images.names)
     folder.write("cost", measured)
+    folder.write(MODEL, model_record(run, folder).as_json())
     log_result(logger, metrics, measured, details)
     rows = predictions[ADAPTED][IN_DOMAIN].sample(SAMPLE_PREDICTIONS) if logger else []
     log_samples(logger, "test", [(images.image(i), names[label], names[said], p) for i, label, said, p in rows])

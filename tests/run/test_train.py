@@ -61,7 +61,7 @@ def test_a_run_leaves_its_record_and_its_adapter_and_nothing_else(tiny_run, tmp_
     folder = run_folder(tmp_path)
 
     left = sorted(p.name for p in folder.iterdir())
-    kept = ["curve.json", "details.json", "inputs.json", "predictions.csv", "spectra.safetensors"]
+    kept = ["curve.json", "details.json", "inputs.json", "model.json", "predictions.csv", "spectra.safetensors"]
     assert left == sorted([".lock", "adapter.safetensors", "config.yaml", "cost.json", "metrics.json", *kept])
     assert metrics["adapter_bytes"] == (folder / "adapter.safetensors").stat().st_size
     stored = sum(t.numel() for t in load_file(folder / "adapter.safetensors").values())

@@ -19,10 +19,16 @@ METADATA_KEY = "kravl"
 SHOWN = 300  # characters of an untrusted description in an error
 
 
-def save_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, object] | None = None) -> None:
+def save_adapters(
+    adapters: AdapterSet,
+    path: Path | str,
+    facts: Mapping[str, object] | None = None,
+    about: Mapping[str, object] | None = None,
+) -> None:
     """Write everything that trains to ``path``; method, sites, hyper-parameters and hashes are JSON in its metadata.
 
-    ``facts`` are what else a model must have in common with this one, such as the classes in their order.
+    ``facts`` are what else a model must have in common with this one, such as the classes in their order; what a reader
+    may want to know ``about`` it is kept beside them and not compared.
 
     The write is atomic: a temporary file beside ``path`` is renamed. Equal adapters give equal files.
 
@@ -40,7 +46,7 @@ def save_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
     """
     tensors = {name: tensor.contiguous() for name, tensor in adapters.state_dict().items()}
     record = {"kravl_version": kravl.__version__, "tensors_sha256": sha256(tensors)} | _identity(adapters)
-    record |= {"facts": dict(facts or {})}
+    record |= {"facts": dict(facts or {})} | ({"about": dict(about)} if about else {})
     # one entry, because safetensors writes several in random order
     content = save(tensors, {METADATA_KEY: json.dumps(record)})
     write_atomic(Path(path), content)
