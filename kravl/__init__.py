@@ -1,6 +1,7 @@
 """kravl: Khatri-Rao adapters for vision-language models.
 
     from kravl import KRAdapter, inject, save_adapters
+    model = kravl.fit("photos/train", model="ViT-B-16", method="kra", shots=16)
 
 Public names are imported on first use: ``import kravl`` alone does not import torch.
 """
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
     from kravl.adapters.rank import effective_rank as effective_rank
     from kravl.adapters.sinlora import SinLoRA as SinLoRA
     from kravl.adapters.vera import VeRA as VeRA
+    from kravl.api.estimator import FewShotClassifier as FewShotClassifier
+    from kravl.api.fit import fit as fit
+    from kravl.api.model import FewShotModel as FewShotModel
     from kravl.runtime.errors import InputError as InputError
 
 __version__ = "0.1.0"
 __path__.append(str(Path(__file__).parent / "cli/former"))  # python -m kravl.spectra; until the next release
 _MODULES = {
     "AdapterSet": "kravl.adapters.injection.adapter_set",
+    "FewShotClassifier": "kravl.api.estimator",
+    "FewShotModel": "kravl.api.model",
     "InputError": "kravl.runtime.errors",
     "effective_rank": "kravl.adapters.rank",
+    "fit": "kravl.api.fit",
     "inject": "kravl.adapters.injection.inject",
     "load_adapters": "kravl.adapters.injection.serialization",
     "save_adapters": "kravl.adapters.injection.serialization",

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "run": SEVEN | {"runtime"},
     "study": {"config", "run", "runtime", "tracking"},
     "report": {"run", "runtime", "study", "tracking"},
+    "api": SEVEN | {"run", "runtime"},
     "analysis": {"adapters", "report", "run", "runtime", "tracking", "training"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"cli"}

@@ -1,0 +1,152 @@
+"""Images that a caller has, as files, pictures or arrays, and their labels: written as folders that a run reads."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kravl.data.images import open_rgb, to_rgb
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import csv_text, json_object, read_text, write_atomic
+
+Label = str | int
+CLASS_NAMES, LABELS = "class_names.csv", "labels.json"
+CHANNELS = (1, 3, 4)
+
+
+def as_image(value: Any) -> Image.Image:
+    """An RGB picture of a path, a PIL image, an array (h, w) or (h, w, c), or a tensor (c, h, w), both of uint8.
+
+    Raises:
+        InputError: anything else, or a file that cannot be read.
+    """
+    if isinstance(value, str | os.PathLike):
+        return open_rgb(Path(value))
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    pixels = value.detach().cpu().movedim(0, -1).numpy() if isinstance(value, torch.Tensor) else value
+    if not isinstance(pixels, np.ndarray):
+        raise InputError(f"an image is a path, a PIL image, an array or a tensor, not {type(value).__name__}")
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in CHANNELS):
+        shapes = "(c, h, w)" if isinstance(value, torch.Tensor) else "(h, w) or (h, w, c)"
+        raise InputError(f"pixels of shape {tuple(value.shape)} and {value.dtype}; they must be {shapes} and uint8")
+    return to_rgb(Image.fromarray(pixels))
+
+
+def listed(images: Any) -> Sequence[Any]:
+    """One image or several as a sequence, read on request; (image, label) of a data set without its label."""
+    if _is_one(images):
+        return [images]
+    if isinstance(images, torch.utils.data.Dataset):
+        return _Unlabelled(images)
+    return images if hasattr(images, "__len__") else list(images)
+
+
+def _is_one(images: Any) -> bool:
+    """Whether it is a single image; an array of three dimensions is several grey ones if its last has no channels."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return True
+    dimensions = getattr(images, "ndim", None)
+    is_grey = dimensions == 3 and isinstance(images, np.ndarray) and images.shape[2] not in CHANNELS
+    return dimensions in (2, 3) and not is_grey
+
+
+class _Unlabelled(Sequence[Any]):
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._data[index][0]
+
+
+def pairs(data: Any, labels: Any) -> Iterator[tuple[Any, Label]]:
+    """Each image with its label, from a data set of pairs, or from images and as many ``labels``.
+
+    Raises:
+        InputError: numbers that differ, no images, or a label that is neither text nor a whole number.
+    """
+    if labels is None:
+        if not isinstance(data, torch.utils.data.Dataset):
+            raise InputError("labels are missing: pass images and labels, or a data set of (image, label)")
+        count = len(data)  # type: ignore[arg-type]
+        given: Iterable[tuple[Any, Any]] = (data[i] for i in range(count))
+    else:
+        images, named = listed(data), list(labels)
+        count = len(named)
+        if len(images) != count:
+            raise InputError(f"{len(images)} images and {count} labels; each image has one")
+        given = ((images[i], named[i]) for i in range(count))
+    if count == 0:
+        raise InputError("no images are given")
+    return ((image, plain_label(label)) for image, label in given)
+
+
+def plain_label(label: Any) -> Label:
+    """Text or a whole number, also where it is numpy's or torch's. Raises InputError for anything else."""
+    value = label.item() if hasattr(label, "item") else label
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"the label {str(value)[:80]!r} is {type(value).__name__}; labels are texts or whole numbers")
+    return value
+
+
+def write_folders(
+    folder: Path, split: str, given: Iterable[tuple[Any, Label]], known: Sequence[Label] = ()
+) -> list[Label]:
+    """Write ``folder/split/<number of the class>/<number>.png``, a link where the image is a file; returns the labels.
+
+    Classes are numbered in the order of their labels, or in that of the labels ``known``.
+
+    Raises:
+        InputError: labels of two types, or one that is not ``known``; an image that cannot be read.
+    """
+    begun: dict[Label, Path] = {}
+    for number, (image, label) in enumerate(given):
+        if known and label not in known:
+            raise InputError(f"{split}: the label {str(label)[:80]!r} is none of those that are trained on")
+        place = begun.setdefault(label, folder / split / f"new{len(begun)}")
+        place.mkdir(parents=True, exist_ok=True)
+        _write(image, place / f"{number:07}")
+    if len({type(label) for label in begun}) > 1:
+        raise InputError("labels are texts and numbers; they must be of one type")
+    order = list(known) or sorted(begun)
+    for label, place in begun.items():
+        place.rename(place.with_name(f"{order.index(label):05}"))
+    return order
+
+
+def _write(image: Any, path: Path) -> None:
+    if isinstance(image, str | os.PathLike):
+        source = Path(image)
+        if not source.is_file():
+            raise InputError(f"cannot read {source}: no such file")
+        path.with_suffix(source.suffix).symlink_to(source.absolute())
+    else:
+        as_image(image).save(path.with_suffix(".png"), "PNG", compress_level=1)
+
+
+def write_labels(folder: Path, labels: Sequence[Label], name_of: Callable[[Label], str]) -> None:
+    """Write what the numbered classes of `write_folders` are called in a prompt, and which label each stands for."""
+    rows = [(f"{number:05}", name_of(label)) for number, label in enumerate(labels)]
+    write_atomic(folder / CLASS_NAMES, csv_text(rows, line_end="\n"))
+    write_atomic(folder / LABELS, json.dumps({"labels": list(labels)}) + "\n")
+
+
+def read_labels(folder: Path, classes: int) -> list[Label] | None:
+    """What `write_labels` wrote; None where there is nothing. Raises InputError for what it does not write."""
+    path = folder / LABELS
+    if not path.is_file():
+        return None
+    labels = json_object(read_text(path), str(path)).get("labels")
+    if not isinstance(labels, list) or len(labels) != classes:
+        raise InputError(f"{path} does not hold the labels of {classes} classes")
+    return [plain_label(label) for label in labels]

@@ -1,0 +1,211 @@
+"""kravl from code: the same run as the command's, from folders, lists and data sets; saved, loaded and pickled."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+import kravl
+from kravl import FewShotModel, InputError
+from kravl.api.given import as_image, listed
+from kravl.api.settings import backbone_settings, compose_run, data_settings
+from kravl.config.schema import CONFIGS
+from kravl.run.train import train
+
+SETTINGS = {
+    "split_protocol": "official",
+    "optim.epochs": 1,
+    "optim.lr": 3e-3,
+    "loading.batch_size": 8,
+    "loading.min_batches": 2,
+    "cache_root": None,
+    "trainer.accelerator": "cpu",
+}
+CHOSEN: dict[str, Any] = {"model": "kravl-tiny", "shots": 4, "settings": SETTINGS, "quiet": True}
+
+
+class Arrays(Dataset):
+    """Pairs of uint8 arrays and the number of the class, as torchvision's sets with their class names."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self.classes = sorted({file.parent.name for file in files})
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file = self.files[index]
+        return np.asarray(Image.open(file).convert("RGB")), self.classes.index(file.parent.name)
+
+
+def images_of(folder: Path) -> tuple[list[Path], list[str]]:
+    files = sorted(folder.rglob("*.png"))
+    return files, [file.parent.name for file in files]
+
+
+@pytest.fixture(scope="module")
+def fitted(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> FewShotModel:
+    out = tmp_path_factory.mktemp("runs")
+    return kravl.fit(glyphs / "glyphs/train", test=glyphs / "glyphs/test", out=out, **CHOSEN)
+
+
+def test_a_fit_is_the_run_of_the_command(fitted: FewShotModel, glyphs: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "backbone": "kravl_tiny", "method": "kra", "shots": 4, "runs": tmp_path, "tracking": "none"}
+    folders = {"data.root": glyphs / "glyphs/train", "data.test": glyphs / "glyphs/test"}
+    bars = {"trainer.enable_progress_bar": False, "trainer.enable_model_summary": False}
+
+    record = train(compose_run({**settings, "data": "folder", **folders, **bars}))
+
+    (folder,) = tmp_path.glob("*/*")
+    assert (folder / "adapter.safetensors").read_bytes() == (fitted.folder / "adapter.safetensors").read_bytes()
+    assert (folder.parent.name, folder.name) == (fitted.folder.parent.name, fitted.folder.name)
+    assert record["metrics"] == fitted.metrics
+    assert fitted.classes == ("A", "B", "C", "D")
+
+
+def test_what_is_predicted_is_what_the_run_has_evaluated(fitted: FewShotModel, glyphs: Path) -> None:
+    measured = fitted.evaluate(glyphs / "glyphs/test")
+    files, labels = images_of(glyphs / "glyphs/test")
+    probabilities = fitted.predict_proba(files)
+    rows = (fitted.folder / "predictions.csv").read_text().splitlines()[1:]
+
+    for name in ("accuracy", "macro_f1", "ece", "count"):
+        assert measured[name] == pytest.approx(fitted.metrics[f"test/{name}"], abs=1e-6)
+    assert measured["loss"] == pytest.approx(fitted.metrics["test/loss"], rel=1e-5)
+    assert [fitted.classes.index(label) for label in fitted.predict(files)] == [int(row.split(",")[2]) for row in rows]
+    assert probabilities.sum(axis=1) == pytest.approx(1)
+    assert np.mean([a == b for a, b in zip(fitted.predict(files), labels, strict=True)]) == measured["accuracy"]
+    embedded = fitted.embed(files)
+    assert np.linalg.norm(embedded, axis=1) == pytest.approx(1)
+    scores = fitted._run.classifier.logits(torch.from_numpy(embedded)).softmax(1).numpy()
+    assert scores == pytest.approx(probabilities, abs=1e-6)
+
+
+def test_a_data_set_is_trained_on_as_its_folder_is_and_nothing_is_said(
+    fitted: FewShotModel, glyphs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files, tested = (images_of(glyphs / f"glyphs/{split}")[0] for split in ("train", "test"))
+    expected = fitted.predict_proba(tested)
+    capfd.readouterr()
+
+    model = kravl.fit(Arrays(files), test=Arrays(tested), **CHOSEN)
+
+    assert capfd.readouterr() == ("", "")
+    assert model.classes == (0, 1, 2, 3)
+    assert model._run.class_names == ("A", "B", "C", "D")  # in prompts
+    assert model.predict_proba(tested) == pytest.approx(expected, abs=1e-6)
+    assert model.metrics["test/accuracy"] == fitted.metrics["test/accuracy"]
+    assert model.evaluate(Arrays(tested))["accuracy"] == fitted.metrics["test/accuracy"]
+    place = model.folder
+    del model
+    assert not place.exists()  # a temporary folder lives as long as its model
+
+
+def test_a_model_is_saved_loaded_and_pickled(fitted: FewShotModel, glyphs: Path, tmp_path: Path) -> None:
+    files, _ = images_of(glyphs / "glyphs/test")
+    target = fitted.save(tmp_path / "kept")
+
+    loaded, pickled = FewShotModel.load(target), pickle.loads(pickle.dumps(fitted))
+
+    for model in (loaded, pickled):
+        assert np.array_equal(model.predict_proba(files), fitted.predict_proba(files))
+        assert model.metrics == fitted.metrics
+    with pytest.raises(InputError, match=r"kept is there already; force=True replaces it"):
+        fitted.save(target)
+    assert fitted.save(target, force=True) == target
+
+
+def test_the_same_call_finds_its_run(fitted: FewShotModel, glyphs: Path) -> None:
+    begun = (fitted.folder / "metrics.json").stat().st_mtime_ns
+    runs = fitted.folder.parents[1]
+    again = kravl.fit(glyphs / "glyphs/train", test=glyphs / "glyphs/test", out=runs, **CHOSEN)
+    assert (again.folder, (again.folder / "metrics.json").stat().st_mtime_ns) == (fitted.folder, begun)
+
+
+IMAGES: dict[str, Callable[[np.ndarray], Any]] = {
+    "array": lambda pixels: pixels,
+    "grey": lambda pixels: pixels[:, :, :1],
+    "tensor": lambda pixels: torch.from_numpy(pixels).movedim(-1, 0),
+    "picture": lambda pixels: Image.fromarray(pixels),
+}
+
+
+@pytest.mark.parametrize("form", IMAGES.values(), ids=IMAGES)
+def test_an_image_in_any_form_has_its_pixels(form: Callable[[np.ndarray], Any]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = np.asarray(as_image(form(pixels)))
+    grey = getattr(form(pixels), "shape", ())[-1:] == (1,)
+    assert np.array_equal(image, np.repeat(pixels[:, :, :1], 3, axis=2) if grey else pixels)
+    assert len(listed(form(pixels))) == 1
+    assert len(listed([form(pixels)] * 3)) == 3
+    assert len(listed(np.zeros((6, 28, 28), np.uint8))) == 6  # grey images
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14", "vit_base_patch16_224", "kravl_tiny", "RN50"])
+def test_a_model_by_its_name_is_a_shipped_backbone(name: str) -> None:
+    config = compose_run({**backbone_settings(name, None), "data": "dtd"})
+    assert config.backbone.build["name"] in (name, "kravl-tiny")
+    assert config.backbone.build["pretrained"] in ("openai", "kravl", True)
+
+
+def test_other_models_and_weights_compose() -> None:
+    config = compose_run({**backbone_settings("ViT-B-16", "laion2b_s34b_b88k"), "data": "dtd"})
+    assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("ViT-B-16", "laion2b_s34b_b88k")
+    config = compose_run({**backbone_settings("resnet50.a1_in1k", None), "data": "dtd"})
+    assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("resnet50.a1_in1k", True)
+    assert data_settings("dtd") == {"data": "dtd"}
+    assert {path.stem for path in (CONFIGS / "data").glob("*.yaml")} >= {"folder", "table"}  # what it chooses
+
+
+FILES = [Path("/nowhere/a.png"), Path("/nowhere/b.png")]
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no data": ({"data": "/nowhere/images"}, r"is no folder, no table and no data set: unknown data set"),
+    "no such model": ({"data": "dtd", "model": "ViT-B-15"}, r"unknown model 'ViT-B-15': did you mean 'ViT-B-1\d"),
+    "no weights": ({"data": "dtd", "model": "ViT-B-16-plus-240"}, r"name its weights as pretrained=, one of laion400m"),
+    "no such setting": (
+        {"data": "dtd", "settings": {"optim.lrr": 1}},
+        r"unknown key 'optim.lrr': did you mean 'optim.lr'",
+    ),
+    "no value": ({"data": "dtd", "settings": {"optim.lr": object()}}, r"a setting is a text, .* not object"),
+    "no labels": ({"data": FILES}, r"labels are missing: pass images and labels"),
+    "too few labels": ({"data": FILES, "labels": ["a"]}, r"2 images and 1 labels; each image has one"),
+    "no images": ({"data": [], "labels": []}, r"no images are given"),
+    "no such file": ({"data": FILES, "labels": ["a", "b"]}, r"cannot read /nowhere/a\.png: no such file"),
+    "an odd label": ({"data": FILES, "labels": [1.5, 2]}, r"the label '1\.5' is float; labels are texts or whole"),
+    "an odd image": (
+        {"data": [3, 4], "labels": [0, 1]},
+        r"an image is a path, a PIL image, an array or a tensor, not int",
+    ),
+    "floats": (
+        {"data": np.zeros((2, 8, 8, 3)), "labels": [0, 1]},
+        r"pixels of shape \(8, 8, 3\) and float64; they must be \(h, w\) or \(h, w, c\) and uint8",
+    ),
+    "labels of two types": (
+        {"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": [0, "1"]},
+        r"labels are texts and numbers",
+    ),
+    "another class": (
+        {"data": np.zeros((2, 8, 8, 3), np.uint8), "labels": [0, 1], "test": (np.zeros((1, 8, 8, 3), np.uint8), [2])},
+        r"test: the label '2' is none of those that are trained on",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "reason"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason) as caught:
+        kravl.fit(**{**CHOSEN, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_class_of_an_evaluation_is_told(fitted: FewShotModel, glyphs: Path) -> None:
+    files, _ = images_of(glyphs / "glyphs/test")
+    with pytest.raises(InputError, match=r"unknown class of the model 'E': did you mean"):
+        fitted.evaluate(files[:1], ["E"])
