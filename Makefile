@@ -3,11 +3,12 @@
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
 # make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
+# make docs: the documentation as a site in build/docs.
 # make peft-tests: hold kravl.peft, and methods of PEFT as controls, to the tests of the installed PEFT.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-portable faults breadth rehearsal peft-tests lint clean
+.PHONY: quickstart test test-portable faults breadth rehearsal peft-tests docs lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
@@ -33,6 +34,10 @@ rehearsal: .venv/installed
 
 peft-tests: .venv/installed
 	$(BIN)/python -m tests.peft.upstream
+
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	$(BIN)/python -m mkdocs build --strict
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

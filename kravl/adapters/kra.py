@@ -25,7 +25,7 @@ class KRAdapter(Adapter):
     Raises:
         InputError: ``split`` is neither "short" nor "long" nor a whole number from 1 to M.
 
-    Example:
+    Examples:
         >>> from kravl import KRAdapter
         >>> adapter = KRAdapter(out_features=768, in_features=3072)
         >>> sum(parameter.numel() for parameter in adapter.parameters())

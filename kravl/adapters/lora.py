@@ -18,7 +18,7 @@ class LoRA(LowRankAdapter):
     does. ``dropout`` drops entries of the adapter's input, as there; of a weight that its
     module does not multiply itself, such as a bare projection, it drops columns of ΔW.
 
-    Example:
+    Examples:
         >>> from kravl import LoRA
         >>> adapter = LoRA(out_features=768, in_features=768, rank=16, alpha=16)
         >>> tuple(adapter.delta_weight().shape)

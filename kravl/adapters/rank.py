@@ -7,7 +7,7 @@ from torch import Tensor
 def effective_rank(matrix: Tensor) -> float:
     """exp of the entropy of the normalised singular values (Roy & Vetterli, EUSIPCO 2007); 0 for a zero matrix.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from kravl import effective_rank
         >>> round(effective_rank(torch.eye(4)), 6)

@@ -23,8 +23,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     ``X`` are arrays (n, h, w) or (n, h, w, c) of uint8, or a list of paths, PIL images or such arrays.
 
-    Args:
-        model, pretrained, method, shots, seed, settings, quiet: as of `kravl.fit`; ``shots=None`` takes all images.
+    Its parameters are those of `kravl.fit` with the same names; ``shots=None`` takes all images.
 
     Attributes:
         classes_: the labels, sorted.

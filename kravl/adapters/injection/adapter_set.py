@@ -153,7 +153,7 @@ class AdapterSet:
         ``alpha`` 1 gives the adapted model at no extra cost per forward pass, 0 the pretrained one bit for bit, and
         values between them the WiSE-FT curve (Wortsman et al., CVPR 2022, https://arxiv.org/abs/2109.01903).
 
-        Example:
+        Examples:
             >>> from torch import nn
             >>> from kravl import Full, inject
             >>> model = nn.Sequential(nn.Linear(2, 2, bias=False))
@@ -172,7 +172,7 @@ class AdapterSet:
     def unmerge(self) -> None:
         """Restore the pretrained weights bit for bit and reattach the adapters.
 
-        Example:
+        Examples:
             >>> from torch import nn
             >>> from kravl import KRAdapter, inject
             >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -191,7 +191,7 @@ class AdapterSet:
     def disable_adapters(self) -> Iterator[None]:
         """Within the block the model is the pretrained one (the zero-shot baseline).
 
-        Example:
+        Examples:
             >>> import torch
             >>> from torch import nn
             >>> from kravl import Full, inject
@@ -212,7 +212,7 @@ class AdapterSet:
     def merge_and_unload(self) -> None:
         """Merge for good (a merged alpha is kept) and restore the original classes and keys, for export.
 
-        Example:
+        Examples:
             >>> from torch import nn
             >>> from kravl import KRAdapter, inject
             >>> model = nn.Sequential(nn.Linear(4, 4))

@@ -43,7 +43,7 @@ def inject(
         InputError: a pattern matches nothing, or two sites overlap; the model is unchanged.
         RuntimeError: the model already has adapters.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from torch import nn
         >>> from kravl import KRAdapter, inject

@@ -32,7 +32,7 @@ def save_adapters(
 
     The write is atomic: a temporary file beside ``path`` is renamed. Equal adapters give equal files.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from functools import partial
         >>> from pathlib import Path
@@ -61,7 +61,7 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
             integers; nothing is loaded.
         RuntimeError: the adapters are merged.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from torch import nn
         >>> from kravl import InputError, KRAdapter, inject, load_adapters

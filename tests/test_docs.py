@@ -1,0 +1,143 @@
+"""What the documentation tells a reader to type works: commands compose or run, code runs, tables have every file."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from kravl.cli import data, ls, models, report
+from kravl.cli.configured import as_methods
+from kravl.cli.main import VERBS
+from kravl.config.compose import check_command_line, register_configs
+from kravl.config.quoting import as_overrides
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+NEEDS = "needs:"  # what a command cannot be tried without, said beside it
+COMMANDS = sorted(
+    {
+        (page.name, line.strip())
+        for page in PAGES
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.strip()
+    }
+)
+CODE = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
+FEW = '{"optim.steps": 2, "loading.batch_size": 8, "loading.min_batches": 1, "trainer.enable_progress_bar": False}'
+PARSERS = {"data": data._parser, "models": models._parser, "report": report._parser}
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda text: text[:60])
+def test_a_command_is_one_that_kravl_takes(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "make":
+        assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
+        return
+    if program in ("python", "torchrun"):
+        script = next(i for i, word in enumerate(arguments) if word.endswith(".py"))
+        verb, arguments = Path(arguments[script]).stem, arguments[script + 1 :]
+    else:
+        assert program == "kravl"
+        verb, arguments = arguments[0] if arguments else "", arguments[1:]
+    assert verb in VERBS
+    if verb == "ls":
+        (tmp_path / "runs").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert ls.main(arguments) == 0
+    elif verb == "doctor":
+        composes("train", [word for word in arguments if word != "--measure"])
+    elif verb in PARSERS:
+        assert PARSERS[verb]().parse_args(arguments)
+    elif verb == "study":
+        assert (ROOT / arguments[0]).is_file()
+    elif f"{NEEDS} pip" not in command and f"{NEEDS} mypackage" not in command and verb != "dashboard":
+        composes(verb, arguments)
+
+
+def composes(verb: str, arguments: list[str]) -> None:
+    multirun = "-m" in arguments
+    given = as_methods([word for word in arguments if word != "-m"])
+    register_configs(name for a in given if a.startswith("experiment=") for name in a[11:].split(","))
+    check_command_line(as_overrides(given, verb, multirun), verb, multirun, complete=bool(given))
+
+
+@pytest.mark.parametrize("page", [page for page, blocks in CODE.items() if blocks])
+def test_the_code_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, glyphs: Path, finished_run: Path
+) -> None:
+    """With two steps where a page trains, and with this test's images and run where it names some."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(glyphs / "glyphs")
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in CODE[page]:
+        code = block.replace("shots=4", f"shots=4, settings={FEW}").replace('{"optim.epochs": 1}', FEW)
+        exec(code.replace("runs/NAME/seed1", str(finished_run)), names)
+
+
+def test_merged_weights_are_those_of_the_library(finished_run: Path, tmp_path: Path) -> None:
+    """What the page on exporting says of them, in a process without kravl's classes."""
+    import open_clip
+    import torch
+
+    from kravl.run.restore import load_run
+
+    run = load_run(finished_run)
+    images = torch.randn(2, 3, 64, 64)
+    run.adapters.merge()
+    expected = run.classifier.encoder().encode_image(images)
+    run.adapters.unmerge()
+    run.adapters.merge_and_unload()
+    plain = open_clip.create_model("kravl-tiny", pretrained=None)
+    plain.load_state_dict(run.classifier.encoder().state_dict())
+    assert torch.allclose(plain.eval().encode_image(images), expected, atol=1e-6)
+
+
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_have_every_shipped_file_once() -> None:
+    made = tables()
+    rows = re.findall(r"^\| `([\w]+)` \|", f"{made.adapters_table()}\n{made.heads_table()}", re.MULTILINE)
+    assert sorted(rows) == sorted({path.stem for path in (ROOT / "configs/method").glob("*.yaml")} - {"custom"})
+    shifts = re.findall(r"^\| `([\w]+)` \|", made.shifts_table(), re.MULTILINE)
+    assert shifts == sorted(path.stem for path in (ROOT / "configs/evaluation").glob("*.yaml"))
+    assert "Row i of ΔW is v_i ⊗ u_i" in made.adapters_table()
+    assert "](../" not in made.file_text("kravl/peft/README.md")
+
+
+def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed = [file for entry in config["nav"] for file in entry.values()]
+    assert sorted(listed) == [page.name for page in PAGES]
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https://)([^)#]+)", page.read_text()):
+            assert (page.parent / link).is_file(), (page.name, link)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="mkdocs is not installed: pip install 'kravl[docs]'")
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # its theme's advertisement
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "WARNING" not in done.stderr
+    for page in PAGES:
+        html = (tmp_path / "site" / page.with_suffix(".html").name).read_text()
+        assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://(?!example)[^"]+', html), page
+        assert "<!-- table:" not in html
