@@ -28,7 +28,7 @@ def file_text(name: str) -> str:
         target = (path.parent / link[2]).resolve().relative_to(ROOT)
         return link[1] if str(target) in link[1] else f"{link[1]} (`{target}`)"
 
-    return RELATIVE.sub(spelt, path.read_text(encoding="utf-8").partition("\n")[2]).strip()
+    return RELATIVE.sub(spelt, path.read_text(encoding="utf-8").partition("\n")[2]).strip("\n")
 
 
 def methods() -> Methods:
@@ -61,11 +61,12 @@ def adapter_docstrings(name: str) -> tuple[str, str]:
 
 def adapters_table() -> str:
     """A row for each method that adapts matrices."""
-    rows = [["method", "formula, as in its class", "paper"]]
+    rows = [["method", "formula, as in its class", "what it is"]]
     for name, settings in methods().items():
         if (adapter := adapter_of(settings)) and name != "custom":
             formula, paper = adapter_docstrings(adapter)
-            rows.append([f"`{name}`", formula, paper])
+            # a setting of another method's class says itself what it is
+            rows.append([f"`{name}`", formula, paper if paper.partition(":")[0].lower() == name else settings["says"]])
     return _table(rows)
 
 
@@ -93,7 +94,7 @@ def shifts_table() -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    plain = [[LINK.sub(r"<\1>", cell.replace("|", "\\|")) for cell in row] for row in rows]
+    plain = [[LINK.sub(r"<\1>", cell.replace("|", "\\|").replace("*", "\\*")) for cell in row] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in plain]
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
