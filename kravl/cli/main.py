@@ -17,6 +17,7 @@ NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 VERBS = {
     "train": "adapt a CLIP or ViT to a few images per class, evaluate it in and out of distribution",
     "evaluate": "evaluate a finished run on other sets, without training",
+    "predict": "classes of your images, by a finished run or by any CLIP with class names",
     "data": "data sets: list, download, verify, split, show",
     "models": "what works with each model of open_clip and timm: matrices to adapt, weights, preprocessing",
     "ls": "models, methods, data sets, shifts, experiments and runs, as lists",
@@ -36,6 +37,7 @@ kravl VERB --help tells what a verb takes.
 
   kravl train experiment=clip_vitb16_kra_16shot data_root=/data
   kravl evaluate run=runs/clip_vitb16_kra_16shot/seed1 evaluation=imagenet_ood
+  kravl predict runs/clip_vitb16_kra_16shot/seed1 photos/ --out predictions.csv
   kravl report runs
 
 exit status: 0 done; 1 a run failed, or something was found to be wrong; 2 a mistake in the command or its files;

@@ -45,16 +45,21 @@ def experiments() -> list[str]:
     return _names("experiment") + [f"{backbone}_{method}_{shots}shot" for backbone, method, shots in grid]
 
 
+def register_resolvers() -> None:
+    """Let OmegaConf know the interpolations that make names, which the config of a run refers to."""
+    OmegaConf.register_new_resolver("images", _images, replace=True)
+    OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
+    OmegaConf.register_new_resolver("own_set", _own_set, replace=True)
+    OmegaConf.register_new_resolver("backbone_name", backbone_name, replace=True)
+
+
 def register_configs(chosen: Iterable[str] = ()) -> None:
     """Register the schemas with Hydra, and those ``chosen`` experiments that are a ``<backbone>_<method>_<shots>shot``.
 
     Such an experiment is a composition, on ImageNet and its shifts; a file for each would only repeat its name.
     """
     hold_files()
-    OmegaConf.register_new_resolver("images", _images, replace=True)
-    OmegaConf.register_new_resolver("named_after", _named_after, replace=True)
-    OmegaConf.register_new_resolver("own_set", _own_set, replace=True)
-    OmegaConf.register_new_resolver("backbone_name", backbone_name, replace=True)
+    register_resolvers()
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)

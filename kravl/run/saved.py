@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kravl.config.compose import as_written, merged, typed
+from kravl.config.compose import as_written, merged, register_resolvers, typed
 from kravl.config.schema import Config
 from kravl.config.untrusted import check_interpolations, without_rights
 from kravl.runtime.errors import InputError
@@ -26,6 +26,7 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
     check_interpolations(written, str(path))
     if "evaluation" in changes:  # in place of the run's own, not beside its sets
         written.pop("evaluation", None)
+    register_resolvers()
     try:
         return merged(without_rights(written), changes)
     except InputError as error:

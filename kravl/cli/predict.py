@@ -1,0 +1,183 @@
+"""``kravl predict``: classes of images, by a finished run or by any CLIP with class names."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kravl.cli.main import EXIT_FAILED, framed
+from kravl.runtime.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from kravl.data.loading.named_files import NamedFiles
+    from kravl.run.prediction.scorer import Scorer
+
+BATCH_SIZE, TOP = 64, 5
+MOST_BATCH, MOST_WORKERS = 2**16, 256
+PROMPT = "a photo of a {}."
+DESCRIPTION = """Score images with a finished run, whose folder is all it needs, or zero-shot with any CLIP.
+
+An output line is a file: its path, the likeliest classes with their probabilities (softmax at the model's
+logit scale), and two scores of how unlike all classes it is: a low first probability, and a high energy,
+which is -log sum exp of the logits."""
+EXAMPLES = """examples:
+  kravl predict runs/clip_vitb16_kra_16shot/seed1 photos/ --out predictions.csv --sheet predictions.png
+  kravl predict runs/clip_vitb16_kra_16shot/seed1 'photos/**/*.jpg' one.png --top 3
+  find /data -name '*.jpg' | kravl predict runs/clip_vitb16_kra_16shot/seed1 - --out all.jsonl --workers 8
+  kravl predict --model ViT-B-32 --pretrained laion2b_s34b_b79k --classes "cat,dog" photos/
+  kravl predict --model kravl-tiny --pretrained kravl --classes names.txt --prompt "a drawing of a {}." drawings/
+
+With --out the same command resumes after a stop. exit status: 0 done; 1 files could not be read, which are listed, and
+the rest is predicted; 2 a mistake in the command or its files; 75 stopped on request; 130 interrupted"""
+
+
+@framed
+def main(arguments: Sequence[str]) -> int:
+    """Predict; what is not there is told before torch is loaded."""
+    options = _parser().parse_args(arguments)
+    given = list(options.names)
+    if (options.model is None) != (options.classes is None):
+        raise InputError("--model and --classes belong together: zero-shot scores images among classes that you name")
+    if options.model is None and (options.pretrained or options.prompt):
+        raise InputError("--pretrained and --prompt are of --model; a run has its own weights and prompts")
+    from kravl.data.loading.named_files import NamedFiles
+
+    _check_targets(options)
+    if options.model is None:
+        from kravl.tracking.run_folder import find_run
+
+        options.run = find_run(given.pop(0))
+        files = NamedFiles(given, sys.stdin.buffer)
+    else:
+        files, options.classes = NamedFiles(given, sys.stdin.buffer), _class_names(options.classes)
+    return _predict(options, files)
+
+
+def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
+    from kravl.run.prediction.output import PredictionFile, format_of
+    from kravl.run.prediction.stream import Job, listed, predict_files
+
+    scorer, class_names, settings = _of_run(options) if options.model is None else _zero_shot(options)
+    top = min(TOP, len(class_names)) if options.top is None else options.top
+    if top > len(class_names):
+        raise InputError(f"--top {top}: the model has {len(class_names)} classes")
+    job = Job(class_names, top, options.batch_size, options.workers, options.sheet, settings["model"])
+    with ExitStack() as stack:
+        target: Any = format_of(options.out.suffix[1:] if options.out else options.format, top)
+        if options.out:
+            settings["top"] = top
+            target = stack.enter_context(PredictionFile(options.out, target, settings, options.force))
+        else:
+            sys.stdout.write(target.header)
+        unreadable = predict_files(scorer, files, job, target)
+    if unreadable.count:
+        print(f"{unreadable.count:,} files could not be read:\n{listed(unreadable)}", file=sys.stderr)
+    return EXIT_FAILED if unreadable.count else 0
+
+
+def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
+    from kravl.adapters.injection.serialization import read_adapters
+    from kravl.run.prediction.scorer import Scorer
+    from kravl.run.restore import load_run
+
+    run = load_run(options.run, data_root=options.data_root, plugins=options.plugins, device=_device(options.device))
+    name, digest = options.run.path.resolve(), read_adapters(options.run.adapter)[0]["tensors_sha256"]
+    settings = {"model": f"{name.parent.name}/{name.name}", "adapter": digest[:16], "alpha": options.alpha}
+    return Scorer.of_run(run, options.alpha), run.class_names, settings
+
+
+def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
+    from kravl.backbones.clip import ClipClassifier
+    from kravl.data.templates import check_templates
+    from kravl.run.prediction.scorer import Scorer
+    from kravl.runtime.errors import require_safe_versions
+
+    require_safe_versions()
+    prompts = check_templates("--prompt", options.prompt or [PROMPT])
+    known = {"name": options.model, "pretrained": options.pretrained, "logit_scale": "learned"}
+    classifier = ClipClassifier(options.classes, prompts, **known)
+    settings = {"model": f"{options.model} {options.pretrained}", "classes": list(options.classes)}
+    settings["prompts"] = list(prompts)
+    return Scorer(classifier.to(_device(options.device))), classifier.class_names, settings
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}; cpu is always there") from error
+    return name
+
+
+def _class_names(given: str) -> tuple[str, ...]:
+    """Names with commas between them, or those in a file, one a line."""
+    from kravl.data.source import readable_names, refuse_control, refuse_duplicates
+    from kravl.runtime.files import read_text
+
+    lines = read_text(given).splitlines() if Path(given).is_file() else given.split(",")
+    named = [name for name in lines if name.strip()]
+    refuse_control("--classes", named)
+    refuse_duplicates("--classes", named)
+    if len(named) < 2:
+        raise InputError(f"--classes {given!r}: {len(named)} class; every image would be of it; name two or more")
+    return readable_names("--classes", named)
+
+
+def _check_targets(options: argparse.Namespace) -> None:
+    """Raise InputError for a target that cannot be written, before anything long."""
+    if options.out and options.out.suffix not in (".csv", ".jsonl"):
+        raise unknown("ending of --out", options.out.suffix, (".csv", ".jsonl"))
+    if options.sheet and options.sheet.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise unknown("ending of --sheet", options.sheet.suffix, (".png", ".jpg", ".webp"))
+    for path in (options.out, options.sheet):
+        if path and not path.parent.is_dir():
+            raise InputError(f"no folder {str(path.parent)!r} for {path.name}; make it first")
+    unfinished = options.out and options.out.with_name(f"{options.out.name}.unfinished.json").exists()
+    for path in (None if unfinished else options.out, options.sheet):
+        if path and path.exists() and not options.force:
+            raise InputError(f"{path} is there already; --force writes it anew")
+
+
+def _parser() -> argparse.ArgumentParser:
+    usage = "kravl predict RUN IMAGES... [options]"
+    parser = argparse.ArgumentParser("kravl predict", usage, DESCRIPTION, EXAMPLES)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    images = "a run's folder (not with --model), then files, folders, patterns; - reads a file a line"
+    add("names", nargs="+", metavar="RUN IMAGES", help=images)
+    add("--model", help="zero-shot: any CLIP of open_clip, kravl-tiny, hf-hub:org/repo or local-dir:/folder")
+    add("--pretrained", help="its weights: a tag of open_clip, or a file")
+    add("--classes", help="names with commas between them, or a file with one a line")
+    add("--prompt", action="append", help=f"template with {{}} for the name; may be given again (default: {PROMPT!r})")
+    add("--out", type=Path, help="FILE.csv or FILE.jsonl, resumable (default: standard output)")
+    add("--format", choices=("csv", "jsonl"), default="csv", help="of standard output")
+    add("--sheet", type=Path, help="FILE.png: a contact sheet, the classes by how often they were said")
+    add("--top", type=_whole(1, 10**6), help=f"classes a line (default: {TOP}, or all if there are fewer)")
+    add("--alpha", type=float, default=1.0, help="share of the update, WiSE-FT: 0 pretrained, 1 adapted (default)")
+    add(
+        "--batch-size",
+        type=_whole(1, MOST_BATCH),
+        default=BATCH_SIZE,
+        help="halved if memory runs out (default: 64)",
+    )
+    add("--workers", type=_whole(0, MOST_WORKERS), default=0, help="processes that decode images (default: none)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--data-root", help="where the data set is of a run that an earlier release wrote")
+    add("--plugins", nargs="+", default=[], help="packages besides kravl that the run's classes may come from")
+    add("--force", action="store_true", help="write existing files anew")
+    return parser
+
+
+def _whole(low: int, high: int) -> Any:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return whole

@@ -1,0 +1,93 @@
+"""Logits of images without labels, in the precision that a run was evaluated in."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kravl.backbones.classifier import Classifier
+from kravl.data.loading.unlabelled import Decoded, image_loader
+from kravl.run.restore import LoadedRun
+from kravl.runtime.dtypes import TRUE
+from kravl.runtime.errors import InputError
+from kravl.runtime.microbatch import MicroBatches
+from kravl.runtime.signals import raise_if_stopped
+from kravl.training.trainer import precision_of
+
+MIXED = {"16-mixed": torch.float16, "16": torch.float16, "bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16}
+BATCH_SIZE = "--batch-size"
+NOT_FINITE = "its logits are not finite"
+
+
+class Scored(NamedTuple):
+    """One file: logits (classes,) in float32 on the CPU, or the reason why there are none."""
+
+    path: str
+    logits: Tensor | None
+    error: str | None
+
+
+class Scorer:
+    """Logits of images under the current weights of ``classifier``, in batches that are halved where memory runs out.
+
+    Args:
+        precision: one of Trainer's, in which evaluation would compute them.
+    """
+
+    def __init__(self, classifier: Classifier, precision: str = "32-true") -> None:
+        self.classifier = classifier.eval()
+        self._device = next(classifier.parameters()).device
+        self._mixed, self._dtype = MIXED.get(precision), TRUE.get(precision, torch.float32)
+        self._micro_batches = MicroBatches()
+        with torch.no_grad():
+            classifier.prepare()
+
+    @classmethod
+    def of_run(cls, run: LoadedRun, alpha: float = 1.0) -> "Scorer":
+        """That of a run whose adapters are merged here, at ``alpha`` of their update.
+
+        Raises:
+            InputError: ``alpha`` is outside 0 to 1, or 0 of a model that knows no class untrained.
+        """
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
+        if alpha == 0 and not run.classifier.zero_shot:
+            raise InputError(f"alpha=0: {run.cfg.backbone.name} knows no class without training")
+        device = next(run.classifier.parameters()).device
+        settings = {**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}
+        run.adapters.merge(alpha)
+        return cls(run.classifier, str(precision_of(settings)))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (b, classes) in float32 on the CPU, of normalised images (b, 3, height, width).
+
+        Raises:
+            OutOfMemory: memory does not suffice for one image.
+        """
+        context: Any = torch.autocast(self._device.type, self._mixed) if self._mixed else nullcontext()
+        with torch.no_grad(), context:
+            on_device = images.to(self._device, self._dtype, non_blocking=True)
+            features = self._micro_batches.encode(self.classifier.image_features, on_device, BATCH_SIZE)
+            return self.classifier.logits(features).float().cpu()
+
+    def files(self, paths: Iterable[str], batch_size: int, workers: int = 0) -> Iterator[list[Scored]]:
+        """Each batch of the files ``paths``, in their order.
+
+        Raises:
+            Interrupted: the process was asked to stop, between two batches.
+        """
+        for batch in image_loader(paths, self.classifier.preprocess, batch_size, workers):
+            raise_if_stopped()
+            yield self._scored(batch)
+
+    def _scored(self, batch: Decoded) -> list[Scored]:
+        rows = iter(self(batch.images) if len(batch.images) else ())
+        scored = []
+        for path, error in zip(batch.paths, batch.errors, strict=True):
+            logits = next(rows) if error is None else None
+            if logits is not None and not logits.isfinite().all():
+                logits, error = None, NOT_FINITE
+            scored.append(Scored(path, logits, error))
+        return scored

@@ -1,0 +1,210 @@
+"""Images in, predictions out: those of the run's own evaluation, whole lines only, resumed where they stopped."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from kravl.backbones import tiny
+from kravl.cli.main import main
+from kravl.data.loading.named_files import NamedFiles
+from kravl.run.prediction.output import Prediction, PredictionFile, format_of
+from kravl.run.prediction.scorer import Scorer
+from kravl.run.prediction.stream import progress_line
+from kravl.run.restore import load_run
+from kravl.runtime.errors import InputError
+
+NAMES = {"A", "B", "C", "D"}
+
+
+@pytest.fixture
+def images(glyphs: Path) -> Path:
+    return glyphs / "glyphs/test"
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(file.read_text(), newline="")))
+
+
+def test_predictions_are_those_of_the_runs_own_evaluation(finished_run, images, tmp_path, capsys):
+    out, sheet = tmp_path / "p.csv", tmp_path / "p.png"
+
+    command = ["predict", str(finished_run), str(images), "--out", str(out), "--top", "4"]
+    assert main([*command, "--sheet", str(sheet)]) == 0
+
+    expected = {row["path"]: row for row in rows(finished_run / "predictions.csv")}
+    said = {str(Path(row["path"]).relative_to(images)): row for row in rows(out)}
+    assert said.keys() == expected.keys()
+    for path, row in said.items():
+        assert row["class_1"] == expected[path]["adapted_predicted_name"]
+        assert float(row["probability_1"]) == pytest.approx(float(expected[path]["adapted_confidence"]), abs=1e-4)
+        assert {row[f"class_{i}"] for i in range(1, 5)} == NAMES
+        assert sum(float(row[f"probability_{i}"]) for i in range(1, 5)) == pytest.approx(1, abs=1e-5)
+        assert row["error"] == ""
+    assert not list(tmp_path.glob("*.unfinished.json"))
+    with Image.open(sheet) as drawn:
+        assert drawn.height > 4 * 96
+    assert main(command) == 2
+    assert "p.csv is there already; --force writes it anew" in capsys.readouterr().err
+
+
+def test_energy_and_probabilities_are_those_of_open_clip_alone(glyphs, tmp_path, capsys):
+    letters = [str(p) for p in sorted((glyphs / "glyphs/test/A").iterdir())[:3]]
+    zero_shot = ["--model", "kravl-tiny", "--pretrained", "kravl", "--classes", "cat,dog,sun"]
+
+    assert main(["predict", *zero_shot, *letters, "--format", "jsonl"]) == 0
+
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tiny.register()
+    model, _, preprocess = open_clip.create_model_and_transforms("kravl-tiny", pretrained="kravl")
+    tokens = open_clip.get_tokenizer("kravl-tiny")([f"a photo of a {name}." for name in ("cat", "dog", "sun")])
+    with torch.no_grad():
+        stacked = torch.stack([preprocess(Image.open(path).convert("RGB")) for path in letters])
+        logits, _ = model.eval().get_logits(stacked, tokens)
+    for row, expected, path in zip(said, logits, letters, strict=True):
+        order = expected.argsort(descending=True).tolist()
+        assert (row["path"], row["classes"]) == (path, [("cat", "dog", "sun")[i] for i in order])
+        assert row["probabilities"] == pytest.approx(expected.softmax(0)[order].tolist(), abs=1e-5)
+        assert row["energy"] == pytest.approx(-expected.exp().sum().log().item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_stopped_command_resumes_to_the_same_file(finished_run, images, tmp_path, monkeypatch, kind):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    odd = folder / 'A/new\nline, "quoted" \udce9.png'
+    shutil.copy(next((images / "A").iterdir()), odd)
+    (folder / "A/broken.png").write_bytes(b"not an image")
+    command = ["predict", str(finished_run), str(folder), "--batch-size", "4", "--out"]
+    whole, stopped = tmp_path / f"whole.{kind}", tmp_path / f"stopped.{kind}"
+    assert main([*command, str(whole)]) == 1
+
+    files, computed = Scorer.files, []
+
+    def stopping(scorer, paths, batch_size, workers):
+        for number, batch in enumerate(files(scorer, paths, batch_size, workers)):
+            yield batch
+            computed.append(len(batch))
+            if number == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Scorer, "files", stopping)
+    assert main([*command, str(stopped)]) == 75
+    monkeypatch.setattr(Scorer, "files", files)
+    lines = stopped.read_bytes()
+    assert lines.endswith(b"\n")
+    assert sum(computed) == 12
+    stopped.write_bytes(lines[:-7])  # as a kill leaves it
+
+    assert main([*command, str(stopped), "--alpha", "0.5"]) == 2  # those would be of another model
+    assert main([*command, str(stopped), "--device", "cpu"]) == 1
+
+    assert whole.read_bytes() == stopped.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished.json"))
+
+
+def test_a_file_of_other_settings_or_images_is_not_resumed(finished_run, images, tmp_path, capsys):
+    out = tmp_path / "p.csv"
+    out.write_text("path\n")
+    out.with_name("p.csv.unfinished.json").write_text('{"model": "x"}')
+    assert main(["predict", str(finished_run), str(images / "A"), "--out", str(out)]) == 2
+    assert "was begun with model x ->" in capsys.readouterr().err
+
+    lines = format_of("csv", 4)
+    with PredictionFile(out, lines, {}, force=True) as begun:
+        begun.write([Prediction("elsewhere.png", error="gone")])
+        with pytest.raises(InputError, match=r"has 'elsewhere.png' where 'a.png' is now"):
+            list(begun.written(iter(["a.png"])))
+        with pytest.raises(InputError, match="is written by another process"):
+            PredictionFile(out, lines, {}, force=True)
+    with PredictionFile(out, format_of("csv", 2), {}, force=False) as other, pytest.raises(InputError, match="begins"):
+        list(other.written(iter(["elsewhere.png"])))
+
+
+def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
+    finished_run, glyphs, tmp_path, monkeypatch, capsys
+):
+    good = sorted((glyphs / "glyphs/test/A").iterdir())[0]
+    broken, pipe, grey = tmp_path / "broken.jpg", tmp_path / "pipe.png", tmp_path / "grey.png"
+    broken.write_bytes(good.read_bytes()[:60])
+    os.mkfifo(pipe)
+    Image.new("I;16", (9, 500), 40000).save(grey)
+    names = "\n".join(map(str, (good, broken, pipe, grey, tmp_path / "listed.png")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
+
+    assert main(["predict", str(finished_run), "-", "--workers", "2", "--batch-size", "2"]) == 1
+
+    out, err = capsys.readouterr()
+    assert [bool(row["error"]) for row in csv.DictReader(io.StringIO(out))] == [False, True, True, False, True]
+    assert "3 files could not be read:" in err
+    for reason in ("broken.jpg: ", "pipe.png: not a file", "listed.png: no such file"):
+        assert f"cannot read {tmp_path}/{reason}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["RUN"], "no images are named"),
+        (["RUN", "EMPTY"], "no images in"),
+        (["RUN", "nothing.png"], "no file or folder 'nothing.png'"),
+        (["RUN", "nothing*.png"], "no image matches 'nothing*.png'"),
+        (["RUN", "-", "-"], "- is given twice"),
+        (["nowhere/seed1", "EMPTY"], "no run 'nowhere/seed1'"),
+        (["RUN", "IMAGES", "--top", "5"], "--top 5: the model has 4 classes"),
+        (["RUN", "IMAGES", "--alpha", "2"], "alpha=2.0: from 0"),
+        (["RUN", "IMAGES", "--classes", "a,b"], "--model and --classes belong together"),
+        (["IMAGES", "--model", "kravl-tiny", "--pretrained", "kravl", "--classes", "a"], "1 class; every image"),
+        (["IMAGES", "--model", "kravl-tini", "--pretrained", "kravl", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
+        (["RUN", "IMAGES", "--out", "x.txt"], "unknown ending of --out '.txt'"),
+        (["RUN", "IMAGES", "--out", "no/such/x.csv"], "no folder 'no/such'"),
+        (["RUN", "IMAGES", "--out", "/proc/x.csv"], "cannot be written"),
+        (["RUN", "IMAGES", "--device", "cuda:99"], "--device cuda:99"),
+    ],
+)
+def test_mistakes_are_one_line(finished_run, images, tmp_path, capsys, arguments, message):
+    (tmp_path / "empty").mkdir()
+    places = {"RUN": str(finished_run), "EMPTY": str(tmp_path / "empty"), "IMAGES": str(images)}
+
+    assert main(["predict", *(places.get(argument, argument) for argument in arguments)]) == 2
+
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_to_the_same_logits(finished_run, monkeypatch):
+    scorer = Scorer.of_run(load_run(finished_run))
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected, features = scorer(images), scorer.classifier.image_features
+
+    def small(batch):
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return features(batch)
+
+    monkeypatch.setattr(scorer.classifier, "image_features", small)
+    assert torch.allclose(scorer(images), expected, atol=1e-5)
+
+
+def test_patterns_and_order(tmp_path):
+    for name in ("b/2.png", "b/1.png", "a/x.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    files = NamedFiles([f"{tmp_path}/**/*", "-", f"{tmp_path}/b/2.png"], io.BytesIO(b"one.png\r\n\ntwo\xe9.png"))
+
+    assert files.total is None
+    found = [str(tmp_path / name) for name in ("a/x.png", "b/1.png", "b/2.png")]
+    assert list(files) == [*found, "one.png", "two\udce9.png", str(tmp_path / "b/2.png")]
+    assert NamedFiles([str(tmp_path)]).total == 3
+
+
+def test_progress_says_rate_and_time_left():
+    assert progress_line(1200, 5200, 10.0) == "1,200 of 5,200 images, 120 images/s, 33 s left"
+    assert progress_line(1200, None, 10.0) == "1,200 images, 120 images/s"
