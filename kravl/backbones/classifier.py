@@ -1,19 +1,23 @@
 """The contract of a backbone: images (b, 3, h, w) -> logits (b, classes), with an encoder that can be adapted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import open_clip
 import timm
+import torch
 from torch import Tensor, nn
 
+from kravl.backbones.heads.head import Head, Problem
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.text.context import ContextSettings
 from kravl.backbones.weights.sources import WeightFile
 from kravl.runtime.errors import InputError
 
+COSINE_SCALE = 100.0  # CLIP's own at the end of its training
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+FEATURE_HEAD = "feature_head"  # the encoder's module, so that it is saved and restored with what trains
 RANDOM = (timm.layers.DropPath, timm.layers.PatchDropout, open_clip.transformer.PatchDropout)
 
 
@@ -96,6 +100,35 @@ class Classifier(nn.Module, ABC):
         """Turn the class weights (C, d) into parameters, unless they are parameters already."""
         return
 
+    @abstractmethod
+    def head_problem(self, num_images: int) -> Problem:
+        """What a head on features that is fitted on so many images is built for."""
+
+    def prepared_text(self) -> Tensor | None:
+        """Unit text features (C, d) of the classes as evaluation uses them; None without a text tower."""
+        return None
+
+    def attach_head(self, make_head: Callable[[Problem], Head], num_images: int) -> Head:
+        """Put a head, still unfitted, in place of the classifier's own.
+
+        Raises:
+            InputError: it needs text features, and there are none.
+        """
+        head = make_head(self.head_problem(num_images))
+        self.encoder().add_module(FEATURE_HEAD, head)
+        return head
+
+    @property
+    def feature_head(self) -> Head | None:
+        """The head that `attach_head` put in place."""
+        head = self.encoder()._modules.get(FEATURE_HEAD)
+        return head if isinstance(head, Head) else None
+
+    def fitted_head(self) -> Head | None:
+        """The head on features, once it is fitted: before, the classifier's own logits stand."""
+        head = self.feature_head
+        return head if head is not None and bool(head.fitted) else None
+
     def add_classes(self, class_names: Sequence[str], templates: Sequence[str | Sequence[str]]) -> None:
         """In evaluation only, score images against further classes too, in columns after the existing ones.
 
@@ -162,6 +195,12 @@ class Classifier(nn.Module, ABC):
             if _keeps_statistics(module):
                 module.training = mode and self.train_statistics
         return self
+
+
+def head_logits(head: Head, features: Tensor, text: Tensor | None) -> Tensor:
+    """Logits (b, C) in the precision of ``head`` itself, whatever features and text were computed in."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.to(head.dtype), None if text is None else text.to(head.dtype))
 
 
 def statistics(model: nn.Module) -> list[str]:

@@ -11,8 +11,9 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kravl.backbones.classifier import Classifier
+from kravl.backbones.classifier import COSINE_SCALE, FEATURE_HEAD, Classifier, head_logits
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
+from kravl.backbones.heads.head import Head, Problem
 from kravl.backbones.preprocess import Stated, clip_preprocess
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
 from kravl.backbones.text.context import ContextSettings, context_prompts, initial_context, require_context_tower
@@ -119,7 +120,18 @@ class ClipClassifier(Classifier):
         self.model.register_parameter("class_weight", nn.Parameter(self.encode_text()))
 
     def head_parameters(self) -> list[nn.Parameter]:
-        return [p for name, p in self.model.named_parameters() if name == "class_weight"]
+        added = ("class_weight", f"{FEATURE_HEAD}.")
+        return [p for name, p in self.model.named_parameters() if name.startswith(added)]
+
+    @torch.no_grad()
+    def head_problem(self, num_images: int) -> Problem:
+        text = self.encode_text()
+        return Problem(len(text), text.shape[1], num_images, self._cosine_scale(), text)
+
+    def prepared_text(self) -> Tensor:
+        self.prepare()
+        assert self._text_features is not None
+        return self._text_features
 
     def new_parameters(self) -> list[nn.Parameter]:
         return [*self.head_parameters(), *([self.model.context] if self._context else [])]
@@ -146,7 +158,7 @@ class ClipClassifier(Classifier):
         return any(
             p.requires_grad
             for name, p in self.model.named_parameters()
-            if not name.startswith("visual.") and name not in NOT_TEXT
+            if not name.startswith(("visual.", f"{FEATURE_HEAD}.")) and name not in NOT_TEXT
         )
 
     def add_classes(self, class_names: Sequence[str], templates: Prompts) -> None:
@@ -209,8 +221,8 @@ class ClipClassifier(Classifier):
         return ClassPrompts(tokens, sizes, self.model.encode_text, tower, TEXT_ROWS)
 
     def _class_features(self) -> Tensor:
-        if head := self.head_parameters():
-            return F.normalize(head[0], dim=-1)
+        if (head := self.model._parameters.get("class_weight")) is not None:
+            return F.normalize(head, dim=-1)
         if self.training and self.text_trains():
             prompts = self._with_context[0] if self._context else self._prompts
             return prompts.shared_features()  # type: ignore[operator]
@@ -234,10 +246,23 @@ class ClipClassifier(Classifier):
 
     def logits(self, features: Tensor) -> Tensor:
         text = self._class_features()
+        if (fitted := self.fitted_head()) is not None:
+            return self._head_logits(fitted, features, text)
         if self._further_features is not None and not self.training:
             text = torch.cat([text, self._further_features])
-        scale = self.model.logit_scale.exp() if self._learned_scale else 100.0
+        scale = self.model.logit_scale.exp() if self._learned_scale else COSINE_SCALE
         return scale * (features.float() @ text.float().T)
+
+    def _cosine_scale(self) -> float:
+        return float(self.model.logit_scale.detach().exp()) if self._learned_scale else COSINE_SCALE
+
+    def _head_logits(self, head: Head, features: Tensor, text: Tensor) -> Tensor:
+        """Those of a head; of further classes the zero-shot ones of the features as the head changes them."""
+        logits = head_logits(head, features, text)
+        if self._further_features is None or self.training:
+            return logits
+        further = self._cosine_scale() * (head.image_features(features.to(head.dtype)) @ self._further_features.T)
+        return torch.cat([logits, further], dim=1)
 
     def provenance(self) -> dict[str, Any]:
         # a file's name only: its folder would tell where a user keeps it

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kravl.backbones.classifier import Classifier
+from kravl.backbones.classifier import COSINE_SCALE, Classifier, head_logits
 from kravl.backbones.cls_token import timm_first_token, timm_pools_first_token
+from kravl.backbones.heads.head import Problem
 from kravl.backbones.preprocess import Stated
 from kravl.backbones.timm_heads import final_layers, head_inputs, heads, mean_logits
 from kravl.backbones.weights.sources import WeightFile
@@ -81,7 +82,12 @@ class VitClassifier(Classifier):
         return self.model
 
     def head_parameters(self) -> list[nn.Parameter]:
+        if self.feature_head is not None:  # in place of the model's own, which stays as it is
+            return list(self.feature_head.parameters())
         return [parameter for head in heads(self.model) for parameter in head.parameters()]
+
+    def head_problem(self, num_images: int) -> Problem:
+        return Problem(len(self.class_names), sum(self._widths), num_images, COSINE_SCALE, None)
 
     def image_tower(self) -> nn.Module:
         return self.model
@@ -93,6 +99,8 @@ class VitClassifier(Classifier):
         return features[0] if len(features) == 1 else torch.cat(features, dim=1)
 
     def logits(self, features: Tensor) -> Tensor:
+        if (fitted := self.fitted_head()) is not None:
+            return head_logits(fitted, features, None)
         parts = [features] if len(self._widths) == 1 else list(features.split(self._widths, dim=1))
         return mean_logits(self.model, parts).float()
 

@@ -28,17 +28,18 @@ MOST_WORKERS = 256  # processes that load images
 MOST_PIXELS = 4096  # of an image's side
 # numbers of an adapter, a model, a source of images and a target, by the name that their classes give them
 OF_CLASSES = {
-    "alpha": POSITIVE, "block": whole(1), "blocks": whole(1), "boundary": POSITIVE, "d_initial": FINITE,
-    "density": Bounds(0, 1, low_open=True),
-    "dropout": SHARE_BELOW_1, "exponent": FINITE, "factor": whole(1),
-    "fraction": Bounds(0, 1, low_open=True), "grid": whole(1),
-    "group": whole(1), "harmonics": whole(1),
+    "alpha": POSITIVE, "batch_size": whole(1, 2**20), "beta": POSITIVE, "block": whole(1), "blocks": whole(1),
+    "boundary": POSITIVE, "c": POSITIVE, "d_initial": FINITE, "density": Bounds(0, 1, low_open=True),
+    "dropout": SHARE_BELOW_1, "epochs": whole(1), "exponent": FINITE, "factor": whole(1),
+    "fraction": Bounds(0, 1, low_open=True), "grid": whole(1), "group": whole(1), "harmonics": whole(1),
     "high": POSITIVE, "holdout": whole(2), "image_size": whole(1, MOST_PIXELS), "init_a": FINITE,
-    "low": NOT_NEGATIVE, "noise": NOT_NEGATIVE, "num_coefficients": whole(1), "num_values": whole(1),
-    "omega": POSITIVE, "rank": whole(1), "scale": FINITE, "seed": SEED,
-    "severity": whole(1, 5), "share": whole(1), "size": whole(1, MOST_PIXELS), "split": whole(1), "std": POSITIVE,
+    "least_area": Bounds(0, 1, low_open=True), "low": NOT_NEGATIVE, "lr": POSITIVE, "noise": NOT_NEGATIVE,
+    "num_coefficients": whole(1), "num_values": whole(1), "omega": POSITIVE, "rank": whole(1), "ratio": SHARE,
+    "reduction": whole(1), "scale": FINITE, "seed": SEED, "severity": whole(1, 5), "share": whole(1),
+    "size": whole(1, MOST_PIXELS), "split": whole(1), "std": POSITIVE, "steps": whole(1), "strength": NOT_NEGATIVE,
     "terms": whole(1), "test_seed": SEED, "test_share": Bounds(0, 1, low_open=True, high_open=True),
-    "train_share": Bounds(0, 1, low_open=True, high_open=True), "variant": whole(1),
+    "train_share": Bounds(0, 1, low_open=True, high_open=True), "variant": whole(1), "views": whole(1, 1000),
+    "warmup": whole(), "weight_decay": NOT_NEGATIVE,
 }  # fmt: skip
 # of Lightning's Trainer
 OF_TRAINER = {
@@ -129,6 +130,10 @@ class Config:
     method: str = MISSING  # a file of configs/method
     label: str = II("method")  # the method's name in tables and folders, for a method with settings of its own
     adapter: dict[str, Any] = named(**OF_CLASSES)  # a kravl.adapters.base.Adapter
+    head: dict[str, Any] = named(**OF_CLASSES)  # a kravl.backbones.heads.head.Head on fixed features; empty: none
+    tune: str = one_of(
+        "none", "few_shot_val"
+    )  # none | few_shot_val: the head's settings, on min(shots, 4) images a class
     data: Data = MISSING
     evaluation: Evaluation = MISSING
     trainer: dict[str, Any] = named(**OF_TRAINER)  # any argument of pytorch_lightning.Trainer
@@ -165,6 +170,7 @@ class Config:
     study: str | None = None  # the group of the run in W&B; null: its backbone, data set and shots
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
+    feature_cache_gb: float = limited(4.0, NOT_NEGATIVE)  # of features kept there for heads; the longest unused leave
     overwrite: bool = False  # redo a finished run
     resume: str | None = None  # resume in this run's folder, with the settings that it was started with
     force: bool = False  # with resume: with the settings of this command instead

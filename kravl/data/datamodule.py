@@ -100,6 +100,19 @@ class FewShotDataModule(LightningDataModule):
         """The drawn images in order, if every epoch shows the same pixels, that is without augmentation."""
         return self._loaders.repeated()
 
+    def views(self, count: int, least_area: float) -> DataLoader[Batch]:
+        """Augmented views of the drawn images, see `Loaders.views`; each once and unaugmented without augmentation."""
+        plain = self._loaders.repeated()
+        return self._loaders.views(count, least_area) if plain is None else plain
+
+    def validation(self) -> DataLoader[Batch]:
+        """The validation images that were drawn, in order, under the evaluation transform."""
+        return self._loaders.in_order(self.val_samples)
+
+    def transform(self, least_area: float | None = None) -> str:
+        """What decides the pixels of an evaluated image, or of a view: part of the key of its features."""
+        return self._loaders.describe(least_area)
+
     def train_on(self, features: Tensor) -> None:
         """From now on `train_dataloader` yields ``features`` (n, d) of the drawn images in place of the images."""
         assert len(features) == len(self.train_samples)

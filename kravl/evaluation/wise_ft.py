@@ -1,11 +1,12 @@
 """WiSE-FT: models on the curve from the pretrained to the adapted weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
 
-from kravl.evaluation.predict import Classes, ClassifierLike, EvaluationLoaders, Predictions, encode, predict
+from kravl.evaluation.predict import Batches, Classes, ClassifierLike, EvaluationLoaders, Predictions, encode, predict
 from kravl.runtime.errors import InputError
 
 PRETRAINED, ADAPTED = 0.0, 1.0  # shares of the update
@@ -23,13 +24,14 @@ def wise_ft(
     trainer: Trainer,
     classifier: ClassifierLike,
     adapters: Adapters,
-    loaders: EvaluationLoaders,
+    loaders: EvaluationLoaders | Mapping[str, Batches],
     classes: Classes,
     alphas: Iterable[float],
 ) -> dict[float, dict[str, Predictions]]:
     """Each set's predictions for weights between pretrained (alpha 0) and adapted (1), without training.
 
-    Where alpha changes no image feature, as in a linear probe, the image tower runs once for all of them.
+    Where alpha changes no image feature, as in a linear probe, the image tower runs once for all of them; not at all
+    where ``loaders`` hold features.
 
     Raises:
         InputError: an alpha lies outside [0, 1], or as `predict`; the weights are restored in any case.
@@ -39,9 +41,12 @@ def wise_ft(
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha {alpha} of the WiSE-FT curve is outside 0 (pretrained) to 1 (adapted)")
     curve: dict[float, dict[str, Predictions]] = {}
-    num_images = sum(len(loader.dataset) for loader in loaders.values())  # type: ignore[arg-type, misc]
-    reuse = len(chosen) > 1 and num_images <= MAX_IN_MEMORY and classifier.features_are_fixed()
-    batches = encode(trainer, classifier, loaders) if reuse else loaders
+    batches: EvaluationLoaders | Mapping[str, Batches] = loaders
+    if len(chosen) > 1 and classifier.features_are_fixed():
+        images = {name: loader for name, loader in loaders.items() if isinstance(loader, DataLoader)}
+        num_images = sum(len(loader.dataset) for loader in images.values())  # type: ignore[arg-type, misc]
+        if len(images) == len(loaders) and num_images <= MAX_IN_MEMORY:
+            batches = encode(trainer, classifier, images)
     for alpha in chosen:
         adapters.merge(alpha)
         try:

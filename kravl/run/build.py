@@ -10,11 +10,13 @@ from torch import nn
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier, statistics
+from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.source import Samples, Source
 from kravl.run.context import check_context, context_of
+from kravl.run.heads.checks import check_head, head_buffers, head_settings
 from kravl.run.placement import Placement, place
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, require_safe_versions
@@ -31,12 +33,14 @@ class Model:
     classifier: Classifier
     adapters: AdapterSet
     sites: dict[str, dict[str, int]]  # how many matrices are adapted, by tower and kind
+    head: str | None = None  # on features, with the settings that it is built with
 
     def fingerprint(self, class_ids: Sequence[str]) -> dict[str, object]:
         """What an adapter fits besides the weights: activation and resolution, and the classes in their order."""
         known = self.classifier.provenance()
         model = {key: known[key] for key in ("quick_gelu", "image_size") if key in known}
-        return model | {"classes": classes_digest(class_ids)}
+        head = {"head": self.head} if self.head else {}
+        return model | head | {"classes": classes_digest(class_ids)}
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class Run:
     data: FewShotDataModule
     sites: dict[str, dict[str, int]]  # how many matrices are adapted, by tower and kind
     class_weights: Sequence[float] | None = None  # of the loss
+    head: str | None = None  # on features, with the settings that it is built with
 
     @property
     def model(self) -> Model:
-        return Model(self.classifier, self.adapters, self.sites)
+        return Model(self.classifier, self.adapters, self.sites, self.head)
 
     @property
     def fingerprint(self) -> dict[str, object]:
@@ -83,16 +88,18 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
         data.check_test_images()
     labels, names = data.train_samples.labels, source.class_names
     class_weights = resolved_class_weights(cfg.optim.class_weights, labels, names)
-    model = build_model(cfg, (names, source.prompts), data.further_classes())
+    check_head(cfg, data)
+    model = build_model(cfg, (names, source.prompts), data.further_classes(), len(data.train_samples))
     data.preprocess = model.classifier.preprocess
-    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights)
+    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights, model.head)
 
 
-def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = ()) -> Model:
+def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), num_images: int = 0) -> Model:
     """The pretrained classifier of ``classes``, its adapters injected and untrained.
 
     Args:
         further: classes that are evaluated besides, see `Classifier.add_classes`.
+        num_images: that a head on features is fitted on; it may keep something of each.
 
     Raises:
         InputError: as `build_run`.
@@ -103,21 +110,23 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = ()) 
     placement = _planned(cfg, len(classes[0]))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
-    new_names = _add_classes(cfg, classifier, further)
+    new_names = _add_classes(cfg, classifier, further, num_images)
     placement = placement or place(cfg, classifier.encoder())
     classifier.train_statistics = cfg.train_statistics
     unfreeze = [*placement.unfreeze, *new_names]
-    buffers = _statistics(cfg, classifier.encoder())
+    buffers = [*_statistics(cfg, classifier.encoder()), *head_buffers(classifier)]
     adapters = inject(classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers)
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
-    return Model(classifier, adapters, placement.sites)
+    return Model(classifier, adapters, placement.sites, head_settings(cfg))
 
 
-def _add_classes(cfg: Config, classifier: Classifier, further: Sequence[Classes]) -> list[str]:
+def _add_classes(cfg: Config, classifier: Classifier, further: Sequence[Classes], num_images: int) -> list[str]:
     """What stands for the trained classes and those only evaluated; the names of parameters that are new."""
     if cfg.linear_head:
         classifier.free_head()
+    if cfg.head:
+        classifier.attach_head(build(cfg.head, Head, cfg.plugins), num_images)
     if context := context_of(cfg):
         classifier.learn_context(context)
     for class_names, prompts in further:
@@ -169,7 +178,11 @@ def tested_images(cfg: Config) -> Samples:
 def make_data(cfg: Config, sources: Sources) -> FewShotDataModule:
     """The images of a run, listed and drawn; none is read yet. Raises InputError as `build_run`."""
     loading = LoadingSettings(
-        **vars(cfg.loading), seed=cfg.seed, transforms=cfg.data.transforms, cache_root=cfg.cache_root
+        **vars(cfg.loading),
+        seed=cfg.seed,
+        transforms=cfg.data.transforms,
+        cache_root=cfg.cache_root,
+        feature_cache_gb=cfg.feature_cache_gb,
     )
     return FewShotDataModule(sources.training, make_split(cfg), loading, sources.evaluation, cfg.evaluation.classes)
 

@@ -10,11 +10,13 @@ from kravl.config.compose import typed
 from kravl.data.inspect.fingerprint import Fingerprints
 from kravl.evaluation.console import comparison_table, curve_table
 from kravl.evaluation.metrics import Results, score
-from kravl.evaluation.predict import Predictions
+from kravl.evaluation.predict import Batches, EvaluationLoaders, Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.context import check_curve
 from kravl.run.fit import graceful_exit
+from kravl.run.heads.checks import check_head_curve
+from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
 from kravl.run.restore import restore
 from kravl.run.results import scores, unevaluated, write_details
@@ -39,8 +41,11 @@ def evaluate(
     Returns:
         alpha -> set -> metric -> value, and alpha -> set -> predictions.
     """
-    loaders, classes = run.data.evaluation_loaders(), run.data.evaluation_classes()
-    alphas = curve_points(points, run.classifier.zero_shot)
+    classes, alphas = run.data.evaluation_classes(), curve_points(points, run.classifier.zero_shot)
+    loaders: EvaluationLoaders | Mapping[str, Batches] = run.data.evaluation_loaders()
+    if (head := run.classifier.feature_head) is not None:
+        check_head_curve(head, alphas)
+        loaders = evaluation_features(trainer, run)
     distinct = alphas if trained else [ADAPTED]
     curve = wise_ft(trainer, run.classifier, run.adapters, loaders, classes, distinct)
     results = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}

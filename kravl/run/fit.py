@@ -17,6 +17,7 @@ from kravl.config.schema import Config
 from kravl.data.loading.resumable import workers_end
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
+from kravl.run.heads.fit import Choice, fit_head
 from kravl.run.model_record import model_record
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_atomic
@@ -75,6 +76,7 @@ class Training:
         phases: what its phases cost, see `Profiler`.
         spectrum_seconds: what spectra took.
         shortened: why it is less than its settings say, see `untrained`.
+        selected: settings of a head, by ``tune``.
     """
 
     settings_sha256: str
@@ -82,14 +84,23 @@ class Training:
     phases: dict[str, dict[str, float]]
     spectrum_seconds: float
     shortened: list[str] = field(default_factory=list)
+    selected: Choice = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, folder: RunFolder, cfg: Config, trainer: Trainer, profiler: Profiler, spectrum_seconds: float
+        cls,
+        folder: RunFolder,
+        cfg: Config,
+        trainer: Trainer,
+        profiler: Profiler,
+        spectrum_seconds: float,
+        selected: Choice,
     ) -> "Training":
         """Of a training by ``trainer`` that has just ended in ``folder``; ``spectrum_seconds`` are in seconds."""
         sha256 = settings_sha256(folder.settings)
-        return cls(sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds, untrained(trainer, cfg))
+        return cls(
+            sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds, untrained(trainer, cfg), selected
+        )
 
 
 def untrained(trainer: Trainer, cfg: Config) -> list[str]:
@@ -140,8 +151,13 @@ def load_training(folder: RunFolder, run: Run, trainer: Trainer) -> bool:
     return True
 
 
-def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> None:
+def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> Choice:
     """Train from the newest whole checkpoint in the folder ``checkpoints``, or from the start.
+
+    A head on features is fitted instead.
+
+    Returns:
+        The settings of the head that were selected.
 
     Raises:
         InputError: nothing is to be trained, or the checkpoint is of other parameters.
@@ -149,7 +165,9 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         OutOfMemory: memory does not suffice for one image.
     """
     if not cfg.optim.trains:
-        return
+        return {}
+    if run.classifier.feature_head is not None:
+        return fit_head(trainer, cfg, run, profiler)
     optim = cfg.optim
     settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
     loss = Loss(optim.label_smoothing, run.class_weights)
@@ -170,6 +188,7 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         names = [run.data.train_samples.names[i] for i in error.indices[:LISTED]]
         before = f"the last good state is {latest(checkpoints, tidy=trainer.is_global_zero)}"
         raise DivergedError(f"{error}; images {', '.join(names)}; {before}", error.indices) from error
+    return {}
 
 
 def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None) -> bool:

@@ -17,6 +17,7 @@ import PIL
 
 import kravl
 from kravl.adapters.injection.adapter_set import sha256
+from kravl.backbones.classifier import FEATURE_HEAD
 from kravl.config.schema import Config
 from kravl.data.datamodule import IN_DOMAIN, FewShotDataModule
 from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256, trained_contents
@@ -164,11 +165,17 @@ def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
 
 
 def pretrained_sha256(model: Model) -> str:
-    """Hex digest of all weights before anything was trained; adapters, a new head and a context are left out."""
+    """Hex digest of all weights before anything was trained; adapters, heads and a context are left out."""
     added = {id(p) for adapter in model.adapters.adapters.values() for p in (*adapter.parameters(), *adapter.buffers())}
     added |= {id(p) for p in model.classifier.new_parameters()}
     state = model.classifier.encoder().state_dict(keep_vars=True)
-    return sha256({name: tensor for name, tensor in state.items() if id(tensor) not in added})
+    return sha256(
+        {
+            name: tensor
+            for name, tensor in state.items()
+            if id(tensor) not in added and not name.startswith(f"{FEATURE_HEAD}.")
+        }
+    )
 
 
 def _changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

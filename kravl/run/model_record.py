@@ -12,6 +12,7 @@ from kravl.runtime.files import json_object, read_text
 from kravl.tracking.run_folder import RunFolder
 
 NAME = "model"  # .json
+MOST_IMAGES = 2**31
 Prompts = tuple[str, ...] | tuple[tuple[str, ...], ...]
 
 
@@ -27,6 +28,7 @@ class ModelRecord:
         weights_sha256: of all pretrained weights; None where the run did not keep it.
         sites: names of the adapted matrices.
         unfrozen: names of what trains besides.
+        num_images: that it was trained on, of which a head on features may keep something each.
     """
 
     class_ids: tuple[str, ...]
@@ -36,6 +38,7 @@ class ModelRecord:
     weights_sha256: str | None
     sites: tuple[str, ...]
     unfrozen: tuple[str, ...]
+    num_images: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {"schema": 1, **asdict(self)}
@@ -53,6 +56,7 @@ def model_record(run: Run, folder: RunFolder) -> ModelRecord:
         weights if isinstance(weights, str) else None,
         tuple(adapters.adapters),
         tuple(adapters.unfrozen),
+        len(run.data.train_samples),
     )
 
 
@@ -72,11 +76,17 @@ def _parsed(content: Mapping[str, Any], what: str) -> ModelRecord:
         raise InputError(f"{what} has {len(names)} class names and {len(ids)} ids; each class has one of both")
     refuse_control(what, [*names, *ids])
     backbone, weights = content.get("backbone"), content.get("weights_sha256")
-    if not isinstance(backbone, dict) or not isinstance(weights, str | None):
+    images = content.get("num_images", 0)  # earlier runs had no such head
+    if not isinstance(backbone, dict) or not isinstance(weights, str | None) or not is_count(images):
         raise InputError(f"{what} is not what kravl writes")
     sites, unfrozen = (_texts(content.get(key), f"{what}: {key}") for key in ("sites", "unfrozen"))
     prompts = _prompts(content.get("prompts"), len(names), f"{what}: prompts")
-    return ModelRecord(ids, names, prompts, backbone, weights, sites, unfrozen)
+    return ModelRecord(ids, names, prompts, backbone, weights, sites, unfrozen, images)
+
+
+def is_count(value: Any) -> bool:
+    """Whether ``value`` may be a number of images."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_IMAGES
 
 
 def _prompts(value: Any, classes: int, what: str) -> Prompts:

@@ -82,7 +82,7 @@ def load_run(
     known = read_model_record(folder)
     ids, classes = (known.class_ids, (known.class_names, known.prompts)) if known else _classes_of_data(cfg, folder)
     with torch.random.fork_rng(devices=[]):  # a new head is drawn and replaced: the caller's numbers stay
-        model = build_model(cfg, classes)
+        model = build_model(cfg, classes, num_images=known.num_images if known else 0)
     if known and known.weights_sha256:
         _check_weights(model, known.weights_sha256, folder)
     if dtype := TRUE.get(str(cfg.trainer.get("precision"))):  # first: what was trained in double would be rounded

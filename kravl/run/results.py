@@ -26,7 +26,7 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
     adapters = run.adapters
     spectra = {site: values["effective_rank"] for site, values in adapters.statistics().items()}
     mean = {"mean": sum(spectra.values()) / len(spectra)} if spectra else {}
-    return {
+    record = {
         "schema": 1,
         "name": cfg.name,
         "backbone": cfg.backbone.name,
@@ -49,6 +49,9 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         **{key: value for key, value in folder.inputs.items() if key in OF_INPUTS},
         **provenance(),
     }
+    if (head := run.classifier.feature_head) is not None:
+        record |= {"hyperparameters": head.hyperparameters(), "head": f"{type(head).__module__}.{type(head).__name__}"}
+    return record
 
 
 def unevaluated(run: Run, curve: Mapping[float, Mapping[str, Predictions]]) -> list[str]:

@@ -121,10 +121,12 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
     if training is None or not load_training(folder, run, trainer):
-        fit(trainer, cfg, run, folder.checkpoints, profiler)
-        training = Training.of(folder, cfg, trainer, profiler, monitor.seconds)
+        selected = fit(trainer, cfg, run, folder.checkpoints, profiler)
+        training = Training.of(folder, cfg, trainer, profiler, monitor.seconds, selected)
         if trainer.is_global_zero:
             keep_training(folder, run, training)
+    if (head := run.classifier.feature_head) is not None:
+        head.choose(training.selected)
     with profiler("evaluate"):
         curve, predictions = evaluate(trainer, run, cfg.alphas, trained=cfg.optim.trains)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record

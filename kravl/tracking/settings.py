@@ -17,7 +17,8 @@ from kravl.tracking.former_presets import as_formerly_written
 
 Settings = Mapping[str, Any]
 # where and whether a run happens, not what it computes
-WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root")
+WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root",
+         "feature_cache_gb")  # fmt: skip
 # how it is computed: on what, how fast, how often saved; none changes a number beyond a device's rounding
 HOW = (
     "check_contents",
@@ -42,10 +43,12 @@ HOW = (
 )
 
 # settings added since 0.1.0, at the value that says what was done before: a run of then is the run of the same command
-ADDED = {
+ADDED: dict[str, Any] = {
     "data.descriptions": None,
     "data.long_prompts": "cut",
     "evaluation.root": None,
+    "head": {},
+    "tune": "none",
     "train_statistics": False,
     "context_tokens": 0,
     "context_init": None,

@@ -22,6 +22,9 @@ WITHOUT_SCRIPT = {
     *("dora", "krona", "sinlora", "kra_lora"),  # formulas; their runs are kravl's own
     *("shira", "hira", "loha", "abba", "c3a", "fourierft", "waveft", "pissa", "rslora", "lokr", "gralora", "delora"),
     *("miss", "bat", "oft", "hra", "road", "psoft"),
+    # heads: what is theirs and what is ours stands in each file, as their settings are those of a class
+    *("tip_adapter", "tip_adapter_f", "taskres", "clip_adapter", "zs_lp", "clap", "lp_plus_plus", "cross_modal", "rla"),
+    *("ncm", "logistic_regression"),
     *("bitfit", "layernorm", "last_blocks", "linear_probe", "zeroshot", "custom"),
 }
 

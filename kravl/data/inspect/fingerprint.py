@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -159,17 +159,25 @@ def contents_sha256(samples: Samples) -> str:
         Interrupted: the process has been asked to stop.
     """
     files = _files(samples)
-    jobs: Sequence[Any] = files or range(len(samples))
+    return _joint_sha256(_file_digest, files) if files else pixels_sha256(samples)
+
+
+def pixels_sha256(samples: Samples) -> str:
+    """Hex digest of the pixels of every image, in order. Raises as `contents_sha256`."""
+    return _joint_sha256(_pixel_digest(samples), range(len(samples)))
+
+
+def _joint_sha256(part_of: Callable[[Any], bytes], jobs: Sequence[Any]) -> str:
     digest = hashlib.sha256()
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(jobs), AHEAD):
             raise_if_stopped()
-            for part in pool.map(_file_digest if files else _pixel_digest(samples), jobs[start : start + AHEAD]):
+            for part in pool.map(part_of, jobs[start : start + AHEAD]):
                 digest.update(part)
     return digest.hexdigest()
 
 
-def _pixel_digest(samples: Samples) -> Any:
+def _pixel_digest(samples: Samples) -> Callable[[int], bytes]:
     """A function from a position to the digest of the pixels there."""
 
     def digest(index: int) -> bytes:

@@ -1,6 +1,8 @@
 """The data loaders of a run, from its samples, its settings and what the backbone expects of an image."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from kravl.data.loading.cache import Cache, check_images
 from kravl.data.loading.dataset import (
+    Augment,
     Batch,
     CroppedImages,
     Crops,
@@ -41,7 +44,7 @@ class Loaders:
         self, preprocess: PreprocessLike, loading: LoadingSettings, train: Samples, evaluated: Mapping[str, Samples]
     ) -> None:
         require_handles(loading)
-        self._loading = loading
+        self._preprocess, self._loading = preprocess, loading
         self._evaluated = evaluated
         self._crop = CentreCrop.of(preprocess)
         self._augment = CropFlip(preprocess.image_size, preprocess.interpolation, loading.transforms)
@@ -70,8 +73,35 @@ class Loaders:
         """The training images in order, if every epoch shows the same pixels of them."""
         if self._loading.augmentation != "none":
             return None
-        images = TrainingImages(self._cache, unchanged, self._normalize)
-        return ordered_loader(images, [AugmentedIndex(i, seed=0) for i in range(len(self._cache))], self._loading)
+        return self._ordered(unchanged, [0] * len(self._cache))
+
+    def views(self, count: int, least_area: float) -> DataLoader[Batch]:
+        """``count`` augmented views of each training image, one view of all of them after the other.
+
+        A view shows a random share of the image from ``least_area`` up, mirrored or not. It follows from the image's
+        name and its number alone: every run that asks has the same.
+        """
+        names = self._cache.samples.names
+        seeds = [derived_seed(view, name) for view in range(count) for name in names]
+        return self._ordered(self._view(least_area), seeds)
+
+    def in_order(self, samples: Samples) -> DataLoader[Batch]:
+        """Images under the evaluation transform, all of them in every process."""
+        repeated = Loaders(self._preprocess, replace(self._loading, augmentation="none"), samples, {}).repeated()
+        assert repeated is not None
+        return repeated
+
+    def describe(self, least_area: float | None = None) -> str:
+        """What decides an image's pixels: the transform of evaluation, or of views as `views` takes them."""
+        transform = self._crop if least_area is None else self._view(least_area)
+        return f"{transform} {self._normalize.mean.ravel().tolist()} {self._normalize.std.ravel().tolist()}"
+
+    def _view(self, least_area: float) -> CropFlip:
+        return replace(self._augment, scale=(least_area, 1.0))
+
+    def _ordered(self, augment: Augment, seeds: Sequence[int]) -> DataLoader[Batch]:
+        images, size = TrainingImages(self._cache, augment, self._normalize), len(self._cache)
+        return ordered_loader(images, [AugmentedIndex(i % size, seed) for i, seed in enumerate(seeds)], self._loading)
 
     def _training_set(self, features: Tensor | None) -> TrainingImages | CroppedImages | TrainingFeatures:
         if features is not None:
@@ -95,3 +125,9 @@ class Loaders:
     def finish(self, batch: Batch | Crops) -> Batch:
         """A batch as the learner expects it, on the device that it has been moved to."""
         return FinishCrops(self._augment, self._normalize)(batch) if isinstance(batch, Crops) else batch
+
+
+def derived_seed(view: int, name: str) -> int:
+    """A 63-bit seed of the view with this number of the image with this name."""
+    digest = hashlib.sha256(f"{view}/{name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -87,22 +87,6 @@ class PixelFile:
         self._sound = bytearray(self.shape[0])
         return True
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Within the block no other process writes the file; the kernel lets go of the lock of one that died.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("waiting for the process that writes %s", self.path)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     def header(self) -> bytes:
         """What a safetensors file has before its data: the checksums, then the pixels."""
         count = self.shape[0] * CHECKSUM
@@ -114,6 +98,23 @@ class PixelFile:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pixels": None}  # numpy would send a copy of the whole file
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within the block no other process writes the file; the kernel lets go of the lock of one that died.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for the process that writes %s", path)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Writer:
@@ -225,19 +226,19 @@ def writing(cache_root: str | None, sets: Mapping[str, Samples], crop: CentreCro
     files = {name: pixel_file(cache_root, samples, crop) for name, samples in sets.items()}
     checked: dict[str, Checked] = dict(sets)
     writers: list[Writer] = []
-    locked: set[Path] = set()
+    held: set[Path] = set()
     with ExitStack() as stack:
         # in the order of their paths: two processes that each hold what the other waits for would wait for ever
         for name, file in sorted(files.items(), key=lambda item: str(item[1] and item[1].path)):
             if file is None:
                 continue
             nothing = sets[name].subset(())
-            if file.path in locked:  # the images of another set: waiting for its lock would be for ever
+            if file.path in held:  # the images of another set: waiting for its lock would be for ever
                 checked[name] = nothing
                 continue
             try:
-                stack.enter_context(file.locked())
-                locked.add(file.path)
+                stack.enter_context(locked(file.path))
+                held.add(file.path)
                 if file.open():
                     checked[name] = nothing
                 else:

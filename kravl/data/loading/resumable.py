@@ -43,6 +43,7 @@ class LoadingSettings:
         transforms: ``pil``, or ``tensor`` for a faster ``crop_flip`` whose pixels differ a little; see `CropFlip`.
         cache_root: the folder of resized evaluation images; None: they are not cached.
         max_megapixels: of an image; a larger one is refused.
+        feature_cache_gb: what features may take there.
 
     Raises:
         InputError: a number below its least value, or an unknown name.
@@ -57,6 +58,7 @@ class LoadingSettings:
     transforms: str = "pil"
     cache_root: str | None = None
     max_megapixels: int = MEGAPIXELS
+    feature_cache_gb: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"batch_size": 1, "eval_batch_size": 1, "min_batches": 1, "num_workers": 0, "max_megapixels": 1}

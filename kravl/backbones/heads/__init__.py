@@ -1,0 +1,1 @@
+"""Heads on fixed image features: one file a method."""
