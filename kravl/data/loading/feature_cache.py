@@ -26,6 +26,7 @@ from kravl.runtime.files import write_atomic
 log = logging.getLogger(__name__)
 METADATA_KEY, FEATURES = "kravl", "features"
 GB = 10**9
+ALIGNMENT = 64  # bytes, of torch's allocations on a CPU
 MEMORY = Path("/proc/meminfo")
 Key = Mapping[str, object]
 
@@ -88,7 +89,7 @@ class FeatureStore:
                 log.warning("features are not kept: %.2f GB with %.2f GB free on the disk", size / GB, free / GB)
                 return
             record = {METADATA_KEY: json.dumps({"key": key, "checksum": _checksum(features)})}
-            write_atomic(path, save({FEATURES: features.contiguous()}, record))
+            write_atomic(path, _aligned(save({FEATURES: features.contiguous()}, record)))
         except OSError as error:
             log.warning("features are not kept: %s", error)
 
@@ -123,6 +124,16 @@ def _read(path: Path, key: str, count: int) -> Tensor | None:
     with suppress(OSError):
         path.unlink()
     return None
+
+
+def _aligned(content: bytes) -> bytes:
+    """A safetensors file with spaces in its header so that the numbers start where an allocation would.
+
+    A product's last bits go by the alignment of its operands: mapped features must give the logits of computed ones.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    padding = -start % ALIGNMENT
+    return (start - 8 + padding).to_bytes(8, "little") + content[8:start] + b" " * padding + content[start:]
 
 
 def _checksum(features: Tensor) -> str:
