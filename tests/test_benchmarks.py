@@ -103,6 +103,18 @@ def test_the_forms_of_adamw_agree(run):
     assert rows[0]["numbers"] < rows[-1]["numbers"]
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("sklearn"), reason="pip install 'kravl[quickstart]'")
+def test_every_head_is_timed_and_most_beside_a_plain_loop(run):
+    rows = run("heads.py")["rows"]
+
+    heads = [row["head"] for row in rows if row["what"] == "one fit"]
+    assert heads == [row["head"] for row in rows if row["what"] == "grid of 15"][:-1]
+    assert {row["head"] for row in rows if row["what"] == "one fit" and row["x plain"] is None} == {
+        "ncm",
+        "tip_adapter",
+    }
+
+
 def test_a_share_of_the_floor_is_taken_within_rounds(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     measure = runpy.run_path(str(BENCHMARKS / "measure.py"))

@@ -95,18 +95,19 @@ def take_step(optimizer: torch.optim.Optimizer, head: Head, x: Tensor, y: Tensor
     optimizer.step()
 
 
-def converge(loss: Callable[[Tensor], Tensor], start: Tensor, gradient: float = 1e-4, most: int = 1000) -> Tensor:
+def converge(
+    loss: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, gradient: float = 1e-4, most: int = 1000
+) -> Tensor:
     """The minimum of a convex ``loss`` by L-BFGS, to a largest ``gradient``, as scikit-learn's logistic regression.
 
     Args:
+        loss: its value and its gradient.
         most: iterations at most.
     """
 
     def value_and_gradient(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         raise_if_stopped()
-        at = torch.from_numpy(numbers).to(start).reshape(start.shape).requires_grad_()
-        value = loss(at)
-        (slope,) = torch.autograd.grad(value, at)
+        value, slope = loss(torch.from_numpy(numbers).to(start).reshape(start.shape))
         return value.item(), slope.double().flatten().cpu().numpy()
 
     options = {"maxiter": most, "maxls": 50, "gtol": gradient, "ftol": 64 * float(np.finfo(np.float64).eps)}
