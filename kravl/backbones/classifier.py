@@ -101,20 +101,26 @@ class Classifier(nn.Module, ABC):
         return
 
     @abstractmethod
-    def head_problem(self, num_images: int) -> Problem:
-        """What a head on features that is fitted on so many images is built for."""
+    def head_problem(self, num_images: int, before_projection: bool = False) -> Problem:
+        """What a head on features, fitted on so many images, is built for.
+
+        Raises:
+            InputError: ``before_projection``, and there is no visual projection.
+        """
 
     def prepared_text(self) -> Tensor | None:
         """Unit text features (C, d) of the classes as evaluation uses them; None without a text tower."""
         return None
 
-    def attach_head(self, make_head: Callable[[Problem], Head], num_images: int) -> Head:
-        """Put a head, still unfitted, in place of the classifier's own.
+    def attach_head(
+        self, make_head: Callable[[Problem], Head], num_images: int, before_projection: bool = False
+    ) -> Head:
+        """Put a head, still unfitted, in place of the classifier's own; from then on `image_features` are its input.
 
         Raises:
-            InputError: it needs text features, and there are none.
+            InputError: it needs text features or a visual projection, and there is none.
         """
-        head = make_head(self.head_problem(num_images))
+        head = make_head(self.head_problem(num_images, before_projection))
         self.encoder().add_module(FEATURE_HEAD, head)
         return head
 

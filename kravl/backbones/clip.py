@@ -21,7 +21,7 @@ from kravl.backbones.text.tokens import require_text, tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.weights.clip_weights import choose_clip, find_clip, load_clip, untrained_clip, without_progress
 from kravl.backbones.weights.sources import WeightFile
-from kravl.runtime.errors import some_of, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 
 log = logging.getLogger(__name__)
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
@@ -124,9 +124,15 @@ class ClipClassifier(Classifier):
         return [p for name, p in self.model.named_parameters() if name.startswith(added)]
 
     @torch.no_grad()
-    def head_problem(self, num_images: int) -> Problem:
-        text = self.encode_text()
-        return Problem(len(text), text.shape[1], num_images, self._cosine_scale(), text)
+    def head_problem(self, num_images: int, before_projection: bool = False) -> Problem:
+        text, projection = self.encode_text(), None
+        if before_projection and not isinstance(projection := getattr(self.model.visual, "proj", None), nn.Parameter):
+            raise InputError(
+                f"{self._name} has no visual projection that is a matrix of its own, which this head trains; choose a "
+                "vision transformer of CLIP, or method=rla, which adapts the features behind it"
+            )
+        width = text.shape[1] if projection is None else projection.shape[0]
+        return Problem(len(text), width, num_images, self._cosine_scale(), text, projection)
 
     def prepared_text(self) -> Tensor:
         self.prepare()
@@ -240,14 +246,24 @@ class ClipClassifier(Classifier):
         return self.model.visual
 
     def image_features(self, images: Tensor) -> Tensor:
-        visual = self.model.visual
-        features = clip_first_token(visual, images) if self._first_token else self.model.encode_image(images)
-        return F.normalize(features, dim=-1)
+        if (head := self.feature_head) is not None and head.before_projection:
+            visual = self.model.visual
+            projection, visual.proj = visual.proj, None
+            try:
+                return self._encoded(images)
+            finally:
+                visual.proj = projection
+        return F.normalize(self._encoded(images), dim=-1)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        return clip_first_token(self.model.visual, images) if self._first_token else self.model.encode_image(images)
 
     def logits(self, features: Tensor) -> Tensor:
         text = self._class_features()
         if (fitted := self.fitted_head()) is not None:
             return self._head_logits(fitted, features, text)
+        if (head := self.feature_head) is not None and head.before_projection:
+            features = F.normalize(features @ self.model.visual.proj, dim=-1)
         if self._further_features is not None and not self.training:
             text = torch.cat([text, self._further_features])
         scale = self.model.logit_scale.exp() if self._learned_scale else COSINE_SCALE

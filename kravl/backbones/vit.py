@@ -15,6 +15,7 @@ from kravl.backbones.preprocess import Stated
 from kravl.backbones.timm_heads import final_layers, head_inputs, heads, mean_logits
 from kravl.backbones.weights.sources import WeightFile
 from kravl.backbones.weights.timm_weights import find_vit, load_vit, untrained_vit
+from kravl.runtime.errors import InputError
 
 
 class VitClassifier(Classifier):
@@ -86,7 +87,9 @@ class VitClassifier(Classifier):
             return list(self.feature_head.parameters())
         return [parameter for head in heads(self.model) for parameter in head.parameters()]
 
-    def head_problem(self, num_images: int) -> Problem:
+    def head_problem(self, num_images: int, before_projection: bool = False) -> Problem:
+        if before_projection:
+            raise InputError(f"{self._name} has no visual projection, which this head trains; choose a CLIP backbone")
         return Problem(len(self.class_names), sum(self._widths), num_images, COSINE_SCALE, None)
 
     def image_tower(self) -> nn.Module:

@@ -126,7 +126,8 @@ def _add_classes(cfg: Config, classifier: Classifier, further: Sequence[Classes]
     if cfg.linear_head:
         classifier.free_head()
     if cfg.head:
-        classifier.attach_head(build(cfg.head, Head, cfg.plugins), num_images)
+        make_head, kind = build(cfg.head, Head, cfg.plugins), resolve(cfg.head, Head, cfg.plugins)
+        classifier.attach_head(make_head, num_images, kind.before_projection)
     if context := context_of(cfg):
         classifier.learn_context(context)
     for class_names, prompts in further:

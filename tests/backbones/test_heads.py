@@ -15,6 +15,7 @@ from kravl.backbones.heads.head import Head, Problem, Support
 from kravl.backbones.heads.logistic_regression import LogisticRegression
 from kravl.backbones.heads.lp_plus_plus import LPPlusPlus
 from kravl.backbones.heads.ncm import NearestClassMean
+from kravl.backbones.heads.prolip import ProLIP
 from kravl.backbones.heads.rla import RLA
 from kravl.backbones.heads.taskres import TaskRes
 from kravl.backbones.heads.tip_adapter import TipAdapter
@@ -35,6 +36,8 @@ def unit(x: Array) -> Array:
 F = unit(RNG.normal(size=(C, D))[LABELS] + RNG.normal(size=(N, D)))
 T = unit(RNG.normal(size=(C, D)))
 ONE_HOT = np.eye(C)[LABELS]
+P = RNG.normal(size=(5, D))  # a projection, and features before it
+WIDE = RNG.normal(size=(N, 5))
 
 
 def cross_entropy(z: Array, labels: Array = LABELS) -> float:
@@ -62,7 +65,7 @@ def made(cls: type[Head], views: Array | None = None, **settings: Any) -> tuple[
     torch.manual_seed(0)
     features = F[:, None] if views is None else views
     text = torch.from_numpy(T)
-    problem = Problem(C, D, N, S, text)
+    problem = Problem(C, features.shape[-1], N, S, text, torch.from_numpy(P))
     support = Support(torch.from_numpy(features), torch.from_numpy(LABELS), text, 1)
     return cls(problem, **settings).double(), support
 
@@ -208,6 +211,21 @@ def test_rla_takes_a_step_from_the_identity_and_then_pays_for_leaving_it():
     assert np.linalg.norm(value(near.matrix) - np.eye(D)) < 0.9 * np.linalg.norm(value(far.matrix) - np.eye(D))
     shots = np.square(value(head.matrix) - np.eye(D)).sum() / SHOTS
     np.testing.assert_allclose(head.penalty(None).item(), shots, rtol=1e-9)
+
+
+def test_prolip_takes_a_step_of_the_projection_and_pays_for_leaving_the_pretrained_one():
+    head, support = made(ProLIP, WIDE[:, None], steps=1, lr=1e-2, strength=0.3)
+    near, far = made(ProLIP, WIDE[:, None], steps=200, lr=1e-2)[0], made(ProLIP, WIDE[:, None], steps=200, lr=1e-2)[0]
+    far.choose({"strength": 0.0})
+
+    np.testing.assert_allclose(logits(head, WIDE), S * unit(WIDE @ P) @ T.T, rtol=1e-5)
+    for each in (head, near, far):
+        each.fit(support)
+
+    gradient = slope(lambda p: cross_entropy(S * unit(WIDE @ p) @ T.T), P)
+    np.testing.assert_allclose(value(head.projection), adam(P, gradient, 1e-2, eps=1e-4), atol=1e-6)
+    np.testing.assert_allclose(head.penalty(None).item(), 0.3 * np.square(value(head.projection) - P).sum(), rtol=1e-4)
+    assert np.linalg.norm(value(near.projection) - P) < 0.9 * np.linalg.norm(value(far.projection) - P)
 
 
 def test_class_means_are_means_of_unit_features():

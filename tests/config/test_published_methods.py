@@ -24,7 +24,7 @@ WITHOUT_SCRIPT = {
     *("miss", "bat", "oft", "hra", "road", "psoft"),
     # heads: what is theirs and what is ours stands in each file, as their settings are those of a class
     *("tip_adapter", "tip_adapter_f", "taskres", "clip_adapter", "zs_lp", "clap", "lp_plus_plus", "cross_modal", "rla"),
-    *("ncm", "logistic_regression"),
+    *("ncm", "logistic_regression", "prolip"),
     *("bitfit", "layernorm", "last_blocks", "linear_probe", "zeroshot", "custom"),
 }
 

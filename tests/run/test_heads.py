@@ -9,18 +9,20 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from kravl.run.features import refuse_too_many
+from kravl.run.fit_head import select
 from safetensors.torch import load_file
 from tiny_run import CLIP
 
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.heads.head import Problem, Support
+from kravl.backbones.heads.prolip import ProLIP
 from kravl.backbones.heads.taskres import TaskRes
 from kravl.backbones.heads.tip_adapter import TipAdapter
 from kravl.config.compose import typed
 from kravl.run import train as train_module
+from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
-from kravl.run.features import refuse_too_many
-from kravl.run.fit_head import select
 from kravl.run.heads import check_head
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
@@ -54,7 +56,7 @@ def folder_of(tmp_path: Path, runs: str = "runs") -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["taskres", "tip_adapter"])
+@pytest.mark.parametrize("method", ["tip_adapter", "prolip"])
 def test_cached_and_computed_features_give_the_same_record_bit_for_bit(tiny_run, tmp_path, encoded, method):
     records = []
     for runs, cache in (("none", "null"), ("cold", f"{tmp_path}/cache"), ("warm", f"{tmp_path}/cache")):
@@ -95,11 +97,14 @@ def test_a_fitted_head_is_recorded_and_evaluated_later_to_the_same_numbers(tiny_
 
 def test_zero_shot_beside_a_head_is_zero_shot(tiny_run, tmp_path):
     head = train(tiny_run(TIP, f"runs={tmp_path}/head", backbone=CLIP))
+    before = train(tiny_run("method=prolip", "head.lr=1e-2", f"runs={tmp_path}/before", backbone=CLIP))
     plain = train(tiny_run("method=zeroshot", "optim.epochs=0", f"runs={tmp_path}/plain", backbone=CLIP))
 
     assert head["zero_shot"] == plain["zero_shot"]
     assert head["metrics"] != head["zero_shot"]
     assert head["trainable_parameters"] == 0
+    assert before["zero_shot"] == plain["zero_shot"] != before["metrics"]
+    assert before["trainable_parameters"] == 64 * 32  # the projection
 
 
 def test_a_head_of_other_settings_or_a_damaged_one_is_refused(tiny_run, tmp_path, compose_evaluation):
@@ -205,6 +210,14 @@ def test_a_class_without_keys_and_labels_below_zero_are_named(tiny_run, labels, 
 
     with pytest.raises(InputError, match=message):
         check_head(typed(tiny_run(TIP, backbone=CLIP)), drawn)
+
+
+def test_a_tower_without_a_projection_of_its_own_is_told(tiny_run):
+    classifier = build_run(typed(tiny_run("method=zeroshot", "optim.epochs=0", backbone=CLIP))).classifier
+    classifier.model.visual.proj = None
+
+    with pytest.raises(InputError, match=r"tiny-clip has no visual projection that is a matrix .*or method=rla"):
+        classifier.attach_head(ProLIP, 24, ProLIP.before_projection)
 
 
 def test_more_features_than_memory_holds_are_refused_with_figures():

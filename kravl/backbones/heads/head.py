@@ -27,6 +27,7 @@ class Problem(NamedTuple):
         num_images: how many it will be fitted on.
         scale: of cosine similarities in zero-shot logits.
         text: unit text features (C, d) of the classes; None without a text tower.
+        projection: of a head that takes features before it, the visual projection (width, d).
     """
 
     num_classes: int
@@ -34,6 +35,7 @@ class Problem(NamedTuple):
     num_images: int
     scale: float
     text: Tensor | None
+    projection: Tensor | None = None
 
 
 class Support(NamedTuple):
@@ -68,6 +70,7 @@ class Head(nn.Module, ABC):
     Attributes:
         rule: how it is fitted: ``closed form``, ``full batch`` or ``steps``.
         needs_text: whether it takes text features.
+        before_projection: whether its features are those before the visual projection, as they are.
         needs_every_class: whether it is undefined where a class has no training image.
         starts_at_zero_shot: whether its unfitted logits are ``scale`` times the cosine of feature and text, so that
             weights between unfitted and fitted are a WiSE-FT curve.
@@ -81,6 +84,7 @@ class Head(nn.Module, ABC):
 
     rule: ClassVar[str]
     needs_text: ClassVar[bool] = True
+    before_projection: ClassVar[bool] = False
     needs_every_class: ClassVar[bool] = False
     starts_at_zero_shot: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, Sequence[Any]]] = {}

@@ -92,7 +92,7 @@ def _stored(
     trainer: Trainer, run: Run, samples: Samples, transform: str, views: int, compute: Callable[[], Tensor]
 ) -> Tensor:
     """Features (views * n, d): kept ones where there are some."""
-    loading, classifier = run.data.loading, run.classifier
+    loading, classifier, head = run.data.loading, run.classifier, run.classifier.feature_head
     store = FeatureStore(loading.cache_root, loading.feature_cache_gb)
     if store.folder is None:
         return compute()
@@ -103,6 +103,7 @@ def _stored(
         "model": str(classifier.provenance()),
         "images": images_identity(samples),
         "transform": transform,
+        "head": "before projection" if head is not None and head.before_projection else "features",
         "batch": loading.eval_batch_size,
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
