@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -98,6 +98,12 @@ def why_no_image(root: Path, files: Iterable[str]) -> str:
     """`kravl.data.images.unread_kind` of the first of the ``files`` for which it is known, to end a line with."""
     kinds = ((file, unread_kind(root / file)) for file in files)
     return next((f"; {file} is {kind}" for file, kind in kinds if kind), "")
+
+
+def refuse_without_images(root: Path, folders: Sequence[str], files: Iterable[str]) -> None:
+    """Raise InputError for class ``folders`` that hold files, which are among ``files``, and no image."""
+    reason = why_no_image(root, (file for file in files if file.partition("/")[0] in folders))
+    raise InputError(f"{root}: {len(folders)} class folders hold files but no image: {some_of(folders)}{reason}")
 
 
 def _by_folder(path: str) -> tuple[str, str]:

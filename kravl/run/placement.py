@@ -13,8 +13,8 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import Site, select_sites
 from kravl.adapters.kra import KRAdapter
-from kravl.backbones.presets import KINDS_OF, PARAMETERS, count_sites, select_parameters, select_roles
-from kravl.backbones.roles import Role, roles
+from kravl.backbones.structure.presets import KINDS_OF, PARAMETERS, count_sites, select_parameters, select_roles
+from kravl.backbones.structure.roles import Role, roles
 from kravl.config.instantiate import build, fits, resolve
 from kravl.config.schema import Config
 from kravl.runtime.errors import some_of, unknown

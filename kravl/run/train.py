@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from kravl.adapters.update_spectra import Diagnosis
-from kravl.backbones.presets import listed_sites
+from kravl.backbones.structure.presets import listed_sites
 from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config, Evaluation
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names

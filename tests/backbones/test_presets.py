@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.sites import find_sites
 from kravl.adapters.kra import KRAdapter
-from kravl.backbones.blocks import tower_of, towers
-from kravl.backbones.presets import PARAMETERS, count_sites, listed_sites, select, select_parameters, select_roles
-from kravl.backbones.roles import Role, roles
+from kravl.backbones.structure.blocks import tower_of, towers
+from kravl.backbones.structure.presets import (
+    PARAMETERS,
+    count_sites,
+    listed_sites,
+    select,
+    select_parameters,
+    select_roles,
+)
+from kravl.backbones.structure.roles import Role, roles
 from kravl.runtime.errors import InputError
 
 VISION: dict[str, Any] = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}

@@ -14,7 +14,7 @@ from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier
-from kravl.backbones.presets import KINDS_OF, select, select_parameters
+from kravl.backbones.structure.presets import KINDS_OF, select, select_parameters
 from kravl.data import catalog
 from kravl.runtime.errors import InputError
 

@@ -21,7 +21,7 @@ from kravl.adapters.injection.sites import select_sites
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.backbones.classifier import Classifier
-from kravl.backbones.presets import select
+from kravl.backbones.structure.presets import select
 from kravl.runtime.errors import InputError, first_line
 
 # logits are cast to float32, whose rounding is 6e-8 of them; a wrong formula is off by thousands of that

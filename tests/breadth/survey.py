@@ -25,8 +25,8 @@ from kravl.backbones import tiny
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.cls_token import clip_pools_first_token, timm_pools_first_token
 from kravl.backbones.preprocess import timm_preprocess
-from kravl.backbones.presets import count_sites, select_roles
-from kravl.backbones.roles import Role, roles
+from kravl.backbones.structure.presets import count_sites, select_roles
+from kravl.backbones.structure.roles import Role, roles
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.timm_heads import head_inputs, heads
 from kravl.backbones.vit import VitClassifier

@@ -16,8 +16,8 @@ from breadth.families import build, smallest
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones import catalog
-from kravl.backbones.presets import select
-from kravl.backbones.roles import roles
+from kravl.backbones.structure.presets import select
+from kravl.backbones.structure.roles import roles
 from kravl.backbones.timm_heads import head_inputs
 
 MODELS = catalog.read_table(catalog.folder() / catalog.MODELS)

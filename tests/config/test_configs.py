@@ -15,8 +15,8 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
-from kravl.backbones.presets import KINDS_OF, PARAMETERS, TOWERS_OF, select, select_parameters, select_roles
-from kravl.backbones.roles import roles
+from kravl.backbones.structure.presets import KINDS_OF, PARAMETERS, TOWERS_OF, select, select_parameters, select_roles
+from kravl.backbones.structure.roles import roles
 from kravl.backbones.weights.clip_weights import untrained_clip
 from kravl.config.compose import as_written, check_command_line, register_configs
 from kravl.config.instantiate import build, resolve

@@ -13,7 +13,7 @@ from full_disk import full_disk
 from huggingface_hub import constants
 from tiny_run import TINY, VIT
 
-from kravl.backbones.skeleton import Skeleton
+from kravl.backbones.structure.skeleton import Skeleton
 from kravl.backbones.weights.timm_weights import untrained_vit
 from kravl.cli.doctor import main
 from kravl.config.compose import as_written, typed

@@ -9,7 +9,7 @@ from pathlib import Path
 from kravl.data.holdout import check_share, hold_out, say_held_out
 from kravl.data.images import FileOpener, is_image_file
 from kravl.data.source import SPLIT_OF, Samples, Source, composed_form, refuse_duplicates
-from kravl.data.tree import files_in, find_images, holds_files, say_left_out, subfolders, why_no_image
+from kravl.data.tree import files_in, find_images, holds_files, refuse_without_images, say_left_out, subfolders
 from kravl.runtime.errors import InputError, some_of, unknown
 from kravl.runtime.files import no_folder
 
@@ -159,11 +159,7 @@ def _deep_samples(root: Path, folders_of: Mapping[int, list[str]]) -> Samples:
         if len(names) == before:
             without += folders
     if without:
-        of_them = [file for file in others if file.partition("/")[0] in without]
-        raise InputError(
-            f"{root}: {len(without)} class folders hold files but no image: {some_of(without)}"
-            f"{why_no_image(root, of_them)}"
-        )
+        refuse_without_images(root, without, others)
     say_left_out(root, others, passed)
     _refuse_shared(root, names if linked else (), labels)  # to resolve every path takes time
     return Samples(tuple(names), tuple(labels), FileOpener(root, names))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from rich.filesize import decimal
 
-from kravl.backbones.presets import listed_sites
+from kravl.backbones.structure.presets import listed_sites
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
 from kravl.run.doctor.checklist import Checklist

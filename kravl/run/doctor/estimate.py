@@ -10,7 +10,7 @@ from torch import nn
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
 from kravl.backbones.classifier import Classifier
-from kravl.backbones.skeleton import Skeleton, Work
+from kravl.backbones.structure.skeleton import Skeleton, Work
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule

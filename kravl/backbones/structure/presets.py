@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
-from kravl.backbones.blocks import IMAGE, TEXT, blocks, is_within, tower_of, towers
-from kravl.backbones.roles import KINDS, Role, roles
+from kravl.backbones.structure.blocks import IMAGE, TEXT, blocks, is_within, tower_of, towers
+from kravl.backbones.structure.roles import KINDS, Role, roles
 from kravl.runtime.errors import InputError, unknown
 
 ATTENTION = ("qkv", "q", "k", "v", "qk", "kv")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from kravl.backbones.blocks import is_stem, is_within, outer_blocks, tower_of, towers
+from kravl.backbones.structure.blocks import is_stem, is_within, outer_blocks, tower_of, towers
 from kravl.backbones.timm_heads import heads
 
 RGB = 3  # channels
