@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from kravl.backbones.heads.head import Head, Problem, Support
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import CONFIGS
-from kravl.run.heads import WITHOUT_TEXT
+from kravl.run.heads.checks import WITHOUT_TEXT
 from kravl.runtime.errors import InputError
 
 NODES = {
