@@ -40,9 +40,11 @@ def _tell_shared_names(source: Source) -> None:
     groups: defaultdict[object, list[str]] = defaultdict(list)
     for i, (class_id, name) in enumerate(zip(source.class_ids, source.class_names, strict=True)):
         # descriptions stand in place of the name, in any order
-        prompts = name if source.descriptions is None else tuple(sorted(source.descriptions[i]))
+        prompts = name.casefold() if source.descriptions is None else tuple(sorted(source.descriptions[i]))
         groups[prompts].append(f"{class_id!r} is {name!r}")
-    kind, key = ("name", "class_names") if source.descriptions is None else ("list of descriptions", "descriptions")
+    kind, key = ("name, capitals aside,", "class_names")
+    if source.descriptions is not None:
+        kind, key = ("list of descriptions", "descriptions")
     if shared := [" and ".join(group) for group in groups.values() if len(group) > 1]:
         log.warning(
             "%s: classes of one %s have the same prompts, so that text features do not tell them apart: %s; "

@@ -91,6 +91,7 @@ WRAPPED = {
     "both wrappers": lambda s: {"state_dict": prefixed(s, "module._orig_mod.")},
     "Lightning": lambda s: {"state_dict": {**prefixed(s, "model."), "criterion.weight": torch.ones(2)}, "epoch": 1},
     "DINO": lambda s: {"student": others(s), "teacher": prefixed(s, "module.backbone.")},
+    "a backbone beside its head": lambda s: {"backbone": s, "head": {"weight": torch.ones(2)}},
     "a name of their own": lambda s: {"my_network": OrderedDict(s), "step": 4},
     "no wrapper": lambda s: s,
 }
@@ -356,6 +357,16 @@ def test_what_a_file_is_instead_of_weights_is_told(tmp_path: Path, library: Any,
     assert "\n" not in str(error.value)
 
 
+def test_weights_that_are_no_numbers_are_refused_and_a_mask_that_is_infinite_is_not(
+    tmp_path: Path, library: Any
+) -> None:
+    state = library(None).model.state_dict()
+    name = next(name for name in state if name.endswith("mlp.c_fc.bias" if library is clip else "mlp.fc1.bias"))
+    for value in (float("nan"), float("-inf")):
+        reason = failure(library, state | {name: torch.full_like(state[name], value)}, tmp_path / "w.pt")
+        assert reason == f"{tmp_path}/w.pt: {name} has values that are infinite or no numbers; the file is damaged"
+
+
 def test_half_of_a_deeper_model_is_refused(tmp_path: Path) -> None:
     state = vit(None).model.state_dict()
     deeper = state | {n.replace("blocks.0.", "blocks.31."): t for n, t in state.items() if n.startswith("blocks.0.")}
@@ -419,6 +430,14 @@ def test_a_folder_of_timm_that_is_none_is_one_line(tmp_path: Path) -> None:
     save_file({n: t for n, t in state.items() if "blocks.3." not in n}, tmp_path / "half/model.safetensors")
     assert "lacks 12 weights, such as 'blocks.3.norm1.weight'" in refusal("half")
     assert "unknown architecture 'test_vat': did you mean 'test_vit" in refusal("half", architecture="test_vat")
+    (tmp_path / "half/config.json").write_text('{"model_type": "clip", "architectures": ["CLIPModel"]}')
+    with pytest.raises(InputError, match="no model of timm, but 'clip' of Hugging Face transformers"):
+        VitClassifier(["a", "b"], (), name=f"local-dir:{tmp_path}/half", pretrained=True)
+    for settings in ({"name": str(tmp_path)}, {"name": "test_vit", "pretrained": str(tmp_path)}):
+        with pytest.raises(
+            InputError, match=rf"saved is backbone.build.name=local-dir:{tmp_path} with backbone.build.p"
+        ):
+            VitClassifier(["a", "b"], (), **{"pretrained": True} | settings)
     assert "may not set features_only" in refusal("half", model_args={"features_only": True})
     assert "settings by name" in refusal("half", model_args=[1])
     with pytest.raises(InputError, match=r"no config\.json in"):

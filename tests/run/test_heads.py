@@ -9,8 +9,6 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from kravl.run.heads.features import refuse_too_many
-from kravl.run.heads.fit import select
 from safetensors.torch import load_file
 from tiny_run import CLIP
 
@@ -24,6 +22,8 @@ from kravl.run import train as train_module
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
 from kravl.run.heads.checks import check_head
+from kravl.run.heads.features import refuse_too_many
+from kravl.run.heads.fit import select
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kravl.backbones.weights.torchscript import is_torchscript, read_torchscript
-from kravl.runtime.errors import first_line
+from kravl.runtime.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 # where trainers keep the weights in what they save; the first that is there counts, averaged ones before the others
-AVERAGED = ("state_dict_ema", "model_ema", "ema")
+AVERAGED = ("state_dict_ema", "model_ema", "ema", "params_ema")
 CONTAINERS = (
     *(*AVERAGED, "state_dict", "model_state_dict", "model", "module", "net", "network"),
-    *("teacher", "target_encoder", "encoder", "weights", "params"),
+    *("teacher", "target_encoder", "encoder", "backbone", "weights", "params"),
 )
 # what wrappers put before each name: torch.compile, data parallel, Lightning, self-supervised trainers
 WRAPPERS = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
@@ -179,6 +179,19 @@ def load_failure(error: Exception, tensors: Sequence[str] = ()) -> str:
         shapes = [re.sub(r"torch\.Size\((.*)\)", r"\1", shape) for shape in size.groups()[1:]]
         parts.append(f"{size[1]} has shape {shapes[0]} where the model has {shapes[1]}")
     return ", ".join(parts) + advice(tensors)
+
+
+def check_finite(model: nn.Module, weights: str) -> None:
+    """Raise InputError where ``weights``, once loaded, have a value that is no number: every logit would be none."""
+    for name, tensor in {**dict(model.named_parameters()), **_running(model)}.items():
+        # a sum needs no memory; one that overflows is looked at again
+        if tensor.is_floating_point() and not tensor.detach().sum().isfinite() and not tensor.isfinite().all():
+            raise InputError(f"{weights}: {name} has values that are infinite or no numbers; the file is damaged")
+
+
+def _running(model: nn.Module) -> dict[str, Tensor]:
+    """The statistics of norms; a mask among the buffers is infinite by intent."""
+    return {name: buffer for name, buffer in model.named_buffers() if "running_" in name}
 
 
 def misfit(given: Mapping[str, Tensor], model: Mapping[str, tuple[int, ...]]) -> str:

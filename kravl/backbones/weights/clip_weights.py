@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kravl.backbones import tiny
 from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
 from kravl.backbones.text.tokens import require_text
-from kravl.backbones.weights.checkpoint import load_failure, misfit, read_checkpoint
+from kravl.backbones.weights.checkpoint import check_finite, load_failure, misfit, read_checkpoint
 from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
 from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
@@ -129,6 +129,8 @@ def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
     except (AttributeError, AssertionError) as error:  # open_clip's code that resizes and renames another model's
         reason = _another_clip(name, given) if given else f"{first_line(error)}{NOT_BIG_VISION}"
         raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
+    if pretrained or ":" in name:
+        check_finite(model, str(pretrained or name))
     if ":" in name:
         activation = bool(open_clip.get_model_config(name).get("quick_gelu", False))
     return model, activation

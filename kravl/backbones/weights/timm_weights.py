@@ -11,29 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kravl.backbones.preprocess import Preprocess, Stated, timm_candidates, timm_preprocess, timm_settings
+from kravl.backbones.preprocess import Preprocess, Stated, timm_preprocess
 from kravl.backbones.timm_heads import check_single_head, head_inputs, heads, mean_logits
-from kravl.backbones.weights.checkpoint import advice, deeper_than, load_failure, read_checkpoint
-from kravl.backbones.weights.sources import (
-    INSTEAD,
-    LOAD_ERRORS,
-    NUMPY,
-    WeightFile,
-    check_files,
-    check_weights,
-    folder_files,
-    hub_file,
-    require_hub_file,
+from kravl.backbones.weights.checkpoint import (
+    advice,
+    check_finite,
+    deeper_than,
+    load_failure,
+    read_checkpoint,
 )
-from kravl.runtime.errors import InputError, first_line, unknown
-from kravl.runtime.files import read_json
+from kravl.backbones.weights.sources import LOAD_ERRORS, NUMPY, WeightFile
+from kravl.backbones.weights.timm_sources import check_source, expected_of, published_weights
+from kravl.runtime.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 Size = int | Sequence[int]
-SOURCES = ("hf-hub", "local-dir")
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-TIMM_WEIGHTS = ("*.safetensors", "*.pth", "*.pth.tar", "*.bin")  # where timm looks in a folder
-NOT_OF_A_MODEL = ("features_only", "cache_dir", "checkpoint_path", "scriptable", "exportable", "no_jit")
 # what a model raises that is built or run as it is not made for
 UNFIT = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
@@ -76,13 +68,13 @@ def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Si
             mismatched checkpoint, weights that cannot be downloaded, or a checkpoint path of which the preprocessing
             must be given.
     """
-    _check_source(name, pretrained)
-    expected = _expected(name, pretrained, stated)
+    check_source(name, pretrained)
+    expected = expected_of(name, pretrained, stated)
     size = _plain(image_size)
     probe, settings, widths = _probe(name, num_classes, size)
     settings = dict(settings)
     if pretrained is True:
-        _check_published(name)
+        published_weights(name)
     preprocess = timm_preprocess(probe.pretrained_cfg, expected, size)
     overlay, names = _overlay(pretrained, probe)
     if overlay:
@@ -92,7 +84,10 @@ def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Si
             model: Any = timm.create_model(name, pretrained=bool(pretrained), num_classes=num_classes, **settings)
     except LOAD_ERRORS as error:
         reason = load_failure(error, names)
-        raise InputError(f"the weights {pretrained!r} do not load into {name!r}: {reason}") from error
+        weights = f"the weights {pretrained!r}" if isinstance(pretrained, str) else "its own weights"
+        raise InputError(f"{weights} do not load into {name!r}: {reason}") from error
+    if pretrained:
+        check_finite(model, name if pretrained is True else pretrained)
     model.pretrained_cfg.pop("state_dict", None)  # timm would keep the whole checkpoint beside the model
     if isinstance(pretrained, str) or (pretrained and ":" in name):
         _check_covers(name if pretrained is True else str(pretrained), model, copied.missing(model), names)
@@ -107,13 +102,13 @@ def find_vit(name: str, pretrained: bool | str, stated: Stated) -> list[WeightFi
     Raises:
         InputError: as `load_vit`, but for what only loading them shows.
     """
-    _check_source(name, pretrained)
-    _expected(name, pretrained, stated)
+    check_source(name, pretrained)
+    expected_of(name, pretrained, stated)
     if isinstance(pretrained, str):
         return [WeightFile(pretrained, Path(pretrained))]
     if not pretrained:
         return []
-    return _check_published(name)
+    return published_weights(name)
 
 
 def untrained_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Size | None) -> nn.Module:
@@ -122,93 +117,13 @@ def untrained_vit(name: str, pretrained: bool | str, num_classes: int, image_siz
     Raises:
         InputError: as `load_vit`, of the model alone.
     """
-    _check_source(name, pretrained)
+    check_source(name, pretrained)
     model: nn.Module = _probe(name, num_classes, _plain(image_size))[0]
     return model
 
 
 def _plain(image_size: Size | None) -> Any:
     return tuple(image_size) if isinstance(image_size, Sequence) else image_size
-
-
-def _check_source(name: str, pretrained: bool | str) -> None:
-    """Whether there is a model of this name, in timm, on the hub or in a folder."""
-    if ":" in name:
-        return _check_foreign_source(name, pretrained)
-    architecture, _, tag = name.partition(".")
-    if architecture not in timm.list_models():
-        raise unknown("timm model", name, timm.list_models("*vit*") or timm.list_models())
-    tags = timm.models.list_pretrained(f"{architecture}.*") if tag else []
-    if tag and name not in tags:
-        raise unknown(f"pretrained tag of {architecture}", tag, [known.partition(".")[2] for known in tags])
-
-
-def _check_foreign_source(name: str, pretrained: bool | str) -> None:
-    schema, _, place = name.partition(":")
-    if isinstance(pretrained, str):
-        raise InputError(f"{name!r} brings its own weights: pass backbone.build.pretrained=true, not {pretrained!r}")
-    if schema == "hf-hub":
-        require_hub_file(place.partition("@")[0], ["config.json"], f"model {name!r}")
-        try:
-            config, architecture, arguments = timm.models.load_model_config_from_hf(place)
-        except LOAD_ERRORS as error:
-            raise InputError(f"{name!r} is no model of timm: {first_line(error)}") from error
-        _check_config({"architecture": architecture, "model_args": arguments, "pretrained_cfg": config}, name)
-        return
-    if schema != "local-dir":
-        raise unknown("model source", schema, SOURCES)
-    path = Path(place) / "config.json"
-    if not path.is_file():
-        raise InputError(f"no config.json in {place!r}; local-dir: takes a folder that timm saved")
-    _check_config(read_json(path), str(path))
-
-
-def _check_config(config: Any, what: str) -> None:
-    """Raise InputError where the config of a model would load more than the weights beside it."""
-    config = config if isinstance(config, dict) else {}
-    arguments, weights = config.get("model_args", {}), config.get("pretrained_cfg", {})
-    if not isinstance(arguments, dict) or not isinstance(weights, dict):
-        raise InputError(f"{what} describes no model of timm: model_args and pretrained_cfg are settings by name")
-    architecture = str(config.get("architecture"))[:80]
-    if architecture.partition(".")[0] not in timm.list_models():
-        raise InputError(
-            f"{what} describes no model of timm: {unknown('architecture', architecture, timm.list_models())}"
-        )
-    if refused := sorted(key for key in arguments if key in NOT_OF_A_MODEL or key.startswith("pretrained")):
-        raise InputError(f"{what} is refused: its model_args may not set {', '.join(refused)}")
-
-
-def _expected(name: str, pretrained: bool | str, stated: Stated) -> dict[str, Any]:
-    """What must be said of an image besides what timm knows of the weights."""
-    architecture, _, tag = name.partition(".")
-    if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise InputError(f"no checkpoint {pretrained!r}; pass the path of a .safetensors or .pth file, or true")
-        check_weights(Path(pretrained))
-        candidates = timm_candidates(architecture)
-        hint = f", or name a tag, as backbone.build.name={name}.{next(iter(candidates), '')}"
-        return stated.complete({tag: candidates[tag]} if tag else candidates, name, hint)
-    if pretrained and ":" not in name and (config := timm.get_pretrained_cfg(name)):
-        stated.check(timm_settings(config.to_dict()), f"timm's weights of {name}")
-    return stated.values()
-
-
-def _check_published(name: str) -> list[WeightFile]:
-    """Where weights that go by the model's name are; at hand or to be downloaded, and those of a folder safe."""
-    schema, _, place = name.partition(":")
-    if schema == "local-dir":
-        check_files(Path(place), TIMM_WEIGHTS, "timm")
-        return folder_files(Path(place), TIMM_WEIGHTS)
-    if not place:
-        config = timm.get_pretrained_cfg(name)
-        if config is None or not config.has_weights:
-            raise InputError(f"timm has no weights for {name!r}; {INSTEAD}")
-        if not config.hf_hub_id:
-            return [WeightFile(name, None)]
-        place = f"timm/{name}" if config.hf_hub_id == "timm/" else config.hf_hub_id
-    repo = place.partition("@")[0]
-    require_hub_file(repo, HUB_FILES, f"weights of {name!r}")
-    return [hub_file(repo, HUB_FILES)]
 
 
 def _overlay(pretrained: bool | str, probe: nn.Module) -> tuple[dict[str, Any], list[str]]:
