@@ -50,7 +50,7 @@ def clustered(classes: int, shots: int, width: int) -> Support:
 
 def fitted(name: str, support: Support, **changes: Any) -> Head:
     text = support.text
-    problem = Problem(len(text), text.shape[1], len(support.labels), SCALE, text)
+    problem = Problem(len(text), text.shape[1], len(support.labels), SCALE, text, torch.eye(text.shape[1]))
     head = build({**NODES[name], **changes}, Head)(problem)
     head.fit(support)
     return head
@@ -164,6 +164,7 @@ LOOPS: dict[str, Loop] = {
     "lp_plus_plus": plain_lp_plus_plus,
     "cross_modal": plain_cross_modal,
     "rla": plain_rla,
+    "prolip": plain_rla,  # a map of as many numbers
     "logistic_regression": plain_logistic_regression,
 }
 
@@ -204,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=300, help="of a fit beside the plain loop; its rate counts")
+    parser.add_argument("--steps", type=int, default=100, help="of a fit beside the plain loop; its rate counts")
     add_options(parser, rounds=5, quick="few classes, few steps, one round")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
