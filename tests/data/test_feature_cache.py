@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -151,32 +150,6 @@ def test_a_folder_that_cannot_be_written_costs_time_and_a_line(tmp_path, caplog)
 
     assert torch.equal(FeatureStore(str(tmp_path), 1.0).get(KEY, 40, compute), compute.values)
     assert "nothing is kept in" in caplog.text
-
-
-def write_for_ever(root: str, started: object) -> None:
-    store, large = FeatureStore(root, 1.0), features(4000, 64)
-    started.set()  # type: ignore[attr-defined]
-    for i in range(10**6):
-        for file in store.folder.glob("*.safetensors"):
-            file.unlink()
-        store.get({"round": i % 2}, 4000, lambda: large)
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_a_writer_that_is_killed_leaves_no_half_file_that_is_used(tmp_path):
-    large = features(4000, 64)
-    for i in range(6):
-        started = FORK.Event()
-        process = FORK.Process(target=write_for_ever, args=(str(tmp_path), started))
-        process.start()
-        assert started.wait(timeout=300)
-        time.sleep(0.005 + 0.007 * i)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        store = FeatureStore(str(tmp_path), 1.0)
-        for key in ({"round": 0}, {"round": 1}):
-            assert torch.equal(store.get(key, 4000, lambda: large), large)
-        assert not list(store.folder.glob(".*"))
 
 
 def hold(root: str, begun: object) -> None:

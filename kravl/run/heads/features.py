@@ -94,7 +94,7 @@ def _stored(
     """Features (views * n, d): kept ones where there are some."""
     loading, classifier, head = run.data.loading, run.classifier, run.classifier.feature_head
     store = FeatureStore(loading.cache_root, loading.feature_cache_gb)
-    if store.folder is None:
+    if store.folder is None or trainer.world_size > 1:  # of several processes none may wait for another's lock
         return compute()
     if classifier not in _digests:
         _digests[classifier] = pretrained_sha256(run.model)
