@@ -94,17 +94,32 @@ def tiny_run(glyphs: Path, tmp_path: Path) -> Callable[..., Any]:
     return composed
 
 
-@pytest.fixture(scope="session")
-def finished_run(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a KRAdapter run of kravl-tiny on the glyphs, six steps; copy it before anything is changed."""
+def finish(glyphs: Path, runs: Path, *overrides: str) -> Path:
+    """The folder of a run on the glyphs, six steps, that has been trained and evaluated."""
     from kravl.run.train import train
 
-    runs = tmp_path_factory.mktemp("finished")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = ["backbone=kravl_tiny", f"data_root={glyphs}", f"runs={runs}", "optim.lr=3e-3"]
-        train(compose("train", [*TINY, *settings]))
+        train(compose("train", [*TINY, *overrides, f"data_root={glyphs}", f"runs={runs}", "optim.lr=3e-3"]))
     (folder,) = runs.glob("*/*")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a KRAdapter run of kravl-tiny; copy it before anything is changed."""
+    return finish(glyphs, tmp_path_factory.mktemp("finished"), "backbone=kravl_tiny")
+
+
+@pytest.fixture(scope="session")
+def finished_lora(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise with LoRA."""
+    return finish(glyphs, tmp_path_factory.mktemp("lora"), "backbone=kravl_tiny", "method=lora")
+
+
+@pytest.fixture(scope="session")
+def finished_vit(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise of a small random ViT."""
+    return finish(glyphs, tmp_path_factory.mktemp("vit"), *VIT)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "runtime": set(),
     **{room: {"runtime"} for room in SEVEN},
     "run": SEVEN | {"runtime"},
+    "export": SEVEN | {"peft", "run", "runtime"},  # of peft one format, where the extra is installed
     "study": {"config", "run", "runtime", "tracking"},
     "report": {"run", "runtime", "study", "tracking"},
     "api": SEVEN | {"run", "runtime"},

@@ -159,6 +159,17 @@ class ClipClassifier(Classifier):
             require_context_tower(encoder, settings["name"])
             context_prompts(tokenizer_of(settings["name"]), class_names, context)
 
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's, texts -> tokens (n, context length)."""
+        return self._tokenizer
+
+    @torch.no_grad()
+    def text_head(self) -> tuple[Tensor, float]:
+        """Unit class features (C, d), and the scale of their products with image features: the logits without bias."""
+        self.prepare()
+        return self._class_features().float(), float(self.model.logit_scale.exp()) if self._learned_scale else 100.0
+
     def text_trains(self) -> bool:
         """Whether a parameter outside the image tower (and the scale) is trained."""
         return any(

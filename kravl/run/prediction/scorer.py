@@ -45,8 +45,11 @@ class Scorer:
             classifier.prepare()
 
     @classmethod
-    def of_run(cls, run: LoadedRun, alpha: float = 1.0) -> "Scorer":
+    def of_run(cls, run: LoadedRun, alpha: float = 1.0, precision: str | None = None) -> "Scorer":
         """That of a run whose adapters are merged here, at ``alpha`` of their update.
+
+        Args:
+            precision: in place of the run's own.
 
         Raises:
             InputError: ``alpha`` is outside 0 to 1, or 0 of a model that knows no class untrained.
@@ -58,7 +61,7 @@ class Scorer:
         device = next(run.classifier.parameters()).device
         settings = {**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}
         run.adapters.merge(alpha)
-        return cls(run.classifier, str(precision_of(settings)))
+        return cls(run.classifier, precision or str(precision_of(settings)))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (b, classes) in float32 on the CPU, of normalised images (b, 3, height, width).

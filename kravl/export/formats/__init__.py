@@ -1,0 +1,1 @@
+"""One file a format: what it writes, and in one line what it cannot hold."""

@@ -1,0 +1,1 @@
+"""What an export is loaded with by others: copied into it as load.py, without kravl."""

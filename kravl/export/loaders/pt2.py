@@ -1,0 +1,27 @@
+"""Score images with this model by torch alone: python load.py IMAGE..."""
+
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent
+ABOUT = json.loads((FOLDER / "export.json").read_text())
+prepare = runpy.run_path(str(FOLDER / "pictures.py"))["prepare"]
+
+classifier = torch.export.load(FOLDER / "classifier.pt2").module()  # images (n, 3, h, w) -> logits
+
+
+@torch.no_grad()
+def logits(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    return classifier(torch.from_numpy(prepare(pictures, ABOUT["preprocess"])))
+
+
+if __name__ == "__main__":
+    for path in sys.argv[1:]:
+        probabilities = logits([Image.open(path)]).softmax(dim=1)[0]
+        print(path, ABOUT["class_names"][int(probabilities.argmax())], f"{float(probabilities.max()):.3f}")

@@ -1,0 +1,52 @@
+"""Runs in a process of its own: loads an export by its load.py, refuses kravl, and compares logits.
+
+python -I worker.py FOLDER INPUTS.npz
+"""
+
+import json
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+class WithoutKravl:
+    """An import hook that refuses kravl: what it has written is to be loaded by others alone."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == "kravl":
+            raise ImportError(f"{name} is not to be imported here")
+
+
+def main(arguments: Sequence[str]) -> None:
+    folder, inputs = arguments
+    sys.meta_path.insert(0, WithoutKravl())
+    with np.load(inputs, allow_pickle=False) as given:
+        expected, scale = given["logits"], float(given["scale"])
+        pictures = [Image.fromarray(given[f"picture{i}"]) for i in range(len(expected))]
+        text = given.get("text")
+    loaded = runpy.run_path(str(Path(folder) / "load.py"))
+    logits = np.asarray(loaded["logits"](pictures), dtype=np.float64)
+    alone = np.asarray(loaded["logits"](pictures[:1]), dtype=np.float64)  # a batch of another size
+    differences = [np.abs(logits - expected).max(), np.abs(alone - expected[:1]).max()]
+    about = json.loads((Path(folder) / "export.json").read_text())
+    if text is not None and (found := text_features(loaded, about)):
+        differences.append(scale * np.abs(np.stack(found) - text).max())
+    print(json.dumps({"difference": float(max(differences)) / max(1.0, float(np.abs(expected).max()))}))
+
+
+def text_features(loaded: Mapping[str, Any], about: Mapping[str, Any]) -> list[np.ndarray]:
+    """Of the first classes, from their prompts or the tokens of these; none where the format has no text tower."""
+    if "text_features" in loaded:
+        return [np.asarray(loaded["text_features"](prompts)) for prompts in about["prompts_of_classes"]]
+    if "features_of_tokens" in loaded:
+        return [loaded["features_of_tokens"](np.array(tokens)) for tokens in about["tokens_of_classes"]]
+    return []
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,99 @@
+"""A finished run written for another library, checked by that library alone, and left where it was asked for."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import kravl
+from kravl.backbones.text.class_features import class_prompts
+from kravl.export.card import model_card
+from kravl.export.check import TEXTS, ExportError, difference, reference
+from kravl.export.plain import PlainModel, plain_model
+from kravl.export.target import ABOUT, check_target
+from kravl.run.prediction.scorer import Scorer
+from kravl.run.restore import LoadedRun
+from kravl.runtime.errors import InputError
+
+LOADERS = Path(__file__).parent / "loaders"
+LOADER, CARD = "load.py", "README.md"
+Write = Callable[[PlainModel, Path], Sequence[str]]
+
+
+class Export(NamedTuple):
+    """What has been written.
+
+    Args:
+        difference: the largest of a logit, see `kravl.export.check.difference`.
+        tolerance: above which it would have been refused.
+        notes: a line for each thing that the format cannot hold.
+    """
+
+    folder: Path
+    difference: float
+    tolerance: float
+    notes: tuple[str, ...]
+
+
+def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bool = False) -> Export:
+    """Write ``run`` to the folder ``out`` in the format ``to``; its adapters are merged for good in memory.
+
+    Before the folder is there under its name, another process, in which kravl cannot be imported, loads it with the
+    other library and scores the same pictures.
+
+    Args:
+        alpha: share of the update, WiSE-FT: 1 the adapted weights, 0 the pretrained ones.
+        force: replace an earlier export.
+
+    Raises:
+        InputError: no such format, one that cannot hold the model, or a folder that is there or cannot be written.
+        ExportError: the other library does not load it, or its logits differ; the folder is removed.
+    """
+    check_target(to, out, force)
+    module: Any = import_module(f"kravl.export.formats.{to}")
+    if require := getattr(module, "require", None):
+        require(run, alpha)
+    run.classifier.float()  # what was trained in half precision is exported in single
+    expected = reference(Scorer.of_run(run, alpha, precision="32-true"))
+    try:
+        with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+            folder = Path(place) / "export"
+            folder.mkdir()
+            model = plain_model(run, alpha, getattr(module, "ADAPTER_ALONE", False))
+            notes = tuple(module.write(model, folder))
+            _describe(model, to, folder)
+            if model.is_clip:
+                expected = expected._replace(text=model.text_features, scale=model.scale)
+            found = difference(folder, expected)
+            if not found <= module.TOLERANCE:
+                raise ExportError(f"the logits of the export differ by {found:.1e}, above {module.TOLERANCE:.0e}")
+            (folder / CARD).write_text(model_card(run, to, alpha, found))
+            if out.exists():
+                shutil.rmtree(out)
+            folder.rename(out)
+    except OSError as error:
+        raise InputError(f"the export cannot be written to {out}: {error.strerror or error}; pass --out") from error
+    return Export(out, found, module.TOLERANCE, notes)
+
+
+def _describe(model: PlainModel, to: str, folder: Path) -> None:
+    """export.json, and load.py, which reads it."""
+    record = model.run.record
+    prompts = class_prompts(record.class_names, record.prompts)[:TEXTS] if model.is_clip else []
+    about = {
+        "kravl": kravl.__version__,
+        "format": to,
+        "alpha": model.alpha,
+        "class_names": list(record.class_names),
+        "prompts": record.prompts,
+        "prompts_of_classes": prompts,
+        "tokens_of_classes": [model.clip.tokenizer(of_class).tolist() for of_class in prompts],
+        "scale": model.scale,
+        "preprocess": model.run.classifier.preprocess.recorded(),
+        "pretrained": {**record.backbone, "weights_sha256": record.weights_sha256},
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    shutil.copyfile(LOADERS / f"{to}.py", folder / LOADER)
