@@ -49,6 +49,12 @@ def listed(images: Any) -> Sequence[Any]:
     return images if hasattr(images, "__len__") else list(images)
 
 
+def each(images: Any) -> Iterator[Any]:
+    """One image after the other, as `listed`, of which those of a data set or a generator need not fit into memory."""
+    endless = not _is_one(images) and not hasattr(images, "__len__")
+    return iter(images if endless else listed(images))
+
+
 def _is_one(images: Any) -> bool:
     """Whether it is a single image; an array of three dimensions is several grey ones if its last has no channels."""
     if isinstance(images, str | os.PathLike | Image.Image):
@@ -67,6 +73,9 @@ class _Unlabelled(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._data[index][0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))  # a data set need not raise IndexError at its end
 
 
 def pairs(data: Any, labels: Any) -> Iterator[tuple[Any, Label]]:

@@ -2,7 +2,8 @@
 
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kravl.api.given import Label, as_image, listed, pairs, plain_label, read_labels
+from kravl.api.given import Label, as_image, each, pairs, plain_label, read_labels
 from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.data.sources.folder import ImageFolder
 from kravl.evaluation.metrics import score
@@ -98,9 +99,16 @@ class FewShotModel:
         Raises:
             InputError: a class that the model does not know, or images that cannot be read.
         """
-        given = _folder_pairs(data) if isinstance(data, str | Path) else list(pairs(data, labels))
-        columns = torch.tensor([self._column(label) for _, label in given])
-        probabilities = torch.from_numpy(self.predict_proba([image for image, _ in given]))
+        given = _folder_pairs(data) if isinstance(data, str | Path) else pairs(data, labels)
+        known: list[int] = []
+
+        def images() -> Iterator[Any]:
+            for image, label in given:
+                known.append(self._column(label))
+                yield image
+
+        probabilities = torch.from_numpy(self.predict_proba(images()))
+        columns = torch.tensor(known)
         confidence, predicted = probabilities.max(dim=1)
         loss = F.nll_loss(probabilities.double().clamp(min=1e-38).log(), columns, reduction="none")
         return score(Predictions(torch.arange(len(columns)), columns, predicted, confidence, loss))
@@ -128,14 +136,12 @@ class FewShotModel:
         return self.classes.index(plain)
 
     def _features(self, images: Any) -> Iterator[Tensor]:
-        given, micro_batches = listed(images), MicroBatches()
+        given, micro_batches = each(images), MicroBatches()
         encode = self._run.classifier.image_features
-        for start in range(0, len(given), BATCH):
-            pixels = [
-                self._crop(as_image(given[i])).transpose(2, 0, 1) for i in range(start, min(start + BATCH, len(given)))
-            ]
+        while batch := list(islice(given, BATCH)):
+            pixels = self._normalize([self._crop(as_image(image)).transpose(2, 0, 1) for image in batch])
             with torch.no_grad():
-                yield micro_batches.encode(encode, self._normalize(pixels).to(self._device), "the batch")
+                yield micro_batches.encode(encode, pixels.to(self._device), "the batch")
 
     def _stacked(self, rows: Sequence[Tensor], width: int) -> Floats:
         stacked: Floats = torch.cat(list(rows)).detach().numpy() if rows else np.zeros((0, width), np.float32)
@@ -151,7 +157,7 @@ class FewShotModel:
         return f"FewShotModel({cfg.backbone.name}, {cfg.label}, {len(self.classes)} classes, {self.folder})"
 
 
-def _folder_pairs(folder: str | Path) -> list[tuple[Path, Label]]:
+def _folder_pairs(folder: str | Path) -> Iterable[tuple[Path, Label]]:
     source = ImageFolder(str(folder))
     samples = source.split("test" if "test" in source.splits else "train")
     files = [samples.file(i) for i in range(len(samples))]

@@ -57,7 +57,9 @@ def backbone_settings(model: str, pretrained: str | bool | None) -> dict[str, An
     if model in shipped:
         return {"backbone": model, **weights}
     same = {name: build["pretrained"] for name, build in shipped.items() if build["name"] == model}
-    fitting = [name for name, tag in same.items() if pretrained in (None, tag)]
+    fitting = [
+        name for name, tag in same.items() if tag == pretrained or (pretrained is None and tag)
+    ]  # not random ones
     if fitting:
         return {"backbone": next((name for name in fitting if same[name] == PREFERRED), fitting[0])}
     library = _library(model, shipped)

@@ -158,6 +158,8 @@ def test_a_model_by_its_name_is_a_shipped_backbone(name: str) -> None:
 def test_other_models_and_weights_compose() -> None:
     config = compose_run({**backbone_settings("ViT-B-16", "laion2b_s34b_b88k"), "data": "dtd"})
     assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("ViT-B-16", "laion2b_s34b_b88k")
+    of_random = compose_run({**backbone_settings("vit_tiny_patch16_224", None), "data": "dtd"})
+    assert of_random.backbone.build["pretrained"] is True  # not those of the backbone that ships without weights
     config = compose_run({**backbone_settings("resnet50.a1_in1k", None), "data": "dtd"})
     assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("resnet50.a1_in1k", True)
     assert data_settings("dtd") == {"data": "dtd"}
