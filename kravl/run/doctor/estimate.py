@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
@@ -20,7 +20,9 @@ from kravl.training.trainer import limits
 FLOAT = 4  # bytes; what trains is kept in single precision whatever it is computed in
 ADAMW = 2  # moments of a parameter
 BACKWARD = 3  # forward passes that one with its backward pass takes
-SIDE, SECONDS = 1024, 0.3  # of the square products by which a device's speed is told
+SECONDS = 0.3  # of square products by which a device's speed is told
+SIDES = {"cpu": 1024}  # of them; an accelerator needs larger ones to reach its speed
+SIDE = 8192
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Estimate:
         return FLOAT * (1 + ADAMW) * self.trainable
 
     def memory_bytes(self, each: int) -> int:
-        """At most, in a training step: weights, gradients, moments, and numbers of ``each`` bytes kept in between."""
+        """Of a training step: weights, gradients, moments, and numbers of ``each`` bytes kept in between."""
         fixed = FLOAT * (self.parameters + (1 + ADAMW) * self.trainable)
         kept = self.batch * self.image.kept if self.image and self.tower_trains else 0
         return fixed + each * (kept + (self.prompts.kept if self.prompts else 0))
@@ -144,12 +146,17 @@ def _steps(cfg: Config, images: int) -> int:
 
 def product_speed(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of one large matrix product, timed: an upper bound of what a model reaches."""
-    a = torch.randn(SIDE, SIDE, device=device).to(dtype)
-    torch.mm(a, a)
+    side = SIDES.get(device.type, SIDE)
+    a = torch.randn(side, side, device=device).to(dtype)
+    _multiply(a)
     count, begin = 0, time.perf_counter()
     while (seconds := time.perf_counter() - begin) < SECONDS or not count:
-        torch.mm(a, a)
+        _multiply(a)
         count += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    return count * 2 * SIDE**3 / seconds
+    return count * 2 * side**3 / seconds
+
+
+def _multiply(a: Tensor) -> None:
+    torch.mm(a, a)
+    if a.device.type != "cpu":
+        torch.accelerator.synchronize(a.device)

@@ -27,7 +27,7 @@ from kravl.training.callbacks import NUM_CHECKPOINTS
 from kravl.training.trainer import chosen_precision
 
 NVIDIA = Path("/proc/driver/nvidia/version")
-MEMINFO = Path("/proc/meminfo")
+MEMINFO, STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 TOLD = ("torch", "open_clip_torch", "timm", "pytorch-lightning")
 TWICE = 2  # a cache of images is written beside the file that it replaces
 
@@ -46,6 +46,9 @@ def check_device(checks: Checklist, trainer: dict[str, Any]) -> torch.device:
         device = torch.device("cuda")
         total = torch.cuda.get_device_properties(device).total_memory
         checks.add("ok", "device", f"{torch.cuda.get_device_name(device)}, {decimal(total)}")
+    elif torch.backends.mps.is_available() and not on_cpu:
+        device = torch.device("mps")
+        checks.add("ok", "device", "the GPU of an Apple processor")
     else:
         device = torch.device("cpu")
         kernels, threads, cores = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), os.cpu_count() or 1
@@ -114,13 +117,22 @@ def _room(checks: Checklist, name: str, what: str, path: Path, needed: int) -> i
 def check_memory(checks: Checklist, cost: Estimate, device: torch.device, half: bool) -> None:
     """Memory for a training step on the ``device``; where it runs out, kravl splits the batch."""
     needed, free = cost.memory_bytes(FLOAT // 2 if half else FLOAT), _free_memory(device)
-    text = f"about {decimal(needed)} at most for a step of {cost.batch} images, {decimal(free)} free"
+    beside = "" if device.type == "cuda" else f" beside the {decimal(_own_memory())} of this process"
+    text = f"about {decimal(needed)} for the weights and a step of {cost.batch} images{beside}, {decimal(free)} free"
     if needed <= free:
         checks.add("ok", "memory", text)
     elif FLOAT * cost.parameters > free:
         checks.add("error", "memory", f"{text}: the weights alone take more; choose a smaller backbone")
     else:
         checks.add("warning", "memory", f"{text}: the batch will be split; checkpointing=true keeps less")
+
+
+def _own_memory() -> int:
+    """Resident bytes of this process, which has loaded what a run loads besides the model."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0
 
 
 def _free_memory(device: torch.device) -> int:
