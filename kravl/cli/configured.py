@@ -58,7 +58,7 @@ def _checked(arguments: Sequence[str], config_name: str) -> list[str]:
     from kravl.config.compose import check_command_line, register_configs
     from kravl.config.quoting import as_overrides
 
-    given = get_args_parser().parse_args(arguments)
+    given = get_args_parser().parse_intermixed_args(arguments)
     for option, instead in REFUSED.items():
         if vars(given)[option.strip("-").replace("-", "_")] is not None:
             raise InputError(f"{option} is not taken; {instead}")
@@ -67,8 +67,10 @@ def _checked(arguments: Sequence[str], config_name: str) -> list[str]:
     runs = not set(NOT_A_RUN) & set(arguments)
     if runs or overrides:  # Hydra's help is composed, too
         check_command_line(overrides, config_name, given.multirun, complete=runs)
-    override_of = dict(zip(given.overrides, overrides, strict=True))
-    return [override_of.get(argument, argument) for argument in arguments]
+    options = list(arguments)
+    for override in given.overrides:
+        options.remove(override)
+    return [*options, *overrides]  # Hydra itself takes no setting that comes after an option
 
 
 def _help(config_name: str) -> str:

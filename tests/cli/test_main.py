@@ -30,6 +30,7 @@ json.dump(ends, sys.stdout)
 FINISHED = Path(__file__).parents[1] / "fixtures/written_by_2e3b7d2/finished/quickstart_kra/seed1-c0d36105"
 QUICK = {
     "a typo": (["train", "experiment=clip_vitb16_kra_16shot", "shotz=3"], 2, "did you mean 'shots'?"),
+    "a typo after an option": (["train", "data=openmoji", "-m", "seed=1,2", "shotz=3"], 2, "did you mean 'shots'?"),
     "a missing folder": (["train", "experiment=clip_vitb16_kra_16shot", "data_root=/nowhere"], 2, "/nowhere/imagenet"),
     "no runs": (["report", "/nowhere"], 2, "error: no folder /nowhere; kravl report takes a folder"),
     "no folder of runs": (["report", ""], 2, "error: no folder is given: the name is empty"),
