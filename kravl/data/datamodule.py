@@ -157,6 +157,11 @@ class FewShotDataModule(LightningDataModule):
                 "data.test=..., or none, so that a share of each class is held out"
             )
 
+    def tested_validation(self) -> int:
+        """How many of the validation images that were drawn are tested on, whatever path leads to them."""
+        tested = {file for file in _identities(self.test_samples) if file is not None}
+        return sum(file in tested for file in _identities(self.val_samples))
+
     def _held_out(self) -> Samples:
         """The drawn validation images; if the set has none, the training images that were not drawn."""
         if len(self.sources) > 1:

@@ -181,6 +181,14 @@ WRONG = {
         [TIP, "tune=few_shot_val"],
         r"needs validation images, of which folder under .*official has none",
     ),
+    "test images": (
+        [TIP, "tune=few_shot_val", "data.val=../test", "split_protocol=coop"],
+        r"is tested on its validation images, 16 of those that were drawn, and nothing may be selected on test",
+    ),
+    "too many": (
+        [TIP, "tune=few_shot_val", "data.val=../train", "split_protocol=tip"],
+        r"selects on at most 4 validation images a class, and split_protocol=tip with shots=6 has \d+; coop and",
+    ),
     "nothing to tune": (["method=ncm", "tune=few_shot_val"], "NearestClassMean has nothing to select"),
     "no head to tune": (["tune=few_shot_val"], "selects the settings of a head on features; this method has none"),
     "a setting": ([TIP, "+head.gamma=1"], "unknown setting of TipAdapter 'gamma'"),

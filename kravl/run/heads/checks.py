@@ -8,6 +8,7 @@ from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config, Optim
 from kravl.data.datamodule import FewShotDataModule
+from kravl.data.fewshot import MAX_VAL_SHOTS
 from kravl.evaluation.wise_ft import curve_points
 from kravl.runtime.errors import InputError, some_of
 
@@ -88,8 +89,18 @@ def _check_tuning(cfg: Config, head: type[Head], data: FewShotDataModule) -> Non
             f"tune={cfg.tune} needs validation images, of which {cfg.data.name} under split_protocol="
             f"{cfg.split_protocol} has none; coop, cliplora and tip draw them where the set has any"
         )
+    if (most := max(Counter(data.val_samples.labels).values())) > MAX_VAL_SHOTS:
+        raise InputError(
+            f"tune={cfg.tune} selects on at most {MAX_VAL_SHOTS} validation images a class, and split_protocol="
+            f"{cfg.split_protocol} with shots={cfg.shots} has {most}; coop and cliplora draw no more"
+        )
     if cfg.evaluation.held_out:
         raise InputError(f"tune={cfg.tune} selects on the images that evaluation.held_out=true evaluates")
+    if tested := data.tested_validation():
+        raise InputError(
+            f"tune={cfg.tune}: {cfg.data.name} is tested on its validation images, {tested} of those that were drawn, "
+            "and nothing may be selected on test images; give it test images of its own"
+        )
 
 
 def head_buffers(classifier: Classifier) -> list[str]:
