@@ -90,7 +90,7 @@ def test_merged_weights_are_those_of_the_library(finished_run: Path, tmp_path: P
     import open_clip
     import torch
 
-    from kravl.run.restore import load_run
+    from kravl.run.finished.restore import load_run
 
     run = load_run(finished_run)
     images = torch.randn(2, 3, 64, 64)

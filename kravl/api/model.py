@@ -19,7 +19,7 @@ from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.data.sources.folder import ImageFolder
 from kravl.evaluation.metrics import score
 from kravl.evaluation.predict import Predictions
-from kravl.run.restore import LoadedRun, load_run
+from kravl.run.finished.restore import LoadedRun, load_run
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches
 
@@ -72,7 +72,7 @@ class FewShotModel:
             temporary: a folder that is removed with the model.
 
         Raises:
-            InputError: as `kravl.run.restore.load_run`.
+            InputError: as `kravl.run.finished.restore.load_run`.
         """
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(load_run(folder, plugins=plugins, device=place), temporary)

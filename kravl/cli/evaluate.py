@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _evaluate(cfg: Any) -> object:
     """Imports here, so that --help, a typo, a missing run and a missing folder are answered before torch is loaded."""
-    from kravl.run.saved import evaluated_config
+    from kravl.run.finished.saved import evaluated_config
     from kravl.run.sources import list_sources
 
     sources = list_sources(evaluated_config(cfg))

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     check_target(options.to, out, options.force)
     from kravl.export.check import ExportError
     from kravl.export.write import export_run
-    from kravl.run.restore import load_run
+    from kravl.run.finished.restore import load_run
 
     run = load_run(folder, data_root=options.data_root, plugins=options.plugins)
     try:

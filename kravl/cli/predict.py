@@ -79,8 +79,8 @@ def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
 
 def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
     from kravl.adapters.injection.serialization import read_adapters
+    from kravl.run.finished.restore import load_run
     from kravl.run.prediction.scorer import Scorer
-    from kravl.run.restore import load_run
 
     run = load_run(options.run, data_root=options.data_root, plugins=options.plugins, device=_device(options.device))
     name, digest = options.run.path.resolve(), read_adapters(options.run.adapter)[0]["tensors_sha256"]

@@ -68,7 +68,7 @@ def _sheet(run: FinishedRun, path: Path, title: str, problems: list[str]) -> lis
         return []
     from kravl.data.inspect.contact_sheet import draw_sheet, set_rows, spread
     from kravl.run.build import tested_images  # loads torch
-    from kravl.run.saved import saved_config
+    from kravl.run.finished.saved import saved_config
     from kravl.run.sources import evaluation_sources, training_source
 
     try:

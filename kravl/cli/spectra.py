@@ -51,7 +51,7 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
         InputError: it adapts no matrix, or can no longer be restored.
     """
     from kravl.adapters.update_spectra import Diagnosis
-    from kravl.run.restore import load_run
+    from kravl.run.finished.restore import load_run
     from kravl.training.spectrum_monitor import SPECTRA_FILE, Trace, read_trace
 
     path = folder.path / SPECTRA_FILE

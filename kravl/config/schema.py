@@ -139,6 +139,7 @@ class Config:
     trainer: dict[str, Any] = named(**OF_TRAINER)  # any argument of pytorch_lightning.Trainer
     optim: Optim = field(default_factory=Optim)
     loading: Loading = field(default_factory=Loading)
+    init: str | None = None  # a finished run whose adapters this one starts from, of the same method and backbone
     sites: str | None = "both"  # vision | text | both | cliplora | all, or the backbone file's own; null: no matrix
     targets: list[str] = field(default_factory=list)  # patterns over the names of matrices, in place of the preset
     unfreeze: list[str] = field(default_factory=list)  # norms | biases | last_two_blocks, patterns over parameter names

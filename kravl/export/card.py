@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from kravl.data import catalog
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 
 LIBRARY = {"open_clip": "open_clip", "timm": "timm", "transformers": "transformers", "onnx": "onnx", "peft": "peft"}
 CARD = """---

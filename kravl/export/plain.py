@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.backbones.clip import ClipClassifier
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 

@@ -14,8 +14,8 @@ from kravl.export.card import model_card
 from kravl.export.check import TEXTS, ExportError, difference, reference
 from kravl.export.plain import PlainModel, plain_model
 from kravl.export.target import ABOUT, check_target
+from kravl.run.finished.restore import LoadedRun
 from kravl.run.prediction.scorer import Scorer
-from kravl.run.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 LOADERS = Path(__file__).parent / "loaders"

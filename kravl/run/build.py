@@ -107,7 +107,7 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
     _check_further_prompts(cfg, further)
     check_context(cfg, classes[0], [name for names, _ in further for name in names])
-    placement = _planned(cfg, len(classes[0]))
+    _, placement = planned(cfg, len(classes[0]))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
     new_names = _add_classes(cfg, classifier, further, num_images)
@@ -152,13 +152,13 @@ def _check_further_prompts(cfg: Config, further: Sequence[Classes]) -> None:
         resolve(cfg.backbone.build, Classifier, cfg.plugins).check_prompts(settings, class_names, prompts)
 
 
-def _planned(cfg: Config, num_classes: int) -> Placement | None:
-    """What is adapted, from the model without its weights; None where only the loaded one can be asked."""
+def planned(cfg: Config, num_classes: int) -> tuple[nn.Module | None, Placement | None]:
+    """The model without its weights and what is adapted of it; None where only the loaded one can be asked."""
     encoder = resolve(cfg.backbone.build, Classifier, cfg.plugins).skeleton(num_classes, cfg.backbone.build)
     if encoder is None:
-        return None
+        return None, None
     _statistics(cfg, encoder)
-    return place(cfg, encoder)
+    return encoder, place(cfg, encoder)
 
 
 def _statistics(cfg: Config, encoder: nn.Module) -> list[str]:

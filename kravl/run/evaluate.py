@@ -14,13 +14,13 @@ from kravl.evaluation.predict import Batches, EvaluationLoaders, Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.context import check_curve
+from kravl.run.finished.restore import restore
+from kravl.run.finished.saved import evaluated_config
 from kravl.run.fit import graceful_exit
 from kravl.run.heads.checks import check_head_curve
 from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
-from kravl.run.restore import restore
 from kravl.run.results import scores, unevaluated, write_details
-from kravl.run.saved import evaluated_config
 from kravl.run.sources import Sources
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import json_object, read_text

@@ -17,8 +17,9 @@ from kravl.config.schema import Config
 from kravl.data.loading.resumable import workers_end
 from kravl.evaluation.predict import image_features
 from kravl.run.build import Run
+from kravl.run.finished.continued import start_from_init
+from kravl.run.finished.model_record import model_record
 from kravl.run.heads.fit import Choice, fit_head
-from kravl.run.model_record import model_record
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_atomic
 from kravl.runtime.microbatch import OutOfMemory, is_out_of_memory
@@ -168,6 +169,7 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         return {}
     if run.classifier.feature_head is not None:
         return fit_head(trainer, cfg, run, profiler)
+    start_from_init(cfg, run)
     optim = cfg.optim
     settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
     loss = Loss(optim.label_smoothing, run.class_weights)

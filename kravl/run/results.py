@@ -12,6 +12,7 @@ from kravl.evaluation.metrics import DIGITS, IN_DOMAIN, Results, reliability, su
 from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED
 from kravl.run.build import Run, training_amount
+from kravl.run.finished.continued import init_record
 from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
@@ -47,6 +48,7 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "adapter_bytes": folder.adapter.stat().st_size,
         "effective_rank": mean | spectra,
         **{key: value for key, value in folder.inputs.items() if key in OF_INPUTS},
+        **init_record(cfg, folder),
         **provenance(),
     }
     if (head := run.classifier.feature_head) is not None:

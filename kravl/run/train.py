@@ -15,10 +15,11 @@ from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
+from kravl.run.finished.continued import check_init
+from kravl.run.finished.model_record import NAME as MODEL
+from kravl.run.finished.model_record import model_record
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
-from kravl.run.model_record import NAME as MODEL
-from kravl.run.model_record import model_record
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
 from kravl.runtime.distributed import is_first_process
@@ -44,6 +45,7 @@ from kravl.tracking.run_folder import (
     resumable_folder,
     warn_unfinished,
 )
+from kravl.tracking.settings import with_init_digest
 from kravl.training.callbacks import Checkpoints, LearningCurve
 from kravl.training.frozen_state import FrozenState
 from kravl.training.loss import check_loss
@@ -65,8 +67,9 @@ def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
         InputError: what is wrong in it.
         SystemExit: 75 where the process was asked to end, else the reason; the same command resumes.
     """
-    settings, cfg = as_written(config), typed(config)
+    cfg = typed(config)
     check(cfg)
+    settings = with_init_digest(as_written(config))
     if cfg.resume is None:
         path = folder_of(cfg.runs, cfg.name, cfg.seed, settings)
     else:
@@ -97,6 +100,7 @@ def check(cfg: Config) -> None:
     context_of(cfg)
     check_curve(cfg, cfg.alphas)
     check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
+    check_init(cfg)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")
 

@@ -3,6 +3,7 @@
 Settings are those of a config as written, with interpolations unresolved.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kravl.runtime.errors import require_name
+from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import read_yaml
 from kravl.tracking.former_presets import as_formerly_written
 
@@ -55,7 +56,32 @@ ADDED: dict[str, Any] = {
     "context_per_class": False,
     "optim.label_smoothing": 0.0,
     "optim.class_weights": None,
+    "init": None,
 }
+ADAPTER = "adapter.safetensors"
+DIGEST = re.compile(r"sha256 [0-9a-f]{16}")
+
+
+def with_init_digest(settings: Settings) -> dict[str, Any]:
+    """The ``settings`` with the digest of what ``init`` starts from in place of its path, if it is used.
+
+    Raises:
+        InputError: there is no adapter.
+    """
+    given = settings.get("init")
+    if given is None or DIGEST.fullmatch(str(given)):
+        return dict(settings)
+    return {**settings, "init": adapter_digest(str(given))}
+
+
+def adapter_digest(run: str) -> str:
+    """A digest of the adapter of a run, whose folder may omit the hash at its end. Raises InputError without one."""
+    path = Path(run)
+    folders = [path] if path.is_dir() else sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))
+    if len(folders) != 1 or not (file := folders[0] / ADAPTER).is_file():
+        raise InputError(f"init={run}: no adapter in the folder of one finished run")
+    with file.open("rb") as content:
+        return f"sha256 {hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
 
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:
@@ -69,7 +95,7 @@ def deciding_settings(settings: Settings) -> dict[str, Any]:
     ``trainer.devices`` and ``trainer.num_nodes`` become the number of processes that share a step, as they multiply its
     batch; a class of kravl becomes its name without the module, which may change between releases.
     """
-    current = as_formerly_written(recorded_settings(settings))
+    current = as_formerly_written(recorded_settings(with_init_digest(settings)))
     deciding = {key: _without_modules(value) for key, value in current.items()}
     for name in (*HOW, *ADDED):
         section, _, key = name.rpartition(".")

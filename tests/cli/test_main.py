@@ -43,6 +43,11 @@ QUICK = {
     ),
     "no run to predict with": (["predict", "/nowhere/seed1", "a.png"], 2, "no run '/nowhere/seed1'"),
     "no run to export": (["export", "/nowhere/seed1", "--to", "onnx"], 2, "no run '/nowhere/seed1'"),
+    "no run to start from": (
+        ["train", "experiment=clip_vitb16_kra_16shot", "init=/nowhere/seed1"],
+        2,
+        "no run '/nowhere",
+    ),
     "no run of several": (["spectra", "run=[/nowhere/a]"], 2, "no run '/nowhere/a'"),
     "a setting without its value": (["train", "overwrite"], 2, "overwrite=true"),
     "no such verb": (["rapport"], 2, "unknown verb 'rapport': did you mean 'report'?"),

@@ -16,10 +16,10 @@ from PIL import Image
 from kravl.backbones import tiny
 from kravl.cli.main import main
 from kravl.data.loading.named_files import NamedFiles
+from kravl.run.finished.restore import load_run
 from kravl.run.prediction.output import Prediction, PredictionFile, format_of
 from kravl.run.prediction.scorer import Scorer
 from kravl.run.prediction.stream import progress_line
-from kravl.run.restore import load_run
 from kravl.runtime.errors import InputError
 
 NAMES = {"A", "B", "C", "D"}

@@ -14,7 +14,7 @@ from tiny_run import TINY, VIT
 from kravl.analysis.spectra import locate, mean_decay
 from kravl.cli.spectra import spectra, trace_of
 from kravl.config.schema import CONFIGS
-from kravl.run.saved import saved_config
+from kravl.run.finished.saved import saved_config
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import find_run

@@ -25,7 +25,7 @@ from kravl.export.check import ExportError, Reference, difference, picture, writ
 from kravl.export.formats import timm as timm_format
 from kravl.export.target import formats
 from kravl.export.write import export_run
-from kravl.run.restore import load_run
+from kravl.run.finished.restore import load_run
 from kravl.runtime.errors import InputError
 
 NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "transformers": ("transformers",)}

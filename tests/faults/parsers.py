@@ -24,7 +24,7 @@ from kravl.report.interactive.payload import payload
 from kravl.report.interactive.run_files import RunFiles
 from kravl.report.runs import read_runs
 from kravl.report.tables import group_table
-from kravl.run.saved import saved_config
+from kravl.run.finished.saved import saved_config
 from kravl.study.schema import read_study
 from kravl.tracking.run_folder import find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest

@@ -24,8 +24,8 @@ from kravl.data import catalog
 from kravl.data.download.acquire import acquire
 from kravl.data.download.fetch import remote_files
 from kravl.run.build import build_run
-from kravl.run.restore import restore
-from kravl.run.saved import saved_config
+from kravl.run.finished.restore import restore
+from kravl.run.finished.saved import saved_config
 from kravl.runtime.errors import InputError
 from kravl.study.grid import commands
 from kravl.study.schema import read_study

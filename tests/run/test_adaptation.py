@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from kravl.backbones.tiny import WEIGHTS
 from kravl.config.schema import CONFIGS
 from kravl.run.evaluate import evaluate_run
-from kravl.run.restore import restore
-from kravl.run.saved import saved_config
+from kravl.run.finished.restore import restore
+from kravl.run.finished.saved import saved_config
 from kravl.run.train import train
 from kravl.tracking.run_folder import find_run
 

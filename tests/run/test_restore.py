@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kravl.adapters.injection.serialization import read_adapters
-from kravl.run.restore import load_run, restore
-from kravl.run.saved import saved_config
+from kravl.run.finished.restore import load_run, restore
+from kravl.run.finished.saved import saved_config
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import find_run
 

@@ -78,7 +78,11 @@ def test_a_setting_that_changes_no_number_makes_no_other_run(tmp_path):
 
 
 def test_a_setting_added_since_makes_no_other_run_where_it_says_what_was_done_before(tmp_path):
-    added = {"train_statistics": False, "optim": {"lr": 1e-3, "label_smoothing": 0.0, "class_weights": None}}
+    added = {
+        "init": None,
+        "train_statistics": False,
+        "optim": {"lr": 1e-3, "label_smoothing": 0.0, "class_weights": None},
+    }
     before = {"optim": {"lr": 1e-3}}
 
     assert deciding_settings(CONFIG | added) == deciding_settings(CONFIG | before)

@@ -245,10 +245,15 @@ class AdapterSet:
         """For each site the ranks and norms of its scaled ΔW, see `spectrum`."""
         return {name: spectrum(delta) for name, delta in self.deltas()}
 
-    def base_sha256(self) -> str:
-        """Hex digest of the sites' pretrained weights and the unfrozen parameters' shapes; also while merged."""
+    def base_sha256(self, shapes_of: Mapping[str, tuple[int, ...]] | None = None) -> str:
+        """Hex digest of the sites' pretrained weights and the unfrozen parameters' shapes; also while merged.
+
+        ``shapes_of`` has shapes by name in place of their own, as those of a head of another number of classes.
+        """
         self._require()
-        shapes = {f"{name} {tuple(p.shape)}": torch.empty(0) for name, p in self.unfrozen.items()}
+        known = shapes_of or {}
+        unfrozen = {name: known.get(name, tuple(p.shape)) for name, p in self.unfrozen.items()}
+        shapes = {f"{name} {shape}": torch.empty(0) for name, shape in unfrozen.items()}
         return sha256(dict(self._weights.base()) | shapes)
 
     def description(self) -> dict[str, object]:

@@ -75,9 +75,9 @@ def load_adapters(adapters: AdapterSet, path: Path | str, facts: Mapping[str, ob
     record, tensors = _read(path)
     for key, expected in _identity(adapters).items():
         if (saved := record.get(key)) != expected:
-            raise InputError(f"{str(path)!r} does not fit this model: {_difference(key, saved, expected)}")
+            raise InputError(f"{str(path)!r} does not fit this model: {describe_difference(key, saved, expected)}")
     if (saved := record.get("facts")) and facts and saved != facts:
-        raise InputError(f"{str(path)!r} does not fit this model: {_difference('facts', saved, dict(facts))}")
+        raise InputError(f"{str(path)!r} does not fit this model: {describe_difference('facts', saved, dict(facts))}")
     _check(path, record, tensors)
     current = adapters.state_dict()
     if current.keys() == tensors.keys():  # else loading tells which are missing
@@ -124,7 +124,8 @@ def _identity(adapters: AdapterSet) -> dict[str, object]:
     return parts | {"base_sha256": adapters.base_sha256()}
 
 
-def _difference(key: str, saved: object, expected: object) -> str:
+def describe_difference(key: str, saved: object, expected: object) -> str:
+    """What differs between two descriptions, in one line."""
     if not isinstance(saved, dict) or not isinstance(expected, dict):
         return f"its {key} is {str(saved)[:SHOWN]}, the model's is {str(expected)[:SHOWN]}"
     names = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kravl.export.pictures import copy_pictures, example_images, without_fast_path
 from kravl.export.plain import ImageFeatures, PlainModel, TextFeatures
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError, first_line
 
 TOLERANCE = 1e-3  # of other kernels than torch's

@@ -6,7 +6,7 @@ from pathlib import Path
 from kravl.adapters.lora import LoRA
 from kravl.export.formats import transformers
 from kravl.export.plain import PlainModel
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 TOLERANCE = 1e-5

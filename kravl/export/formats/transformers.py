@@ -15,7 +15,7 @@ from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.weights.hf_clip import TRANSPOSED
 from kravl.export.pictures import copy_pictures
 from kravl.export.plain import PlainModel
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 TOLERANCE = 1e-5

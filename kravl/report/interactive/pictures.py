@@ -115,7 +115,7 @@ def _images(run: FinishedRun, indices: Sequence[int]) -> dict[int, str]:
     if not (run.folder / "config.yaml").is_file():
         raise InputError(f"no config.yaml in {run.folder}")
     from kravl.run.build import tested_images  # loads torch
-    from kravl.run.saved import saved_config
+    from kravl.run.finished.saved import saved_config
     from kravl.tracking.run_folder import RunFolder
 
     # never load a plugin package named in a file

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kravl.backbones.classifier import Classifier
 from kravl.data.loading.unlabelled import Decoded, image_loader
-from kravl.run.restore import LoadedRun
+from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches

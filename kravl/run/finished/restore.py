@@ -12,9 +12,9 @@ from kravl.adapters.injection.serialization import load_adapters
 from kravl.backbones.classifier import Classifier
 from kravl.config.schema import Config
 from kravl.run.build import Model, Run, build_model, build_run
+from kravl.run.finished.model_record import ModelRecord, read_model_record
+from kravl.run.finished.saved import saved_config
 from kravl.run.inputs import pretrained_sha256
-from kravl.run.model_record import ModelRecord, read_model_record
-from kravl.run.saved import saved_config
 from kravl.run.sources import Sources, training_source
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError

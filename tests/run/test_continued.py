@@ -1,0 +1,90 @@
+"""``init=RUN``: training starts from a finished run's adapters, which are checked before any weight is loaded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import letters
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import VIT
+
+from kravl.config.compose import typed
+from kravl.run.build import build_run
+from kravl.run.train import train
+from kravl.runtime.errors import InputError
+
+TINY_CLIP = ("backbone=kravl_tiny",)
+STILL = ("optim.lr=0", "optim.epochs=1", "spectrum_every=0")  # no step changes anything
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.glob("*/seed*")
+    return run
+
+
+def test_a_run_starts_from_the_adapters_of_another(tiny_run, finished_run, tmp_path):
+    moved = shutil.copytree(finished_run, tmp_path / "moved/seed1-x")
+    settings = [f"init={finished_run}", *STILL]
+    metrics = train(tiny_run(*settings, backbone=TINY_CLIP))
+
+    run = only_run(tmp_path / "runs")
+    source, result = (load_file(folder / "adapter.safetensors") for folder in (finished_run, run))
+    assert all(torch.equal(result[name], tensor) for name, tensor in source.items())
+    before = json.loads((finished_run / "metrics.json").read_text())
+    assert metrics["metrics"] == before["metrics"] and metrics["zero_shot"] == before["zero_shot"]
+    assert metrics["init"] == {"run": "/".join(finished_run.parts[-2:]), "adapter": metrics["config"]["init"]}
+    assert "init" not in before and str(finished_run) not in (run / "config.yaml").read_text()
+
+    # the same adapter in another folder is the same run, and no init another
+    assert train(tiny_run(f"init={moved.parent / 'seed1'}", *STILL, backbone=TINY_CLIP)) == metrics
+    train(tiny_run(*STILL, backbone=TINY_CLIP))
+    assert len(list((tmp_path / "runs").glob("*/seed*"))) == 2
+
+
+def test_a_head_keeps_the_rows_of_classes_that_both_have(tiny_run, tmp_path):
+    train(tiny_run("linear_head=true", "optim.epochs=1", f"runs={tmp_path}/first", backbone=TINY_CLIP))
+    first = only_run(tmp_path / "first")
+    letters.write(tmp_path / "data/glyphs", "BDE")
+    settings = (f"init={first}", "linear_head=true", *STILL, f"data_root={tmp_path / 'data'}")
+    further = tiny_run(*settings, backbone=TINY_CLIP)
+
+    train(further)
+
+    source, result = (load_file(f / "adapter.safetensors") for f in (first, only_run(tmp_path / "runs")))
+    untrained = build_run(typed(further)).adapters.state_dict()["class_weight"]
+    assert torch.equal(result.pop("class_weight"), torch.cat([source["class_weight"][[1, 3]], untrained[2:]]))
+    assert all(torch.equal(tensor, source[name]) for name, tensor in result.items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=lora"], r"does not fit this run: its method is kravl.adapters.kra.KRAdapter, the model's is .*LoRA"),
+        (["adapter.scale=1"], r"its hyperparameters differ in 1: \{'scale': 2.0\}, the model's are \{'scale': 1\}"),
+        (["sites=vision"], "its sites differ in"),
+        ([*VIT], "is of another backbone: name kravl-tiny, and not"),
+        (["optim.epochs=0"], "without training would be that run again: kravl evaluate run="),
+        (["init=runs/nothing/seed1"], "no run 'runs/nothing/seed1'"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_told_before_weights_are_loaded(
+    tiny_run, finished_run, monkeypatch, overrides, message
+):
+    monkeypatch.setattr("kravl.backbones.clip.load_clip", lambda chosen: pytest.fail("the weights were loaded"))
+
+    with pytest.raises(InputError, match=message):
+        train(tiny_run(f"init={finished_run}", *overrides, backbone=TINY_CLIP))
+
+
+def test_a_run_whose_adapter_was_exchanged_is_another_run(tiny_run, finished_run, finished_vit, tmp_path):
+    half = shutil.copytree(finished_run, tmp_path / "half/seed1-x")
+    (half / "metrics.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        train(tiny_run(f"init={half}", backbone=TINY_CLIP))
+
+    exchanged = shutil.copytree(finished_run, tmp_path / "exchanged/seed1-x")
+    shutil.copy(finished_vit / "adapter.safetensors", exchanged)
+    with pytest.raises(InputError, match="does not fit this run: its sites differ"):
+        train(tiny_run(f"init={exchanged}", backbone=TINY_CLIP))
