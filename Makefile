@@ -36,7 +36,6 @@ peft-tests: .venv/installed
 	$(BIN)/python -m tests.peft.upstream
 
 docs: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	$(BIN)/python -m mkdocs build --strict
 
 lint: .venv/installed

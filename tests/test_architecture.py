@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "export": SEVEN | {"peft", "run", "runtime"},  # of peft one format, where the extra is installed
     "study": {"config", "run", "runtime", "tracking"},
     "report": {"run", "runtime", "study", "tracking"},
-    "api": SEVEN | {"run", "runtime"},
+    "api": SEVEN | {"export", "run", "runtime"},
     "analysis": {"adapters", "report", "run", "runtime", "tracking", "training"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"cli"}

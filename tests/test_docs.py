@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kravl.cli import data, ls, models, report
+from kravl.cli import data, export, ls, models, predict, report
 from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
@@ -33,7 +33,13 @@ COMMANDS = sorted(
 )
 CODE = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
 FEW = '{"optim.steps": 2, "loading.batch_size": 8, "loading.min_batches": 1, "trainer.enable_progress_bar": False}'
-PARSERS = {"data": data._parser, "models": models._parser, "report": report._parser}
+PARSERS = {
+    "data": data._parser,
+    "export": export._parser,
+    "models": models._parser,
+    "predict": predict._parser,
+    "report": report._parser,
+}
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=lambda text: text[:60])

@@ -19,6 +19,7 @@ from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.data.sources.folder import ImageFolder
 from kravl.evaluation.metrics import score
 from kravl.evaluation.predict import Predictions
+from kravl.export.write import export_run
 from kravl.run.finished.restore import LoadedRun, load_run
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches
@@ -128,6 +129,20 @@ class FewShotModel:
             shutil.rmtree(target)
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
         return target
+
+    def export(self, to: str, folder: str | Path, *, alpha: float = 1.0, force: bool = False) -> Path:
+        """Write the model to ``folder`` for another library, which is asked in another process whether it agrees.
+
+        Args:
+            to: open_clip, timm, transformers, onnx, pt2 or peft; see `kravl.export.write.export_run`.
+            alpha: share of the update: 1 the adapted weights, 0 the pretrained ones.
+            force: replace an earlier export.
+
+        Raises:
+            InputError: as `kravl.export.write.export_run`, and its ExportError.
+        """
+        run = load_run(self.folder, plugins=self._run.cfg.plugins)  # the export merges it for good
+        return export_run(run, to, Path(folder), alpha, force).folder
 
     def _column(self, label: Label) -> int:
         plain = plain_label(label)
