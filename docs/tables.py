@@ -82,7 +82,9 @@ def heads_table() -> str:
 def _kind(settings: dict[str, Any]) -> str:
     if (settings.get("optim") or {}).get("epochs") == 0:
         return "nothing"
-    return "head" if settings.get("linear_head") else "parameters"
+    if settings.get("context_tokens"):
+        return "prompt"
+    return "head" if settings.get("linear_head") or settings.get("head") else "parameters"
 
 
 def shifts_table() -> str:

@@ -18,6 +18,7 @@ from kravl.runtime.files import read_text, read_yaml
 Row = dict[str, str]  # title -> cell; the first column is what is named
 FILE_WIDTH = 1000  # columns, where the output is no terminal: a row is one line for grep
 NUMBERS = ("image", "text", "weights", "classes", "images", "sets", "test", "OOD mean", "parameters")
+OPTION_OF = {"runs": "runs", "datasets": "data_root"}  # the folder that is looked at
 LISTED = 4  # sets of an evaluation in a cell
 SHOTS = (1, 2, 4, 8, 16)
 EPILOG = """kinds:
@@ -47,9 +48,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.kind not in WHAT:
         raise unknown("kind", options.kind, WHAT)
-    if options.kind != "runs" and options.runs != Config.runs:
-        raise InputError(f"--runs is for kravl ls runs, not for kravl ls {options.kind}")
-    rows = list_runs(Path(options.runs)) if options.kind == "runs" else LISTS[options.kind](options.pattern)
+    for kind, default in (("runs", Config.runs), ("datasets", Config.data_root)):
+        if options.kind != kind and getattr(options, OPTION_OF[kind]) != default:
+            raise InputError(f"--{OPTION_OF[kind].replace('_', '-')} is for kravl ls {kind}, not for {options.kind}")
+    rows = list_runs(Path(options.runs)) if options.kind == "runs" else LISTS[options.kind](options)
     if options.kind != "models":  # matched by their tags too
         rows = matching(options.kind.removesuffix("s"), rows, options.pattern)
     if options.json:
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", metavar="KIND", help=", ".join(WHAT))
     parser.add_argument("pattern", nargs="*", metavar="PATTERN", help="part of a name, or a pattern with * and ?")
     parser.add_argument("--runs", default=Config.runs, help="the folder of runs (default: %(default)s)")
+    parser.add_argument("--data-root", default=Config.data_root, help="of data sets (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
     return parser
 
@@ -113,7 +116,7 @@ def _note(options: argparse.Namespace) -> str:
     return ""
 
 
-def _models(patterns: Sequence[str]) -> list[Row]:
+def _models(options: argparse.Namespace) -> list[Row]:
     """Of open_clip and timm, from the table that ships with kravl."""
     table = catalog.read_table(catalog.folder() / catalog.MODELS)
     return [
@@ -124,7 +127,7 @@ def _models(patterns: Sequence[str]) -> list[Row]:
             "weights": str(len(catalog.tags(row))),
             "works": "yes" if row["works"] else f"no: {row['why']}",
         }
-        for row in catalog.matching(table.rows, patterns)
+        for row in catalog.matching(table.rows, options.pattern)
     ]
 
 
@@ -132,7 +135,7 @@ def _millions(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:.1f} M"
 
 
-def _methods(_: Sequence[str]) -> list[Row]:
+def _methods(_: argparse.Namespace) -> list[Row]:
     return [
         {"method": name, "adapter": _adapter(name), "what": _says("method", name)}
         for name in _names("method")
@@ -149,12 +152,12 @@ def _adapter(method: str) -> str:
     return next((str(name) for name in chosen if name), "kra")
 
 
-def _datasets(_: Sequence[str]) -> list[Row]:
+def _datasets(options: argparse.Namespace) -> list[Row]:
     from kravl.cli.named_set import data_sets
     from kravl.data.inspect.listing import list_sets
 
     choices = data_sets()
-    listed = {row.name: row for row in list_sets(Path(Config.data_root), choices)}
+    listed = {row.name: row for row in list_sets(Path(options.data_root), choices)}
     return [
         {
             "data set": name,
@@ -168,7 +171,7 @@ def _datasets(_: Sequence[str]) -> list[Row]:
     ]
 
 
-def _shifts(_: Sequence[str]) -> list[Row]:
+def _shifts(_: argparse.Namespace) -> list[Row]:
     return [_shift(name) for name in _names("evaluation") if name not in ("in_domain", "validation")]
 
 
@@ -182,9 +185,9 @@ def _shift(name: str) -> Row:
     return {"shift": name, "sets": str(len(names)), "names": listed, "what": _says("evaluation", name)}
 
 
-def _experiments(patterns: Sequence[str]) -> list[Row]:
+def _experiments(options: argparse.Namespace) -> list[Row]:
     files = [{"experiment": name, "what": _says("experiment", name)} for name in _names("experiment")]
-    if not patterns:
+    if not options.pattern:
         return files
     named = product(_names("backbone"), _names("method"), SHOTS)
     of_method = {method: _says("method", method) for method in _names("method")}
@@ -202,7 +205,7 @@ def _names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-LISTS: dict[str, Callable[[Sequence[str]], list[Row]]] = {
+LISTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "models": _models,
     "methods": _methods,
     "datasets": _datasets,

@@ -51,6 +51,12 @@ def test_the_adapter_of_a_method_is_the_one_that_it_composes_to(capsys: pytest.C
     assert {adapter[name] for name in ("bitfit", "layernorm", "linear_probe", "zeroshot")} == {"none"}
 
 
+def test_a_set_on_disk_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "DTD/images").mkdir(parents=True)
+    assert rows(capsys, "datasets", "dtd", "--data-root", str(tmp_path))[0]["on disk"] == str(tmp_path / "DTD")
+    assert rows(capsys, "datasets", "dtd")[0]["on disk"] == "no"
+
+
 def test_a_shift_lists_its_sets(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows(capsys, "shifts", "imagenet_ood_1000way")
     assert (row["sets"], row["names"]) == ("4", "imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r")
@@ -88,10 +94,10 @@ def test_runs_have_their_state_and_numbers(tmp_path: Path, capsys: pytest.Captur
 
 
 MISTAKES = {
-    "no such name": (["methods", "lroa"], "error: no method 'lroa' among 34; the nearest are lora, "),
+    "no such name": (["methods", "lroa"], "; the nearest are lora, "),
     "no such data set": (["datasets", "caltech10l"], "the nearest are caltech101, "),
     "no folder": (["runs", "--runs", "/nowhere/at/all"], "error: no folder /nowhere/at/all (/nowhere does not exist)"),
-    "runs of a list": (["models", "--runs", "/x"], "error: --runs is for kravl ls runs, not for kravl ls models"),
+    "runs of a list": (["models", "--runs", "/x"], "error: --runs is for kravl ls runs, not for models"),
 }
 
 

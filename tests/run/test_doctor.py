@@ -13,12 +13,12 @@ from full_disk import full_disk
 from huggingface_hub import constants
 from tiny_run import TINY, VIT
 
-from kravl.backbones.structure.skeleton import Skeleton
 from kravl.backbones.weights.timm_weights import untrained_vit
 from kravl.cli.doctor import main
 from kravl.config.compose import as_written, typed
 from kravl.run.build import build_run, make_data
 from kravl.run.doctor.estimate import estimate
+from kravl.run.doctor.skeleton import Skeleton
 from kravl.run.sources import list_sources
 from kravl.runtime.lock import Lock
 from kravl.tracking.run_folder import folder_of

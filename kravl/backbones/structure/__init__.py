@@ -1,1 +1,1 @@
-"""What a model is made of: its blocks, every matrix's tower and kind, presets of them, and their work."""
+"""What a model is made of: its blocks, every matrix's tower and kind and presets of them."""

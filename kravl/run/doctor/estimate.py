@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
 from kravl.backbones.classifier import Classifier
-from kravl.backbones.structure.skeleton import Skeleton, Work
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
+from kravl.run.doctor.skeleton import Skeleton, Work
 from kravl.run.placement import Placement, place
 from kravl.training.trainer import limits
 
