@@ -3,9 +3,11 @@
 import io
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,7 +141,11 @@ def _silent() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with ExitStack() as shown:
+            shown.enter_context(redirect_stdout(io.StringIO()))
+            shown.enter_context(redirect_stderr(io.StringIO()))
+            if "IPython" in sys.modules:  # in a notebook tables and bars go past stdout
+                shown.enter_context(import_module("IPython.utils.capture").capture_output())
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
