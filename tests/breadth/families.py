@@ -164,7 +164,7 @@ def _randomised(classifier: Classifier) -> Classifier:
     """
     with torch.no_grad():
         for parameter in classifier.encoder().parameters():
-            if parameter.dim() <= 1:
+            if parameter.numel() == max(parameter.shape, default=1):  # a scale of channels may be (channels, 1, 1)
                 nn.init.normal_(parameter, mean=0.5, std=0.2)
         for parameter in classifier.head_parameters():
             nn.init.normal_(parameter, std=0.2)

@@ -28,7 +28,8 @@ from kravl.runtime.errors import InputError, first_line
 TOLERANCE = 1e-5
 METHODS = {"all": KRAdapter, "cliplora": partial(LoRA, rank=2, alpha=2)}
 STD = 0.15  # of an adapter's factors, so that updates are of the size of the weights
-VANISHING = 1e-6  # of the largest gradient: below it there is rounding alone
+VANISHING = 1e-6  # of the largest gradient: what is compared is not smaller, as the logits are of float32
+ROUNDING = 1e-12  # of the largest gradient: below it there is the rounding of float64 alone
 
 
 class _Library(nn.Module):
@@ -87,7 +88,7 @@ def measure(classifier: Classifier, make: Any, sites: Sequence[str], folder: Pat
     result: Row = {"sites": len(adapters.adapters)}
     result["start"] = relative(_logits(classifier, images), expected)
     left, idle = _left_by_a_step(classifier, adapters, images), _without_gradient(library, adapters, images)
-    result |= {"unchanged": len(left - idle), "without_gradient": len(idle)}
+    result |= {"unchanged": len(left - idle), "without_gradient": len(left & idle)}
     torch.manual_seed(1)
     for parameter in adapters.parameters():
         nn.init.normal_(parameter, std=STD)
@@ -110,7 +111,7 @@ def within(result: Row) -> list[str]:
     wrong = [f"{what} {result[what]:.1e}" for what in ("start", "gradients", "merged") if result[what] > TOLERANCE]
     wrong += [f"{result['unchanged']} adapters are left by a step"] if result["unchanged"] else []
     wrong += [f"loaded {result['loaded']:.1e}"] if result["loaded"] else []
-    return wrong + ([] if result["changed"] > 100 * TOLERANCE else ["the adapters change nothing"])
+    return wrong + ([] if result["changed"] > 10 * TOLERANCE else ["the adapters change nothing"])
 
 
 def relative(ours: Tensor, expected: Tensor, least: float = 1e-30) -> float:
@@ -172,15 +173,17 @@ def _without_gradient(library: _Library, adapters: AdapterSet, images: Tensor) -
         site.name: float(gradients[id(site.parameter)][slice(*site.rows.indices(len(site.parameter)))].abs().max())
         for site in sites
     }
-    least = VANISHING * max(largest.values())
+    least = ROUNDING * max(largest.values())
     return {name for name, size in largest.items() if size < least}
 
 
 def _left_by_a_step(classifier: Classifier, adapters: AdapterSet, images: Tensor) -> set[str]:
-    """Adapters whose parameters are the same after one step of training; what the step did is undone."""
+    """Adapters whose parameters are the same after one step of training; what the step did is undone.
+
+    Nothing is dropped at random: a block that is left out of a pass would leave its adapters as they are.
+    """
     before = {name: tensor.clone() for name, tensor in adapters.state_dict().items()}
-    torch.manual_seed(4)
-    classifier.train()
+    classifier.eval().training = True
     optimizer = torch.optim.SGD(adapters.parameters(), lr=1.0)
     _loss(classifier(images)).backward()  # linear in the logits: cross entropy has no gradient where it is certain
     optimizer.step()

@@ -116,6 +116,7 @@ def family(library: str, name: str) -> str:
     """What models have in common: timm's file, or the kinds of the two towers in open_clip."""
     if library == "timm":
         return f"timm {timm.models._registry._model_to_module[name]}"
+    tiny.register()
     config = open_clip.get_model_config(name)
     return f"{image_kind(config['vision_cfg'])} + {text_kind(config)}"
 
