@@ -134,13 +134,14 @@ class Kept:
     def head(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The releases and commits that the rows were made with, and seconds of computing."""
         made = [row for row in rows if "commit" in row]
-        if not made and self._former:
-            return self._former
+        former = self._former if len(made) < len(rows) else {}
+        if not made and former:
+            return former
         return {
             "versions": self._versions,
-            "commits": sorted({row["commit"] for row in made} | set(self._former.get("commits", ()))),
+            "commits": sorted({row["commit"] for row in made} | set(former.get("commits", ()))),
             "python": platform.python_version(),
-            "seconds": round(sum(row["took"] for row in made) + self._former.get("seconds", 0)),
+            "seconds": round(sum(row.get("took", row.get("seconds", 0)) for row in rows)),
             "threads": torch.get_num_threads(),
         }
 
