@@ -104,6 +104,12 @@ class Stated:
             f"{hint}: {options}; the wrong one silently costs accuracy"
         )
 
+    def check_both(self, name: str) -> None:
+        """Raise InputError where mean or std alone is to stand in for that of the model in a folder or on the hub."""
+        given = [key for key in ("mean", "std") if key in self.values()]
+        if len(given) == 1:
+            raise InputError(f"{given[0]} is given for {name!r}, whose config has mean and std: pass both, or neither")
+
     def _check_pair(self, candidates: Mapping[str, Mapping[str, Any]], name: str) -> None:
         values = self.values()
         for key, other in (("mean", "std"), ("std", "mean")):

@@ -411,6 +411,8 @@ def test_a_folder_that_timm_saved_is_a_model(tmp_path: Path) -> None:
 
     assert all(torch.equal(t, state[n]) for n, t in model.model.state_dict().items() if not n.startswith("head."))
     assert (model.preprocess.std, model.preprocess.resize_mode) == ((0.25,) * 3, "squash")
+    with pytest.raises(InputError, match=r"std is given for 'local-dir:.*', whose config has mean and std: pass both"):
+        VitClassifier(["a", "b"], (), name=name, pretrained=True, std=[0.5] * 3)
     assert model.provenance()["model"] == "local-dir:saved"
 
 

@@ -200,6 +200,8 @@ def _quick_gelu(name: str, pretrained: str | None, stated: bool | None) -> bool:
 
 def _preprocess(name: str, pretrained: str | None, stated: Stated) -> dict[str, Any]:
     """What must be said of an image besides what open_clip knows of the weights."""
+    if ":" in name:
+        stated.check_both(name)
     if ":" in name or pretrained is None or open_clip.get_pretrained_cfg(name, pretrained):
         return stated.values()
     return stated.complete(clip_candidates(name), name)

@@ -92,7 +92,9 @@ def expected_of(name: str, pretrained: bool | str, stated: Stated) -> dict[str, 
         candidates = timm_candidates(architecture)
         hint = f", or name a tag, as backbone.build.name={name}.{next(iter(candidates), '')}"
         return stated.complete({tag: candidates[tag]} if tag else candidates, name, hint)
-    if pretrained and ":" not in name and (config := timm.get_pretrained_cfg(name)):
+    if ":" in name:
+        stated.check_both(name)
+    elif pretrained and (config := timm.get_pretrained_cfg(name)):
         stated.check(timm_settings(config.to_dict()), f"timm's weights of {name}")
     return stated.values()
 
