@@ -194,7 +194,7 @@ def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], 
         with Image.open(source, formats=raster_formats()) as image:
             if image.width * image.height > most:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read{ALLOW_MORE}")
-            if _is_raw(image, name):
+            if _is_raw(image, source, name):
                 raise ValueError(RAW_REASON)
             return decode(image)
     except UNREADABLE as error:
@@ -202,16 +202,19 @@ def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], 
         raise InputError(f"cannot read {name}: {reason}") from error
 
 
-def _is_raw(image: Image.Image, name: str) -> bool:
-    tags = getattr(image, "tag_v2", None) or {}  # of TIFF, which most of them are
-    preview = image.format == "TIFF" and bool(tags.get(SUBFILE_TYPE, 0) & REDUCED)
-    return Path(name).suffix.lower() in RAW or preview or DNG_VERSION in tags
+def _is_raw(image: Image.Image, source: Path | BytesIO, name: str) -> bool:
+    if Path(name).suffix.lower() in RAW:
+        return True
+    if image.format != "TIFF":  # which most of them are
+        return False
+    tags = getattr(image, "tag_v2", {})
+    return bool(tags.get(SUBFILE_TYPE, 0) & REDUCED or DNG_VERSION in tags or CR2.match(_head(source)))
 
 
 def _told_by_head(source: Path | BytesIO, name: str) -> str | None:
     """What the first bytes say of a file that cannot be read, or None."""
     try:
-        head = source.getvalue()[:HEAD] if isinstance(source, BytesIO) else _head(source)
+        head = _head(source)
     except OSError:
         return None
     if head.startswith(POSTSCRIPT):
@@ -233,8 +236,10 @@ def unread_kind(path: str | Path) -> str | None:
         return None
 
 
-def _head(path: str | Path) -> bytes:
-    with Path(path).open("rb") as file:
+def _head(source: str | Path | BytesIO) -> bytes:
+    if isinstance(source, BytesIO):
+        return source.getvalue()[:HEAD]
+    with Path(source).open("rb") as file:
         return file.read(HEAD)
 
 

@@ -1,6 +1,7 @@
 """An image file that cannot be used is named with the reason; a sound one passes."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,21 @@ def preview(path: Path, tags: dict[int, int | bytes]) -> None:
     Image.fromarray(RGB).save(path, "TIFF", tiffinfo=directory)
 
 
+def canon() -> bytes:
+    """A TIFF that says it is a Canon's raw photograph, in the bytes between its header and its first directory."""
+    file = BytesIO()
+    Image.fromarray(RGB).save(file, "TIFF")
+    tiff = bytearray(file.getvalue())
+    directory = int.from_bytes(tiff[4:8], "little")
+    entries = int.from_bytes(tiff[directory : directory + 2], "little")
+    end = directory + 2 + 12 * entries + 4
+    moved = tiff[directory:end]  # to the end of the file, to make room for two letters
+    tiff[4:8] = len(tiff).to_bytes(4, "little")
+    tiff += moved
+    tiff[8:10] = b"CR"
+    return bytes(tiff)
+
+
 PHONE = b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHEheic" + bytes(60)
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "no such file"),
@@ -50,6 +66,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (lambda path: path.mkdir(), "directory"),
     "preview": (lambda path: preview(path, {254: 1}), "a raw photograph of a camera, in which Pillow finds a small"),
     "dng": (lambda path: preview(path, {50706: b"\1\4\0\0"}), "a raw photograph of a camera"),
+    "canon": (lambda path: path.write_bytes(canon()), "a raw photograph of a camera"),
     "pointer": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
         "a pointer of Git LFS, not the image; run 'git lfs pull'",
