@@ -36,6 +36,7 @@ TRUNKS = {
     "vision_transformer": "test_vit3",  # its attention pool is that of SigLIP
     "vision_transformer_relpos": "vit_relpos_small_patch16_224",
     "fastvit": "fastvit_mci0",
+    "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
     "vitamin": "vitamin_small_224",
 }
 
