@@ -14,6 +14,7 @@ from kravl.backbones.heads.head import Head
 from kravl.data.loading.feature_cache import GB, FeatureStore, available_memory, images_identity
 from kravl.data.source import Samples
 from kravl.evaluation.predict import Batches, EvaluationLoaders, encode, image_features
+from kravl.evaluation.wise_ft import MAX_IN_MEMORY
 from kravl.run.build import Run
 from kravl.run.inputs import pretrained_sha256
 from kravl.runtime.errors import InputError
@@ -65,10 +66,10 @@ def validation_features(trainer: Trainer, run: Run) -> Tensor:
 def evaluation_features(trainer: Trainer, run: Run) -> EvaluationLoaders | Mapping[str, Batches]:
     """Batches of each evaluated set with features in place of the images, as `encode` makes them.
 
-    Several processes share the images of a set, and each computes its own.
+    The images themselves where several processes share those of a set, or where there are too many for memory.
     """
     loaders = run.data.evaluation_loaders()
-    if trainer.world_size > 1:
+    if trainer.world_size > 1 or sum(map(len, run.data.evaluated.values())) > MAX_IN_MEMORY:
         return loaders
     return {name: _evaluated(trainer, run, name, loader) for name, loader in loaders.items()}
 
