@@ -32,7 +32,7 @@ COMMANDS = sorted(
     }
 )
 CODE = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
-FEW = '{"optim.steps": 2, "loading.batch_size": 8, "loading.min_batches": 1, "trainer.enable_progress_bar": False}'
+FEW = '{"optim.steps": 1, "loading.batch_size": 8, "loading.min_batches": 1, "trainer.enable_progress_bar": False}'
 PARSERS = {
     "data": data._parser,
     "export": export._parser,

@@ -15,7 +15,6 @@ import kravl
 from kravl import FewShotModel, InputError
 from kravl.api.given import as_image, listed
 from kravl.api.settings import backbone_settings, compose_run, data_settings
-from kravl.config.schema import CONFIGS
 from kravl.run.train import train
 
 SETTINGS = {
@@ -148,22 +147,25 @@ def test_an_image_in_any_form_has_its_pixels(form: Callable[[np.ndarray], Any]) 
     assert len(listed(np.zeros((6, 28, 28), np.uint8))) == 6  # grey images
 
 
-@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-B-32", "ViT-L-14", "vit_base_patch16_224", "kravl_tiny", "RN50"])
-def test_a_model_by_its_name_is_a_shipped_backbone(name: str) -> None:
-    config = compose_run({**backbone_settings(name, None), "data": "dtd"})
-    assert config.backbone.build["name"] in (name, "kravl-tiny")
-    assert config.backbone.build["pretrained"] in ("openai", "kravl", True)
-
-
-def test_other_models_and_weights_compose() -> None:
-    config = compose_run({**backbone_settings("ViT-B-16", "laion2b_s34b_b88k"), "data": "dtd"})
-    assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("ViT-B-16", "laion2b_s34b_b88k")
-    of_random = compose_run({**backbone_settings("vit_tiny_patch16_224", None), "data": "dtd"})
-    assert of_random.backbone.build["pretrained"] is True  # not those of the backbone that ships without weights
-    config = compose_run({**backbone_settings("resnet50.a1_in1k", None), "data": "dtd"})
-    assert (config.backbone.build["name"], config.backbone.build["pretrained"]) == ("resnet50.a1_in1k", True)
+def test_a_model_by_its_name_is_a_shipped_backbone_or_one_of_its_library() -> None:
+    shipped = {
+        "ViT-B-16": "clip_vitb16",
+        "ViT-L-14": "clip_vitl14",
+        "kravl-tiny": "kravl_tiny",
+        "kravl_tiny": "kravl_tiny",
+    }
+    shipped["vit_base_patch16_224"] = "vit_b16"
+    assert {name: backbone_settings(name, None)["backbone"] for name in shipped} == shipped
+    assert backbone_settings("ViT-B-16", "dfn2b") == {"backbone": "dfn_b16"}
+    of_random = backbone_settings("vit_tiny_patch16_224", None)
+    assert of_random["backbone.build.pretrained"] is True  # not those of the backbone that ships without weights
+    for name, pretrained, loaded in (
+        ("ViT-B-16", "laion2b_s34b_b88k", "laion2b_s34b_b88k"),
+        ("resnet50.a1_in1k", None, True),
+    ):
+        build = compose_run({**backbone_settings(name, pretrained), "data": "dtd"}).backbone.build
+        assert (build["name"], build["pretrained"]) == (name, loaded)
     assert data_settings("dtd") == {"data": "dtd"}
-    assert {path.stem for path in (CONFIGS / "data").glob("*.yaml")} >= {"folder", "table"}  # what it chooses
 
 
 FILES = [Path("/nowhere/a.png"), Path("/nowhere/b.png")]
