@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kravl.api.fit import fit
-from kravl.api.given import listed
+from kravl.api.given import as_image, listed
 from kravl.api.model import FewShotModel
 from kravl.runtime.errors import InputError
 
@@ -55,7 +55,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.model_: FewShotModel = fit(
             images,
             labels,
-            test=([images[0]], labels[:1]),  # a run tests on something; nothing is held out of what is trained on
+            # a run tests on something, never on a file that it trains on; nothing is held out: its metrics say nothing
+            test=([as_image(images[0])], labels[:1]),
             model=self.model,
             pretrained=self.pretrained,
             method=self.method,
