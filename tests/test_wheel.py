@@ -48,7 +48,7 @@ def test_it_is_the_wheel_that_runs_and_it_is_typed(site: Path) -> None:
 
 
 def test_the_command_trains_and_reports(site: Path) -> None:
-    trained = kravl(site, "train", "experiment=quickstart_linear_probe", *SMALL)
+    trained = kravl(site, "train", "experiment=quickstart_zs_lp", *SMALL)
     assert trained.returncode == 0, trained.stderr
 
     reported = kravl(site, "report", "runs", "--no-figures")

@@ -24,13 +24,15 @@ from kravl.tracking.run_folder import RunFolder, folder_of
 
 SHOTS, SEEDS = 8, (1, 2, 3)
 RATES = {
-    "quickstart_linear_probe": (3e-3, 1e-2, 3e-2),
+    "quickstart_zs_lp": (0.03, 0.1, 0.3),
+    "quickstart_taskres": (2e-3, 6e-3, 2e-2),
     "quickstart_lora": (1e-3, 3e-3, 6e-3),
     "quickstart_kra": (3e-3, 1e-2, 2e-2),
     "quickstart_full": (1e-4, 3e-4, 1e-3),
     "design_kra_lora": (1e-3, 3e-3, 1e-2),
     "design_kra_scale1": (3e-3, 1e-2, 2e-2),
 }
+HEADS = ("quickstart_zs_lp", "quickstart_taskres")
 
 
 def draw(folder: Path, seed: int) -> Path:
@@ -59,7 +61,8 @@ def main(out: Path, experiments: Sequence[str]) -> None:
         for rate in RATES[experiment]:
             for seed, table in tables.items():
                 data = [f"data.file={table}", "++data.source.name=openmoji", "shots=null", "evaluation=in_domain"]
-                run = [f"experiment={experiment}", f"optim.lr={rate}", f"seed={seed}", f"runs={out}/runs"]
+                key = "head.lr" if experiment in HEADS else "optim.lr"
+                run = [f"experiment={experiment}", f"{key}={rate}", f"seed={seed}", f"runs={out}/runs"]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                     cfg = compose("train", overrides=[*run, "data=table", *data])
                 folder = folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))

@@ -28,7 +28,7 @@ VERBS = {
     "spectra": "what finished runs added to their weights, by layer and step",
     "approximate": "which updates can an adapter express, and which does AdamW find?",
     "dashboard": "a Weights & Biases workspace that compares methods",
-    "quickstart": "a first comparison of five methods on real pictures; nothing is downloaded",
+    "quickstart": "a first comparison of six methods on real pictures; nothing is downloaded",
 }
 HELP = """usage: kravl VERB ...
 

@@ -1,4 +1,4 @@
-"""The first run: the study of KRAdapter beside LoRA, full fine-tuning and the linear probe, and its report.
+"""The first run: the study of KRAdapter beside LoRA, full fine-tuning and two heads on features, and its report.
 
 Nothing is downloaded: the pictograms come with pip, the model with kravl. ``kravl quickstart --help``
 """
@@ -12,7 +12,7 @@ from kravl.runtime.errors import printable
 from kravl.runtime.files import shipped
 
 DESCRIPTION = (
-    "Adapt a small CLIP to pictograms that it has never seen, in four ways, and evaluate it on them and in other "
+    "Adapt a small CLIP to pictograms that it has never seen, in five ways, and evaluate it on them and in other "
     "styles: experiments/studies/quickstart.yaml, then its report. Run the same command again to resume."
 )
 CREDIT = "Pictures: OpenMoji (https://openmoji.org), CC BY-SA 4.0."

@@ -38,7 +38,7 @@ def test_every_method_has_its_numbers(done: Path) -> None:
     rows = list(csv.DictReader((done / "report.csv").read_text().splitlines()))
     found = {(row["method"], row["quantity"]) for row in rows}
 
-    for method in ("zero-shot", "linear_probe", "lora", "kra", "full"):
+    for method in ("zero-shot", "zs_lp", "taskres", "lora", "kra", "full"):
         assert {(method, "test/accuracy"), (method, "silhouette/accuracy"), (method, "ood_mean")} <= found
     assert {row["method"] for row in rows if row["quantity"] == "effective_rank"} == {"lora", "kra", "full"}
 
@@ -47,8 +47,8 @@ def test_the_page_shows_table_figures_and_pictures(done: Path) -> None:
     page = (done / "index.html").read_text()
 
     names = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>', page)
-    assert "<p>quickstart: four ways to adapt kravl-tiny" in page
-    assert names == ["zero-shot", "linear_probe", "lora", "kra", "full"]
+    assert "<p>quickstart: five ways to adapt kravl-tiny" in page
+    assert names == ["zero-shot", "zs_lp", "taskres", "lora", "kra", "full"]
     shown = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="kravl_tiny, openmoji, in_domain: ([^"]+)">', page)
     assert [caption.split()[0] for caption in shown] == ["effective", "singular", "test"]
     assert "https://openmoji.org, CC-BY-SA-4.0" in shown[2]
@@ -74,7 +74,7 @@ def test_points_between_the_weights_are_evaluated_for_the_first_seed_alone() -> 
     runs = plan_runs(read_study(shipped("experiments/studies") / "quickstart.yaml"))
 
     curves = {(run.cell.method, run.seed): run.config().alphas for run in runs}
-    assert curves["linear_probe", 1] == 3
+    assert curves["zs_lp", 1] == curves["taskres", 1] == 3
     assert all(curves[method, 1] == [0.5, 1.0] for method in ("lora", "kra", "full"))
     assert all(alphas == 1 for (_, seed), alphas in curves.items() if seed > 1)
     assert {str(run.place) for run in runs if run.seed < 3 and run.cell.method == "kra"} == {
@@ -85,7 +85,7 @@ def test_points_between_the_weights_are_evaluated_for_the_first_seed_alone() -> 
 
 def test_what_a_run_prints_is_kept_in_the_log_and_out_of_the_table(done: Path) -> None:
     logs = list(done.glob("*/*/log.txt"))
-    assert len(logs) == 4
+    assert len(logs) == 5
     assert all("macro-F1" in log.read_text() for log in logs)
 
 

@@ -35,7 +35,7 @@ def check_init(cfg: Config) -> None:
         raise InputError(f"init={cfg.init}: method={cfg.method} fits its head anew on features; leave init out")
     folder = find_run(cfg.init)
     build = saved_config(folder, {"plugins": cfg.plugins}).backbone.build
-    for key in build.keys() & cfg.backbone.build.keys() - {"_target_"}:
+    for key in sorted(build.keys() & cfg.backbone.build.keys() - {"_target_"}):
         if build[key] != cfg.backbone.build[key]:
             raise InputError(
                 f"init={cfg.init} is of another backbone: {key} {build[key]}, and not {cfg.backbone.build[key]}"
