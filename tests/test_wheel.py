@@ -53,4 +53,4 @@ def test_the_command_trains_and_reports(site: Path) -> None:
 
     reported = kravl(site, "report", "runs", "--no-figures")
     assert reported.returncode == 0, reported.stderr
-    assert "linear_probe" in reported.stdout
+    assert "zs_lp" in reported.stdout

@@ -10,7 +10,7 @@ from kravl.report.groups import Group
 from kravl.tracking.run_folder import ZERO_SHOT
 
 ID, OOD = "test/accuracy", "ood_mean"
-BASELINES = (ZERO_SHOT, "linear_probe")  # methods that leave the pretrained features unchanged
+BASELINES = (ZERO_SHOT, "linear_probe", "zs_lp", "logistic_regression")  # linear models of the pretrained features
 FEWEST = 3  # points: any two lie on a line
 
 

@@ -175,6 +175,7 @@ CLIP = ("backbone=kravl_tiny",)
     [
         *((method, VIT) for method in ("kra", "full", "linear_probe")),
         *((method, CLIP) for method in ("cliplora", "linear_probe", "zeroshot")),
+        ("coop", (*CLIP, "context_tokens=4")),
     ],
 )
 def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str, ...], tiny_run: Any) -> None:
@@ -190,6 +191,16 @@ def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str,
     assert guessed.tower_trains == (cfg.optim.trains and not run.classifier.features_are_fixed())
     assert guessed.steps == (6 if cfg.optim.trains else 0)
     assert (guessed.prompts is not None) == (cfg.optim.trains and getattr(run.classifier, "text_trains", bool)())
+
+
+def test_a_head_on_features_trains_no_weight_and_encodes_each_image_once(diagnosed: Any) -> None:
+    status, lines = diagnosed("method=ncm", "head.views=3", "loading.augmentation=crop_flip")
+
+    assert status == 0
+    assert any(re.fullmatch(r"ok +head +ncm: a head on features; of [\d,]+ parameters none trains", x) for x in lines)
+    (line,) = [line for line in lines if line.startswith("ok       time")]
+    assert "92 images encoded once, and the fit of a head" in line
+    assert diagnosed("method=ncm", "--measure")[0] == 0
 
 
 def test_operations_are_those_of_a_vision_transformer() -> None:

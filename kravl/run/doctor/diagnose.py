@@ -67,17 +67,22 @@ def check_run(checks: Checklist, cfg: Config, settings: Settings, measured: bool
     if measured and not checks.failed:
         _measure(checks, cfg, cost, data)
     else:
-        _tell_operations(checks, cost, device, torch.bfloat16 if half else torch.float32)
+        _tell_operations(checks, cfg, cost, device, torch.bfloat16 if half else torch.float32)
 
 
 def _tell_adapters(checks: Checklist, cfg: Config, cost: Estimate) -> None:
+    if cfg.head:
+        checks.add("ok", "head", f"{cfg.label}: a head on features; of {cost.parameters:,} parameters none trains")
+        return
     where = f" on {listed_sites(cost.sites)}" if cost.sites else ""
     share = f"{cost.trainable:,} of {cost.parameters:,} parameters train"
     checks.add("ok", "adapters", f"{cfg.label}{where}: {share if cfg.optim.trains else 'nothing trains'}")
 
 
-def _tell_operations(checks: Checklist, cost: Estimate, device: torch.device, dtype: torch.dtype) -> None:
+def _tell_operations(checks: Checklist, cfg: Config, cost: Estimate, device: torch.device, dtype: torch.dtype) -> None:
     images = f"{cost.steps:,} steps of {cost.batch} images, {cost.evaluated:,} images evaluated"
+    if cfg.head:
+        images = f"{cost.evaluated:,} images encoded once, and the fit of a head on their features"
     if not cost.operations:
         checks.add("ok", "time", f"{images}; --measure times some")
         return

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
 from kravl.backbones.classifier import Classifier
+from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
@@ -31,10 +33,10 @@ class Estimate:
 
     Args:
         parameters: of the pretrained model.
-        trainable: adapters, unfrozen parameters and a new head.
+        trainable: adapters, unfrozen parameters, a new head and a learned context; none of a head on features.
         sites: how many matrices are adapted, by tower and kind.
-        steps: optimiser steps of ``batch`` images.
-        evaluated: images that are evaluated.
+        steps: optimiser steps of ``batch`` images; those of a head on features cost next to nothing.
+        evaluated: images that are evaluated, and those that a head on features is fitted on, with their views.
         pixels: of an image as the model takes it.
         image: the work for one image; None where the model cannot be run without weights.
         prompts: the work for every prompt in each step, where the text tower trains: an upper bound, as prompts that
@@ -91,18 +93,19 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
     trained = _trained(encoder, placement, skeleton.head())
     tower = skeleton.of_image_tower()
     of_text = [p for p in trained if id(p) not in tower | set(map(id, skeleton.head()))]
+    of_text += skeleton.token_embedding() if cfg.context_tokens else []  # what is before the context has no gradient
     image = skeleton.image(trained)
     head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
     return Estimate(
         parameters=sum(p.numel() for p in encoder.parameters()),
-        trainable=_num_trained(encoder, placement, skeleton.head()) + head,
+        trainable=_num_trained(encoder, placement, skeleton.head()) + head + _context_size(cfg, skeleton, classes),
         sites=placement.sites,
         steps=_steps(cfg, len(data.train_samples)),
         batch=cfg.loading.batch_size,
-        evaluated=sum(map(len, data.evaluated.values())),
+        evaluated=sum(map(len, data.evaluated.values())) + _encoded_for_head(cfg, data),
         pixels=skeleton.pixels,
         image=image,
-        prompts=skeleton.prompts(_num_prompts(data), trained) if of_text and cfg.optim.trains else None,
+        prompts=skeleton.prompts(_num_prompts(data), trained + of_text) if of_text and cfg.optim.trains else None,
         tower_trains=cfg.optim.trains and any(id(p) in tower for p in trained),
     )
 
@@ -126,6 +129,22 @@ def _num_trained(encoder: nn.Module, placement: Placement, head: list[nn.Paramet
     return sum(sizes[tuple(site.weight.shape)] for site in sites) + sum(p.numel() for p in others)
 
 
+def _context_size(cfg: Config, skeleton: Skeleton, classes: int) -> int:
+    width = sum(embedding.shape[1] for embedding in skeleton.token_embedding()) if cfg.context_tokens else 0
+    return cfg.context_tokens * width * (classes if cfg.context_per_class else 1)
+
+
+def _encoded_for_head(cfg: Config, data: FewShotDataModule) -> int:
+    """How often an image goes through the tower before a head on features is fitted."""
+    if not cfg.head or not cfg.optim.trains:
+        return 0
+    views = 1
+    if cfg.loading.augmentation != "none":
+        default = signature(resolve(cfg.head, Head, cfg.plugins)).parameters["views"].default
+        views = cfg.head.get("views", default)
+    return int(views) * len(data.train_samples) + (len(data.val_samples) if cfg.tune != "none" else 0)
+
+
 def _num_prompts(data: FewShotDataModule) -> int:
     source = data.source
     if source.descriptions is not None:
@@ -135,7 +154,7 @@ def _num_prompts(data: FewShotDataModule) -> int:
 
 def _steps(cfg: Config, images: int) -> int:
     """Optimiser steps: each epoch has every image, or a small set repeatedly for ``loading.min_batches``."""
-    if not cfg.optim.trains:
+    if not cfg.optim.trains or cfg.head:
         return 0
     bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     if steps := bounds.get("max_steps"):

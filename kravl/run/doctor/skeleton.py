@@ -37,6 +37,11 @@ class Skeleton:
         """Parameters of a head that is new; those of CLIP are its text features, and no parameters."""
         return [] if self._two_towers else [p for head in heads(self.encoder) for p in head.parameters()]
 
+    def token_embedding(self) -> list[nn.Parameter]:
+        """The weight of a text tower's token embedding; empty without one."""
+        embedding = getattr(getattr(self.encoder, "text", self.encoder), "token_embedding", None)
+        return list(embedding.parameters()) if isinstance(embedding, nn.Embedding) else []
+
     def of_image_tower(self) -> set[int]:
         """Identities of the parameters that an image passes through, without those of a new `head`."""
         tower = self.encoder.visual if self._two_towers else self.encoder
