@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
+from kravl.backbones.heads.head import Head
 from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
+
+OWN = ("class_weight", "context")  # parameters of kravl's; what they make of the classes is written apart
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class PlainModel:
 
     def classifier(self) -> nn.Module:
         """Images (b, 3, height, width) to logits (b, C), as one module."""
+        if (fitted := self.run.classifier.fitted_head()) is not None:
+            return HeadScores(self.run.classifier, fitted, self.text_features)
         return Scores(self.encoder, self.head, self.scale) if self.head is not None else self.encoder
 
 
@@ -66,6 +72,22 @@ class Scores(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(images) @ self.head
+
+
+class HeadScores(nn.Module):
+    """An image tower with a fitted head on its features."""
+
+    text: Tensor | None
+
+    def __init__(self, classifier: Classifier, head: Head, text: Tensor | None) -> None:
+        super().__init__()
+        self.classifier, self.head = classifier, head
+        self.register_buffer("text", text)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.classifier.image_features(images)
+        scores: Tensor = self.head(features.to(self.head.dtype), self.text)
+        return scores
 
 
 class ImageFeatures(nn.Module):

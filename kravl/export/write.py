@@ -54,6 +54,7 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     """
     check_target(to, out, force)
     module: Any = import_module(f"kravl.export.formats.{to}")
+    _require_place(run, to, getattr(module, "HOLDS_HEADS", False))
     if require := getattr(module, "require", None):
         require(run, alpha)
     run.classifier.float()  # what was trained in half precision is exported in single
@@ -77,6 +78,15 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     except OSError as error:
         raise InputError(f"the export cannot be written to {out}: {error.strerror or error}; pass --out") from error
     return Export(out, found, module.TOLERANCE, notes)
+
+
+def _require_place(run: LoadedRun, to: str, holds_heads: bool) -> None:
+    head = run.classifier.feature_head
+    if head is not None and not holds_heads:
+        raise InputError(
+            f"--to {to} has no place for {type(head).__name__}, a head on features; --to onnx and --to pt2 hold the "
+            "classifier as a whole"
+        )
 
 
 def _describe(model: PlainModel, to: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from kravl.export.plain import ImageFeatures, PlainModel, TextFeatures
 from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError, first_line
 
+HOLDS_HEADS = True
 TOLERANCE = 1e-3  # of other kernels than torch's
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 LARGEST = 2**31 - 2**20  # bytes of one file, which protobuf limits to 2 GiB

@@ -10,10 +10,9 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from kravl.export.plain import PlainModel
+from kravl.export.plain import OWN, PlainModel
 
 TOLERANCE = 1e-5
-HEAD = "class_weight"  # of kravl's: its features are in a file of their own
 MERGES = "merges.txt.gz"
 
 
@@ -27,7 +26,7 @@ def write(model: PlainModel, folder: Path) -> list[str]:
         shutil.copyfile(merges, folder / MERGES)
     if hasattr(model.clip.tokenizer, "save_pretrained"):  # of Hugging Face
         model.clip.tokenizer.save_pretrained(str(folder))
-    state = {name: tensor for name, tensor in model.encoder.state_dict().items() if name != HEAD}
+    state = {name: tensor for name, tensor in model.encoder.state_dict().items() if name not in OWN}
     save_file(_apart(state), folder / "open_clip_model.safetensors", {"format": "pt"})
     save_file({"class_features": model.head.contiguous()}, folder / "class_features.safetensors")
     known = model.encoder.visual.preprocess_cfg

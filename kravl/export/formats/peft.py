@@ -19,6 +19,8 @@ def require(run: LoadedRun, alpha: float) -> None:
     if missing := [name for name in ("peft", "transformers") if find_spec(name) is None]:
         raise InputError(f"--to peft needs {' and '.join(missing)}: pip install 'kravl[peft,text]'")
     method = run.adapters.description()["method"]
+    if method is None:
+        raise InputError(f"--to peft writes adapted matrices, of which {run.cfg.label} has none: --to transformers")
     if method != f"{LoRA.__module__}.{LoRA.__qualname__}":
         raise InputError(
             f"--to peft writes a LoRA, which PEFT knows; {str(method).rpartition('.')[2]} needs `import kravl.peft` "

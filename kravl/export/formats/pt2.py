@@ -9,6 +9,7 @@ from kravl.export.pictures import copy_pictures, example_images, without_fast_pa
 from kravl.export.plain import PlainModel
 from kravl.runtime.errors import InputError, first_line
 
+HOLDS_HEADS = True
 TOLERANCE = 1e-5
 MOST = 2**16  # images in a batch
 

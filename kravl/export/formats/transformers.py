@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.weights.hf_clip import TRANSPOSED
 from kravl.export.pictures import copy_pictures
-from kravl.export.plain import PlainModel
+from kravl.export.plain import OWN, PlainModel
 from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
@@ -59,7 +59,7 @@ def write(model: PlainModel, folder: Path) -> list[str]:
     config = CLIPConfig(**_config(model.encoder, tokens.eot_token_id, tokens.sot_token_id))
     with torch.device("meta"):
         module = CLIPModel(config)
-    state = renamed({name: t for name, t in model.encoder.state_dict().items() if name not in ("class_weight",)})
+    state = renamed({name: t for name, t in model.encoder.state_dict().items() if name not in OWN})
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     if differing := sorted(expected.items() ^ {name: tuple(t.shape) for name, t in state.items()}.items()):
         raise InputError(f"transformers' CLIPModel cannot hold {model.run.cfg.backbone.name}: {differing[0]}")
