@@ -22,9 +22,13 @@ COMMANDS = [
 ]
 EXPERIMENTS = [
     command
-    for path in [*(ROOT / "configs/experiment").glob("*.yaml"), *(ROOT / "configs/method").glob("*.yaml")]
+    for path in (ROOT / "configs/experiment").glob("*.yaml")
     for command in re.findall(r"#\s+(python train\.py .*)", path.read_text())
 ]
+OF_METHODS = {
+    path.stem: re.findall(r"#\s+(python train\.py .*)", path.read_text())
+    for path in sorted((ROOT / "configs/method").glob("*.yaml"))
+}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,13 @@ def test_a_command_composes(command):
     register_configs(name for a in overrides if a.startswith("experiment=") for name in a[11:].split(","))
     multirun, verb = "-m" in arguments, Path(script).stem
     check_command_line(as_overrides(overrides, verb, multirun), verb, multirun)
+
+
+@pytest.mark.parametrize("method", OF_METHODS)
+def test_a_methods_own_command_names_it(method):
+    """That the method composes with any data set is held in tests/config."""
+    for command in OF_METHODS[method]:
+        assert f"method={method}" in command or f"_{method}_" in command or "experiment=" in command
 
 
 def test_the_two_commands_are_targets_of_the_makefile():

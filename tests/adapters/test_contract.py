@@ -72,6 +72,7 @@ def test_merge_keeps_the_function_and_unmerge_restores_every_bit(make_adapter, c
         assert all(torch.equal(parameter, base[name]) for name, parameter in case.model.named_parameters())
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_disabled_adapters_leave_the_pretrained_model(make_adapter, case, perturb):
     adapters = inject(case.model, make_adapter, case.targets)
     before = case.run(case.model)
@@ -108,6 +109,7 @@ def assert_one_graph(make_adapter, case, perturb):
     torch.testing.assert_close(compiled, block(tokens))
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_gradient_checkpointing_changes_no_gradient(make_adapter, case, perturb):
     adapters = inject(case.model.train(), make_adapter, case.targets)
     perturb(adapters)
@@ -122,6 +124,7 @@ def test_gradient_checkpointing_changes_no_gradient(make_adapter, case, perturb)
         torch.testing.assert_close(parameter.grad, gradient)
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_dropout_acts_in_training_only(make_adapter, case, perturb):
     def with_dropout(out_features, in_features):
         return make_adapter(out_features, in_features, dropout=0.5)

@@ -24,6 +24,7 @@ def test_a_saved_file_makes_a_fresh_model_the_same(make_adapter, case, perturb, 
     assert list(loaded.state_dict()) == list(adapters.state_dict())
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_the_state_holds_all_that_trains_and_nothing_else(make_adapter, case):
     adapters = inject(case.model, make_adapter, case.targets)
 
@@ -48,6 +49,7 @@ def test_bake_leaves_the_adapted_function_in_the_original_classes_and_keys(make_
     assert [type(module) for module in case.model.modules()] == classes
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_compute_the_same_and_are_independent(make_adapter, case, perturb, duplicate):
     adapters = inject(case.model, make_adapter, case.targets)
@@ -65,6 +67,7 @@ def test_copies_compute_the_same_and_are_independent(make_adapter, case, perturb
     assert list(model.state_dict()) == [key for key in case.model.state_dict() if ".adapters." not in f".{key}"]
 
 
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_the_description_names_method_sites_and_hyperparameters(make_adapter, config, case):
     adapters = inject(case.model, make_adapter, case.targets)
 

@@ -81,7 +81,7 @@ def test_what_a_method_can_express_is_its_own_optimum(method, shape):
     assert frobenius_error(optimum(adapter, target, weight), target) < 1e-4
 
 
-@pytest.mark.parametrize(("method", "shape"), CASES)
+@pytest.mark.parametrize(("method", "shape"), [*CASES[::2], ("kra", (23, 31)), ("krona", (23, 31))])
 def test_training_gets_as_near_as_the_optimum_and_no_nearer(method, shape):
     torch.manual_seed(0)
     adapter, target = METHODS[method](*shape), drawn(shape)
@@ -97,7 +97,7 @@ def test_training_gets_as_near_as_the_optimum_and_no_nearer(method, shape):
     assert (1 - 1e-6) * best <= frobenius_error(fitted, target) <= most * best + 1e-5
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS[::2])
 @pytest.mark.parametrize("method", ["lora", "kra", "krona"])
 def test_training_reaches_the_optimum_on_every_target(method, target):
     node = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"target/{target}.yaml"))

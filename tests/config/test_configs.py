@@ -1,5 +1,6 @@
 """Every shipped config composes, names what exists, and builds."""
 
+import re
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
@@ -70,7 +71,22 @@ def test_a_method_is_named_like_its_file_and_asks_for_presets_that_there_are(met
     resolve(OmegaConf.to_container(cfg.adapter, resolve=True), Adapter)
 
 
-@pytest.mark.parametrize("backbone", names("backbone"))
+SIZE = re.compile(r"_?(?:vit)?(tiny|[sbl]|so400m|h|g|e|bigg|7b)\d+(?:_\d+)?")
+SIZES = ("tiny", "s", "b", "l", "so400m", "h", "g", "e", "bigg", "7b")
+
+
+def families() -> list[str]:
+    """The smallest of the shipped backbones of each family: its sizes differ in numbers alone."""
+    found: dict[str, tuple[int, str]] = {}
+    for name in names("backbone"):
+        size = SIZE.search(name)
+        ranked = (SIZES.index(size[1]) if size else 0, name)
+        family = SIZE.sub("", name)
+        found[family] = min(found.get(family, ranked), ranked)
+    return [name for _, name in found.values()]
+
+
+@pytest.mark.parametrize("backbone", families())
 def test_every_preset_finds_its_sites_and_parameters_in_a_shipped_backbone(backbone):
     model = encoder(backbone)
     of_model = ("image", "text") if hasattr(model, "encode_text") else ("image",)

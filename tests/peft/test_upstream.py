@@ -1,4 +1,4 @@
-"""A part of PEFT's own tests, for KRAdapter: configs, BERT and RoBERTa for tokens. All of them: make peft-tests."""
+"""A part of PEFT's own tests, for KRAdapter: BERT and RoBERTa for tokens. All of them: make peft-tests."""
 
 import importlib.metadata
 from pathlib import Path
@@ -16,8 +16,10 @@ FETCHED = Path(__file__).parents[2] / f".venv/peft-tests/peft-{importlib.metadat
 def test_a_part_of_pefts_own_tests_passes(tmp_path):
     archive.prepare(tmp_path, FETCHED)
 
-    for file, at_least in (("test_config", 29), ("test_token_classification_qa", 8)):
-        assert run(tmp_path, "kravl.peft:KRAdapterConfig", file, [])
-        row = counted(tmp_path / f"results/KRAdapter/{file}.xml")
-        assert row["failed"] == []
-        assert row["passed"] >= at_least
+    file = "test_token_classification_qa"
+
+    assert run(tmp_path, "kravl.peft:KRAdapterConfig", file, [])
+
+    row = counted(tmp_path / f"results/KRAdapter/{file}.xml")
+    assert row["failed"] == []
+    assert row["passed"] >= 8

@@ -96,7 +96,7 @@ def test_what_adapts_is_checked_before_weights_are_loaded(tiny_run, mistake):
 def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
     parts = build_run(typed(tiny_run("method=kra")))
     assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()
-    assert len(parts.adapters.adapters) == 36
+    assert len(parts.adapters.adapters) == 18
 
 
 def test_full_fine_tuning_trains_every_parameter_and_leaves_none_out(tiny_run):

@@ -7,6 +7,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from tiny_run import WHOLE_VIT
 
 from kravl.config.compose import as_written, typed
 from kravl.run import build
@@ -59,7 +60,7 @@ def test_a_resnet_is_adapted_and_its_run_says_and_records_what_and_is_named_afte
     tiny_run: Any, method: str, sites: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    config = tiny_run(f"method={method}", "optim.epochs=1", *RESNET)
+    config = tiny_run(f"method={method}", "optim.epochs=1", *RESNET, backbone=WHOLE_VIT)
     metrics = train(config)
 
     (path,) = Path(config.runs).glob(f"test_resnet_random_{method}_6shot_folder/*/metrics.json")
@@ -70,15 +71,20 @@ def test_a_resnet_is_adapted_and_its_run_says_and_records_what_and_is_named_afte
 
 
 def test_a_comparable_lora_has_the_rank_that_its_model_asks_for(tiny_run: Any) -> None:
-    ranks = [build_run(typed(tiny_run("method=lora", *other))).adapters.description()["hyperparameters"]
-             for other in ((), ("adapter.rank=3",), RESNET)]  # fmt: skip
+    built = [
+        build_run(typed(tiny_run("method=lora", *other, backbone=WHOLE_VIT)))
+        for other in ((), ("adapter.rank=3",), RESNET)
+    ]
+    ranks = [run.adapters.description()["hyperparameters"] for run in built]
 
     assert [(each["rank"], each["alpha"]) for each in ranks[:2]] == [(15, 30), (3, 30)]
     assert ranks[2]["alpha"] == 2 * ranks[2]["rank"] > 0
 
 
 def test_parameters_of_a_preset_train_beside_adapters(tiny_run: Any) -> None:
-    run = build_run(typed(tiny_run("method=kra", "unfreeze=[last_two_blocks,norms]", "sites=vision")))
+    run = build_run(
+        typed(tiny_run("method=kra", "unfreeze=[last_two_blocks,norms]", "sites=vision", backbone=WHOLE_VIT))
+    )
     names = run.adapters.unfrozen.keys()
 
     assert {"blocks.0.norm1.weight", "blocks.10.attn.proj.weight", "blocks.11.mlp.fc1.bias", "norm.bias"} <= names

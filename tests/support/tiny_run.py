@@ -1,6 +1,7 @@
 """Overrides of a run that takes a second: small random models, letters, six steps in two epochs."""
 
-VIT = ("backbone=vit_tiny_random", "backbone.build.name=test_vit", "backbone.build.image_size=32")
+WHOLE_VIT = ("backbone=vit_tiny_random", "backbone.build.image_size=32")
+VIT = (*WHOLE_VIT, "backbone.build.name=test_vit")  # of half the depth and a third of the width
 VIT += ("backbone.name=vit_tiny_random",)
 CLIP = ("backbone=clip_vitb32", "backbone.build.name=tiny-clip", "backbone.build.pretrained=null")
 TINY = (

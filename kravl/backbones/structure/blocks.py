@@ -29,7 +29,7 @@ def towers(encoder: nn.Module) -> dict[str, list[str]]:
     if not _has_text(encoder):
         return {IMAGE: [""]}
     names = [name for name, _ in [*encoder.named_children(), *encoder.named_parameters(recurse=False)]]
-    left_out = {"visual", "logit_scale", "logit_bias", "class_weight", *OF_CAPTIONS}
+    left_out = {"visual", "logit_scale", "logit_bias", "class_weight", "context", "feature_head", *OF_CAPTIONS}
     return {IMAGE: ["visual"], TEXT: [name for name in names if name not in left_out]}
 
 

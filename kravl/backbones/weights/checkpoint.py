@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kravl.backbones.structure.blocks import OF_CAPTIONS
 from kravl.backbones.weights.torchscript import is_torchscript, read_torchscript
 from kravl.runtime.errors import InputError, first_line
 
@@ -182,8 +183,13 @@ def load_failure(error: Exception, tensors: Sequence[str] = ()) -> str:
 
 
 def check_finite(model: nn.Module, weights: str) -> None:
-    """Raise InputError where ``weights``, once loaded, have a value that is no number: every logit would be none."""
+    """Raise InputError where ``weights``, once loaded, have a value that is no number: every logit would be none.
+
+    A decoder of captions may: no feature comes from it, and open_clip leaves a matrix of it unset.
+    """
     for name, tensor in {**dict(model.named_parameters()), **_running(model)}.items():
+        if name.startswith(OF_CAPTIONS):
+            continue
         # a sum needs no memory; one that overflows is looked at again
         if tensor.is_floating_point() and not tensor.detach().sum().isfinite() and not tensor.isfinite().all():
             raise InputError(f"{weights}: {name} has values that are infinite or no numbers; the file is damaged")
