@@ -1,4 +1,5 @@
 # make quickstart: set up and compare five methods on real pictures.  make test: set up and pass the tests.
+# make test-long: those that take long: whole processes, real sizes, what other commands below do in full. CI runs both.
 # make test-portable: those that compare the numbers of kernels, with the kernels of a processor without AVX.
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
 # make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
@@ -8,13 +9,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-portable faults breadth rehearsal peft-tests docs lint clean
+.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests docs lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m long
 
 test-portable: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \

@@ -78,6 +78,7 @@ def composes(verb: str, arguments: list[str]) -> None:
     check_command_line(as_overrides(given, verb, multirun), verb, multirun, complete=bool(given))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page, blocks in CODE.items() if blocks])
 def test_the_code_of_a_page_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, glyphs: Path, finished_run: Path

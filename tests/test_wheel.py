@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("shots=1", "optim.epochs=1", "loading.min_batches=1", "data.source.size=32", "evaluation=in_domain")
 SMALL += ("trainer.accelerator=cpu", "tracking=none", "cache_root=null", "loading.num_workers=0")

@@ -86,6 +86,7 @@ def test_disabled_adapters_leave_the_pretrained_model(make_adapter, case, pertur
     assert torch.equal(case.run(case.model), adapted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["clip"], indirect=True)
 def test_a_block_compiles_into_one_graph(make_adapter, case, perturb):
     assert_one_graph(make_adapter, case, perturb)

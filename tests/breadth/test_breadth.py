@@ -44,6 +44,7 @@ def needs_transformers(row: survey.Row) -> bool:
     return row["extra"] == "text" and find_spec("transformers") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", cheapest())
 def test_a_model_of_each_family_is_adapted_as_the_library_and_autograd_have_it(family: str, tmp_path: Path) -> None:
     if needs_transformers(MEMBERS[family]):
@@ -94,6 +95,7 @@ def test_every_family_that_was_measured_is_as_the_library_and_autograd_have_it()
     assert idle == {("timm csatv2", "cliplora"): 28}
 
 
+@pytest.mark.long
 @same_releases
 @pytest.mark.parametrize("row", SAMPLE, ids=lambda row: row["name"])
 def test_the_table_agrees_with_the_libraries_for_a_sample(row: survey.Row) -> None:

@@ -18,6 +18,8 @@ from kravl.config.schema import CACHE, CONFIGS
 from kravl.config.untrusted import OUTPUTS, TYPED_ONLY
 from kravl.runtime.errors import InputError
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = 25
 ENDS = st.sampled_from(("\n", "\n\n", "\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", " ", "\n#", "\ufeff"))
 PACKAGES = (

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from faults.campaign import rows
 
+pytestmark = pytest.mark.long
+
 ELSEWHERE = "row_10_sweep"  # a minute of processes that start; tests/study stops and mends a smaller one
 OURS = {name: row for name, row in rows().items() if name.startswith("row_") and name != ELSEWHERE}
 

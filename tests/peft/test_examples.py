@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "experiments/peft/method_comparison/clip-few-shot"
 

@@ -9,6 +9,8 @@ from tests.peft.upstream import archive
 from tests.peft.upstream.__main__ import run
 from tests.peft.upstream.table import counted
 
+pytestmark = pytest.mark.long
+
 FETCHED = Path(__file__).parents[2] / f".venv/peft-tests/peft-{importlib.metadata.version('peft')}.tar.gz"
 
 

@@ -14,6 +14,8 @@ from kravl.config.compose import register_configs
 from kravl.config.schema import CONFIGS
 from kravl.run.train import train
 
+pytestmark = pytest.mark.long
+
 START = 1e9  # bytes of a process before it has data
 TENTH = {"test": 5_000, "imagenet_v2": 1_000, "imagenet_sketch": 5_088, "imagenet_a": 750, "imagenet_r": 3_000}
 

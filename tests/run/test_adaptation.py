@@ -16,6 +16,8 @@ from kravl.run.finished.saved import saved_config
 from kravl.run.train import train
 from kravl.tracking.run_folder import find_run
 
+pytestmark = pytest.mark.long
+
 MARGIN = 0.05  # half of what two epochs give here; experiments/quickstart has six
 
 

@@ -16,6 +16,8 @@ from kravl.data.source import Source
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
 
+pytestmark = pytest.mark.long
+
 WRITTEN = Path(__file__).parents[1] / "fixtures/written_by_2e3b7d2"
 SETTINGS = (
     "experiment=quickstart_kra", "shots=2", "data.source.size=32", "evaluation=in_domain", "loading.min_batches=1",

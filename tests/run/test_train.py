@@ -224,6 +224,7 @@ def test_all_unreadable_images_are_named_before_training_starts(tiny_run, glyphs
     assert "B/3.png" in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.assets
 def test_a_real_vit_learns_real_photographs(assets, tmp_path):
     small = ["shots=4", "optim.steps=12", "loading.batch_size=16", "backbone.build.image_size=70"]

@@ -18,6 +18,8 @@ from kravl.config.compose import register_configs
 from kravl.run.train import train
 from kravl.training.fsdp import ShardedStrategy
 
+pytestmark = pytest.mark.long
+
 MODEL = Path(__file__).parents[1] / "fixtures/tiny-clip.json"
 
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import torch
 from backbones_towers import NAMES, TEMPLATES, adapted, assert_equal, clip, prompts
 from torch import Tensor, distributed, multiprocessing
@@ -10,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kravl.backbones.text.class_features import ClassPrompts
 from kravl.backbones.text.tower import causal_text_tower
+
+pytestmark = pytest.mark.long
 
 LABELS = torch.tensor([0, 5, 3, len(NAMES) - 1])
 

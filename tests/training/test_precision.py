@@ -17,6 +17,7 @@ print(*[chosen_precision({"precision": p, "accelerator": "cpu"}) for p in ("auto
 """
 
 
+@pytest.mark.long
 def test_a_machine_without_bfloat16_computes_in_single_precision_and_says_so_to_who_asks_for_more() -> None:
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # its products then take this CPU for a common laptop's
 
