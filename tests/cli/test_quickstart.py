@@ -11,6 +11,8 @@ from kravl.runtime.files import shipped
 from kravl.study.grid import plan_runs
 from kravl.study.schema import read_study
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     "shots=2",
     "optim.epochs=1",
