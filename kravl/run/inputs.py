@@ -154,11 +154,13 @@ def data_identity(data: FewShotDataModule, seen: Fingerprints) -> Record:
 
 
 def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
-    """For a record: which evaluated images are among those trained on, by their contents; empty where none is."""
+    """For a record: which evaluated images are among those trained or selected on, by contents; empty where none is."""
     if not cfg.optim.trains:
         return {}
     most = math.inf if cfg.check_contents else MAX_DRAWN
     lines = trained_contents(data.train_samples, data.evaluated, most)
+    if cfg.tune != "none":
+        lines += trained_contents(data.val_samples, data.evaluated, most, "selected on")
     for line in lines:
         log.warning("%s: metrics of these are not those of new images", line)
     return {"trained_on": lines} if lines else {}

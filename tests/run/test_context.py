@@ -14,6 +14,8 @@ from tiny_run import CLIP
 from kravl.config.compose import as_written, typed
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
+from kravl.run.finished.restore import load_run
+from kravl.run.prediction.scorer import Scorer
 from kravl.run.train import check, train
 from kravl.runtime.errors import InputError
 from kravl.tracking.settings import settings_sha256
@@ -87,6 +89,8 @@ def test_each_class_may_learn_its_own(coop: Run, tmp_path: Path) -> None:
     folder, _ = finished(tmp_path / "runs")
 
     assert load_file(folder / "adapter.safetensors")["context"].dim() == 3
+    with pytest.raises(InputError, match=r"a learned context .* takes the place of words"):
+        Scorer.of_run(load_run(folder), 0.5)
 
 
 def test_words_are_where_it_starts(coop: Run) -> None:

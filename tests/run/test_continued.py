@@ -65,6 +65,7 @@ def test_a_head_keeps_the_rows_of_classes_that_both_have(tiny_run, tmp_path):
         (["adapter.scale=1"], r"its hyperparameters differ in 1: \{'scale': 2.0\}, the model's are \{'scale': 1\}"),
         (["sites=vision"], "its sites differ in"),
         ([*VIT], "is of another backbone: name kravl-tiny, and not"),
+        (["linear_head=true"], "has linear_head=False, and this run linear_head=True: they train other parameters"),
         (["optim.epochs=0"], "without training would be that run again: kravl evaluate run="),
         (["init=runs/nothing/seed1"], "no run 'runs/nothing/seed1'"),
     ],

@@ -21,9 +21,11 @@ from kravl.config.compose import typed
 from kravl.run import train as train_module
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
+from kravl.run.finished.restore import load_run
 from kravl.run.heads.checks import check_head
 from kravl.run.heads.features import refuse_too_many
 from kravl.run.heads.fit import select
+from kravl.run.prediction.scorer import Scorer
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 
@@ -114,6 +116,8 @@ def test_a_head_of_other_settings_or_a_damaged_one_is_refused(tiny_run, tmp_path
     config, adapter = folder / "config.yaml", folder / "adapter.safetensors"
     written, whole = config.read_text(), adapter.read_bytes()
 
+    with pytest.raises(InputError, match=r"alphas has 0\.5, and NearestClassMean does not start at zero-shot"):
+        Scorer.of_run(load_run(folder), 0.5)  # as in the curve of an evaluation
     config.write_text(written.replace("views: 10", "views: 9"))
     with pytest.raises(InputError, match="does not fit this model: its facts differ"):
         evaluate_run(again)

@@ -108,13 +108,17 @@ def data_sha256(source: Source, test_sha256: str) -> str:
     return hashlib.sha256(classes + f"\n{test_sha256}".encode()).hexdigest()
 
 
-def trained_contents(trained: Samples, evaluated: Mapping[str, Samples], most: float = MAX_DRAWN) -> list[str]:
+def trained_contents(
+    trained: Samples, evaluated: Mapping[str, Samples], most: float = MAX_DRAWN, seen_as: str = "trained on"
+) -> list[str]:
     """A line for each set some of whose images are, byte for byte, images that are ``trained`` on, by other names too.
 
     Only files of one size are read. Images that are no files of their own are not looked at.
 
     Args:
         most: bytes of a set and of the images trained on beyond which they are not compared, which is told.
+
+        seen_as: what the images are used for.
 
     Raises:
         InputError: an image cannot be read.
@@ -125,12 +129,12 @@ def trained_contents(trained: Samples, evaluated: Mapping[str, Samples], most: f
     for name, samples in evaluated.items():
         alike = {size: (files, known[size]) for size, files in _by_size(samples).items() if size in known}
         if sum(size * (len(files) + len(drawn)) for size, (files, drawn) in alike.items()) > most:
-            log.info("%s is not compared with what is trained on; check_contents=true reads all of it", name)
+            log.info("%s is not compared with what is %s; check_contents=true reads all of it", name, seen_as)
             continue
         seen = set(_digests([file for _, drawn in alike.values() for file in drawn]))
         count = sum(digest in seen for digest in _digests([file for files, _ in alike.values() for file in files]))
         if count:
-            lines.append(f"{count} of the {len(samples)} images of {name} are trained on, byte for byte")
+            lines.append(f"{count} of the {len(samples)} images of {name} are {seen_as}, byte for byte")
     return lines
 
 

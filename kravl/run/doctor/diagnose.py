@@ -22,6 +22,7 @@ from kravl.run.doctor.machine import (
     check_versions,
 )
 from kravl.run.doctor.measure import measure, total_seconds
+from kravl.run.heads.checks import check_head
 from kravl.run.sources import Sources
 from kravl.run.train import check
 from kravl.runtime.console import duration
@@ -53,6 +54,7 @@ def check_run(checks: Checklist, cfg: Config, settings: Settings, measured: bool
     path = check_run_folder(checks, cfg, settings)
     if data is None:
         return
+    checks.passes("head", partial(check_head, cfg, data))
     if files is not None:
         check_prompts(checks, cfg, data)
     cost = checks.attempt("adapters", partial(estimate, cfg, data))

@@ -34,7 +34,16 @@ def check_init(cfg: Config) -> None:
     if cfg.head:
         raise InputError(f"init={cfg.init}: method={cfg.method} fits its head anew on features; leave init out")
     folder = find_run(cfg.init)
-    build = saved_config(folder, {"plugins": cfg.plugins}).backbone.build
+    known = saved_config(folder, {"plugins": cfg.plugins})
+    if known.head:
+        raise InputError(f"init={cfg.init} is a run of method={known.method}, a head on features: it has no adapters")
+    for key in ("context_tokens", "context_per_class", "linear_head"):
+        if getattr(known, key) != getattr(cfg, key):
+            raise InputError(
+                f"init={cfg.init} has {key}={getattr(known, key)}, and this run {key}={getattr(cfg, key)}: they train "
+                "other parameters"
+            )
+    build = known.backbone.build
     for key in sorted(build.keys() & cfg.backbone.build.keys() - {"_target_"}):
         if build[key] != cfg.backbone.build[key]:
             raise InputError(
@@ -55,12 +64,12 @@ def start_from_init(cfg: Config, run: Run) -> None:
     folder = find_run(cfg.init)
     record, saved = read_adapters(folder.adapter)
     _compare(cfg, record, run.adapters.description())
-    if record.get("base_sha256") != run.adapters.base_sha256({name: tuple(t.shape) for name, t in saved.items()}):
-        raise InputError(f"init={cfg.init} was trained from other base weights than {cfg.backbone.name} has here")
     current = run.adapters.state_dict()
     if current.keys() != saved.keys():
         differing = some_of(sorted(current.keys() ^ saved.keys()), 5)
         raise InputError(f"init={cfg.init} trained other parameters: {differing}")
+    if record.get("base_sha256") != run.adapters.base_sha256({name: tuple(t.shape) for name, t in saved.items()}):
+        raise InputError(f"init={cfg.init} was trained from other base weights than {cfg.backbone.name} has here")
     head = _head_names(run)
     if other := [name for name, value in saved.items() if name not in head and value.shape != current[name].shape]:
         shapes = f"{tuple(saved[other[0]].shape)}, not {tuple(current[other[0]].shape)}"

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from kravl.backbones.classifier import Classifier
 from kravl.data.loading.unlabelled import Decoded, image_loader
+from kravl.run.context import check_curve
 from kravl.run.finished.restore import LoadedRun
+from kravl.run.heads.checks import check_head_curve
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
@@ -52,12 +54,17 @@ class Scorer:
             precision: in place of the run's own.
 
         Raises:
-            InputError: ``alpha`` is outside 0 to 1, or 0 of a model that knows no class untrained.
+            InputError: ``alpha`` is outside 0 to 1, 0 of a model that knows no class untrained, or between the two of
+                one that has no WiSE-FT curve.
         """
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
         if alpha == 0 and not run.classifier.zero_shot:
             raise InputError(f"alpha=0: {run.cfg.backbone.name} knows no class without training")
+        if 0 < alpha < 1:
+            check_curve(run.cfg, [alpha, 1.0])
+            if (head := run.classifier.feature_head) is not None:
+                check_head_curve(head, [alpha])
         device = next(run.classifier.parameters()).device
         settings = {**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}
         run.adapters.merge(alpha)
