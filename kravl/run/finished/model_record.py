@@ -77,14 +77,14 @@ def _parsed(content: Mapping[str, Any], what: str) -> ModelRecord:
     refuse_control(what, [*names, *ids])
     backbone, weights = content.get("backbone"), content.get("weights_sha256")
     images = content.get("num_images", 0)  # earlier runs had no such head
-    if not isinstance(backbone, dict) or not isinstance(weights, str | None) or not is_count(images):
+    if not isinstance(backbone, dict) or not isinstance(weights, str | None) or not _is_count(images):
         raise InputError(f"{what} is not what kravl writes")
     sites, unfrozen = (_texts(content.get(key), f"{what}: {key}") for key in ("sites", "unfrozen"))
     prompts = _prompts(content.get("prompts"), len(names), f"{what}: prompts")
     return ModelRecord(ids, names, prompts, backbone, weights, sites, unfrozen, images)
 
 
-def is_count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     """Whether ``value`` may be a number of images."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_IMAGES
 
