@@ -118,7 +118,7 @@ def matches_table(matches: Sequence[Match]) -> Cells:
     for match in matches:
         row, stat = match.row, match.stat
         here = percent(stat.mean) + (f" ± {percent(stat.std)}" if stat.std is not None else "") + f" (n={stat.n})"
-        cells = [row.method, row.backbone, match.dataset, match.amount, row.metric, row.protocol, here]
+        cells = [row.title, row.backbone, match.dataset, match.amount, row.metric, row.protocol, here]
         rows.append([*cells, published_cell(row), gap_cell(stat, row), _origin(row)])
     return rows
 

@@ -14,6 +14,7 @@ import yaml
 
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import LOADER, parse_yaml, read_text, read_yaml, shipped
+from kravl.tracking.methods import known_methods, shown
 
 NAMES = "names.yaml"
 NAME_GROUPS = ("methods", "backbones", "means", "protocols")
@@ -136,7 +137,8 @@ def read_names(place: Path | None = None) -> Names:
             if member not in sets:
                 raise file.error(("means", mean), unknown("set", member, sets))
     backbones = {*_shipped_names("backbone"), *groups["backbones"]}
-    return Names(groups["methods"], backbones, groups["means"], groups["protocols"], sets, _shipped_names("evaluation"))
+    methods = {name: shown(name) for name in known_methods()} | groups["methods"]
+    return Names(methods, backbones, groups["means"], groups["protocols"], sets, _shipped_names("evaluation"))
 
 
 def _shipped_names(group: str) -> set[str]:
