@@ -18,6 +18,7 @@ from kravl.report.wandb_runs import PREFIX
 from kravl.report.writers import Report, write_files
 from kravl.runtime.console import output, plain, text_table
 from kravl.runtime.errors import InputError, printable
+from kravl.tracking.methods import shown
 
 log = logging.getLogger(__name__)
 TEXTS = ("method", "backbone", "set", "metric", "protocol", "source")  # columns of published tables
@@ -102,7 +103,7 @@ def _show(report: Report) -> None:
         console.print(text_table(overview_table(overview), title=plain(overview.title)))
     if report.comparisons and report.baseline:
         rows = significance_table(report.comparisons, report.baseline)
-        console.print(text_table(rows, title=plain(f"against {report.baseline}")))
+        console.print(text_table(rows, title=plain(f"against {shown(report.baseline)}")))
         console.print(plain(f"p: {TEST}"))
     if report.matches:
         console.print(text_table(matches_table(report.matches), left=TEXTS, title=plain("beside published numbers")))
@@ -115,8 +116,8 @@ def _show(report: Report) -> None:
 def _fitting(groups: Sequence[Group], width: int) -> Cells:
     """Every set, the table turned on its side where it has more columns than fit; else the mean of the sets alone."""
     rows = group_table(groups)
-    for shown in (rows, [list(column) for column in zip(*rows, strict=True)]):
-        needed = sum(max(map(len, column)) + 2 for column in zip(*shown, strict=True))
+    for turned in (rows, [list(column) for column in zip(*rows, strict=True)]):
+        needed = sum(max(map(len, column)) + 2 for column in zip(*turned, strict=True))
         if len(rows[0]) <= MOST_COLUMNS and needed <= width:
-            return shown
+            return turned
     return group_table(groups, every_set=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from kravl.report.groups import Group, comparability_warnings, group_runs
 from kravl.report.paper_table import beside_published, overviews
 from kravl.report.published.compare import published_matches, with_published
+from kravl.report.robustness import curve_notes
 from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select
 from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
@@ -50,7 +51,7 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
         {"methods": list(study.methods), "datasets": sorted({run.base.data.name for run in planned})} if study else {}
     )
     # a path, a name or a setting in a line may hold what steers a terminal, or half a character
-    notes = [printable(line) for line in (*problems, *comparability_warnings(groups), *lines)]
+    notes = [printable(line) for line in (*problems, *comparability_warnings(groups), *curve_notes(groups), *lines)]
     comparisons = compare(groups, baseline) if baseline else []
     matches = published_matches(groups)
     listed = beside_published(overviews(groups, axes), matches)

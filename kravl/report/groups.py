@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean, pstdev, stdev
+from statistics import fmean, median, pstdev, stdev
 from typing import Any, NamedTuple
 
 from kravl.report.published.rows import PublishedRow
 from kravl.report.runs import FinishedRun, flatten
 from kravl.runtime.errors import some_of
+from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import deciding_settings
 
@@ -56,6 +57,11 @@ class Group:
         return "all" if self.shots is None else str(self.shots)
 
     @property
+    def title(self) -> str:
+        """The method's name as papers write it."""
+        return shown(self.method)
+
+    @property
     def names(self) -> list[str]:
         """The names of all numbers that any of the runs has, the in-domain test set first."""
         return sorted({name for run in self.runs for name in run.values}, key=lambda n: (not n.startswith("test/"), n))
@@ -63,6 +69,11 @@ class Group:
     def stat(self, name: str) -> Stat | None:
         """The statistic over the runs that have the number ``name``; None if none has."""
         return statistic([run.values[name] for run in self.runs if name in run.values], self.population)
+
+    def median(self, name: str) -> float | None:
+        """Over the runs that have the number ``name``: of seconds, which one run that was held up does not decide."""
+        values = [run.values[name] for run in self.runs if name in run.values]
+        return median(values) if values else None
 
     @property
     def by_seed(self) -> dict[int | None, Mapping[str, float]]:
@@ -176,7 +187,7 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
             if len(group.runs) > 1:
                 yield f"{len(group.runs)} different zero-shot results"
             continue
-        title = f"{group.method}, shots {group.amount}"
+        title = f"{group.title}, shots {group.amount}"
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
         configs = [flatten(deciding_settings(run.record["config"])) for run in group.runs]

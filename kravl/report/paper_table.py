@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from kravl.report.groups import Group, Stat, amounts, mean_over_sets
 from kravl.report.published.compare import Match
 from kravl.report.published.rows import PublishedRow, read_names
-from kravl.report.tables import Cells, gap_cell, percent, published_cell
+from kravl.report.tables import TRAIN_SECONDS, Cells, gap_cell, percent, published_cell, seconds
+from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
 
 METRIC_TITLES = {  # each has a table of its own, if any run has the metric
@@ -16,7 +17,7 @@ METRIC_TITLES = {  # each has a table of its own, if any run has the metric
     "harmonic_mean": "harmonic mean of test set and out of distribution",
 }
 MISSING = "–"
-COSTS = ("parameters", "memory GB", "train s")
+COSTS = ("parameters", "memory GB", "train s (median)")
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,13 @@ def _overview(groups: Sequence[Group], names: tuple[str, str, str], planned: Map
 
 
 def _costs(groups: Sequence[Group]) -> tuple[str, ...]:
-    """The ranges over data sets of the means over seeds."""
+    """The ranges over data sets of the means over seeds, of seconds of the medians."""
     parameters = _values(groups, "trainable_parameters")
     memory = [value / 1e9 for value in _values(groups, "peak_memory_bytes")]
     return (
         _range(parameters, "{:,.0f}".format),
         _range(memory, "{:.1f}".format),
-        _range(_values(groups, "train_seconds"), "{:.0f}".format),
+        _range([value for g in groups if (value := g.median(TRAIN_SECONDS)) is not None], seconds),
     )
 
 
@@ -170,7 +171,7 @@ def overview_table(overview: Overview, bold: str = "") -> Cells:
         expected = [1 if row.method == ZERO_SHOT else seeds] * len(best)
         cells = [format_stat(stat, n) for stat, n in zip(row.stats, expected, strict=True)]
         leads = [row.method != ZERO_SHOT and format_mean(s) == b for s, b in zip(row.stats, best, strict=True)]
-        shown = [f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)]
+        cells = [f"{bold}{c}{bold}" if led else c for c, led in zip(cells, leads, strict=True)]
         pair = [published_cell(row.published), gap_cell(row.stats[-1], row.published)] if beside else []
-        rows.append([row.method, *shown, *pair, *row.costs])
+        rows.append([shown(row.method), *cells, *pair, *row.costs])
     return rows

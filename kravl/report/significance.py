@@ -13,6 +13,7 @@ import numpy as np
 from kravl.report.groups import Group, amounts
 from kravl.report.tables import Cells
 from kravl.runtime.errors import unknown
+from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
 
 TESTED_METRICS = ("test/accuracy", "ood_mean")
@@ -125,10 +126,22 @@ def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
 def significance_table(comparisons: Sequence[Comparison], baseline: str) -> Cells:
     """Header and rows; differences in percentage points."""
     rows = [
-        ["method", "backbone", "metric", "shots", "pairs", f"points over {baseline}", "won/lost/equal", "p", "p, Holm"]
+        [
+            "method",
+            "backbone",
+            "metric",
+            "shots",
+            "pairs",
+            f"points over {shown(baseline)}",
+            "won/lost/equal",
+            "p",
+            "p, Holm",
+        ]
     ]
     for c in comparisons:
         ends = f"{c.won}/{c.lost}/{c.equal}"
         p = [f"{value:.4f}" if value >= 0.0001 else "<0.0001" for value in (c.p, c.p_holm)]
-        rows.append([c.method, c.backbone, c.metric, c.amount, str(c.pairs), f"{100 * c.difference:+.1f}", ends, *p])
+        rows.append(
+            [shown(c.method), c.backbone, c.metric, c.amount, str(c.pairs), f"{100 * c.difference:+.1f}", ends, *p]
+        )
     return rows

@@ -9,7 +9,9 @@ from kravl.report.published.rows import TEST, PublishedRow
 from kravl.runtime.files import csv_text, write_atomic
 
 TOP1 = "/accuracy"
+TRAIN_SECONDS = "train_seconds"  # shown as a median: one run that was held up says nothing of a method
 Cells = list[list[str]]  # the rows of a table, the first one the header
+SECONDS = "seconds of training are medians over the seeds"
 LEGEND = (
     "Published: ~ is read off a figure; oracle: something was chosen by looking at test images. Gap: percentage points "
     "above it"
@@ -21,7 +23,7 @@ def group_caption(groups: Sequence[Group]) -> str:
     kind = (
         "population standard deviation (ddof = 0)" if groups[0].population else "sample standard deviation (ddof = 1)"
     )
-    return f"mean ± {kind} over n seeds, none of a single seed; accuracies (top-1) in percent"
+    return f"mean ± {kind} over n seeds, none of a single seed; accuracies (top-1) in percent; {SECONDS}"
 
 
 def by_setting(groups: Iterable[Group]) -> Iterable[tuple[Setting, Iterable[Group]]]:
@@ -42,7 +44,7 @@ def group_table(groups: Sequence[Group], every_set: bool = True) -> Cells:
         "harmonic_mean": ("harmonic mean", percent),
         "trainable_parameters": ("trainable", "{:,.0f}".format),
         "effective_rank": ("eff. rank", "{:.1f}".format),
-        "train_seconds": ("train s", "{:.0f}".format),
+        TRAIN_SECONDS: ("train s (median)", seconds),
     }
     present = [name for name in columns if any(group.stat(name) for group in groups)]
     beside = {name for name in present if any(name in group.published for group in groups)}
@@ -56,7 +58,7 @@ def group_table(groups: Sequence[Group], every_set: bool = True) -> Cells:
             row = group.published.get(name)
             pair = [published_cell(row), gap_cell(group.stat(name), row)] if name in beside else []
             cells += [_cell(group, name, columns[name][1]), *pair]
-        rows.append([group.method, group.amount, str(len(group.runs)), *cells])
+        rows.append([group.title, group.amount, str(len(group.runs)), *cells])
     return rows
 
 
@@ -83,10 +85,17 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+def seconds(value: float) -> str:
+    """As shown in a cell: with a decimal below ten."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
 def _cell(group: Group, name: str, show: Callable[[float], str]) -> str:
     stat = group.stat(name)
     if stat is None:
         return ""
+    if name == TRAIN_SECONDS:
+        return f"{show(group.median(name) or 0.0)}{f' (n={stat.n})' if stat.n != len(group.runs) else ''}"
     constant = stat.std == 0 and name == "trainable_parameters"  # it does not depend on the seed
     spread = "" if stat.std is None or constant else f" ± {show(stat.std)}"
     return show(stat.mean) + spread + (f" (n={stat.n})" if stat.n != len(group.runs) else "")
@@ -106,8 +115,12 @@ def escape_markdown(text: str) -> str:
 
 
 def write_csv(groups: Sequence[Group], path: Path) -> None:
-    """One line per group and number: mean, std and n, and what is published of it; metrics are fractions."""
-    header = [*Setting._fields, "method", "shots", "quantity", "mean", "std", "n", "published", "gap", "oracle"]
+    """One line per group and number: mean, std and n, and what is published of it; metrics are fractions.
+
+    ``method`` is the name in records, ``name`` that in papers.
+    """
+    header = [*Setting._fields, "method", "shots", "quantity", "mean", "std", "n", "published", "gap", "oracle",
+              "median", "name"]  # fmt: skip
     rows: list[Sequence[object]] = [header]
     for group in groups:
         for name in group.names:
@@ -115,5 +128,6 @@ def write_csv(groups: Sequence[Group], path: Path) -> None:
                 spread = "" if stat.std is None else stat.std
                 row = group.published.get(name)
                 beside = [row.value, stat.mean - row.value, row.oracle] if row else ["", "", ""]
-                rows.append([*group.setting, group.method, group.amount, name, stat.mean, spread, stat.n, *beside])
+                numbers = [name, stat.mean, spread, stat.n, *beside, group.median(name)]
+                rows.append([*group.setting, group.method, group.amount, *numbers, group.title])
     write_atomic(path, csv_text(rows))

@@ -22,6 +22,7 @@ from kravl.report.tables import (
     write_csv,
 )
 from kravl.runtime.files import write_atomic
+from kravl.tracking.methods import shown
 
 SPECIALS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -49,7 +50,7 @@ def latex(
     for overview in overviews:
         parts.append(_table(overview_table(overview, MARK), f"{overview.title}; {caption}"))
     if comparisons:
-        parts.append(_table(significance_table(comparisons, baseline), f"Against {baseline}"))
+        parts.append(_table(significance_table(comparisons, baseline), f"Against {shown(baseline)}"))
     if matches:
         parts.append(_table(matches_table(matches), f"Beside published numbers. {LEGEND}"))
     return "\n\n".join(parts) + "\n"
@@ -110,7 +111,7 @@ def markdown(report: Report, figures: Mapping[Setting, Sequence[Picture]]) -> st
     if report.overviews:
         lines += [f"Bold: the best method of a column; {_missing(report)}costs are ranges over data sets.", ""]
     if report.comparisons and report.baseline:
-        lines += [f"## Against {escape_markdown(report.baseline)}", ""]
+        lines += [f"## Against {escape_markdown(shown(report.baseline))}", ""]
         lines += [
             *markdown_rows(significance_table(report.comparisons, report.baseline)),
             "",
@@ -150,9 +151,12 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def _group(group: Group) -> dict[str, Any]:
-    stats = {name: stat._asdict() for name in group.names if (stat := group.stat(name))}
+    stats = {
+        name: {**stat._asdict(), "median": group.median(name)} for name in group.names if (stat := group.stat(name))
+    }
     seeds = [run.record["seed"] for run in group.runs]
-    return {**group.setting._asdict(), "method": group.method, "shots": group.amount, "seeds": seeds, "stats": stats}
+    names = {"method": group.method, "name": group.title}
+    return {**group.setting._asdict(), **names, "shots": group.amount, "seeds": seeds, "stats": stats}
 
 
 def _overview(overview: Overview) -> dict[str, Any]:

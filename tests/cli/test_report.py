@@ -36,7 +36,7 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
 
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert "kra 16 3 60.0 ± 10.0 25.0 ± 0.0 25.0 ± 0.0 35.2 ± 1.8 43,008 20.0 ± 0.0 10 ± 0" in lines
+    assert "KRAdapter 16 3 60.0 ± 10.0 25.0 ± 0.0 25.0 ± 0.0 35.2 ± 1.8 43,008 20.0 ± 0.0 10" in lines
     assert "zero-shot 0 1 30.0 25.0 25.0 27.3 0" in lines
     assert lines[-1] == str(out / "report.md")
     stem = "clip_vitb16-dtd-in_domain"
@@ -50,7 +50,7 @@ def test_the_command_writes_tables_and_figures_and_prints_the_table(tmp_path: Pa
         "report.tex",
     ]
     text = (out / "report.md").read_text()
-    assert "| lora | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text
+    assert "| LoRA | 16 | 3 | 60.0 ± 10.0 | 25.0 ± 0.0 |" in text
     assert f"({stem}.png)" in text
     assert "Read before comparing" not in text
 
@@ -69,7 +69,7 @@ def test_what_is_wrong_with_the_runs_is_said_on_the_terminal_and_in_the_report(
     for note in (f"skipped {half}: ", "runs were trained on different images"):
         assert any(note in message for message in caplog.messages)
         assert note in text
-    assert "| kra | 16 | 2 |" in text
+    assert "| KRAdapter | 16 | 2 |" in text
 
 
 def test_figures_that_cannot_be_drawn_are_a_line_of_the_page(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_every_set_is_printed_where_it_fits_as_it_is_or_turned_on_its_side(
         assert main([str(runs), "--no-figures"]) == 0
 
         head = next(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(" method"))
-        assert (head == ["method", "dora", "kra", "lora"]) is shown
+        assert (head == ["method", "DoRA", "KRAdapter", "LoRA"]) is shown
 
 
 def test_a_second_report_over_the_first_is_the_same(tmp_path: Path) -> None:
@@ -259,10 +259,10 @@ def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: 
     text = (tmp_path / "moved/report/report.md").read_text()
     assert text.startswith("# s: which?")
     assert "- 8 of the 12 runs of s are not finished" in text
-    assert "| kra | **50.0 ± 0.0** | – | – |" in text
-    assert "| vera | – | – | – |" in text
+    assert "| KRAdapter | **50.0 ± 0.0** | – | – |" in text
+    assert "| VeRA | – | – | – |" in text
     assert "full" not in text
-    assert "## Against kra" in text
+    assert "## Against KRAdapter" in text
 
 
 def test_a_baseline_that_is_not_there_is_a_note_or_a_mistake(

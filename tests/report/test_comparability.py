@@ -52,13 +52,13 @@ def test_other_images_under_one_split_seed_are_named(tmp_path: Path, method: str
         ),
         (
             {"config": {"optim": {"lr": 0.1, "epochs": 10}}},
-            "clip_vitb16 dtd in_domain: kra, shots 16: runs differ in optim.lr: 0.001 / 0.1",
+            "clip_vitb16 dtd in_domain: KRAdapter, shots 16: runs differ in optim.lr: 0.001 / 0.1",
         ),
         (
             {"git_commit": "def"},
             'clip_vitb16 dtd in_domain: runs differ in git_commit: "abc" / "def"',
         ),
-        ({"seed": 1}, "clip_vitb16 dtd in_domain: kra, shots 16: 2 runs have seed 1"),
+        ({"seed": 1}, "clip_vitb16 dtd in_domain: KRAdapter, shots 16: 2 runs have seed 1"),
     ],
 )
 def test_other_differences_are_named(tmp_path: Path, changes: dict[str, Any], note: str) -> None:

@@ -40,6 +40,8 @@ def test_the_best_is_bold_and_names_are_not_commands(text: str) -> None:
     assert text.count(r"\textbf{") == 1
     assert r"\input" not in text
     assert r"d\_1\&2" in text
+    assert "LoRA & 51.5" in text
+    assert r"\caption{Against LoRA}" in text
 
 
 def test_rows_have_as_many_cells_as_columns_and_everything_closes(text: str) -> None:

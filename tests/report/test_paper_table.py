@@ -27,10 +27,10 @@ def test_methods_are_rows_and_data_sets_columns_with_their_mean(runs: Path) -> N
     [overview] = overviews(group_runs(read_runs(runs)[0]))
 
     assert overview_table(overview, "**") == [
-        ["method", "dtd", "pets", "mean", "parameters", "memory GB", "train s"],
+        ["method", "dtd", "pets", "mean", "parameters", "memory GB", "train s (median)"],
         [ZERO_SHOT, "40.0", "40.0", "40.0", "0", "", ""],
-        ["kra", "**60.0 ± 14.1**", "80.0 ± 7.1", "**70.0 ± 3.5**", "43,008", "0.0", "15"],
-        ["lora", "50.0 ± 14.1", "**90.0 ± 7.1**", "**70.0 ± 3.5**", "43,008", "0.0", "15"],
+        ["KRAdapter", "**60.0 ± 14.1**", "80.0 ± 7.1", "**70.0 ± 3.5**", "43,008", "0.0", "15"],
+        ["LoRA", "50.0 ± 14.1", "**90.0 ± 7.1**", "**70.0 ± 3.5**", "43,008", "0.0", "15"],
     ]
 
 

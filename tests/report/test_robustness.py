@@ -6,7 +6,7 @@ import pytest
 from run_records import accuracies, write_run
 
 from kravl.report.groups import Group, group_runs
-from kravl.report.robustness import effective_robustness, expit, logit, robustness_line, wise_ft_line
+from kravl.report.robustness import curve_notes, effective_robustness, expit, logit, robustness_line, wise_ft_line
 from kravl.report.runs import read_runs
 
 
@@ -58,5 +58,19 @@ def test_the_wise_ft_line_goes_from_zero_shot_through_the_points_to_the_adapted_
     lines = {group.method: wise_ft_line(group, members) for group in members}
 
     assert lines["kra"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, pytest.approx(0.7), pytest.approx(0.3))]
+    assert curve_notes(members) == []
     assert lines["lora"] == [(0.0, 0.3, 0.4), (0.5, 0.5, 0.45), (1.0, 0.6, 0.5)]
     assert lines["zero-shot"] == []
+
+
+def test_a_curve_that_some_seeds_have_alone_is_left_out_with_a_line(tmp_path: Path) -> None:
+    ends = {"zero_shot": accuracies(0.3, 0.4), "metrics": accuracies(0.6, 0.3)}
+    write_run(tmp_path / "1", seed=1, wise_ft=[{"alpha": 0.5, **accuracies(0.5, 0.45)}], **ends)
+    write_run(tmp_path / "2", seed=2, **ends)
+    members = groups(tmp_path)
+
+    assert [wise_ft_line(group, members) for group in members] == [[], []]
+    [line] = curve_notes(members)
+    assert line.startswith(
+        "clip_vitb16 dtd in_domain: KRAdapter, shots 16: WiSE-FT's curve is left out, as 1 of 2 runs"
+    )

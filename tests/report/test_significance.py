@@ -61,7 +61,7 @@ def test_methods_are_paired_over_data_sets_and_seeds(tmp_path: Path) -> None:
     assert (kra.p, full.p) == (pytest.approx(2 / 2**12), pytest.approx(2 / 2**11))
     assert (kra.p_holm, full.p_holm) == (pytest.approx(2 * 2 / 2**12), pytest.approx(2 / 2**11))
     assert compared["kra", "1"].p == pytest.approx(2 / 2**6)
-    [row] = [r for r in significance_table([kra], "lora") if r[0] == "kra"]
+    [row] = [r for r in significance_table([kra], "lora") if r[0] == "KRAdapter"]
     assert row[1:] == ["clip_vitb16", "test/accuracy", ALL_SHOTS, "12", "+1.2", "12/0/0", "0.0005", "0.0010"]
 
 
