@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, draw_decay, panel_grid, save
+from kravl.report.figures.drawing import STYLE, draw_decay, mark_of, panel_grid, save
 from kravl.report.page import publish
 from kravl.report.tables import Cells
 from kravl.training.spectrum_monitor import Trace
@@ -34,6 +34,7 @@ INTRODUCTION = (
     "that has no cosine of 0.5 or more with any of W's (counted with exact=true).",
 )
 Traces = Mapping[str, Trace]
+Styles = Mapping[str, dict[str, Any]]  # arguments for matplotlib by run
 
 
 class SiteLocation(NamedTuple):
@@ -52,16 +53,22 @@ def locate(site: str) -> SiteLocation:
     return SiteLocation(tower, int(parts[1]), parts[2]) if len(parts) == 3 else SiteLocation(tower, None, site)
 
 
-def report_spectra(traces: Traces, out: Path) -> None:
-    """Write table.md, the figures and index.html to ``out``, and print the table."""
+def report_spectra(traces: Traces, methods: Mapping[str, str], out: Path) -> None:
+    """Write table.md, the figures and index.html to ``out``, and print the table.
+
+    Args:
+        traces: of the runs, by name.
+        methods: of the same runs; each is drawn as its method.
+    """
+    styles = _styles(methods)
     captions = {"layers": "At the end, by layer: mean over the matrices of a layer; dashed: the text tower."}
     with matplotlib.rc_context(STYLE):
-        save(_panels(traces, _by_layer), out / "layers.png")
+        save(_panels(traces, styles, _by_layer), out / "layers.png")
         if any(len(trace.steps) > 1 for trace in traces.values()):
-            save(_panels(traces, _by_step), out / "steps.png")
+            save(_panels(traces, styles, _by_step), out / "steps.png")
             captions["steps"] = "While training: mean over the matrices of a tower; dashed: the text tower."
     if decay := {name: line for name, trace in traces.items() if (line := mean_decay(trace.singular_values))}:
-        draw_decay(decay, out / "decay")
+        draw_decay(decay, out / "decay", methods)
         captions["decay"] = "Singular values of ΔW at the end, each matrix divided by its largest."
     commands = [f"kravl spectra run={trace.path.parent} exact=true" for trace in traces.values()]
     text = {"introduction": INTRODUCTION, "notes": ["Means over the matrices of a tower."], "next": commands}
@@ -99,20 +106,26 @@ def _table(traces: Traces) -> Cells:
     return rows
 
 
-def _panels(traces: Traces, fill: Callable[[Axes, Traces, str], None]) -> Figure:
-    """One panel per quantity, filled by ``fill(axes, traces, quantity)``."""
+def _panels(traces: Traces, styles: Styles, fill: Callable[[Axes, Traces, Styles, str], None]) -> Figure:
+    """One panel per quantity, filled by ``fill(axes, traces, styles, quantity)``."""
     quantities = _quantities(traces)
     titles = [MEANING[name] for name in quantities]
-    return panel_grid(titles, lambda axes, i: fill(axes, traces, quantities[i]), COLUMNS)
+    return panel_grid(titles, lambda axes, i: fill(axes, traces, styles, quantities[i]), COLUMNS)
 
 
-def _style(index: int, tower: str, run: str) -> dict[str, Any]:
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-    return {"color": colour, "marker": marker, "ms": 4, "ls": DASHES[tower], "label": f"{run}, {tower}"}
+def _styles(methods: Mapping[str, str]) -> Styles:
+    """That of each run's method; every second run of one method has hollow marks."""
+    listed = list(methods.values())
+    before = {run: listed[:i].count(method) for i, (run, method) in enumerate(methods.items())}
+    return {run: mark_of(method, 4) | ({"mfc": "white"} if before[run] % 2 else {}) for run, method in methods.items()}
 
 
-def _by_layer(axes: Axes, traces: Traces, quantity: str) -> None:
-    for i, (run, trace) in enumerate(traces.items()):
+def _line(styles: Styles, tower: str, run: str) -> dict[str, Any]:
+    return {**styles[run], "ls": DASHES[tower], "label": f"{run}, {tower}"}
+
+
+def _by_layer(axes: Axes, traces: Traces, styles: Styles, quantity: str) -> None:
+    for run, trace in traces.items():
         for tower in _towers(trace):
             layers: dict[int, list[float]] = {}
             for site, values in trace.end.items():
@@ -121,16 +134,16 @@ def _by_layer(axes: Axes, traces: Traces, quantity: str) -> None:
                     layers.setdefault(location.layer, []).append(values[quantity])
             points = sorted((layer, fmean(values)) for layer, values in layers.items())
             if points:
-                axes.plot(*zip(*points, strict=True), **_style(i, tower, run))
+                axes.plot(*zip(*points, strict=True), **_line(styles, tower, run))
     axes.set(xlabel="layer")
     axes.locator_params(axis="x", integer=True)
 
 
-def _by_step(axes: Axes, traces: Traces, quantity: str) -> None:
-    for i, (run, trace) in enumerate(traces.items()):
+def _by_step(axes: Axes, traces: Traces, styles: Styles, quantity: str) -> None:
+    for run, trace in traces.items():
         for tower in _towers(trace):
             sites = [site for site in trace.end if locate(site).tower == tower]
             steps = [step for step, values in sorted(trace.steps.items()) if quantity in values[sites[0]]]
             line = [fmean(trace.steps[step][site][quantity] for site in sites) for step in steps]
-            axes.plot(steps, line, **_style(i, tower, run))
+            axes.plot(steps, line, **_line(styles, tower, run))
     axes.set(xlabel="optimiser step")

@@ -24,7 +24,8 @@ def draw_figures(groups: Sequence[Group], out: Path) -> tuple[dict[Setting, list
 
     Spectra and pictures are those of the first seed at the most images per class.
     """
-    from kravl.report.figures.accuracies import draw_comparison, draw_decay  # matplotlib takes a second to import
+    from kravl.report.figures.accuracies import draw_comparison  # matplotlib takes a second to import
+    from kravl.report.figures.drawing import draw_decay
     from kravl.report.figures.ranks import draw_rank
 
     figures: dict[Setting, list[Picture]] = {}
@@ -40,7 +41,7 @@ def draw_figures(groups: Sequence[Group], out: Path) -> tuple[dict[Setting, list
         runs = {group.method: group.runs[0] for group in trained if group.shots in (most, None)}
         if decays := _decays(runs, problems):
             drawn.append(Picture(path.with_name(f"{path.stem}-spectrum.png"), f"{title}: {DECAY}"))
-            draw_decay(decays, drawn[-1].path)
+            draw_decay(decays, drawn[-1].path, {method: method for method in decays})
         if len(figures) <= MOST_SETTINGS:
             drawn += _sheet(next(iter(runs.values())), path.with_name(f"{path.stem}-pictures.png"), title, problems)
     return figures, problems

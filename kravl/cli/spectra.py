@@ -41,7 +41,8 @@ def spectra(cfg: Any) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
-    report_spectra(traces, out)
+    methods = {name: str(folder.metrics()["method"]) for name, folder in zip(traces, folders, strict=True)}
+    report_spectra(traces, methods, out)
 
 
 def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "Trace":
@@ -68,6 +69,8 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
 
 def _names(folders: "Sequence[RunFolder]") -> list[str]:
     """Method and seed of each run, with its folder where that is not enough to tell them apart."""
-    short = [f"{folder.metrics()['method']}, seed {folder.metrics()['seed']}" for folder in folders]
+    from kravl.tracking.methods import shown
+
+    short = [f"{shown(folder.metrics()['method'])}, seed {folder.metrics()['seed']}" for folder in folders]
     where = [f"{folder.path.parent.name}/{folder.path.name}" for folder in folders]
     return [name if short.count(name) == 1 else f"{name}, {at}" for name, at in zip(short, where, strict=True)]

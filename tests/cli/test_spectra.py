@@ -68,7 +68,7 @@ def test_two_runs_are_drawn_side_by_side(trained: dict[str, Path], tmp_path: Pat
             assert sum(image.convert("L").histogram()[:250]) > 3000
     assert (tmp_path / "index.html").read_text().count("data:image/svg+xml") == 3
     rows = [[cell.strip() for cell in row.split("|")] for row in (tmp_path / "table.md").read_text().splitlines()[2:]]
-    assert [row[1] for row in rows] == ["kra, seed 1", "lora, seed 1"]
+    assert [row[1] for row in rows] == ["KRAdapter, seed 1", "LoRA, seed 1"]
     assert float(rows[0][4]) > 10 > 2.1 > float(rows[1][4]) > 1  # effective ranks
 
 

@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kravl.analysis.approximation.summary import ERROR, OPTIMUM, FitSummary, at_one_budget
-from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, panel_grid, save
+from kravl.report.figures.drawing import STYLE, line_of, mark_of, panel_grid, save
+from kravl.tracking.methods import MARKERS, look, shown
 
 COLUMNS = 4  # panels side by side
-LINES = ("-", "--", ":", "-.")
-INKS = (*COLOURS, "#888888")
-HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--", "++", "**", "||")  # a second cue for bars
+# a second cue for bars
+HATCHES = dict(zip(MARKERS, ("", "//", "..", "xx", "\\\\", "oo", "--", "++", "||"), strict=True))
 
 
 def draw_errors(rows: Sequence[FitSummary], folder: Path) -> dict[str, str]:
@@ -52,27 +52,24 @@ def _panels(rows: Sequence[FitSummary], fill: Callable[[Axes, Sequence[FitSummar
 
 
 def _against_budget(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None:
-    for i, method in enumerate(methods):
+    for method in methods:
         members = sorted((row for row in rows if row.method == method), key=lambda row: row.parameters)
         if not members:
             continue
         x = [row.parameters for row in members]
-        colour, marker = INKS[i % len(INKS)], MARKERS[i % len(MARKERS)]
         spread = [row.std[ERROR] for row in members]
         axes.errorbar(
             x,
             [row.mean[ERROR] for row in members],
             spread,
             ls="",
-            color=colour,
-            marker=marker,
-            ms=4,
+            **mark_of(method, 4),
             capsize=2,
-            label=method,
+            label=shown(method),
         )
         best = [(row.parameters, row.mean[OPTIMUM]) for row in members if OPTIMUM in row.mean]
         if best:
-            axes.plot(*zip(*best, strict=True), color=colour, lw=1, ls=LINES[i % len(LINES)])
+            axes.plot(*zip(*best, strict=True), color=look(method).light, lw=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.set_ylim(-0.03, 1.08)
@@ -90,12 +87,11 @@ def _spectra(axes: Axes, rows: Sequence[FitSummary], methods: list[str]) -> None
         i = methods.index(row.method)
         line(
             row.spectrum,
-            color=INKS[i % len(INKS)],
-            marker=MARKERS[i % len(MARKERS)],
+            **mark_of(row.method, 4),
+            **line_of(row.method),
             markevery=(i, max(1, len(row.spectrum) // 4)),
-            ms=4,
             lw=1,
-            label=row.method,
+            label=shown(row.method),
         )
     axes.set_yscale("log")
     axes.set_ylim(1e-3, 2)
@@ -126,7 +122,7 @@ def heat_map(rows: Sequence[FitSummary]) -> Figure:
                 weight = "bold" if wins else "normal"
                 axes.text(j, i, f"{100 * error:.1f}", ha="center", va="center", color=ink, weight=weight, bbox=box)
     axes.grid(False)
-    axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
+    axes.set_xticks(range(len(methods)), map(shown, methods), rotation=30, ha="right")
     axes.set_yticks(range(len(targets)), targets)
     figure.colorbar(image, label="relative Frobenius error")
     return figure
@@ -143,8 +139,8 @@ def bars(rows: Sequence[FitSummary]) -> Figure:
         x = [i + width * (j - (len(methods) - 1) / 2) for i in range(len(targets))]
         lora = [values.get((target, "lora"), 0.0) for target in targets]
         y = [100 * values.get((t, method), 0.0) / base if base else 0.0 for t, base in zip(targets, lora, strict=True)]
-        colour, hatch = INKS[j % len(INKS)], HATCHES[j % len(HATCHES)]
-        axes.bar(x, y, width, label=method, color=colour, hatch=hatch, edgecolor="white", lw=0.3)
+        seen = look(method)
+        axes.bar(x, y, width, label=seen.name, color=seen.light, hatch=HATCHES[seen.marker], edgecolor="white", lw=0.3)
     axes.axhline(100, color="black", lw=0.8)
     axes.set_ylim(0, 200)
     axes.set_xlim(-0.6, len(targets) - 0.4)

@@ -7,6 +7,7 @@ from typing import Any
 from kravl.analysis.approximation.figures import draw_errors
 from kravl.analysis.approximation.summary import ERROR, OPTIMUM, error_table, largest_gap, summarise, write_fits_csv
 from kravl.report.page import publish
+from kravl.tracking.methods import shown
 
 HEADING = (
     "Relative Frobenius error in percent, mean ± sample standard deviation over seeds; 100 is no better than zero. In "
@@ -31,6 +32,6 @@ def report_fits(records: Sequence[Mapping[str, Any]], notes: Sequence[str], out:
     if worst := largest_gap(rows):
         gap = 100 * (worst.mean[ERROR] - worst.mean[OPTIMUM])
         lines.append(f"largest gap between training and a closed-form optimum: {gap:.2f} points "
-                     f"({worst.method} on {worst.target})")  # fmt: skip
+                     f"({shown(worst.method)} on {worst.target})")  # fmt: skip
     text = {"introduction": [HEADING], "notes": lines, "next": NEXT}
     publish(out, "kravl: which updates can an adapter express?", error_table(rows), draw_errors(rows, out), text)

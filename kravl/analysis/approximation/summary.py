@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from kravl.runtime.files import csv_text, write_atomic
+from kravl.tracking.methods import shown
 
 ERROR = "frobenius_error"
 OPTIMUM = "optimum_error"
@@ -78,7 +79,7 @@ def error_table(rows: Sequence[FitSummary]) -> list[list[str]]:
     """Header, then a row per target: each method's relative Frobenius error in percent, its optimum in brackets."""
     rows = at_one_budget(rows)
     parameters = {row.method: row.parameters for row in rows}
-    header = ["target", "eff. rank", *(f"{method} ({number:,})" for method, number in parameters.items())]
+    header = ["target", "eff. rank", *(f"{shown(method)} ({number:,})" for method, number in parameters.items())]
     cells: dict[str, dict[str, str]] = defaultdict(dict)
     ranks: dict[str, float] = {}
     for row in rows:

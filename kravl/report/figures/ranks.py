@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from kravl.report.figures.accuracies import COLOURS, MARKERS, STYLE, file_name, save
+from kravl.report.figures.drawing import LINE, STYLE, Place, file_name, label_beside, mark_of, save, settle
 from kravl.report.groups import Group
 from kravl.report.robustness import ID, OOD
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -106,15 +106,17 @@ def draw_rank(groups: Sequence[Group], folder: Path) -> tuple[str, str] | None:
         return None
     captions = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.5 if len(metrics) == 2 else 5, 4), layout="constrained")
+        methods = len({point.method for point in points_of(groups, metrics[0])})
+        size = (11 if len(metrics) == 2 else 6, max(4.0, 1.0 + methods * LINE / 72))
+        figure = Figure(figsize=size, layout="constrained")
         for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
             points = points_of(groups, metric)
             where = "in domain" if metric == ID else "mean of the other sets"
             _scatter(axes, points, where)
             between, within = between_methods(points), within_methods(points)
             captions.append(f"{where}: between methods {between}, within methods {within}")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
         figure.suptitle(", ".join(groups[0].setting))
+        settle(figure)
         name = f"{file_name(groups[0].setting)}-effective_rank.png"
         save(figure, folder / name)
     return name, (
@@ -125,11 +127,11 @@ def draw_rank(groups: Sequence[Group], folder: Path) -> tuple[str, str] | None:
 
 
 def _scatter(axes: Axes, points: Sequence[Point], where: str) -> None:
-    methods = sorted({point.method for point in points})
-    for i, method in enumerate(methods):
+    places = []
+    for method in dict.fromkeys(point.method for point in points):
         own = [point for point in points if point.method == method]
-        # colours and markers of different periods: 56 methods look different
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         x, y = [point.rank for point in own], [100 * point.accuracy for point in own]
-        axes.scatter(x, y, color=colour, marker=marker, s=24, alpha=0.8, label=method)
+        axes.plot(x, y, ls="", alpha=0.8, **mark_of(method))
+        places.append(Place.of(method, max(x), y[x.index(max(x))]))
+    label_beside(axes, places)
     axes.set(xlabel="effective rank of the update, mean over matrices", ylabel=f"{where}, top-1 %", title=where)
