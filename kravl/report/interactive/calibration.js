@@ -1,7 +1,7 @@
 "use strict";
 // Charts of the files beside runs' metrics: reliability and learning curves.
 (() => {
-  const { element, look, percent, withSpread, figure, plot, none } = kravl;
+  const { element, look, nameOf, percent, withSpread, figure, plot, none } = kravl;
 
   kravl.calibration = (groups, width, state) => {
     const sets = [...new Set(groups.flatMap((g) => Object.keys(g.reliability)))];
@@ -18,7 +18,7 @@
     const small = found.map((g) => {
       const rows = g.reliability[set];
       const { colour, symbol, dash } = look(g.method);
-      const name = `${g.method}\nECE ${withSpread(g.stats[`${set}/ece`] ?? [error(rows)])} %`;
+      const name = `${nameOf(g.method)}\nECE ${withSpread(g.stats[`${set}/ece`] ?? [error(rows)])} %`;
       const chart = plot(
         {
           height: 200,
@@ -62,7 +62,7 @@
       options: [kravl.choice("Set", sets, set, (value) => state.change("set", value))],
       header: ["method", "images", "mean confidence, %", "right, %"],
       rows: found.flatMap((g) =>
-        g.reliability[set].map(([n, sure, right]) => [g.method, n, percent(sure), percent(right)]),
+        g.reliability[set].map(([n, sure, right]) => [nameOf(g.method), n, percent(sure), percent(right)]),
       ),
     });
   };
@@ -95,7 +95,7 @@
       chart,
       full: true,
       header: ["method", "step", "loss"],
-      rows: found.flatMap((g) => g.curve.map(([step, loss]) => [g.method, step, loss])),
+      rows: found.flatMap((g) => g.curve.map(([step, loss]) => [nameOf(g.method), step, loss])),
     });
   };
 })();

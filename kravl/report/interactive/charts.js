@@ -1,7 +1,7 @@
 "use strict";
 // Charts of means over seeds: against images per class, on each set, against cost.
 (() => {
-  const { look, percent, withSpread, figure, plot, none, marks, spread, ID, OOD, ZERO } = kravl;
+  const { look, nameOf, withSpread, figure, plot, none, marks, spread, ID, OOD, ZERO } = kravl;
 
   kravl.againstShots = (setting, shown, width) => {
     const orders = [...new Set(shown.filter((g) => g.method !== ZERO && g.order !== null).map((g) => g.order))].sort(
@@ -21,23 +21,29 @@
     const positions = [...new Set(moving.map((r) => where(r.group)))].sort((a, b) => a - b);
     const value = { x: (r) => where(r.group), y: (r) => 100 * r.stat[0], fx: "panel" };
     const band = { x: value.x, fx: "panel", y1: (r) => 100 * spread(r.stat, -1), y2: (r) => 100 * spread(r.stat, 1) };
+    const few = new Set(moving.map((r) => r.group.method)).size <= 6; // more bands hide each other
     const lines = [...d3.group(moving, (r) => r.group.method)].flatMap(([method, found]) => {
       const { colour, symbol, dash } = look(method);
       const sorted = d3.sort(found, value.x);
       return [
-        Plot.areaY(sorted, { ...band, fill: colour, fillOpacity: 0.15 }),
+        few ? Plot.areaY(sorted, { ...band, fill: colour, fillOpacity: 0.15 }) : null,
         Plot.ruleX(sorted, { ...band, stroke: colour, strokeOpacity: 0.6 }),
         Plot.line(sorted, { ...value, stroke: colour, strokeDasharray: dash, strokeWidth: 1.75 }),
         Plot.dot(sorted, { ...value, fill: colour, symbol, r: 4, className: "point" }),
       ];
     });
+    const named = kravl.hasRoom(width / 2);
+    const known = panels.map((p) => p[1]).filter((p) => rows.some((r) => r.panel === p));
+    const inner = named ? (2 * kravl.ROOM) / (width - 48) : 0.12; // the share that leaves a column of names free
     const chart = plot(
       {
-        height: 340,
+        height: Math.max(340, 60 + 14.5 * new Set(shown.map((g) => g.method)).size),
+        marginRight: named ? kravl.ROOM : 16,
         fx: {
           label: null,
-          padding: 0.12,
-          domain: panels.map((p) => p[1]).filter((p) => rows.some((r) => r.panel === p)),
+          paddingInner: inner,
+          paddingOuter: named ? 0 : 0.06,
+          domain: known,
         },
         x: {
           type: "log",
@@ -49,19 +55,36 @@
         },
         y: { label: "↑ Top-1 %", nice: true },
         marks: [
-          Plot.ruleY(still, { y: value.y, fx: "panel", stroke: "var(--zero)", strokeDasharray: "1 3", strokeWidth: 2 }),
+          Plot.ruleY(still, { y: value.y, fx: "panel", stroke: look(ZERO).colour, strokeDasharray: "1 3", strokeWidth: 2 }),
           ...lines,
         ],
       },
       width,
     );
+    if (named && rows.length) {
+      const [x, y, fx] = ["x", "y", "fx"].map((name) => chart.scale(name));
+      for (const panel of known) {
+        const last = d3.rollups(
+          rows.filter((r) => r.panel === panel),
+          (found) => d3.greatest(found, value.x),
+          (r) => r.group.method,
+        );
+        const start = fx.apply(panel);
+        const places = last.map(([method, r]) => ({
+          method,
+          x: start + (method === ZERO ? x.range[1] : x.apply(value.x(r))) - x.range[0],
+          y: y.apply(value.y(r)),
+        }));
+        kravl.beside(chart, places, start + fx.bandwidth, [y.range[1], y.range[0]]);
+      }
+    }
     return figure("against-shots", {
       title: "Accuracy against images per class",
       full: true,
       chart: rows.length ? chart : none("Nothing is selected."),
-      caption: "Bands and bars: sample standard deviation over seeds. Dotted grey: zero-shot.",
+      caption: `${few ? "Bands and bars" : "Bars"}: sample standard deviation over seeds. Dotted grey: zero-shot.`,
       header: ["method", "images per class", "panel", "top-1 %"],
-      rows: rows.map((r) => [r.group.method, r.group.shots, r.panel, withSpread(r.stat)]),
+      rows: rows.map((r) => [nameOf(r.group.method), r.group.shots, r.panel, withSpread(r.stat)]),
     });
   };
 
@@ -72,10 +95,11 @@
     const mean = (name) => d3.mean(groups, (g) => g.stats[name]?.[0]);
     const sets = d3.sort(names, (name) => (name === ID ? -2 : -mean(name)));
     const label = (name) => name.replace(/\/accuracy$/, "").replaceAll("_", " ");
-    const offset = (i) => (i - (groups.length - 1) / 2) * Math.min(5, 22 / groups.length);
+    const row = Math.max(24, 6 * groups.length);
+    const offset = (i) => (i - (groups.length - 1) / 2) * Math.min(5, (0.85 * row) / groups.length);
     const chart = plot(
       {
-        height: 70 + Math.max(24, 6 * groups.length) * sets.length,
+        height: 70 + row * sets.length,
         marginLeft: Math.min(170, 20 + 7 * d3.max(sets, (s) => label(s).length)),
         x: { label: "Top-1 % →", nice: true },
         y: { label: null, domain: sets.map(label), type: "band" },
@@ -102,7 +126,7 @@
       title: "On each set",
       caption: "In domain first, then from best to worst; bars: standard deviation over seeds.",
       chart,
-      header: ["set", ...groups.map((g) => g.method)],
+      header: ["set", ...groups.map((g) => nameOf(g.method))],
       rows: sets.map((name) => [label(name), ...groups.map((g) => withSpread(g.stats[name]))]),
     });
   };
@@ -153,7 +177,7 @@
       chart,
       header: ["method", title.split(" against ")[1], "in domain", "other sets"],
       rows: points.map((g) => [
-        g.method,
+        nameOf(g.method),
         withSpread(g.stats[quantity], show),
         withSpread(g.stats[ID]),
         withSpread(g.stats[OOD]),

@@ -55,7 +55,7 @@
     for (const side of ["one", "other"])
       fill(
         byId(side),
-        here.map((m) => [m, m]),
+        here.map((m) => [m, kravl.nameOf(m)]),
         state[side],
       );
     for (const label of byId("methods").children) label.hidden = !here.includes(label.dataset.method);
@@ -105,14 +105,14 @@
   for (const side of ["one", "other"])
     byId(side).addEventListener("change", (event) => state.change(side, event.target.value));
   byId("methods").append(
-    ...[...methods].sort().map((method) => {
+    ...d3.sort(methods, (m) => kravl.nameOf(m).toLowerCase()).map((method) => {
       const box = element("input", { type: "checkbox" });
       box.checked = true;
       box.addEventListener("change", () => {
         state.hidden[box.checked ? "delete" : "add"](method);
         draw();
       });
-      return element("label", { "data-method": method }, box, kravl.sample(method), method);
+      return element("label", { "data-method": method }, box, kravl.sample(method), kravl.nameOf(method));
     }),
   );
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());

@@ -3,21 +3,33 @@
 import base64
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kravl.report.groups import Group
-from kravl.report.interactive.payload import payload
+from kravl.report.interactive.payload import palette, payload
 from kravl.report.interactive.pictures import disagreements
 from kravl.report.interactive.run_files import RunFiles
 from kravl.report.page import Picture, render
 from kravl.report.published.compare import matches_table, published_matches
 from kravl.report.robustness import ID, OOD
 from kravl.report.runs import FinishedRun
-from kravl.report.tables import LEGEND, by_setting, gap_cell, group_caption, percent, published_cell
+from kravl.report.tables import (
+    LEGEND,
+    TRAIN_SECONDS,
+    by_setting,
+    gap_cell,
+    group_caption,
+    percent,
+    published_cell,
+    seconds,
+)
 from kravl.runtime.files import write_atomic
+from kravl.tracking.methods import shown
+from kravl.tracking.run_folder import ZERO_SHOT
 
 SCALE = 2**20  # bytes in a MiB
 ALL_IMAGES = 1e9  # sorts "all" after every number of images per class
@@ -34,6 +46,7 @@ class Column(NamedTuple):
     quantity: str | None
     show: Callable[[float], str] = str
     number: bool = False
+    best: Callable[[Sequence[float]], float] | None = None  # which value of a setting and number of shots is in bold
 
 
 class PageCell(NamedTuple):
@@ -41,27 +54,28 @@ class PageCell(NamedTuple):
 
     text: str
     order: float | str | None
+    best: bool = False
 
 
 METHOD = Column("Method", None)
+PLACE = (Column("Data set", None), Column("Evaluation", None), Column("Backbone", None))  # what may be the same in all
 PUBLISHED, GAP = "published", "gap"  # of the accuracy on the test set
 COLUMNS = (
-    Column("Backbone", None),
-    Column("Data set", None),
-    Column("Evaluation", None),
     METHOD,
+    PLACE[0],
     Column("Shots", None, number=True),
-    Column("n", None, number=True),
-    Column("Test, top-1 %", ID, percent, True),
+    Column("Test, top-1 %", ID, percent, True, max),
     Column("Published, %", PUBLISHED, percent, True),
     Column("Gap, points", GAP, number=True),
-    Column("OOD mean, top-1 %", OOD, percent, True),
-    Column("Harmonic mean, %", "harmonic_mean", percent, True),
-    Column("ECE, test, %", "test/ece", percent, True),
+    Column("OOD mean, top-1 %", OOD, percent, True, max),
+    Column("Harmonic mean, %", "harmonic_mean", percent, True, max),
+    Column("ECE, test, %", "test/ece", percent, True, min),
     Column("Trainable parameters", "trainable_parameters", "{:,.0f}".format, True),
     Column("Effective rank", "effective_rank", "{:.1f}".format, True),
-    Column("Training, s", "train_seconds", "{:.0f}".format, True),
+    Column("Training, s (median)", TRAIN_SECONDS, seconds, True),
     Column("Peak memory, MiB", "peak_memory_bytes", lambda size: f"{size / SCALE:,.0f}", True),
+    Column("n", None, number=True),
+    *PLACE[1:],
 )
 
 
@@ -71,8 +85,10 @@ def group_rows(groups: Sequence[Group]) -> tuple[list[Column], list[dict[str, An
     A row has its ``filters`` and its ``cells``.
     """
     rows = [_row(group) for group in groups]
-    names = range(COLUMNS.index(METHOD))
-    same = [i for i in names if len({row["cells"][i].text for row in rows}) == 1]
+    _mark_best(groups, rows)
+    same = [
+        i for i, column in enumerate(COLUMNS) if column in PLACE and len({row["cells"][i].text for row in rows}) == 1
+    ]
     empty = [i for i, column in enumerate(COLUMNS) if column.quantity and not any(row["cells"][i].text for row in rows)]
     shown = [i for i in range(len(COLUMNS)) if i not in same + empty]
     caption = "; ".join(f"{COLUMNS[i].title.lower()}: {rows[0]['cells'][i].text}" for i in same)
@@ -80,15 +96,35 @@ def group_rows(groups: Sequence[Group]) -> tuple[list[Column], list[dict[str, An
 
 
 def _row(group: Group) -> dict[str, Any]:
-    names = [*group.setting[:3], group.method]
-    first = [PageCell(name, name.lower()) for name in names]
-    first += [
-        PageCell(group.amount, ALL_IMAGES if group.shots is None else group.shots),
-        PageCell(str(len(group.runs)), len(group.runs)),
-    ]
-    cells = first + [_cell(group, column) for column in COLUMNS[len(first) :]]
+    texts = {METHOD: group.title, **dict(zip(PLACE, (*group.setting[1:3], group.setting[0]), strict=True))}
+    numbers = {
+        "Shots": PageCell(group.amount, ALL_IMAGES if group.shots is None else group.shots),
+        "n": PageCell(str(len(group.runs)), len(group.runs)),
+    }
+    cells = [
+        PageCell(texts[column], texts[column].lower()) if column in texts
+        else numbers[column.title] if column.title in numbers
+        else _cell(group, column)
+        for column in COLUMNS
+    ]  # fmt: skip
     filters = {"data set": group.setting.dataset, "method": group.method, "shots": group.amount}
     return {"filters": filters, "cells": cells}
+
+
+def _mark_best(groups: Sequence[Group], rows: Sequence[dict[str, Any]]) -> None:
+    """Mark the cells of each column that show the best value of a setting and number of shots, zero-shot apart."""
+    members: dict[tuple[Any, ...], list[list[PageCell]]] = defaultdict(list)
+    for group, row in zip(groups, rows, strict=True):
+        if group.method != ZERO_SHOT:
+            members[group.setting, group.amount].append(row["cells"])
+    for found in members.values():
+        for i, column in enumerate(COLUMNS):
+            known = [order for cells in found if isinstance(order := cells[i].order, int | float)]
+            if column.best and len(known) > 1:
+                best = column.show(column.best(known))  # what is shown as equal is equally good
+                for cells in found:
+                    if isinstance(order := cells[i].order, int | float):
+                        cells[i] = cells[i]._replace(best=column.show(order) == best)
 
 
 def _cell(group: Group, column: Column) -> PageCell:
@@ -98,6 +134,8 @@ def _cell(group: Group, column: Column) -> PageCell:
     stat = group.stat(column.quantity)
     if stat is None:
         return PageCell("", None)
+    if column.quantity == TRAIN_SECONDS:
+        return PageCell(column.show(middle := group.median(TRAIN_SECONDS) or 0.0), middle)
     spread = f" ± {column.show(stat.std)}" if stat.std else ""
     fewer = f" (n={stat.n})" if stat.n != len(group.runs) else ""
     return PageCell(column.show(stat.mean) + spread + fewer, stat.mean)
@@ -144,7 +182,8 @@ def write_comparison(
         columns=columns,
         rows=table_rows,
         caption=caption,
-        style=_resource("page.css"),
+        style=palette() + _resource("page.css"),
+        shown=shown,
         scripts=scripts,
         licences=[_resource(name) for name in LICENCES],
         policy=_policy(scripts),

@@ -1,7 +1,7 @@
 "use strict";
 // Two methods side by side: class by class, and the pictures on which they differ.
 (() => {
-  const { element, look, percent, figure, plot, none } = kravl;
+  const { element, look, nameOf, percent, figure, plot, none } = kravl;
 
   kravl.classDifferences = (setting, one, other, width) => {
     const title = "Class by class";
@@ -23,7 +23,7 @@
         marginLeft: Math.min(190, 24 + 7 * d3.max(shown, (d) => label.get(key(d)).length)),
         grid: false,
         x: {
-          label: `Points that ${one.method} is better (+) or worse (−) than ${other.method} →`,
+          label: `Points that ${nameOf(one.method)} is better (+) or worse (−) than ${nameOf(other.method)} →`,
           grid: true,
           nice: true,
         },
@@ -45,10 +45,10 @@
       chart,
       full: true,
       caption:
-        `Recall of ${one.method} minus that of ${other.method} on the test set, mean over seeds` +
+        `Recall of ${nameOf(one.method)} minus that of ${nameOf(other.method)} on the test set, mean over seeds` +
         (shown.length < sorted.length ? `; the ${most} classes at either end of ${sorted.length}` : "") +
         ". A bar has the colour of the better one.",
-      header: ["class", one.method, other.method, "difference, points"],
+      header: ["class", nameOf(one.method), nameOf(other.method), "difference, points"],
       rows: sorted.map((d) => [d.name, percent(d.a), percent(d.b), d.difference.toFixed(1)]),
     });
   };
@@ -80,7 +80,7 @@
         ...[one, other].flatMap((method) => {
           const [said, sure] = image.says[method];
           const mark = said === image.label ? "✓" : "✗";
-          return [element("br"), `${mark} ${method}: ${setting.classes[said] ?? said} (${Math.round(100 * sure)} %)`];
+          return [element("br"), `${mark} ${nameOf(method)}: ${setting.classes[said] ?? said} (${Math.round(100 * sure)} %)`];
         }),
       );
     const rows = [
@@ -98,7 +98,7 @@
           element(
             "h4",
             {},
-            `${a} right, ${b} wrong: ${kept.counts[a][b]} images${found.length ? `, ${found.length} of them` : ""}`,
+            `${nameOf(a)} right, ${nameOf(b)} wrong: ${kept.counts[a][b]} images${found.length ? `, ${found.length} of them` : ""}`,
           ),
           element("ul", { class: "pictures" }, ...found.map(item)),
         );

@@ -15,22 +15,38 @@ kravl.element = (tag, attributes = {}, ...children) => {
 };
 
 kravl.methods = [...new Set(kravl.data.settings.flatMap((setting) => setting.groups.map((group) => group.method)))];
-const trained = kravl.methods.filter((method) => method !== kravl.ZERO).sort();
-const SYMBOLS = ["circle", "square", "triangle", "diamond", "cross", "wye"];
-const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "4 2"];
 
-// 7 colours, 6 marks and 5 dashes: no two of the first 210 methods look the same
-kravl.look = (method) => {
-  if (method === kravl.ZERO) return { colour: "var(--zero)", symbol: "star", dash: "1 3" };
-  const i = trained.indexOf(method);
-  return { colour: `var(--m${i % 7})`, symbol: SYMBOLS[i % 6], dash: DASHES[i % 5] };
+const polygon = (corners) => ({
+  draw(context, size) {
+    corners.forEach(([x, y], i) => context[i ? "lineTo" : "moveTo"](x * Math.sqrt(size), y * Math.sqrt(size)));
+    context.closePath();
+  },
+});
+const ARM = [[1, 3], [1, 1], [3, 1], [3, -1], [1, -1], [1, -3], [-1, -3], [-1, -1], [-3, -1], [-3, 1], [-1, 1], [-1, 3]];
+const SYMBOLS = {
+  circle: d3.symbolCircle,
+  square: d3.symbolSquare,
+  diamond: d3.symbolDiamond,
+  triangle: d3.symbolTriangle,
+  star: d3.symbolStar,
+  cross: d3.symbolCross,
+  down: polygon([[-0.76, -0.44], [0.76, -0.44], [0, 0.88]]),
+  times: polygon(ARM.map(([x, y]) => [(x - y) * 0.158, (x + y) * 0.158])),
+  pentagon: polygon(d3.range(5).map((i) => [0.65 * Math.sin(0.4 * Math.PI * i), -0.65 * Math.cos(0.4 * Math.PI * i)])),
 };
+
+// Name, colour, symbol and dash of a method, which do not depend on the other methods of the page.
+kravl.look = (method) => {
+  const seen = kravl.data.looks[method];
+  return { ...seen, symbol: SYMBOLS[seen.symbol] };
+};
+kravl.nameOf = (method) => kravl.data.looks[method].name;
 
 kravl.sample = (method) => {
   const { colour, symbol, dash } = kravl.look(method);
   const svg = d3.create("svg").attr("viewBox", "0 0 36 16").attr("aria-hidden", "true");
   svg.append("path").attr("d", "M1,8H35").attr("stroke", colour).attr("stroke-width", 2).attr("stroke-dasharray", dash);
-  const path = d3.symbol(d3[`symbol${symbol[0].toUpperCase()}${symbol.slice(1)}`], 60)();
+  const path = d3.symbol(symbol, 60)();
   svg.append("path").attr("d", path).attr("transform", "translate(18,8)").attr("fill", colour);
   return svg.node();
 };
@@ -108,6 +124,33 @@ kravl.marks = (groups, options) =>
     const { colour, symbol } = kravl.look(group.method);
     return Plot.dot([group], { symbol, fill: colour, stroke: colour, r: 5, ...options });
   });
+
+// A column of names beside a chart, each joined to its place; in their order, and never nearer than a line.
+kravl.ROOM = 135; // pixels of a column
+kravl.hasRoom = (width) => width >= 480;
+kravl.beside = (chart, places, left, [top, bottom]) => {
+  const GAP = 14;
+  const sorted = d3.sort(places, (place) => place.y);
+  const down = sorted.map((place) => place.y);
+  const up = [...down];
+  for (let i = 1; i < down.length; i++) down[i] = Math.max(down[i], down[i - 1] + GAP);
+  for (let i = up.length - 2; i >= 0; i--) up[i] = Math.min(up[i], up[i + 1] - GAP);
+  const at = down.map((y, i) => (y + up[i]) / 2);
+  for (let i = 0; i < at.length; i++) at[i] = Math.max(at[i], i ? at[i - 1] + GAP : top);
+  for (let i = at.length - 1; i >= 0; i--) at[i] = Math.min(at[i], i < at.length - 1 ? at[i + 1] - GAP : bottom);
+  const group = d3.select(chart).append("g").attr("class", "names").attr("aria-hidden", "true")
+    .attr("text-anchor", "start");
+  sorted.forEach(({ method, x, y }, i) => {
+    const { colour, symbol, name } = kravl.look(method);
+    const end = left + 12;
+    group.append("path").attr("d", `M${x},${y}L${end},${at[i]}`).attr("stroke", colour).attr("stroke-opacity", 0.6);
+    group.append("path").attr("d", d3.symbol(symbol, 30)()).attr("transform", `translate(${end},${at[i]})`)
+      .attr("fill", colour);
+    const short = name.length > 19 ? `${name.slice(0, 18)}…` : name;
+    group.append("text").attr("x", end + 7).attr("y", at[i]).attr("dy", "0.32em").attr("fill", "currentColor").text(short);
+  });
+  return chart;
+};
 
 // Mean plus or minus one standard deviation.
 kravl.spread = (stat, sign) => stat[0] + sign * (stat[1] ?? 0);

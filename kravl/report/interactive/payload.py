@@ -7,6 +7,8 @@ from kravl.report.groups import Group, Setting, Stat, mean_over_sets
 from kravl.report.interactive.run_files import RunFiles
 from kravl.report.robustness import BASELINES, effective_robustness, robustness_line, wise_ft_line
 from kravl.report.tables import by_setting
+from kravl.tracking.methods import COLOURS, look, shown
+from kravl.tracking.run_folder import ZERO_SHOT
 
 STATS = ("ood_mean", "harmonic_mean", "trainable_parameters", "effective_rank", "train_seconds")
 MEAN_TITLE = "mean over data sets"
@@ -16,9 +18,27 @@ def payload(groups: Sequence[Group], files: RunFiles) -> dict[str, Any]:
     """Settings, each with its groups; statistics are [mean, sample deviation or null, n], metrics fractions."""
     members = [(setting, list(listed)) for setting, listed in by_setting(groups)]
     return {
-        "baselines": BASELINES,
+        "baselines": [shown(method) for method in BASELINES],
+        "looks": {method: _look(method) for method in sorted({ZERO_SHOT, *(group.method for group in groups)})},
         "settings": [_setting(setting, listed, files) for setting, listed in members] + _means(members),
     }
+
+
+def _look(method: str) -> dict[str, str]:
+    """How the page shows a method: `palette` has its colours."""
+    seen = look(method)
+    dash = " ".join(map(str, seen.dash)) or "none"
+    return {"name": seen.name, "colour": f"var(--{seen.colour})", "symbol": seen.marker, "dash": dash}
+
+
+def palette() -> str:
+    """The colours of `kravl.tracking.methods` as variables of CSS, on a light ground and on a dark one."""
+    light, dark = ("; ".join(f"--{name}: {pair[ground]}" for name, pair in COLOURS.items()) for ground in (0, 1))
+    return (
+        f":root {{ {light}; }}\n"
+        f'@media screen and (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{ {dark}; }} }}\n'
+        f'@media screen {{ :root[data-theme="dark"] {{ {dark}; }} }}\n'
+    )
 
 
 def _setting(setting: Setting, groups: list[Group], files: RunFiles) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 "use strict";
 // Out of distribution against in distribution, on axes of logits as in https://arxiv.org/abs/2007.00644.
 (() => {
-  const { look, percent, withSpread, figure, plot, none, marks, spread, ID, OOD } = kravl;
+  const { look, nameOf, percent, withSpread, figure, plot, none, marks, spread, ID, OOD } = kravl;
   const TITLE = "Out of distribution against in distribution";
   const TICKS = [0.1, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9]; // percent
   const logit = (p) => Math.log(p / (1 - p));
@@ -56,10 +56,12 @@
       inset: 14,
       ...(state.logit && { ticks: ticks(values).map(scale), tickFormat: (v) => d3.format(".3~g")(100 * expit(v)) }),
     });
-    const said = (g) => `${g.method}\nin domain ${withSpread(g.stats[ID])}\nother sets ${withSpread(g.stats[OOD])}`;
-    return plot(
+    const said = (g) => `${nameOf(g.method)}\nin domain ${withSpread(g.stats[ID])}\nother sets ${withSpread(g.stats[OOD])}`;
+    const named = kravl.hasRoom(width);
+    const chart = plot(
       {
-        height: 360,
+        height: Math.max(360, 60 + 14.5 * points.length),
+        marginRight: named ? kravl.ROOM : 16,
         x: axis("In domain, top-1 % →", xs),
         y: axis("↑ Mean of the other sets, top-1 %", ys),
         marks: [
@@ -74,6 +76,10 @@
       },
       width,
     );
+    if (!named) return chart;
+    const [x, y] = ["x", "y"].map((name) => chart.scale(name));
+    const places = points.map((g) => ({ method: g.method, x: x.apply(at.x(g)), y: y.apply(at.y(g)) }));
+    return kravl.beside(chart, places, width - kravl.ROOM, [y.range[1], y.range[0]]);
   }
 
   function fit(line) {
@@ -89,7 +95,7 @@
       const chart = none("No run here was evaluated on other sets.");
       return figure("scatter", { title: TITLE, caption: "Mean top-1 accuracy of the other sets.", chart });
     }
-    const isBaseline = (g) => has(g) && kravl.data.baselines.includes(g.method) && !points.includes(g);
+    const isBaseline = (g) => has(g) && kravl.data.baselines.includes(nameOf(g.method)) && !points.includes(g);
     const toggle = kravl.element("input", { type: "checkbox", id: "logit" });
     toggle.checked = state.logit;
     toggle.addEventListener("change", () => state.change("logit", toggle.checked));
@@ -100,7 +106,7 @@
       options: [kravl.element("label", { class: "option screen" }, toggle, "logit axes")],
       header: ["method", "images per class", "in domain", "other sets", "beyond the line, points"],
       rows: points.map((g) => [
-        g.method,
+        nameOf(g.method),
         g.shots,
         withSpread(g.stats[ID]),
         withSpread(g.stats[OOD]),

@@ -6,7 +6,8 @@
   const body = table.tBodies[0];
   const rows = [...body.rows];
   const heads = [...table.tHead.rows[0].cells];
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  // found by either name: that of papers, and that of settings
+  const texts = rows.map((row) => `${row.textContent} ${row.dataset.method}`.toLowerCase());
   const isText = heads.map((head) => !head.classList.contains("number"));
 
   function compare(a, b, column) {
