@@ -1,10 +1,15 @@
-"""The sections of the W&B workspace: how the numbers that runs log are plotted, as means over seeds per method."""
+"""The sections of the W&B workspace: how the numbers that runs log are plotted, as means over seeds per method.
+
+Methods have the colours of a report (`kravl.tracking.methods`).
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
+
+from kravl.tracking.methods import known_methods, look
 
 METHOD = panels.Config("method")
 SEED_MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
@@ -17,7 +22,7 @@ COLUMNS = (
 
 
 def workspace(entity: str, project: str, study: str | None, sets: Sequence[str]) -> workspaces.Workspace:
-    """The unsaved workspace: finished runs of the ``study`` (None: of all studies), grouped by study and method."""
+    """The unsaved workspace: finished runs of the ``study`` (None: of all), grouped by method and then by study."""
     finished = [workspaces.Metric("State") == "finished"]
     chosen = [workspaces.Metric("Group") == study] if study else []
     return workspaces.Workspace(
@@ -31,7 +36,8 @@ def workspace(entity: str, project: str, study: str | None, sets: Sequence[str])
         settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MAX_RUNS),
         runset_settings=workspaces.RunsetSettings(
             filters=workspaces.And(*finished, *chosen),
-            groupby=[workspaces.Metric("Group"), workspaces.Config("method")],
+            groupby=[workspaces.Config("method"), *([] if study else [workspaces.Metric("Group")])],
+            group_colors={method: look(method).light for method in sorted(known_methods())},
             pinned_columns=list(COLUMNS),
         ),
     )
@@ -53,7 +59,7 @@ def _sections(sets: Sequence[str]) -> dict[str, list[Any]]:
         "Cost": [
             _scatter("Test accuracy against trainable parameters", "trainable_parameters", "test/accuracy", log_x=True),
             _scatter("Test accuracy against effective rank of the update", "effective_rank", "test/accuracy"),
-            _bar("Training, s", "train_seconds"),
+            _bar("Training, s (median)", "train_seconds", groupby_aggfunc="median"),
             _bar("Peak memory, bytes", "peak_memory_bytes"),
         ],
         "Calibration": [
@@ -85,8 +91,8 @@ def _line(title: str, x: str, y: str) -> Any:
     return panels.LinePlot(title=title, x=x, y=[y], max_runs_to_show=MAX_RUNS, **SEED_MEAN)
 
 
-def _bar(title: str, metric: str) -> Any:
-    return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MAX_RUNS, **SEED_MEAN)
+def _bar(title: str, metric: str, **changes: Any) -> Any:
+    return panels.BarPlot(title=title, metrics=[metric], max_runs_to_show=MAX_RUNS, **(SEED_MEAN | changes))
 
 
 def _arranged(charts: Sequence[Any]) -> list[Any]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import open_clip
 import pytest
@@ -21,6 +22,7 @@ from kravl.config.schema import CONFIGS
 from kravl.report.runs import read_runs
 from kravl.report.wandb_runs import read_wandb
 from kravl.run.train import train
+from kravl.tracking.methods import known_methods, look
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'kravl[dashboard]'")
 SERIF = "_target_: kravl.data.sources.folder.ImageFolder, name: serif, root: '${data_root}/glyphs/serif', test: ."
@@ -107,7 +109,18 @@ def test_a_study_is_the_group_of_its_runs_and_the_filter_of_its_dashboard(run: P
     assert group == "a study"
     assert {"section": "run", "name": "group"} in [each["key"] for each in runs["filters"]["filters"]]
     assert [each["value"] for each in runs["filters"]["filters"]] == ["finished", "a study"]
-    assert [each["name"] for each in runs["grouping"]] == ["group", "method.value"]
+    assert [each["name"] for each in runs["grouping"]] == ["method.value"]
+
+
+def test_methods_have_the_colours_of_a_report_in_any_workspace(tmp_path: Path) -> None:
+    boards = [document(tmp_path, *arguments) for arguments in (["--study", "s"], [])]
+
+    for board in boards:
+        colours = board["section"]["customRunColors"]
+        of = {json.loads(unquote(key.split(":")[2]))[0]["value"]: colour for key, colour in colours.items()}
+        assert of["kra"] == look("kra").light
+        assert set(of) == known_methods()
+    assert [each["name"] for each in boards[1]["section"]["runSets"][0]["grouping"]] == ["method.value", "group"]
 
 
 def test_a_report_from_wandb_is_that_of_the_run(run: Path, server: WandbServer) -> None:
