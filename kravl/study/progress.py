@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from kravl.runtime.console import plain, text_table
@@ -19,6 +20,7 @@ from kravl.tracking.run_folder import RunFolder
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "missing")
+GAP = 2  # between two columns
 MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "interrupted": "interrupted"}
 
 
@@ -80,20 +82,36 @@ def _seconds(run: StudyRun) -> float | None:
 
 
 def show_plan(console: Console, study: Study, runs: Sequence[StudyRun], states: Sequence[State]) -> None:
-    """Print how many runs of each method and data set are done, failed, interrupted or running elsewhere."""
+    """Print how many runs of each method and data set are done, failed, interrupted or running elsewhere.
+
+    Methods are rows; as many backbones and data sets are columns as fit, the rest in further tables below.
+    """
     console.print(plain(f"{study.name}: {study.question}" if study.question else study.name))
     several = len(study.backbones) > 1
-    rows = [["done / all", *study.methods]]
     counts_of: dict[tuple[str, ...], Counter[State]] = defaultdict(Counter)
     for run, each in zip(runs, states, strict=True):
         counts_of[run.cell][each] += 1
+    columns = [["done / all", *study.methods]]
     for backbone, data in itertools.product(study.backbones, study.datasets):
         cells = [_cell(counts_of[backbone, data, method]) for method in study.methods]
-        rows.append([f"{backbone}, {data}" if several else data, *cells])
-    console.print(text_table(rows))
+        columns.append([f"{backbone}, {data}" if several else data, *cells])
+    for chosen in _fitting(columns, console.width):
+        console.print(text_table(list(zip(*chosen, strict=True))))
     counts = Counter(states)
     named = [f"{counts[state]} {state}" for state in STATES if counts[state] or state in ("done", "missing")]
     console.print(plain(f"{len(runs)} runs: {', '.join(named)}"))
+
+
+def _fitting(columns: Sequence[Sequence[str]], width: int) -> Iterator[list[Sequence[str]]]:
+    """The first of the ``columns`` with as many of the others as ``width`` has room for, until all are there."""
+    widths = [max(map(cell_len, column)) + GAP for column in columns]
+    begin = 1
+    while begin < len(columns):
+        end = begin + 1  # at least one, folded where it is wider than the terminal
+        while end < len(columns) and widths[0] + sum(widths[begin : end + 1]) <= width:
+            end += 1
+        yield [columns[0], *columns[begin:end]]
+        begin = end
 
 
 def _cell(count: Counter[State]) -> str:

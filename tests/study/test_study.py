@@ -1,5 +1,6 @@
 """The command: plan, stop, go on, failures listed, and the same numbers as a run by itself."""
 
+import io
 import json
 import os
 import re
@@ -11,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny_run import TINY, VIT
 
 from kravl.cli.study import main
 from kravl.run.train import train
+from kravl.runtime.files import shipped
+from kravl.study.grid import Cell, StudyRun
+from kravl.study.progress import show_plan
+from kravl.study.schema import read_study
 
 LONG = ["optim.epochs=12"]  # long enough to be stopped in
 
@@ -109,3 +115,22 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("width", "tables"), [(80, 3), (200, 1)])
+def test_a_plan_of_many_methods_has_a_row_for_each_whatever_the_width(width: int, tables: int) -> None:
+    study = read_study(shipped("experiments/studies") / "field_few_shot_11.yaml")
+    cells = [Cell("clip_vitb16", data, method) for data in study.datasets for method in study.methods]
+    runs = [StudyRun(cell, 1, 1, Path(), Path(), None) for cell in cells]
+    console = Console(file=io.StringIO(), width=width)
+
+    show_plan(console, study, runs, ["done"] * len(runs))
+
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    for method in study.methods:
+        rows = [line.split() for line in lines if line.split()[:1] == [method]]
+        assert len(rows) == tables
+        assert [cell for row in rows for cell in row[1:]] == ["1/1"] * len(study.datasets)
+    heads = [line.split()[3:] for line in lines if line.startswith(" done / all")]
+    assert [name for head in heads for name in head] == list(study.datasets)
