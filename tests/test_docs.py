@@ -18,6 +18,7 @@ from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
 from kravl.config.quoting import as_overrides
+from kravl.tracking.methods import shown
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -110,8 +111,8 @@ def test_merged_weights_are_those_of_the_library(finished_run: Path, tmp_path: P
     assert torch.allclose(plain.eval().encode_image(images), expected, atol=1e-6)
 
 
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -119,13 +120,40 @@ def tables() -> ModuleType:
 
 
 def test_the_tables_have_every_shipped_file_once() -> None:
-    made = tables()
+    made = script("tables")
     rows = re.findall(r"^\| `([\w]+)` \|", f"{made.adapters_table()}\n{made.heads_table()}", re.MULTILINE)
     assert sorted(rows) == sorted({path.stem for path in (ROOT / "configs/method").glob("*.yaml")} - {"custom"})
     shifts = re.findall(r"^\| `([\w]+)` \|", made.shifts_table(), re.MULTILINE)
     assert shifts == sorted(path.stem for path in (ROOT / "configs/evaluation").glob("*.yaml"))
     assert "Row i of ΔW is v_i ⊗ u_i" in made.adapters_table()
     assert "](../" not in made.file_text("kravl/peft/README.md")
+
+
+def test_every_adapter_is_in_one_picture_of_the_page_on_methods() -> None:
+    page = (ROOT / "docs/methods.md").read_text()
+    made = script("draw_methods")
+    kinds = made.kinds()
+
+    drawn = [name for names in kinds.values() for name in names]
+    assert sorted([*drawn, *made.SAME]) == sorted(path.stem for path in (ROOT / "configs/adapter").glob("*.yaml"))
+    for kind, names in kinds.items():
+        [alternative] = re.findall(rf"!\[(.*?)\]\(methods_{kind}\.png\)", page)
+        assert (ROOT / f"docs/methods_{kind}.png").is_file()
+        short = {"kra_lora": "KRAdapter with a LoRA"}
+        assert [name for name in names if short.get(name, shown(name)) not in alternative] == []
+
+
+def test_an_update_is_drawn_at_an_equal_number_of_parameters_and_has_the_rank_of_its_formula() -> None:
+    import torch
+
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    update = script("draw_methods").update
+
+    (kra, of_kra), (lora, of_lora), (shira, of_shira) = (update(name, weight) for name in ("kra", "lora", "shira"))
+
+    assert of_kra == of_lora == of_shira == 64 * (8 + 8)
+    assert (torch.linalg.matrix_rank(kra), torch.linalg.matrix_rank(lora)) == (64, 8)
+    assert torch.count_nonzero(shira) == 1024
 
 
 def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> None:
