@@ -22,7 +22,7 @@ from kravl.report.figures.drawing import (
     save,
     settle,
 )
-from kravl.report.groups import Group
+from kravl.report.groups import Group, amounts
 from kravl.report.robustness import ID, OOD, wise_ft_line
 from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -100,7 +100,7 @@ def at_most_shots(groups: Sequence[Group]) -> list[Group]:
 
 def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
     """The mean of the other sets against in-domain accuracy, with WiSE-FT's curves, which end in the marks."""
-    largest = {group.amount for group in at_most_shots(groups) if group.method != ZERO_SHOT}
+    largest = amounts(group for group in groups if group.method != ZERO_SHOT)[-1]
     places = []
     for group in at_most_shots(groups):
         x, y = group.stat(ID), group.stat(OOD)
@@ -112,12 +112,10 @@ def against_in_domain(axes: Axes, groups: Sequence[Group]) -> None:
             axes.plot(x_line, y_line, color=mark["color"], lw=1, **line_of(group.method), alpha=0.8)
         spread = (100 * (y.std or 0), 100 * (x.std or 0))
         axes.errorbar(100 * x.mean, 100 * y.mean, spread[0], spread[1], ls="", **BARS, **mark, zorder=3)
-        fewer = len(largest) > 1 and group.method != ZERO_SHOT
+        fewer = group.amount != largest and group.method != ZERO_SHOT
         places.append(Place.of(group.method, 100 * x.mean, 100 * y.mean, f" ({group.amount})" if fewer else ""))
-    said = f"{next(iter(largest))} images per class" if len(largest) == 1 else "the most images per class"
-    axes.set(
-        xlabel="in domain, top-1 %", ylabel="mean of the other sets, top-1 %", title=f"in and out of domain, {said}"
-    )
+    title = f"in and out of domain, {largest} images per class"
+    axes.set(xlabel=f"{WHERE[ID]}, top-1 %", ylabel=f"{WHERE[OOD]}, top-1 %", title=title)
     label_beside(axes, places)
 
 

@@ -25,6 +25,7 @@ MARKERS = {
     "pentagon": "p", "star": "*",
 }  # fmt: skip
 LARGER = {"star": 1.5, "cross": 1.15, "times": 1.15, "pentagon": 1.2, "diamond": 0.85}  # of the same area to the eye
+LEAST = 1e-3  # singular value that is drawn, of the largest
 LONGEST_FILE = 150  # characters; endings follow
 LABEL = 7.5  # points: the size of a label
 COLUMN = 17  # points from a panel to its labels
@@ -157,9 +158,10 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path, methods: Mappi
             every = (i * max(1, len(decay) // 40), max(1, len(decay) // 8))
             axes.plot(share, decay, **mark_of(method, 4), **line_of(method), lw=1.2, markevery=every)
             text = shown(method) if label == method else label
-            places.append(Place(text, method, share[-1], max(decay[-1], 1e-3)))
+            last = max(j for j, value in enumerate(decay) if value >= LEAST or j == 0)
+            places.append(Place(text, method, share[last], max(decay[last], LEAST)))
         axes.set_yscale("log")
-        axes.set_ylim(bottom=1e-3)
+        axes.set_ylim(bottom=LEAST)
         axes.set_xlim(-2, 101)
         axes.set_yticks([1, 0.1, 0.01, 0.001], ["1", "0.1", "0.01", "0.001"])
         axes.set(xlabel="singular value, % of the smaller dimension", ylabel="relative to the largest")
