@@ -31,6 +31,7 @@ class Classifier(nn.Module, ABC):
     preprocess: Preprocess
     zero_shot: bool  # whether the untrained classifier already knows the classes
     train_statistics = False  # whether norms update their running statistics in training
+    head_waits = False  # whether class weights that are there do not score yet, see `start_head`
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
@@ -99,6 +100,14 @@ class Classifier(nn.Module, ABC):
     def free_head(self) -> None:
         """Turn the class weights (C, d) into parameters, unless they are parameters already."""
         return
+
+    @torch.no_grad()
+    def start_head(self) -> None:
+        """Let class weights begin: from the text features (C, d) under the current weights, where there are some."""
+        if (text := self.prepared_text()) is not None:
+            for parameter in self.head_parameters():
+                parameter.copy_(text)
+        self.head_waits = False
 
     @abstractmethod
     def head_problem(self, num_images: int, before_projection: bool = False) -> Problem:

@@ -238,7 +238,7 @@ class ClipClassifier(Classifier):
         return ClassPrompts(tokens, sizes, self.model.encode_text, tower, TEXT_ROWS)
 
     def _class_features(self) -> Tensor:
-        if (head := self.model._parameters.get("class_weight")) is not None:
+        if (head := self.model._parameters.get("class_weight")) is not None and not self.head_waits:
             return F.normalize(head, dim=-1)
         if self.training and self.text_trains():
             prompts = self._with_context[0] if self._context else self._prompts

@@ -91,13 +91,20 @@ def _check(key: str, spec: Field[Any], value: Any, schema: Any) -> None:
     if isinstance(value, list) and each:
         _check_list(key, value, spec, each)
     elif isinstance(value, Mapping):
-        like = spec.metadata.get("like")
-        named = {f.name: f.metadata["bounds"] for f in fields(like) if f.metadata.get("bounds")} if like else {}
-        for place, number in _numbers(value, key):
-            _check_text(place, number or None)
-            _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
+        _check_mapping(key, value, spec, schema)
+    elif isinstance(value, list) and "like" in spec.metadata:
+        for place, item in enumerate(value):
+            _check_mapping(f"{key}.{place}", item, spec, schema)
     elif bounds and isinstance(value, int | float):
         _within(key, value, bounds)
+
+
+def _check_mapping(key: str, value: Mapping[str, Any], spec: Field[Any], schema: Any) -> None:
+    like = spec.metadata.get("like")
+    named = {f.name: f.metadata["bounds"] for f in fields(like) if f.metadata.get("bounds")} if like else {}
+    for place, number in _numbers(value, key):
+        _check_text(place, number or None)
+        _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
 
 
 def _check_text(key: str, text: Any) -> None:

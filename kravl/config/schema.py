@@ -115,6 +115,17 @@ class Optim:
 
 
 @dataclass
+class Stage:
+    # adapters | unfreeze | context | head, or patterns over names of what the run trains
+    train: list[str] = field(default_factory=list)
+    share: float | None = limited(None, Bounds(0, 1, low_open=True))  # of the run's steps; null: what the others leave
+    steps: int | None = limited(None, whole(1))  # in place of a share
+    lr: float | None = limited(None, NOT_NEGATIVE)  # of all that it trains; null: those of optim, as of the next two
+    weight_decay: float | None = limited(None, NOT_NEGATIVE)
+    warmup_steps: int | None = limited(None, whole())
+
+
+@dataclass
 class Loading:
     batch_size: int = limited(32, whole(1, 2**20))
     eval_batch_size: int = limited(256, whole(1, 2**20))
@@ -148,6 +159,8 @@ class Config:
     context_init: str | None = None  # words of so many tokens that they start from; null: normal numbers
     context_per_class: bool = False  # vectors of its own for each class
     train_statistics: bool = False  # norms with running statistics (BatchNorm) update them in training, and keep them
+    # one after the other, each with an optimiser of its own; empty: all of the above trains in every step
+    stages: list[Stage] = field(default_factory=list, metadata={"like": Stage})
     shots: int | None = limited(16, whole(1))  # images per class; null: all
     # share of all training images; needs shots=null and split_protocol=lineage
     fraction: float | None = limited(None, Bounds(0, 1, low_open=True))

@@ -165,3 +165,22 @@ def own_columns(sources: Mapping[str, Source]) -> dict[str, Columns]:
         columns[name] = tuple(range(start, start + len(source.class_ids)))
         start += len(source.class_ids)
     return columns
+
+
+def trained_columns(sources: Mapping[str, Source]) -> dict[str, Columns]:
+    """`own_columns`, a class that the first of ``sources`` has by name and prompts in the column that it has there."""
+    first, *_ = sources.values()
+    trained = {key: column for column, key in reversed(list(enumerate(_prompted(first))))}
+    chosen: dict[str, Columns] = {}
+    start = 0
+    for name, source in sources.items():
+        keys = _prompted(source)
+        chosen[name] = tuple(trained.get(key, start + i) for i, key in enumerate(keys))
+        start += len(keys)
+    return chosen
+
+
+def _prompted(source: Source) -> list[tuple[str, object]]:
+    """Each class's name, and what its prompts follow from."""
+    prompts = source.descriptions or [source.prompts] * len(source.class_names)
+    return list(zip(source.class_names, prompts, strict=True))

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from kravl.data.classes import Columns, match_classes, own_columns
+from kravl.data.classes import Columns, match_classes, own_columns, trained_columns
 from kravl.data.fewshot import few_shot_split, require_shots
 from kravl.data.images import allow_megapixels
 from kravl.data.loading.dataset import Batch, Crops
@@ -113,9 +113,9 @@ class FewShotDataModule(LightningDataModule):
         """What decides the pixels of an evaluated image, or of a view: part of the key of its features."""
         return self._loaders.describe(least_area)
 
-    def train_on(self, features: Tensor) -> None:
-        """From now on `train_dataloader` yields ``features`` (n, d) of the drawn images in place of the images."""
-        assert len(features) == len(self.train_samples)
+    def train_on(self, features: Tensor | None) -> None:
+        """From now on `train_dataloader` yields ``features`` (n, d) in place of the drawn images; None: the images."""
+        assert features is None or len(features) == len(self.train_samples)
         self._features = features
 
     def on_after_batch_transfer(self, batch: Batch | Crops, dataloader_idx: int) -> Batch:
@@ -126,9 +126,12 @@ class FewShotDataModule(LightningDataModule):
         """``test`` first, then the evaluation sets as given; ``loader.dataset.samples`` are the images."""
         return self._loaders.evaluation()
 
-    def evaluation_classes(self) -> dict[str, Columns]:
-        """For each loader the positions of its classes among the classifier's; None for all of them."""
-        return dict(self._classes)
+    def evaluation_classes(self, selective: bool = False) -> dict[str, Columns]:
+        """For each loader the positions of its classes among the classifier's; None for all of them.
+
+        With ``selective``, a class that is also trained is scored as the trained one, in a set of own classes too.
+        """
+        return trained_columns(self.sources) if selective and self._own_classes else dict(self._classes)
 
     def further_classes(self) -> list[tuple[tuple[str, ...], tuple[str, ...] | tuple[tuple[str, ...], ...]]]:
         """Class names and prompts of the sets scored among their own classes, in the order of their columns."""

@@ -19,6 +19,7 @@ from kravl.run.context import check_context, context_of
 from kravl.run.heads.checks import check_head, head_buffers, head_settings
 from kravl.run.placement import Placement, place
 from kravl.run.sources import Sources, list_sources, training_source
+from kravl.run.stages.plan import check_names, planned_names
 from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.training.loss import resolved_class_weights
 
@@ -54,6 +55,8 @@ class Run:
     sites: dict[str, dict[str, int]]  # how many matrices are adapted, by tower and kind
     class_weights: Sequence[float] | None = None  # of the loss
     head: str | None = None  # on features, with the settings that it is built with
+    # trained class weights score the classes that they know, wherever they are evaluated, the text tower the others
+    selective: bool = False
 
     @property
     def model(self) -> Model:
@@ -91,7 +94,8 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     check_head(cfg, data)
     model = build_model(cfg, (names, source.prompts), data.further_classes(), len(data.train_samples))
     data.preprocess = model.classifier.preprocess
-    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights, model.head)
+    selective = bool(cfg.stages) and cfg.linear_head
+    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights, model.head, selective)
 
 
 def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), num_images: int = 0) -> Model:
@@ -107,7 +111,9 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
     _check_further_prompts(cfg, further)
     check_context(cfg, classes[0], [name for names, _ in further for name in names])
-    _, placement = planned(cfg, len(classes[0]))
+    skeleton, placement = planned(cfg, len(classes[0]))
+    if skeleton is not None and placement is not None:
+        check_names(cfg, planned_names(cfg, skeleton, placement))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
     new_names = _add_classes(cfg, classifier, further, num_images)

@@ -21,10 +21,10 @@ def context_of(cfg: Config) -> ContextSettings | None:
             given = f"context_init={cfg.context_init!r}" if cfg.context_init is not None else "context_per_class=true"
             raise InputError(f"{given} is of a learned context, of which there is none; add context_tokens=16")
         return None
-    if cfg.linear_head:
+    if cfg.linear_head and not cfg.stages:
         raise InputError(
             f"linear_head=true trains class weights, and context_tokens={cfg.context_tokens} the prompts that they "
-            "would come from; leave one of them out"
+            "would come from; leave one of them out, or train one after the other (stages)"
         )
     return ContextSettings(cfg.context_tokens, cfg.context_init, cfg.context_per_class)
 

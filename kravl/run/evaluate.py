@@ -20,7 +20,7 @@ from kravl.run.fit import graceful_exit
 from kravl.run.heads.checks import check_head_curve
 from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
-from kravl.run.results import scores, unevaluated, write_details
+from kravl.run.results import scored_by, scores, unevaluated, write_details
 from kravl.run.sources import Sources
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import json_object, read_text
@@ -41,7 +41,8 @@ def evaluate(
     Returns:
         alpha -> set -> metric -> value, and alpha -> set -> predictions.
     """
-    classes, alphas = run.data.evaluation_classes(), curve_points(points, run.classifier.zero_shot)
+    classes = run.data.evaluation_classes(run.selective)
+    alphas = curve_points(points, run.classifier.zero_shot)
     loaders: EvaluationLoaders | Mapping[str, Batches] = run.data.evaluation_loaders()
     if (head := run.classifier.feature_head) is not None:
         check_head_curve(head, alphas)
@@ -84,7 +85,7 @@ def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
         curve, predictions = evaluate(trainer, run, cfg.alphas, trained=saved.optim.trains)
     shortened = [*folder.shortened, *unevaluated(run, predictions)]
     made = {"evaluation": name, "precision": trainer.precision, "shortened": shortened, **identity, **provenance()}
-    results = scores(curve) | made
+    results = scores(curve) | made | scored_by(run)
     if trainer.is_global_zero:
         (folder.path / "evaluations").mkdir(exist_ok=True)
         folder.write(f"evaluations/{name}", results)

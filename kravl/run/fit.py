@@ -3,10 +3,11 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -20,6 +21,8 @@ from kravl.run.build import Run
 from kravl.run.finished.continued import start_from_init
 from kravl.run.finished.model_record import model_record
 from kravl.run.heads.fit import Choice, fit_head
+from kravl.run.stages.plan import Stage, stages_of
+from kravl.run.stages.training import RESTORE_ERRORS, begin, only, part_of, stage_in, unwritten
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import write_atomic
 from kravl.runtime.microbatch import OutOfMemory, is_out_of_memory
@@ -31,14 +34,11 @@ from kravl.training.checkpoint import CheckpointError, latest
 from kravl.training.frozen_state import UnsavedChangeError
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.loss import Loss
-from kravl.training.optim import OptimSettings
-from kravl.training.trainer import limits
 
 log = logging.getLogger(__name__)
 KEPT = "what has been trained is kept: run the same command again"
 LISTED = 8
-# what Lightning, torch and kravl raise when they restore a state that is whole and holds odd values
-RESTORE_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+MakeTrainer = Callable[[Mapping[str, int]], Trainer]  # of a length, see `limits`
 
 
 @contextmanager
@@ -91,35 +91,30 @@ class Training:
     def of(
         cls,
         folder: RunFolder,
-        cfg: Config,
-        trainer: Trainer,
+        fitted: "Fitted",
         profiler: Profiler,
         spectrum_seconds: float,
-        selected: Choice,
     ) -> "Training":
-        """Of a training by ``trainer`` that has just ended in ``folder``; ``spectrum_seconds`` are in seconds."""
-        sha256 = settings_sha256(folder.settings)
-        return cls(
-            sha256, str(trainer.precision), dict(profiler.costs), spectrum_seconds, untrained(trainer, cfg), selected
-        )
+        """Of a training that has just ended in ``folder``; ``spectrum_seconds`` are in seconds."""
+        sha256, precision = settings_sha256(folder.settings), str(fitted.trainer.precision)
+        return cls(sha256, precision, dict(profiler.costs), spectrum_seconds, fitted.lacking, fitted.selected)
 
 
-def untrained(trainer: Trainer, cfg: Config) -> list[str]:
-    """What a training that has just ended lacks of that of its settings: steps, or batches of an epoch.
+def untrained(trainer: Trainer, stage: Stage) -> list[str]:
+    """What a training that has just ended lacks of the length of its ``stage``: steps, or batches of an epoch.
 
     By what was done, not by which of Trainer's arguments were given: several of them end a training early.
     """
-    if not cfg.optim.trains or trainer.train_dataloader is None:
+    if trainer.train_dataloader is None:
         return []
-    batches = len(trainer.train_dataloader)
-    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+    batches, bounds = len(trainer.train_dataloader), stage.length
     planned = bounds.get("max_steps", bounds["max_epochs"] * -(-batches // trainer.accumulate_grad_batches))
     lacking = []
     if trainer.num_training_batches < batches:
         lacking.append(f"epochs of {trainer.num_training_batches} of {batches} batches")
     if trainer.global_step < planned:
         lacking.append(f"trained {trainer.global_step} of {planned} steps")
-    return lacking
+    return lacking if stage.number is None else [f"stage {stage.number + 1}: {line}" for line in lacking]
 
 
 def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
@@ -152,13 +147,22 @@ def load_training(folder: RunFolder, run: Run, trainer: Trainer) -> bool:
     return True
 
 
-def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> Choice:
-    """Train from the newest whole checkpoint in the folder ``checkpoints``, or from the start.
+class Fitted(NamedTuple):
+    """A training that has ended: the trainer of its last stage, settings that a head has selected, what is lacking."""
+
+    trainer: Trainer
+    selected: Choice
+    lacking: list[str]
+
+
+def fit(trainer: Trainer, again: MakeTrainer, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> Fitted:
+    """Train from the newest whole checkpoint in the folder ``checkpoints``, or from the start; stage by stage.
 
     A head on features is fitted instead.
 
-    Returns:
-        The settings of the head that were selected.
+    Args:
+        trainer: of the first stage.
+        again: makes one of each further stage, by its length.
 
     Raises:
         InputError: nothing is to be trained, or the checkpoint is of other parameters.
@@ -166,17 +170,31 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
         OutOfMemory: memory does not suffice for one image.
     """
     if not cfg.optim.trains:
-        return {}
+        return Fitted(trainer, {}, [])
     if run.classifier.feature_head is not None:
-        return fit_head(trainer, cfg, run, profiler)
+        return Fitted(trainer, fit_head(trainer, cfg, run, profiler), [])
     start_from_init(cfg, run)
-    optim = cfg.optim
-    settings = OptimSettings(optim.lr, optim.head_lr, optim.weight_decay, optim.warmup_steps, optim.min_lr_ratio)
-    loss = Loss(optim.label_smoothing, run.class_weights)
-    changing = statistics(run.classifier) if cfg.train_statistics else []
-    learner = Learner(run.classifier, settings, cfg.seed, loss, changing)
-    if not learner.trainable():
+    if not run.adapters.parameters():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
+    loss, changing = Loss(cfg.optim.label_smoothing, run.class_weights), []
+    if cfg.train_statistics:
+        changing = statistics(run.classifier)
+    stages, lacking = stages_of(cfg), list[str]()
+    newest = latest(checkpoints, tidy=trainer.is_global_zero)
+    for stage in stages[stage_in(newest, len(stages)) if newest and cfg.stages else 0 :]:
+        trainer = again(stage.length) if stage.number else trainer
+        learner = Learner(run.classifier, stage.optim, cfg.seed, loss, changing, part_of(run, stage))
+        if stage.number is not None:
+            begin(trainer, learner, run, stage, _newest(trainer, learner, checkpoints))
+        with only(run, stage):
+            _train(trainer, learner, cfg, run, checkpoints, profiler)
+        lacking += untrained(trainer, stage)
+    return Fitted(trainer, {}, lacking)
+
+
+def _train(trainer: Trainer, learner: Learner, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> None:
+    """Train what has a gradient, on features of the images where every step would compute the same. Raises as `fit`."""
+    run.data.train_on(None)
     if run.classifier.features_are_fixed() and (images := run.data.repeated_images()) is not None:
         with profiler("features"):
             features = image_features(trainer, run.classifier, images)
@@ -184,13 +202,19 @@ def fit(trainer: Trainer, cfg: Config, run: Run, checkpoints: Path, profiler: Pr
             run.data.train_on(features)
     try:
         with profiler("train"):
-            while not _fits(trainer, learner, run, latest(checkpoints, tidy=trainer.is_global_zero)):
+            while not _fits(trainer, learner, run, _newest(trainer, learner, checkpoints)):
                 learner.micro_batches.halve(cfg.loading.batch_size, "loading.batch_size")
     except DivergedError as error:
         names = [run.data.train_samples.names[i] for i in error.indices[:LISTED]]
         before = f"the last good state is {latest(checkpoints, tidy=trainer.is_global_zero)}"
         raise DivergedError(f"{error}; images {', '.join(names)}; {before}", error.indices) from error
-    return {}
+
+
+def _newest(trainer: Trainer, learner: Learner, checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint of what ``learner`` trains; that of an earlier stage is none."""
+    newest = latest(checkpoints, tidy=trainer.is_global_zero)
+    earlier = newest and learner.part and stage_in(newest, learner.part.number + 1) != learner.part.number
+    return None if earlier else newest
 
 
 def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None) -> bool:
@@ -203,8 +227,7 @@ def _fits(trainer: Trainer, learner: Learner, run: Run, checkpoint: Path | None)
         if not is_out_of_memory(error):
             if checkpoint is None or learner.started or isinstance(error, InputError):
                 raise
-            reason = f"{type(error).__name__} {first_line(error)}"
-            raise CheckpointError(f"{checkpoint} is no state that training writes ({reason}); remove it") from error
+            raise unwritten(checkpoint, error) from error
         if trainer.world_size > 1:  # the others wait for this process, whose step cannot be taken back alone
             raise OutOfMemory(
                 f"out of memory in process {trainer.global_rank} of {trainer.world_size}: halve loading.batch_size and "

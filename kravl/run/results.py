@@ -13,6 +13,7 @@ from kravl.evaluation.predict import Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED
 from kravl.run.build import Run, training_amount
 from kravl.run.finished.continued import init_record
+from kravl.run.stages.training import stage_record
 from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
@@ -49,11 +50,32 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "effective_rank": mean | spectra,
         **{key: value for key, value in folder.inputs.items() if key in OF_INPUTS},
         **init_record(cfg, folder),
+        **stage_record(cfg, run),
+        **scored_by(run),
         **provenance(),
     }
     if (head := run.classifier.feature_head) is not None:
         record |= {"hyperparameters": head.hyperparameters(), "head": f"{type(head).__module__}.{type(head).__name__}"}
     return record
+
+
+def scored_by(run: Run) -> dict[str, Any]:
+    """What a record says of selective inference: which classes of each set trained weights score, and which the text.
+
+    Of a run without it nothing.
+    """
+    if not run.selective:
+        return {}
+    trained, found = len(run.source.class_names), {}
+    for name, columns in run.data.evaluation_classes(selective=True).items():
+        names = run.data.sources[name].class_names
+        # a class that several trained ones stand for has a tuple of columns, trained ones all
+        others = {i for i, column in enumerate(columns or ()) if isinstance(column, int) and column >= trained}
+        found[name] = {
+            "class_weights": [known for i, known in enumerate(names) if i not in others],
+            "text_tower": [names[i] for i in sorted(others)],
+        }
+    return {"scored_by": found}
 
 
 def unevaluated(run: Run, curve: Mapping[float, Mapping[str, Predictions]]) -> list[str]:

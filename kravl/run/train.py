@@ -22,6 +22,7 @@ from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_tra
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
+from kravl.run.stages.plan import check_stages, stages_of
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
@@ -97,6 +98,7 @@ def check(cfg: Config) -> None:
     curve_points(cfg.alphas, zero_shot=True)
     limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
     training_amount(cfg)
+    check_stages(cfg)
     context_of(cfg)
     check_curve(cfg, cfg.alphas)
     check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
@@ -122,11 +124,11 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     # checkpoints last: the spectra and the learning curve of a saved step are recorded already
     checkpoints = Checkpoints(folder.checkpoints, cfg.checkpoint_every)
     callbacks = [FrozenState(), monitor, LearningCurve(folder.path), checkpoints]
-    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
-    trainer = make_trainer(cfg.trainer, bounds, folder.path, logger, callbacks)
+    make = partial(make_trainer, cfg.trainer, folder=folder.path, logger=logger, callbacks=callbacks)
+    trainer = make(stages_of(cfg)[0].length)
     if training is None or not load_training(folder, run, trainer):
-        selected = fit(trainer, cfg, run, folder.checkpoints, profiler)
-        training = Training.of(folder, cfg, trainer, profiler, monitor.seconds, selected)
+        fitted = fit(trainer, make, cfg, run, folder.checkpoints, profiler)
+        trainer, training = fitted.trainer, Training.of(folder, fitted, profiler, monitor.seconds)
         if trainer.is_global_zero:
             keep_training(folder, run, training)
     if (head := run.classifier.feature_head) is not None:

@@ -27,15 +27,21 @@ class Profiler:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measure the block; one that raises leaves no entry. Raises Interrupted if the process was asked to stop."""
+        """Measure the block, and add it to an earlier one of its name; one that raises leaves no entry.
+
+        Raises:
+            Interrupted: the process was asked to stop.
+        """
         raise_if_stopped()
         _reset_peaks()
         begin = time.perf_counter()
         yield
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - begin
-        self.costs[name] = {"seconds": seconds, "peak_memory_bytes": _peak(), "peak_gpu_bytes": _gpu_peak()}
+        cost = {"seconds": time.perf_counter() - begin, "peak_memory_bytes": _peak(), "peak_gpu_bytes": _gpu_peak()}
+        before = self.costs.get(name, dict.fromkeys(cost, 0))
+        self.costs[name] = {key: max(before[key], value) for key, value in cost.items()}
+        self.costs[name]["seconds"] = before["seconds"] + cost["seconds"]
 
 
 def seconds(costs: Costs, *names: str) -> float:

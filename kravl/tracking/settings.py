@@ -57,6 +57,7 @@ ADDED: dict[str, Any] = {
     "optim.label_smoothing": 0.0,
     "optim.class_weights": None,
     "init": None,
+    "stages": [],
 }
 ADAPTER = "adapter.safetensors"
 DIGEST = re.compile(r"sha256 [0-9a-f]{16}")

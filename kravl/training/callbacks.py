@@ -16,6 +16,11 @@ CURVE = "curve.json"
 MAX_POINTS = 200  # of the curve, besides the last step
 
 
+def step_of_run(trainer: Trainer) -> int:
+    """Optimiser steps that a run has made, those of earlier stages included."""
+    return trainer.global_step + getattr(trainer.lightning_module, "steps_before", 0)
+
+
 class Polling(Callback):
     """Stops an evaluation or a feature pass between two batches on request."""
 
@@ -43,12 +48,12 @@ class Checkpoints(Polling):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         install()
-        self._saved = self._last = trainer.global_step
+        self._saved = self._last = step_of_run(trainer)
         if not trainer.ckpt_path:
             self._save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step, before = trainer.global_step, self._last
+        step, before = step_of_run(trainer), self._last
         self._last = step
         if step == before:  # gradients are being accumulated
             return
@@ -64,11 +69,11 @@ class Checkpoints(Polling):
             raise Interrupted(f"step {step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if trainer.global_step != self._saved:
+        if step_of_run(trainer) != self._saved:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        self._saved = trainer.global_step
+        self._saved = step_of_run(trainer)
         trainer.save_checkpoint(self.folder / f"step={self._saved}.ckpt", weights_only=False)
         if trainer.is_global_zero:
             for old in newest_first(self.folder)[NUM_CHECKPOINTS:]:
@@ -110,7 +115,7 @@ class LearningCurve(Callback):
         self._sum = loss.clone() if self._sum is None else self._sum.to(loss.device) + loss
         self._count += 1
         every = max(1, -(-int(trainer.estimated_stepping_batches) // MAX_POINTS))
-        if trainer.global_step % every == 0 and trainer.global_step > max(self.points["step"], default=0):
+        if trainer.global_step % every == 0 and step_of_run(trainer) > max(self.points["step"], default=0):
             self._add(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,7 +126,7 @@ class LearningCurve(Callback):
 
     def _add(self, trainer: Trainer) -> None:
         assert self._sum is not None
-        self.points["step"].append(trainer.global_step)
+        self.points["step"].append(step_of_run(trainer))
         self.points["loss"].append(self._sum.item() / self._count)
         self.points["lr"].append(trainer.optimizers[0].param_groups[0]["lr"])
         self._sum, self._count = None, 0

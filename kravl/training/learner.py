@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from kravl.training.fsdp import gather
 from kravl.training.loss import Loss
 from kravl.training.optim import OptimSettings, decay_exceptions, parameter_groups, schedule
 
+STAGE = "stage"  # of a checkpoint, see `Part`
+
 
 class DivergedError(RuntimeError):
     """The loss or the gradient is not finite; ``indices`` are those of the batch. The last checkpoint precedes it."""
@@ -24,6 +27,23 @@ class DivergedError(RuntimeError):
     def __init__(self, message: str, indices: Sequence[int]) -> None:
         super().__init__(message)
         self.indices = list(indices)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of several stages of a run a learner trains.
+
+    Args:
+        number: from 0; a checkpoint has it.
+        before: optimiser steps of the stages before.
+        steps: of this one.
+        trained: identities of all parameters that any stage trains: a checkpoint of each has them.
+    """
+
+    number: int
+    before: int
+    steps: int
+    trained: frozenset[int]
 
 
 class Learner(LightningModule):
@@ -35,6 +55,7 @@ class Learner(LightningModule):
         seed: all randomness of a step follows from (seed, epoch, batch).
         loss: None is plain cross-entropy.
         statistics: names of buffers of ``classifier`` that training changes.
+        part: of a run in several stages; None: the learner trains all of it.
     """
 
     strict_loading = False  # checkpoints deliberately lack the frozen weights
@@ -46,6 +67,7 @@ class Learner(LightningModule):
         seed: int,
         loss: Loss | None = None,
         statistics: Sequence[str] = (),
+        part: Part | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -53,6 +75,8 @@ class Learner(LightningModule):
         self.seed = seed
         self.loss = loss or Loss()
         self.statistics = tuple(statistics)
+        self.part = part
+        self.steps_before = part.before if part else 0
         self.micro_batches = MicroBatches()
         self.started = False  # a state has been restored, if there is one, and training has begun
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
@@ -62,9 +86,15 @@ class Learner(LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """The trained tensors only, live."""
+        """The trained tensors only, live; those of other stages too."""
         buffers = {f"classifier.{name}": self.classifier.get_buffer(name) for name in self.statistics}
-        return {name: p.detach() for name, p in self.trainable().items()} | buffers
+        others = self.part.trained if self.part else ()
+        kept = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad or id(p) in others}
+        return kept | buffers
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.part:
+            checkpoint[STAGE] = self.part.number
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """Inverse of `state_dict`. Raises InputError where the checkpoint trains other parameters."""
@@ -137,7 +167,7 @@ class Learner(LightningModule):
     def _diverged(self, what: str, where: str) -> DivergedError:
         indices = self._indices.tolist()
         return DivergedError(
-            f"{what} at step {self.global_step}, epoch {self.current_epoch}, {where} "
+            f"{what} at step {self.global_step + self.steps_before}, epoch {self.current_epoch}, {where} "
             f"(images {indices[:8]}, ...); lower optim.lr or raise optim.warmup_steps",
             indices,
         )
@@ -149,7 +179,7 @@ class Learner(LightningModule):
 
         def factor(step: int) -> float:
             # at step 0, this property would set up the loader before a checkpoint can tell it where to resume
-            total = int(self.trainer.estimated_stepping_batches) if step else 1
+            total = self.part.steps if self.part else int(self.trainer.estimated_stepping_batches) if step else 1
             return schedule(step, total, self.optim.warmup_steps, self.optim.min_lr_ratio)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, write_atomic
+from kravl.training.callbacks import step_of_run
 from kravl.training.fsdp import gathered_weights
 
 SPECTRA_FILE = "spectra.safetensors"
@@ -126,12 +127,12 @@ class SpectrumMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.trace.resume(trainer.global_step)
+            self.trace.resume(step_of_run(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.every and trainer.global_step % self.every == 0:
+        if self.every and step_of_run(trainer) % self.every == 0:
             with gathered_weights(trainer):
                 self._record(trainer)
 
@@ -146,16 +147,17 @@ class SpectrumMonitor(Callback):
         start = time.perf_counter()
         values = self.spectra.singular_values()
         self.trace.finish(values)
-        self.histograms({f"spectrum/{site}": v.tolist() for site, v in values.items()}, trainer.global_step)
+        self.histograms({f"spectrum/{site}": v.tolist() for site, v in values.items()}, step_of_run(trainer))
         self.seconds += time.perf_counter() - start
         log.info("spectra of %d sites at %d steps took %.1f s", len(values), len(self.trace.steps), self.seconds)
 
     def _record(self, trainer: Trainer) -> None:
         # while gradients accumulate, the step is still that of the last update
-        if trainer.global_step == self._logged_step or not trainer.is_global_zero:
+        step = step_of_run(trainer)
+        if step == self._logged_step or not trainer.is_global_zero:
             return
         start = time.perf_counter()
-        step = self._logged_step = trainer.global_step
+        self._logged_step = step
         if statistics := self.spectra.quantities():  # a linear probe has no sites
             self.trace.add(step, statistics)
             for logger in trainer.loggers:

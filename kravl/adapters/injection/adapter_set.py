@@ -114,18 +114,25 @@ class AdapterSet:
         of_adapters = [p for adapter in self.adapters.values() for p in adapter.parameters() if p.requires_grad]
         return of_adapters + list(self.unfrozen.values())
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """The same by name, as in `state_dict`."""
+        return self._of_adapters() | self.unfrozen
+
+    def _of_adapters(self) -> dict[str, nn.Parameter]:
+        return {
+            f"{site}.{name}": parameter
+            for site, adapter in self.adapters.items()
+            for name, parameter in adapter.named_parameters()
+            if parameter.requires_grad
+        }
+
     def num_trainable(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
         """What trains, live and without gradient: ``<site>.<parameter>``; unfrozen parameters and buffers by name."""
         self._require()
-        state = {
-            f"{site}.{name}": parameter.detach()
-            for site, adapter in self.adapters.items()
-            for name, parameter in adapter.named_parameters()
-            if parameter.requires_grad
-        }
+        state = {name: parameter.detach() for name, parameter in self._of_adapters().items()}
         others = self._weights.trained()
         assert not state.keys() & others.keys()
         return state | others

@@ -17,6 +17,7 @@ from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
 from kravl.run.doctor.skeleton import Skeleton, Work
 from kravl.run.placement import Placement, place
+from kravl.run.stages.plan import HEAD, chosen_names, planned_names, stages_of
 from kravl.training.trainer import limits
 
 FLOAT = 4  # bytes; what trains is kept in single precision whatever it is computed in
@@ -42,6 +43,8 @@ class Estimate:
         prompts: the work for every prompt in each step, where the text tower trains: an upper bound, as prompts that
             begin alike are computed once.
         tower_trains: whether a weight trains that images pass through before the head.
+        tower_steps: of ``steps``, those in which one does.
+        prompt_steps: those in which the text tower trains.
     """
 
     parameters: int
@@ -54,6 +57,8 @@ class Estimate:
     image: Work | None
     prompts: Work | None
     tower_trains: bool
+    tower_steps: int
+    prompt_steps: int
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -71,11 +76,9 @@ class Estimate:
         """At most, of training and of one evaluation of every image."""
         if self.image is None:
             return 0
-        passes = BACKWARD if self.tower_trains else 1
-        text = BACKWARD * self.prompts.operations if self.prompts else 0
-        return (
-            self.steps * (self.batch * passes * self.image.operations + text) + self.evaluated * self.image.operations
-        )
+        passes = self.steps + (BACKWARD - 1) * self.tower_steps
+        text = BACKWARD * self.prompts.operations * self.prompt_steps if self.prompts else 0
+        return (self.batch * passes + self.evaluated) * self.image.operations + text
 
 
 def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
@@ -95,18 +98,22 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
     of_text = [p for p in trained if id(p) not in tower | set(map(id, skeleton.head()))]
     of_text += skeleton.token_embedding() if cfg.context_tokens else []  # what is before the context has no gradient
     image = skeleton.image(trained)
+    steps = _steps(cfg, len(data.train_samples))
+    tower_steps, prompt_steps = _steps_of_towers(cfg, encoder, placement, tower, steps)
     head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
     return Estimate(
         parameters=sum(p.numel() for p in encoder.parameters()),
         trainable=_num_trained(encoder, placement, skeleton.head()) + head + _context_size(cfg, skeleton, classes),
         sites=placement.sites,
-        steps=_steps(cfg, len(data.train_samples)),
+        steps=steps,
         batch=cfg.loading.batch_size,
         evaluated=sum(map(len, data.evaluated.values())) + _encoded_for_head(cfg, data),
         pixels=skeleton.pixels,
         image=image,
         prompts=skeleton.prompts(_num_prompts(data), trained + of_text) if of_text and cfg.optim.trains else None,
-        tower_trains=cfg.optim.trains and any(id(p) in tower for p in trained),
+        tower_trains=tower_steps > 0,
+        tower_steps=tower_steps,
+        prompt_steps=prompt_steps,
     )
 
 
@@ -115,6 +122,24 @@ def _trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter])
     sites = select_sites(encoder, placement.targets)
     free = matching_parameters(encoder, placement.unfreeze, sites)
     return list({id(p): p for p in (*(site.parameter for site in sites), *free.values(), *head)}.values())
+
+
+def _steps_of_towers(
+    cfg: Config, encoder: nn.Module, placement: Placement, tower: set[int], steps: int
+) -> tuple[int, int]:
+    """In how many of the ``steps`` the image ``tower`` trains, and in how many the text tower, or a context in it."""
+    sites = {site.name: site.parameter for site in select_sites(encoder, placement.targets)}
+    known = planned_names(cfg, encoder, placement)
+    named = sites | dict(encoder.named_parameters())
+    counts = [0, 0]
+    for stage in stages_of(cfg) if cfg.optim.trains else ():
+        every = {name for word in stage.train for name in known[word]} if stage.number is None else None
+        chosen = chosen_names(stage.train, known, f"stages.{stage.number}") if every is None else every
+        length = steps if stage.number is None else stage.steps
+        before_head = [name for name in chosen if name not in known[HEAD]]
+        counts[0] += length * any(name in named and id(named[name]) in tower for name in before_head)
+        counts[1] += length * any(name not in named or id(named[name]) not in tower for name in before_head)
+    return counts[0], counts[1]
 
 
 def _num_trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> int:

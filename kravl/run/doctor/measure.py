@@ -3,6 +3,7 @@
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from kravl.run.build import build_run
 from kravl.run.doctor.estimate import Estimate
 from kravl.run.fit import fit, graceful_exit
 from kravl.run.sources import Sources
+from kravl.run.stages.plan import stages_of
 from kravl.runtime.profiler import Profiler
 from kravl.training.trainer import limits, make_trainer
 
@@ -41,6 +43,12 @@ class _StepTimes(Callback):
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
 
+    def means(self, stages: int) -> list[float]:
+        """Seconds of a step of each of so many stages, which had as many steps; 0 where none trained."""
+        each = len(self.ends) // stages
+        parts = [self.ends[stage * each : (stage + 1) * each][WARM:] for stage in range(stages)]
+        return [(ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else 0.0 for ends in parts]
+
 
 def measure(cfg: Config, sources: Sources) -> Measured:
     """Train a few steps and evaluate a few batches, as the run does.
@@ -49,21 +57,25 @@ def measure(cfg: Config, sources: Sources) -> Measured:
         InputError: as `kravl.run.build.build_run`.
         SystemExit: as `kravl.run.train.train`.
     """
-    short = replace(cfg, optim=replace(cfg.optim, epochs=None, steps=STEPS, steps_per_shot=None), cache_root=None)
+    count = max(1, len(cfg.stages))
+    stages = [replace(stage, share=None, steps=STEPS) for stage in cfg.stages]
+    optim = replace(cfg.optim, epochs=None, steps=count * STEPS, steps_per_shot=None)
+    short = replace(cfg, optim=optim, stages=stages, cache_root=None)
     settings = {**cfg.trainer, "enable_progress_bar": False, "enable_model_summary": False}
     profiler, times = Profiler(), _StepTimes()
     with tempfile.TemporaryDirectory() as folder, graceful_exit():
         run = build_run(short if cfg.optim.trains else cfg, sources)
-        trainer = make_trainer(settings, limits(None, STEPS, None, None), Path(folder), False, [times])
+        make = partial(make_trainer, settings, folder=Path(folder), logger=False, callbacks=[times])
         if cfg.optim.trains:
-            fit(trainer, short, run, Path(folder) / "checkpoints", profiler)
+            fit(make(limits(None, STEPS, None, None)), make, short, run, Path(folder) / "checkpoints", profiler)
         trainer = make_trainer({**settings, "limit_test_batches": BATCHES}, {}, Path(folder), False)
         with profiler("evaluate"):
             loaders, classes = run.data.evaluation_loaders(), run.data.evaluation_classes()
             rows = wise_ft(trainer, run.classifier, run.adapters, loaders, classes, [ADAPTED])[ADAPTED]
     images = sum(len(predictions.indices) for predictions in rows.values())
-    steps = len(times.ends) - 1 - WARM
-    seconds = (times.ends[-1] - times.ends[WARM]) / steps if steps > 0 else 0.0
+    shares = [stage.steps for stage in stages_of(cfg)] if cfg.stages and cfg.optim.trains else [1]
+    pairs = zip(shares, times.means(len(shares)), strict=True)
+    seconds = sum(share * mean for share, mean in pairs) / sum(shares)
     key = "peak_gpu_bytes" if torch.cuda.is_initialized() else "peak_memory_bytes"
     return Measured(
         seconds, profiler.costs["evaluate"]["seconds"] / images, int(max(c[key] for c in profiler.costs.values()))

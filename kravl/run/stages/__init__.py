@@ -1,0 +1,1 @@
+"""A run in stages: its plan, and the training of each."""

@@ -1,0 +1,186 @@
+"""A run in stages, one after the other: what trains in each of them, for how many steps, and where its head begins.
+
+2SFS is of this kind (norms, then class weights), and so are LP-FT (class weights, then all; Kumar et al., ICLR 2022,
+https://arxiv.org/abs/2202.10054) and an adapter followed by a head.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from kravl.adapters.injection.inject import matching_parameters
+from kravl.adapters.injection.sites import matching, select_sites
+from kravl.backbones.classifier import Classifier
+from kravl.config import schema
+from kravl.config.instantiate import resolve
+from kravl.config.schema import Config
+from kravl.run.placement import Placement
+from kravl.runtime.errors import InputError, nearest, some_of
+from kravl.training.optim import OptimSettings
+from kravl.training.trainer import FSDP, limits
+
+ADAPTERS, UNFREEZE, CONTEXT, HEAD = WORDS = ("adapters", "unfreeze", "context", "head")
+SAID_BY = {ADAPTERS: "sites or targets", UNFREEZE: "unfreeze", CONTEXT: "context_tokens", HEAD: "linear_head=true"}
+ROUNDING = 1e-6  # of a sum of shares
+Names = Mapping[str, Sequence[str]]  # word -> names of what it stands for: matrices, and parameters besides
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of them; of a run without stages the only one, whose ``number`` is None.
+
+    Args:
+        number: from 0.
+        train: words and patterns.
+        length: Trainer's arguments.
+        before: optimiser steps of the stages before.
+        starts_head: whether class weights begin with it, as the stages before leave the text features.
+        head_waits: whether they begin with a later one, and the text tower scores.
+    """
+
+    number: int | None
+    train: tuple[str, ...]
+    length: Mapping[str, int]
+    optim: OptimSettings
+    before: int = 0
+    starts_head: bool = False
+    head_waits: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps, of one that has a number."""
+        return self.length["max_steps"]
+
+
+def stages_of(cfg: Config) -> list[Stage]:
+    """Those of a run in their order; one of all steps where there are none. Raises InputError as `check_stages`."""
+    whole = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+    if not cfg.stages or not cfg.optim.trains:
+        return [Stage(None, WORDS, whole, _optim(cfg, schema.Stage()))]
+    stages: list[Stage] = []
+    begun = False
+    for number, (node, steps) in enumerate(zip(cfg.stages, _lengths(cfg, whole), strict=True)):
+        has_head = HEAD in node.train
+        stages.append(
+            Stage(
+                number,
+                tuple(node.train),
+                {"max_steps": steps, "max_epochs": -1},
+                _optim(cfg, node),
+                sum(stage.steps for stage in stages),
+                starts_head=has_head and not begun and number > 0,
+                head_waits=cfg.linear_head and not has_head and not begun,
+            )
+        )
+        begun = begun or has_head
+    return stages
+
+
+def _optim(cfg: Config, node: schema.Stage) -> OptimSettings:
+    optim = cfg.optim
+    lr, head_lr = (optim.lr, optim.head_lr) if node.lr is None else (node.lr, None)
+    decay = optim.weight_decay if node.weight_decay is None else node.weight_decay
+    warmup = optim.warmup_steps if node.warmup_steps is None else node.warmup_steps
+    return OptimSettings(lr, head_lr, decay, warmup, optim.min_lr_ratio)
+
+
+def _lengths(cfg: Config, whole: Mapping[str, int]) -> list[int]:
+    """Optimiser steps of each stage. Raises InputError where they are not those of the run."""
+    if (total := whole.get("max_steps")) is None:
+        raise InputError(
+            f"stages take shares of a number of steps, and optim.epochs={cfg.optim.epochs} is none; give "
+            "optim.steps=..., or optim.steps_per_shot=..."
+        )
+    given = [round(s.share * total) if s.share is not None else s.steps for s in cfg.stages]
+    if both := [i for i, s in enumerate(cfg.stages) if s.share is not None and s.steps is not None]:
+        raise InputError(f"stages.{both[0]} has a share and steps; leave one of them out")
+    open_ones = [i for i, steps in enumerate(given) if steps is None]
+    if len(open_ones) > 1:
+        raise InputError(f"stages {' and '.join(map(str, open_ones))} have neither a share nor steps; one of them may")
+    lengths = [steps or 0 for steps in given]
+    if open_ones or abs(sum(s.share or 0.0 for s in cfg.stages) - 1) < ROUNDING:
+        lengths[open_ones[0] if open_ones else -1] += total - sum(lengths)
+    if sum(lengths) != total or min(lengths) < 1:
+        listed = ", ".join(map(str, lengths))
+        raise InputError(f"the stages have {listed} steps and the run has {total}; each needs one, and together all")
+    return lengths
+
+
+def check_stages(cfg: Config) -> None:
+    """Hold the stages of a run against its other settings, before any weight is loaded.
+
+    Raises:
+        InputError: lengths that are not those of the run, a stage of what does not train, something that trains in none
+            of them, or a setting that goes with no stages.
+    """
+    if not cfg.stages:
+        return
+    if cfg.head:
+        raise InputError(f"stages are of what the trainer trains, and method={cfg.method} is a head on features")
+    if cfg.trainer.get("strategy") == FSDP:
+        raise InputError(f"stages with trainer.strategy={FSDP}: what is sharded is chosen once in a run; use ddp")
+    if cfg.train_statistics:
+        raise InputError("stages with train_statistics=true: running statistics would change in frozen stages too")
+    stages_of(cfg)
+    has_text = resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
+    trained = {
+        ADAPTERS: bool(cfg.sites is not None or cfg.targets),
+        UNFREEZE: bool(cfg.unfreeze),
+        CONTEXT: bool(cfg.context_tokens),
+        HEAD: cfg.linear_head or not has_text,
+    }
+    kinds = {word: [word] if there else [] for word, there in trained.items()}
+    for number, stage in enumerate(cfg.stages):
+        for item in stage.train:
+            if item in WORDS and not trained[item]:
+                raise InputError(f"stages.{number} trains {item}, which this run has none of; add {SAID_BY[item]}")
+    if not has_text and HEAD not in cfg.stages[0].train:
+        raise InputError(
+            f"stages.0 trains no head, and {cfg.backbone.name} scores by one that starts at zero: nothing would be "
+            "learned; train the head in the first stage"
+        )
+    if all(item in WORDS for stage in cfg.stages for item in stage.train):  # else names are needed
+        check_names(cfg, kinds)
+
+
+def check_names(cfg: Config, known: Names) -> None:
+    """Hold the stages against the names of what the run trains.
+
+    Raises:
+        InputError: a pattern that matches none of them, or one that trains in no stage.
+    """
+    if not cfg.stages or not cfg.optim.trains:
+        return
+    trained: set[str] = set()
+    for number, stage in enumerate(cfg.stages):
+        trained |= chosen_names(stage.train, known, f"stages.{number}")
+    if left := [name for names in known.values() for name in names if name not in trained]:
+        raise InputError(f"no stage trains {some_of(left, 3)}, which this run is to train; add it to one's train")
+
+
+def chosen_names(train: Sequence[str], known: Names, place: str) -> set[str]:
+    """Names that the words and patterns of one stage stand for. Raises InputError where one stands for none."""
+    every = {name: None for names in known.values() for name in names}
+    found: set[str] = set()
+    for item in train:
+        names = known.get(item, ()) if item in WORDS else matching(item, every)
+        if not names:
+            near = nearest(item, [*WORDS, *every])
+            raise InputError(f"{place} trains {item!r}, which is nothing that this run trains; the nearest are {near}")
+        found |= set(names)
+    if not found:
+        raise InputError(f"{place} trains nothing; give it train=[...] of {', '.join(WORDS)}, or patterns")
+    return found
+
+
+def planned_names(cfg: Config, encoder: nn.Module, placement: Placement) -> dict[str, list[str]]:
+    """What each word stands for in a model without its weights: what kravl adds has the name that it will have."""
+    free = matching_parameters(encoder, placement.unfreeze, select_sites(encoder, placement.targets))
+    head = "class_weight" if resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot else "head"
+    return {
+        ADAPTERS: placement.targets,
+        UNFREEZE: list(free),
+        CONTEXT: ["context"] if cfg.context_tokens else [],
+        HEAD: [head] if cfg.linear_head or head == "head" else [],
+    }
