@@ -40,7 +40,9 @@ def _written(value: Any) -> str:
         return f"[{','.join(map(_written, value))}]"
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise InputError(f"a setting is a text, a number, a list, True, False or None, not {type(value).__name__}")
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_written(item)}' for key, item in value.items())}}}"
+    raise InputError(f"a setting is a text, a number, a list, a dict, True, False or None, not {type(value).__name__}")
 
 
 def backbone_settings(model: str, pretrained: str | bool | None) -> dict[str, Any]:

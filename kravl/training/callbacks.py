@@ -91,7 +91,7 @@ def _count_epochs(trainer: Trainer) -> None:
 
 
 class LearningCurve(Callback):
-    """Writes ``folder``/curve.json when training ends; until then the curve is part of every checkpoint.
+    """Writes ``folder``/curve.json when training ends, or a stage of it; until then the curve is part of every checkpoint.
 
     ``loss`` (nats) is the mean over the steps since the previous point: that of a single small batch is noisy.
     """
@@ -118,7 +118,8 @@ class LearningCurve(Callback):
         if trainer.global_step % every == 0 and step_of_run(trainer) > max(self.points["step"], default=0):
             self._add(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not on_train_end, which does not come where a checkpoint of the last step is resumed from
         if self._count:
             self._add(trainer)
         if trainer.is_global_zero:

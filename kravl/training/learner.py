@@ -125,6 +125,8 @@ class Learner(LightningModule):
         self.started = True
         self.classifier.train()  # Lightning leaves every module as it was built, frozen ones in training mode too
         self.loss.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
+        if self.global_step == 0:  # else restored: what loggers count on from
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.steps_before
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(derived_seed(self.seed, self.current_epoch, batch_idx))

@@ -43,6 +43,8 @@ def deciding(method: str) -> dict[str, Any]:
     settings = OmegaConf.to_container(config, resolve=True)
     kept = {key: value for key, value in dotted(settings) if key.split(".")[0] in WHOLE or key in SINGLE}
     kept |= {key: settings[key] for key in CONTEXT if settings["context_tokens"]}
+    if stages := settings["stages"]:
+        kept["stages"] = [{key: value for key, value in stage.items() if value is not None} for stage in stages]
     return {key: value for key, value in kept.items() if key != "adapter._partial_"}
 
 

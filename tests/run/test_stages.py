@@ -59,12 +59,23 @@ def stop_at(cfg: Any, number: int) -> None:
         train(cfg)
 
 
-# within the first stage, at its end, in the first step of the second, later
-@pytest.mark.parametrize(("stop", "augmentation"), [(2, "crop_flip"), (4, "none"), (5, "crop_flip"), (6, "none")])
+CROPPED, PLAIN = "loading.augmentation=crop_flip", "loading.augmentation=none"
+
+
+# within the first stage, at its end, in the first step of the second, later; two batches a step
+@pytest.mark.parametrize(
+    ("stop", "given"),
+    [
+        (2, (CROPPED,)),
+        (4, (PLAIN,)),
+        (5, (CROPPED,)),
+        (6, (PLAIN,)),
+        (8, (PLAIN, "++trainer.accumulate_grad_batches=2")),
+    ],
+)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    staged: Run, tmp_path: Path, augmentation: str, stop: int
+    staged: Run, tmp_path: Path, stop: int, given: tuple[str, ...]
 ) -> None:
-    given = (f"loading.augmentation={augmentation}", "spectrum_every=1")
     train(staged(f"runs={tmp_path}/whole", *given))
     stop_at(staged(*given), stop)
     train(staged(*given))

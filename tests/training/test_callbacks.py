@@ -63,11 +63,12 @@ def test_a_long_run_has_the_mean_over_the_steps_of_each_point_and_the_last_step(
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # it is what a run resumes from
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-def test_a_resumed_run_goes_on_with_the_curve_in_its_checkpoint(tmp_path: Path) -> None:
-    fit(tmp_path, steps=8)
+@pytest.mark.parametrize("step", [MAX_POINTS + 4, MAX_POINTS + 5])  # within, and at the end of what was to be trained
+def test_a_resumed_run_goes_on_with_the_curve_in_its_checkpoint(tmp_path: Path, step: int) -> None:
+    fit(tmp_path, steps=MAX_POINTS + 5, every=MAX_POINTS + 4)
     whole = read(tmp_path)
     (tmp_path / "curve.json").unlink()
 
-    fit(tmp_path, steps=8, resume=tmp_path / "checkpoints/step=7.ckpt")
+    fit(tmp_path, steps=MAX_POINTS + 5, resume=tmp_path / f"checkpoints/step={step}.ckpt")
 
     assert read(tmp_path) == whole

@@ -14,6 +14,7 @@ from kravl.config.schema import Config
 from kravl.run.build import Run, classes_digest, planned
 from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.restore import saved_config
+from kravl.run.stages.plan import stages_of
 from kravl.runtime.errors import InputError, some_of
 from kravl.tracking.run_folder import RunFolder, find_run
 
@@ -80,6 +81,8 @@ def start_from_init(cfg: Config, run: Run) -> None:
     )
     if head:
         log.info("init=%s: rows of the head for %d of %d classes", cfg.init, len(rows), len(run.source.class_ids))
+    if any(stage.starts_head for stage in stages_of(cfg)):
+        log.info("the head starts from the text features that the stages before it leave, not from that of init")
     log.info("training starts from %s", folder.path)
 
 
