@@ -91,7 +91,7 @@ def _count_epochs(trainer: Trainer) -> None:
 
 
 class LearningCurve(Callback):
-    """Writes ``folder``/curve.json when training ends, or a stage of it; until then the curve is part of every checkpoint.
+    """Writes ``folder``/curve.json when a training, or a stage, ends; until then the curve is part of every checkpoint.
 
     ``loss`` (nats) is the mean over the steps since the previous point: that of a single small batch is noisy.
     """
