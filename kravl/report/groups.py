@@ -15,9 +15,9 @@ from kravl.report.runs import FinishedRun, flatten
 from kravl.runtime.errors import some_of
 from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
-from kravl.tracking.settings import deciding_settings
+from kravl.tracking.settings import PER_RUN, deciding_settings
 
-PER_RUN = ("seed", "split_seed", "name", "evaluation", "alphas")  # settings that the runs of a group may differ in
+OF_A_GROUP = {*PER_RUN, "evaluation"}  # settings that its runs may differ in: what they were evaluated on is said apart
 
 
 class Setting(NamedTuple):
@@ -191,7 +191,7 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
         configs = [flatten(deciding_settings(run.record["config"])) for run in group.runs]
-        for key in sorted({key for config in configs for key in config} - set(PER_RUN)):
+        for key in sorted({key for config in configs for key in config} - OF_A_GROUP):
             lines = _differing(key, f"config.{key}", (config.get(key) for config in configs))
             yield from (f"{title}: {line}" for line in lines)
 

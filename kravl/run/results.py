@@ -17,6 +17,7 @@ from kravl.run.stages.training import stage_record
 from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
 from kravl.tracking.run_folder import RunFolder, provenance
+from kravl.tracking.settings import cell_of
 
 OF_INPUTS = ("accepted", "data_sha256", "sets_sha256", "trained_on")  # what a record repeats of inputs.json
 DETAILS, IMAGES = "details.json", "predictions.csv"
@@ -33,6 +34,7 @@ def describe(cfg: Config, run: Run, folder: RunFolder) -> dict[str, Any]:
         "name": cfg.name,
         "backbone": cfg.backbone.name,
         "method": cfg.label,
+        "cell": cell_of(cfg.label, folder.settings),
         "adapter": adapters.description()["method"],
         "hyperparameters": adapters.description()["hyperparameters"],
         "sites": run.sites,

@@ -18,8 +18,8 @@ from kravl.tracking.former_presets import as_formerly_written
 
 Settings = Mapping[str, Any]
 # where and whether a run happens, not what it computes
-WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "data_root", "cache_root",
-         "feature_cache_gb")  # fmt: skip
+WHERE = ("runs", "study", "objective", "overwrite", "resume", "force", "tracking", "track_sites", "data_root",
+         "cache_root", "feature_cache_gb")  # fmt: skip
 # how it is computed: on what, how fast, how often saved; none changes a number beyond a device's rounding
 HOW = (
     "check_contents",
@@ -59,6 +59,9 @@ ADDED: dict[str, Any] = {
     "init": None,
     "stages": [],
 }
+# what the runs of one cell may differ in; points of WiSE-FT between its ends change no other number
+PER_RUN = ("seed", "split_seed", "name", "alphas")
+CELL = "cell"  # what a tracker calls `cell_of` among the settings
 ADAPTER = "adapter.safetensors"
 DIGEST = re.compile(r"sha256 [0-9a-f]{16}")
 
@@ -149,6 +152,12 @@ def settings_sha256(settings: Settings) -> str:
 
 def _sha256(deciding: Settings) -> str:
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def cell_of(label: str, settings: Settings) -> str:
+    """``<label>-<hash of what decides the results, but not PER_RUN>``: runs of one cell are one setting's seeds."""
+    deciding = deciding_settings(settings)
+    return f"{label}-{_sha256({key: value for key, value in deciding.items() if key not in PER_RUN})[:8]}"
 
 
 def place_of(name: str, seed: int, settings: Settings) -> Path:
