@@ -25,7 +25,8 @@ from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches
 
 BATCH = 64  # images at a time; where memory runs out, fewer
-LEFT_OUT = ("checkpoints", "wandb", "csv", ".lock", ".owner")  # of a run's folder, what no model needs
+# of a run's folder, what no model needs
+LEFT_OUT = ("checkpoints", "wandb", "tensorboard", "mlflow", "csv", "tracked", ".lock", ".owner")
 Floats = NDArray[np.float32]
 
 

@@ -17,6 +17,7 @@ from kravl.study.pool import WorkerPool
 from kravl.study.progress import Durations, failure, show_plan, state
 from kravl.study.scheduler import run_all
 from kravl.study.schema import read_study
+from kravl.tracking.kinds import kinds_of
 
 DESCRIPTION = (
     "Run every method, data set, number of shots and seed that a study names. Run the same command again to resume: "
@@ -55,6 +56,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         runs = plan_runs(study, options.set)
     states = [state(run) for run in runs]
     show_plan(console, study, runs, states)
+    if not options.plan:
+        for run in runs:
+            kinds_of(run.base.tracking)
     unwanted = ("done",) if options.retry_failed else ("done", "failed")
     wanted = [run for run, found in zip(runs, states, strict=True) if found not in unwanted]
     durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")

@@ -21,8 +21,10 @@ def _train(cfg: Any) -> object:
     """Imports here, so that --help, a typo and a missing folder are answered before torch is loaded."""
     from kravl.config.compose import as_written, typed
     from kravl.run.sources import list_sources
+    from kravl.tracking.kinds import kinds_of
     from kravl.tracking.run_folder import RunFolder, find_run, folder_of
 
+    kinds_of(cfg.tracking)
     if cfg.init is not None:
         find_run(cfg.init)
     done = RunFolder(folder_of(cfg.runs, cfg.name, cfg.seed, as_written(cfg))).done

@@ -61,6 +61,14 @@ def one_of(default: str, *others: str) -> Any:
     return field(default=default, metadata={"choices": (default, *others)})
 
 
+def words_of(default: str, *others: str, alone: str) -> Any:
+    """A setting that is one of a few words, or a list of some, each once; ``alone`` goes with no other."""
+    return field(
+        default=default,
+        metadata={"choices": (default, *others), "alone": alone, "types": ("str", "list[str]")},
+    )
+
+
 def named(**numbers: Bounds) -> Any:
     """An open mapping, of which the numbers of these names are within bounds, wherever they stand."""
     return field(default_factory=dict, metadata={"named": numbers})

@@ -84,8 +84,8 @@ def _plain(node: Any) -> Any:
 
 def _check(key: str, spec: Field[Any], value: Any, schema: Any) -> None:
     bounds, each, choices = (spec.metadata.get(name) for name in ("bounds", "each", "choices"))
-    if choices and value is not None and value not in choices:
-        raise unknown(key, value, choices)
+    if choices:
+        _check_words(key, value, spec)
     for text in value if isinstance(value, list) else [value]:
         _check_text(key, text)
     if isinstance(value, list) and each:
@@ -105,6 +105,20 @@ def _check_mapping(key: str, value: Mapping[str, Any], spec: Field[Any], schema:
     for place, number in _numbers(value, key):
         _check_text(place, number or None)
         _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
+
+
+def _check_words(key: str, value: Any, spec: Field[Any]) -> None:
+    """Raise InputError for a word that a setting does not take, or a list of them where it takes one."""
+    choices, alone = spec.metadata["choices"], spec.metadata.get("alone")
+    words = value if isinstance(value, list) and alone else [value]
+    for word in words:
+        if alone and isinstance(word, str) and "," in word:
+            raise InputError(f"{key}={shown(word)}: several are a list, {key}=[{shown(word).strip('[]')}]")
+        if word is not None and word not in choices:
+            raise unknown(key, word, choices)
+    if words != list(dict.fromkeys(words)) or not words or (alone in words and len(words) > 1):
+        listed = ",".join(map(str, words))
+        raise InputError(f"{key}=[{listed}]: it is one or several of {', '.join(choices)}, each once, {alone} alone")
 
 
 def _check_text(key: str, text: Any) -> None:

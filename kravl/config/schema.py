@@ -19,6 +19,7 @@ from kravl.config.bounds import (
     named,
     one_of,
     whole,
+    words_of,
 )
 from kravl.runtime.files import shipped
 
@@ -181,7 +182,7 @@ class Config:
     name: str = MISSING  # folder under runs
     runs: str = "runs"
     objective: str | None = None  # the metric that train.py returns to a sweeper that searches; needs held_out
-    study: str | None = None  # the group of the run in W&B; null: its backbone, data set and shots
+    study: str | None = None  # the group of the run where it is tracked; null: its backbone, data set, shots
     data_root: str = "data"
     cache_root: str | None = CACHE  # resized evaluation images, shared by runs; may be deleted; null keeps none
     feature_cache_gb: float = limited(4.0, NOT_NEGATIVE)  # of features kept there for heads; the longest unused leave
@@ -189,7 +190,9 @@ class Config:
     resume: str | None = None  # resume in this run's folder, with the settings that it was started with
     force: bool = False  # with resume: with the settings of this command instead
     check_contents: bool = False  # tell changed images by the contents of all files, not by sizes and times of most
-    tracking: str = one_of("wandb", "none", "csv")  # none | wandb | csv
+    # none | wandb | tensorboard | mlflow | trackio | csv, or several: [wandb,csv]
+    tracking: Any = words_of("wandb", "none", "tensorboard", "mlflow", "trackio", "csv", alone="none")
+    track_sites: bool = False  # curves of each site, too, as sites/...: hundreds of them
     plugins: list[str] = field(default_factory=list)  # other packages whose classes may be built; command line only
 
 

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from kravl.report.records import RUN_FIELDS, record_problem
 from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError, first_line
+from kravl.tracking.settings import CELL
 
 if TYPE_CHECKING:
     import wandb
@@ -43,6 +44,7 @@ def read_wandb(address: str) -> tuple[list[FinishedRun], list[str]]:
     problems: list[str] = []
     for path, state, summary, config in _query(address, parts):
         record, cost = summary.get("record"), summary.get("cost")
+        config = {key: value for key, value in config.items() if key != CELL}
         if not isinstance(record, dict):
             problems.append(f"skipped {path}: no result ({state}; unfinished, or logged by an earlier kravl)")
         elif problem := record_problem(complete := {**record, "config": config}, RUN_FIELDS):

@@ -3,7 +3,6 @@
 import logging
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from kravl.adapters.update_spectra import Diagnosis
@@ -15,6 +14,7 @@ from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import Run, build_run, training_amount
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
+from kravl.run.finished.card import adapter_files
 from kravl.run.finished.continued import check_init
 from kravl.run.finished.model_record import NAME as MODEL
 from kravl.run.finished.model_record import model_record
@@ -26,17 +26,11 @@ from kravl.run.stages.plan import check_stages, stages_of
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
+from kravl.tracking.kinds import kinds_of
 from kravl.tracking.loggers import (
     RunLabels,
-    TrainerLogger,
-    check_tracking,
-    close_logger,
-    log_artifact,
-    log_histograms,
-    log_result,
-    log_samples,
-    log_summary,
-    make_logger,
+    Trackers,
+    make_trackers,
 )
 from kravl.tracking.run_folder import (
     ZERO_SHOT,
@@ -46,7 +40,7 @@ from kravl.tracking.run_folder import (
     resumable_folder,
     warn_unfinished,
 )
-from kravl.tracking.settings import with_init_digest
+from kravl.tracking.settings import CELL, cell_of, with_init_digest
 from kravl.training.callbacks import Checkpoints, LearningCurve
 from kravl.training.frozen_state import FrozenState
 from kravl.training.loss import check_loss
@@ -91,7 +85,7 @@ def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
 def check(cfg: Config) -> None:
     """Raise InputError for every mistake that shows without images or weights."""
     check_trainer(cfg.trainer)
-    check_tracking(cfg.tracking)
+    kinds_of(cfg.tracking)
     check_objective(cfg.objective, cfg.evaluation)
     if cfg.label == ZERO_SHOT:
         raise InputError(f"label={ZERO_SHOT} is what reports call the untrained model; choose another label")
@@ -118,13 +112,14 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
         run.data.check(training=training is None)
         folder.begin({**inputs.record(run), "accepted": accepted} if folder.owned else {})
     labels = RunLabels(cfg.backbone.name, cfg.label, cfg.data.name, cfg.shots, cfg.seed, cfg.study)
-    logger = make_logger(cfg.tracking, folder.path, labels, folder.recorded_settings)
+    told = {**folder.recorded_settings, CELL: cell_of(cfg.label, folder.settings)}
+    trackers = make_trackers(cfg.tracking, folder.path, labels, told)
     spectra = Diagnosis(run.adapters, cfg.spectrum), cfg.spectrum_every, Trace(folder.path / SPECTRA_FILE)
-    monitor = SpectrumMonitor(*spectra, partial(log_histograms, logger))
+    monitor = SpectrumMonitor(*spectra, trackers.histograms, cfg.track_sites)
     # checkpoints last: the spectra and the learning curve of a saved step are recorded already
     checkpoints = Checkpoints(folder.checkpoints, cfg.checkpoint_every)
     callbacks = [FrozenState(), monitor, LearningCurve(folder.path), checkpoints]
-    make = partial(make_trainer, cfg.trainer, folder=folder.path, logger=logger, callbacks=callbacks)
+    make = partial(make_trainer, cfg.trainer, folder=folder.path, logger=trackers.loggers, callbacks=callbacks)
     trainer = make(stages_of(cfg)[0].length)
     if training is None or not load_training(folder, run, trainer):
         fitted = fit(trainer, make, cfg, run, folder.checkpoints, profiler)
@@ -143,14 +138,14 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     metrics = describe(cfg, run, folder) | scores(curve) | made | {"config": folder.recorded_settings}
     if metrics["shortened"]:
         log.warning("this run is shortened, which its record says: %s", "; ".join(metrics["shortened"]))
-    _record(folder, logger, run, metrics, measured, predictions)
+    _record(folder, trackers, run, metrics, measured, predictions)
     log.info("%s", folder.path / "metrics.json")
     return metrics
 
 
 def _record(
     folder: RunFolder,
-    logger: TrainerLogger,
+    trackers: Trackers,
     run: Run,
     metrics: dict[str, Any],
     measured: dict[str, Any],
@@ -161,14 +156,12 @@ def _record(
     details = write_details(folder.path, metrics["evaluation"], predictions, names, images.names)
     folder.write("cost", measured)
     folder.write(MODEL, model_record(run, folder).as_json())
-    log_result(logger, metrics, measured, details)
-    rows = predictions[ADAPTED][IN_DOMAIN].sample(SAMPLE_PREDICTIONS) if logger else []
-    log_samples(logger, "test", [(images.image(i), names[label], names[said], p) for i, label, said, p in rows])
-    zero_shot = {f"zero_shot/{key}": value for key, value in (metrics["zero_shot"] or {}).items()}
-    size = {key: metrics[key] for key in ("trainable_parameters", "adapter_bytes")}
-    log_summary(logger, metrics["metrics"] | zero_shot | size)
-    log_artifact(logger, folder.adapter)
-    close_logger(logger)
+    trackers.result(metrics, measured, details)
+    if trackers.each:
+        rows = predictions[ADAPTED][IN_DOMAIN].sample(SAMPLE_PREDICTIONS)
+        trackers.samples(IN_DOMAIN, [(images.image(i), names[label], names[said], p) for i, label, said, p in rows])
+        trackers.adapter(adapter_files(run, folder, metrics), {"cell": metrics["cell"], **metrics["metrics"]})
+    trackers.close()
     folder.write("metrics", metrics)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
 

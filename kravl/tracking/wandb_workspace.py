@@ -1,4 +1,4 @@
-"""The sections of the W&B workspace: how the numbers that runs log are plotted, as means over seeds per method.
+"""The sections of the W&B workspace: how the numbers that runs log are plotted, as means over the seeds of a cell.
 
 Methods have the colours of a report (`kravl.tracking.methods`).
 """
@@ -11,8 +11,8 @@ import wandb_workspaces.workspaces as workspaces
 
 from kravl.tracking.methods import known_methods, look
 
-METHOD = panels.Config("method")
-SEED_MEAN: dict[str, Any] = {"groupby": METHOD, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+CELL = panels.Config("cell")
+SEED_MEAN: dict[str, Any] = {"groupby": CELL, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 MAX_RUNS = 100  # runs per chart
 COLUMNS = (
     "run:displayName", "config:method.value", "config:shots.value", "config:seed.value", "summary:test/accuracy",
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def workspace(entity: str, project: str, study: str | None, sets: Sequence[str]) -> workspaces.Workspace:
-    """The unsaved workspace: finished runs of the ``study`` (None: of all), grouped by method and then by study."""
+    """The unsaved workspace: finished runs of the ``study`` (None: of all), grouped by method and then by cell."""
     finished = [workspaces.Metric("State") == "finished"]
     chosen = [workspaces.Metric("Group") == study] if study else []
     return workspaces.Workspace(
@@ -36,7 +36,7 @@ def workspace(entity: str, project: str, study: str | None, sets: Sequence[str])
         settings=workspaces.WorkspaceSettings(x_axis="trainer/global_step", max_runs=MAX_RUNS),
         runset_settings=workspaces.RunsetSettings(
             filters=workspaces.And(*finished, *chosen),
-            groupby=[workspaces.Config("method"), *([] if study else [workspaces.Metric("Group")])],
+            groupby=[workspaces.Config("method"), workspaces.Config("cell")],
             group_colors={method: look(method).light for method in sorted(known_methods())},
             pinned_columns=list(COLUMNS),
         ),

@@ -104,13 +104,14 @@ class Spectra(Protocol):
 
 
 class SpectrumMonitor(Callback):
-    """Logs ``delta/<site>/<quantity>`` and ``delta/<quantity>``, the mean over sites, by optimiser step.
+    """Logs ``delta/<quantity>``, the mean over sites, by optimiser step.
 
     Args:
         spectra: measures the sites.
         every: optimiser steps between two records; the last step is always recorded, with 0 it alone.
         trace: the file that they are written to, with the singular values at the end.
-        histograms: logs ``spectrum/<quantity>`` over sites and, at the end, ``spectrum/<site>`` of singular values.
+        histograms: logs ``spectrum/<quantity>`` over sites.
+        of_sites: whether to log ``sites/<site>/<quantity>``, too, and at the end its singular values.
 
     ``seconds`` is the time that it has taken so far.
 
@@ -118,10 +119,13 @@ class SpectrumMonitor(Callback):
         InputError: ``every`` is negative.
     """
 
-    def __init__(self, spectra: Spectra, every: int, trace: Trace, histograms: Histograms) -> None:
+    def __init__(
+        self, spectra: Spectra, every: int, trace: Trace, histograms: Histograms, of_sites: bool = False
+    ) -> None:
         if every < 0:
             raise InputError(f"spectra every {every} steps: give a number of steps, or 0 for the end only")
         self.spectra, self.every, self.trace, self.histograms = spectra, every, trace, histograms
+        self.of_sites = of_sites
         self.seconds = 0.0
         self._logged_step = 0
 
@@ -147,7 +151,9 @@ class SpectrumMonitor(Callback):
         start = time.perf_counter()
         values = self.spectra.singular_values()
         self.trace.finish(values)
-        self.histograms({f"spectrum/{site}": v.tolist() for site, v in values.items()}, step_of_run(trainer))
+        if self.of_sites:
+            singular = {f"sites/{site}/singular_values": v.tolist() for site, v in values.items()}
+            self.histograms(singular, step_of_run(trainer))
         self.seconds += time.perf_counter() - start
         log.info("spectra of %d sites at %d steps took %.1f s", len(values), len(self.trace.steps), self.seconds)
 
@@ -161,7 +167,7 @@ class SpectrumMonitor(Callback):
         if statistics := self.spectra.quantities():  # a linear probe has no sites
             self.trace.add(step, statistics)
             for logger in trainer.loggers:
-                logger.log_metrics(flatten(statistics), step=step)
+                logger.log_metrics(flatten(statistics, self.of_sites), step=step)
             self.histograms({f"spectrum/{name}": values for name, values in by_quantity(statistics).items()}, step)
         self.seconds += time.perf_counter() - start
 
@@ -172,7 +178,9 @@ def by_quantity(statistics: Statistics) -> dict[str, list[float]]:
     return {name: [values[name] for values in statistics.values()] for name in names}
 
 
-def flatten(statistics: Statistics) -> dict[str, float]:
-    """``delta/<site>/<quantity>`` of every site, then the mean over sites of each quantity as ``delta/<quantity>``."""
-    flat = {f"delta/{site}/{name}": value for site, values in statistics.items() for name, value in values.items()}
-    return flat | {f"delta/{name}": fmean(values) for name, values in by_quantity(statistics).items()}
+def flatten(statistics: Statistics, of_sites: bool = False) -> dict[str, float]:
+    """The mean over sites of each quantity as ``delta/<quantity>``; ``of_sites``: ``sites/<site>/<quantity>``, too."""
+    flat = {f"delta/{name}": fmean(values) for name, values in by_quantity(statistics).items()}
+    if of_sites:
+        flat |= {f"sites/{site}/{name}": v for site, values in statistics.items() for name, v in values.items()}
+    return flat

@@ -159,7 +159,7 @@ def make_trainer(
     settings: Mapping[str, Any],
     length: Mapping[str, Any],
     folder: Path,
-    logger: Logger | bool,
+    logger: Sequence[Logger] | bool,
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """A Trainer with the user's ``settings`` (any argument of its own) and its ``length`` from `limits`.

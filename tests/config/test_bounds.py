@@ -19,7 +19,7 @@ from kravl.data.datamodule import EVALUATION_CLASSES
 from kravl.data.fewshot import PROTOCOLS, SHORT_CLASSES
 from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
 from kravl.runtime.errors import InputError
-from kravl.tracking.loggers import KINDS
+from kravl.tracking.kinds import KINDS
 
 NEVER = (float("nan"), float("inf"), float("-inf"), 1e300, True, "", "x", [1])
 ODD = ("-1", "nan", "inf", "1e400", "9" * 20, "9" * 5000, "true", "", "[]", "{a: 1}", "0x10", "\0", "\udce9", "1.5")

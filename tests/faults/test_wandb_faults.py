@@ -15,11 +15,9 @@ import pytest
 import wandb
 from faults.campaign import Outcome, Row
 from full_disk import full_disk
-from pytorch_lightning.loggers import CSVLogger
 from wandb_records import FAKE_KEY, IDENTITY, history, isolate
 
-from kravl.tracking.loggers import TrainerLogger, close_logger, log_summary, make_logger
-from kravl.tracking.wandb_run import SafeWandbLogger
+from kravl.tracking.loggers import make_trackers
 
 STEPS = 30
 SECONDS = 5.0
@@ -106,7 +104,7 @@ def disk_full(patch: Patch) -> Iterator[None]:
         yield
 
 
-def kill_service(logger: TrainerLogger) -> None:
+def kill_service() -> None:
     """SIGKILL to the process of W&B, of whichever thread it is a child."""
     children = [int(pid) for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
     for pid in children:
@@ -114,12 +112,12 @@ def kill_service(logger: TrainerLogger) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def nothing(logger: TrainerLogger) -> None:
+def nothing() -> None:
     """The fault is there from the beginning."""
 
 
 # what is around the run, what happens halfway, and where every step must be
-Fault = tuple[Callable[[Patch], AbstractContextManager[None]], Callable[[TrainerLogger], None], set[str]]
+Fault = tuple[Callable[[Patch], AbstractContextManager[None]], Callable[[], None], set[str]]
 BOTH = {"W&B", "csv"}
 FAULTS: Mapping[str, Fault] = {
     "no key": (no_key, nothing, BOTH),
@@ -139,17 +137,17 @@ def run_through(folder: Path, fault: str) -> tuple[float, str]:
     begin = time.perf_counter()
     with Patch.context() as patch:
         isolate(folder, patch)
-        patch.setattr("kravl.tracking.wandb_run.PROBE_SECONDS", 2.0)
+        patch.setattr("kravl.tracking.server.PROBE_SECONDS", 2.0)
         with around(patch):
-            logger = make_logger("wandb", folder, IDENTITY, {"lr": 0.1, "note": "x" * 4000})
-            assert isinstance(logger, SafeWandbLogger | CSVLogger)
+            trackers = make_trackers("wandb", folder, IDENTITY, {"lr": 0.1, "note": "x" * 4000})
+            [tracker] = trackers.each
             for step in range(STEPS):
                 if step == STEPS // 2:
                     time.sleep(0.5)  # what it has been given, it has taken
-                    halfway(logger)
-                logger.log_metrics({"loss": float(step), "text": "y" * 2000}, step=step)
-            log_summary(logger, {"test/accuracy": 0.5})
-            close_logger(logger)
+                    halfway()
+                tracker.log_metrics({"loss": float(step), "text": "y" * 2000}, step=step)
+            tracker.attempt(lambda: tracker.final({"test/accuracy": 0.5}))
+            trackers.close()
         seconds = time.perf_counter() - begin
         found = kept(folder)
     lacking = [place for place in sorted(whole) if found[place] != set(range(STEPS))]

@@ -20,7 +20,8 @@ from kravl.cli.report import main
 from kravl.report import wandb_runs
 from kravl.report.runs import read_runs
 from kravl.report.wandb_runs import NO_FILES, read_wandb
-from kravl.tracking.loggers import close_logger, log_result, make_logger
+from kravl.tracking.loggers import make_trackers
+from kravl.tracking.settings import CELL
 
 PROJECT = "team/adapters"
 DETAILS = {"reliability": {"adapted": {"test": [[1, 0.5, 1.0]]}}, "class_names": ["a"], "images": [1],
@@ -36,9 +37,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         isolate(folder, patch)
         result = record(zero_shot=ZERO_SHOT)
-        logger = make_logger("wandb", folder, IDENTITY, result["config"])
-        log_result(logger, result, COST, DETAILS)
-        close_logger(logger)
+        trackers = make_trackers("wandb", folder, IDENTITY, {**result["config"], CELL: "kra-01234567"})
+        trackers.result(result, COST, DETAILS)
+        trackers.close()
         wandb.teardown()
     return folder
 

@@ -14,8 +14,8 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from kravl.tracking import wandb_run
-from kravl.tracking.loggers import RunLabels
+from kravl.tracking import server
+from kravl.tracking.trackers.tracker import RunLabels
 
 IDENTITY = RunLabels("clip_vitb16", "kra", "dtd", shots=16, seed=2)
 FAKE_KEY = "0123456789abcdef" * 2 + "01234567"
@@ -29,7 +29,7 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("NETRC", str(folder / "netrc"))
-    monkeypatch.setattr(wandb_run, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.5)
     wandb.teardown()  # what another test set up in this process would keep its host
 
 

@@ -11,15 +11,8 @@ from PIL import Image
 from wandb_records import IDENTITY, history, isolate, records, stored_files
 
 from kravl.runtime.errors import InputError
-from kravl.tracking.loggers import (
-    RunLabels,
-    close_logger,
-    log_artifact,
-    log_histograms,
-    log_samples,
-    log_summary,
-    make_logger,
-)
+from kravl.tracking.loggers import make_trackers
+from kravl.tracking.trackers.tracker import RunLabels
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +30,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_offline_run_holds_its_identity_config_metrics_and_summary(folder: Path) -> None:
-    logger = make_logger("wandb", folder, IDENTITY, {"optim": {"lr": 0.5}})
+    trackers = make_trackers("wandb", folder, IDENTITY, {"optim": {"lr": 0.5}})
 
-    logger.log_metrics({"train/loss": 1.5}, step=3)
-    log_histograms(logger, {"spectrum/norm": [1.0, 2.0, 2.0]}, step=4)
-    log_summary(logger, {"test/accuracy": 0.75, "ood_mean": None})
-    close_logger(logger)
+    trackers.loggers[0].log_metrics({"train/loss": 1.5}, step=3)
+    trackers.histograms({"spectrum/norm": [1.0, 2.0, 2.0]}, step=4)
+    trackers.each[0].final({"test/accuracy": 0.75})
+    trackers.close()
 
     run = next(record.run for record in records(folder) if record.HasField("run"))
     assert (run.run_group, run.job_type, run.project) == ("clip_vitb16 dtd 16-shot", "kra", "kravl")
@@ -56,16 +49,23 @@ def test_an_offline_run_holds_its_identity_config_metrics_and_summary(folder: Pa
     assert sum(drawn.get("spectrum/norm/values") or drawn["spectrum/norm"]["values"]) == 3
     updates = [item for record in records(folder) for item in record.summary.update]
     summary = {item.key or "/".join(item.nested_key): item.value_json for item in updates}
-    assert summary["test/accuracy"] == "0.75"
-    assert "ood_mean" not in summary
+    assert summary["test/accuracy"] == summary["accuracy/test"] == "0.75"
+
+
+def test_curves_of_sites_are_hidden_from_the_charts_that_wandb_makes(folder: Path) -> None:
+    make_trackers("wandb", folder, IDENTITY, {}).close()
+
+    metrics = {record.metric.glob_name: record.metric for record in records(folder) if record.HasField("metric")}
+    assert metrics["sites/*"].options.hidden
+    assert not metrics["*"].options.hidden
 
 
 def test_sample_predictions_are_a_table_with_thumbnails(folder: Path) -> None:
-    logger = make_logger("wandb", folder, IDENTITY, {})
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
     images = [Image.new("RGB", (800, 400), "red"), Image.new("RGB", (20, 30), "blue")]
 
-    log_samples(logger, "test", [(images[0], "cat", "dog", 0.5), (images[1], "dog", "dog", 0.75)])
-    close_logger(logger)
+    trackers.samples("test", [(images[0], "cat", "dog", 0.5), (images[1], "dog", "dog", 0.75)])
+    trackers.close()
 
     assert any(row.get("samples/test/nrows") == 2 for row in history(folder))
     files = stored_files(folder)
@@ -78,27 +78,28 @@ def test_sample_predictions_are_a_table_with_thumbnails(folder: Path) -> None:
     assert images[0].size == (800, 400)
 
 
-def test_the_adapter_is_an_artifact_that_stays_in_its_place(folder: Path) -> None:
+def test_the_adapter_is_an_artifact_that_stays_in_its_place_beside_its_card(folder: Path) -> None:
     adapter = folder / "adapter.safetensors"
     adapter.write_bytes(b"factors")
-    logger = make_logger("wandb", folder, IDENTITY, {})
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
 
-    log_artifact(logger, adapter)
-    close_logger(logger)
+    trackers.adapter({adapter.name: adapter, "README.md": "# été"}, {"cell": "kra-01234567"})
+    trackers.close()
 
     artifact = next(record.artifact for record in records(folder) if record.HasField("artifact"))
     assert (artifact.name, artifact.type) == (f"adapter-{(folder / 'wandb_id').read_text()}", "adapter")
-    assert stored_files(folder) == {"adapter.safetensors": adapter}
+    assert json.loads(artifact.metadata) == {"cell": "kra-01234567"}
+    files = stored_files(folder)
+    assert files.pop("README.md").read_text(encoding="utf-8") == "# été"
+    assert files == {"adapter.safetensors": adapter}
 
 
 def test_csv_keeps_metrics_config_and_summary(folder: Path) -> None:
-    logger = make_logger("csv", folder, IDENTITY, {"optim": {"lr": 0.5}})
+    trackers = make_trackers("csv", folder, IDENTITY, {"optim": {"lr": 0.5}})
 
-    logger.log_metrics({"train/loss": 1.5}, step=3)
-    logger.save()
-    log_summary(logger, {"test/accuracy": 0.75, "ood_mean": None})
-    log_samples(logger, "test", [])
-    close_logger(logger)
+    trackers.loggers[0].log_metrics({"train/loss": 1.5}, step=3)
+    trackers.each[0].final({"test/accuracy": 0.75})
+    trackers.close()
 
     version = folder / "csv/version_0"
     metrics = list(csv.DictReader((version / "metrics.csv").read_text().splitlines()))
@@ -107,25 +108,42 @@ def test_csv_keeps_metrics_config_and_summary(folder: Path) -> None:
     assert "lr: 0.5" in (version / "hparams.yaml").read_text()
 
 
+def test_csv_beside_wandb_is_one_copy(folder: Path) -> None:
+    trackers = make_trackers(["wandb", "csv"], folder, IDENTITY, {})
+    for logger in trackers.loggers:
+        logger.log_metrics({"train/loss": 1.5}, step=3)
+    trackers.close()
+
+    assert [file.parent.name for file in folder.glob("csv/*/metrics.csv")] == ["version_0"]
+
+
 def test_none_keeps_nothing(folder: Path) -> None:
-    logger = make_logger("none", folder, IDENTITY, {})
+    trackers = make_trackers("none", folder, IDENTITY, {})
 
-    log_summary(logger, {"a": 1.0})
-    close_logger(logger)
+    trackers.close()
 
-    assert logger is False
+    assert trackers.loggers == []
     assert list(folder.iterdir()) == []
 
 
 def test_wandb_disabled_by_its_own_variable_keeps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
-    assert make_logger("wandb", folder, IDENTITY, {}) is False
+    assert make_trackers("wandb", folder, IDENTITY, {}).loggers == []
 
 
-def test_an_unknown_kind_of_tracking_is_named(folder: Path) -> None:
-    with pytest.raises(InputError, match="unknown tracking 'wand': did you mean 'wandb'"):
-        make_logger("wand", folder, IDENTITY, {})
+@pytest.mark.parametrize(
+    ("tracking", "line"),
+    [
+        ("wand", "unknown tracking 'wand': did you mean 'wandb'"),
+        (["csv", "tensorbord"], "unknown tracking 'tensorbord': did you mean 'tensorboard'"),
+        (["csv", "csv"], r"tracking=\[csv,csv\]: each tracker once, and none alone"),
+        (["csv", "none"], r"tracking=\[csv,none\]: each tracker once, and none alone"),
+    ],
+)
+def test_a_wrong_tracker_is_one_line(folder: Path, tracking: str | list[str], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        make_trackers(tracking, folder, IDENTITY, {})
 
 
 def test_long_names_make_tags_that_wandb_accepts() -> None:

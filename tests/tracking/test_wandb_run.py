@@ -12,12 +12,10 @@ from threading import Thread
 
 import pytest
 import wandb
-from pytorch_lightning.loggers import CSVLogger
 from wandb.sdk.lib.service.service_token import UnixServiceToken
 from wandb_records import FAKE_KEY, IDENTITY, history, isolate
 
-from kravl.tracking.loggers import close_logger, log_summary, make_logger
-from kravl.tracking.wandb_run import SafeWandbLogger
+from kravl.tracking.loggers import make_trackers
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +38,9 @@ def test_a_resumed_run_keeps_its_id_and_another_folder_has_its_own(folder: Path,
     ids = []
 
     for path in (folder, folder, other):
-        logger = make_logger("wandb", path, IDENTITY, {})
-        ids.append(logger.experiment.id)
-        close_logger(logger)
+        trackers = make_trackers("wandb", path, IDENTITY, {})
+        ids.append(trackers.each[0].version)
+        trackers.close()
 
     assert ids[0] == ids[1] != ids[2]
 
@@ -50,12 +48,13 @@ def test_a_resumed_run_keeps_its_id_and_another_folder_has_its_own(folder: Path,
 def test_without_a_key_the_run_is_offline_and_says_how_to_sync(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="kravl")
 
-    logger = make_logger("wandb", folder, IDENTITY, {})
-    close_logger(logger)
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
+    own = trackers.each[0].version
+    trackers.close()
 
     assert f"W&B stays offline: no API key for {wandb.Settings().base_url}" in caplog.messages
-    assert f"to upload this run to W&B: wandb sync {folder}/wandb/offline-run-*-{logger.version}" in caplog.messages
-    assert len(list(folder.glob(f"wandb/offline-run-*-{logger.version}/run-{logger.version}.wandb"))) == 1
+    assert f"to upload this run to W&B: wandb sync {folder}/wandb/offline-run-*-{own}" in caplog.messages
+    assert len(list(folder.glob(f"wandb/offline-run-*-{own}/run-{own}.wandb"))) == 1
 
 
 def test_with_a_key_and_a_host_that_never_answers_the_run_is_offline_and_holds_no_key(
@@ -66,8 +65,7 @@ def test_with_a_key_and_a_host_that_never_answers_the_run_is_offline_and_holds_n
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-        logger = make_logger("wandb", folder, IDENTITY, {})
-        close_logger(logger)
+        make_trackers("wandb", folder, IDENTITY, {}).close()
 
     wandb.teardown()
     assert any("does not answer" in message for message in caplog.messages)
@@ -98,9 +96,9 @@ def test_a_host_that_refuses_the_run_leaves_it_offline(
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
 
-        logger = make_logger("wandb", folder, IDENTITY, {})
-        logger.log_metrics({"a": 3.0}, step=0)
-        close_logger(logger)
+        trackers = make_trackers("wandb", folder, IDENTITY, {})
+        trackers.each[0].log_metrics({"a": 3.0}, step=0)
+        trackers.close()
         rows = history(folder)
         server.shutdown()
 
@@ -112,23 +110,23 @@ def test_a_host_that_refuses_the_run_leaves_it_offline(
 def test_a_run_survives_the_death_of_wandbs_process_and_the_next_run_has_a_new_one(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger = make_logger("wandb", folder, IDENTITY, {})
-    assert isinstance(logger, SafeWandbLogger)
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
+    [tracker] = trackers.each
     _kill_wandb()
 
     for step in range(20):
-        logger.log_metrics({"a": 1.0}, step=step)
+        tracker.log_metrics({"a": 1.0}, step=step)
         time.sleep(0.05)
-    log_summary(logger, {"b": 2.0})
-    close_logger(logger)
+    tracker.attempt(lambda: tracker.final({"b": 2.0}))
+    trackers.close()
 
-    assert logger.lost
+    assert tracker.lost
     assert sum("the run continues without it" in message for message in caplog.messages) == 1
     other = tmp_path / "other"
     other.mkdir()
-    successor = make_logger("wandb", other, IDENTITY, {})
-    successor.log_metrics({"a": 3.0}, step=0)
-    close_logger(successor)
+    successor = make_trackers("wandb", other, IDENTITY, {})
+    successor.each[0].log_metrics({"a": 3.0}, step=0)
+    successor.close()
     assert any(row.get("a") == 3.0 for row in history(other))
 
 
@@ -144,10 +142,9 @@ def test_a_process_of_wandb_that_only_the_environment_remembers_is_replaced(
 ) -> None:
     monkeypatch.setenv("WANDB_SERVICE", UnixServiceToken(parent_pid=1, path=str(folder / "gone")).env_value)
 
-    logger = make_logger("wandb", folder, IDENTITY, {})
-    assert isinstance(logger, SafeWandbLogger)
-    log_summary(logger, {"accuracy": 0.5})
-    close_logger(logger)
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
+    trackers.each[0].final({"accuracy": 0.5})
+    trackers.close()
 
     assert list(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
@@ -155,7 +152,7 @@ def test_a_process_of_wandb_that_only_the_environment_remembers_is_replaced(
 def test_csv_takes_the_place_of_a_wandb_that_cannot_start(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "wandb_id").mkdir()
 
-    logger = make_logger("wandb", folder, IDENTITY, {})
+    trackers = make_trackers("wandb", folder, IDENTITY, {})
 
-    assert isinstance(logger, CSVLogger)
+    assert [each.kind for each in trackers.each] == ["csv"]
     assert any("W&B does not start offline (IsADirectoryError" in message for message in caplog.messages)

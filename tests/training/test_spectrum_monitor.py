@@ -98,11 +98,11 @@ def test_a_record_holds_the_weights_of_its_step(tmp_path: Path) -> None:
 
     rows = fit(tmp_path, monitor(tmp_path, learner, 1), learner)
 
-    norms = [float(row["delta/linear/norm"]) for row in rows]
+    norms = [float(row["delta/norm"]) for row in rows]
     assert len(rows) == 10
     assert norms == sorted(norms)
     assert 0 < norms[0] < norms[-1] == learner.linear.weight.norm().item()
-    assert rows[-1]["delta/norm"] == rows[-1]["delta/linear/norm"]
+    assert not any(name.startswith("sites/") for name in rows[-1])
 
 
 def test_no_sites_means_no_record(tmp_path: Path) -> None:
@@ -120,27 +120,33 @@ def test_without_a_logger_the_file_is_kept_all_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(trace.singular_values, learner.singular_values(), check_dtype=False)
 
 
-def test_histograms_hold_every_site_and_at_the_end_its_singular_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_sites", [False, True])
+def test_histograms_hold_every_site_and_where_sites_are_asked_for_its_singular_values(
+    tmp_path: Path, of_sites: bool
+) -> None:
     learner, seen = TinyLearner(), []
     watcher = monitor(tmp_path, learner, 2, lambda values, step: seen.append((step, sorted(values))))
+    watcher.of_sites = of_sites
 
     plain(watcher, 3).fit(learner, DataLoader(TensorDataset(torch.ones(3, 4))))
 
     quantities = ["spectrum/norm", "spectrum/rows"]
-    assert seen == [(2, quantities), (3, quantities), (3, ["spectrum/linear"])]
+    of_each = [(3, ["sites/linear/singular_values"])] if of_sites else []
+    assert seen == [(2, quantities), (3, quantities), *of_each]
     assert watcher.seconds > 0
 
 
-def test_the_mean_over_sites_stands_beside_every_site() -> None:
-    flat = flatten({"a": {"norm": 1.0, "stable_rank": 2.0}, "b.q": {"norm": 3.0, "stable_rank": 6.0}})
+def test_the_mean_over_sites_is_logged_and_every_site_under_one_prefix_where_it_is_asked_for() -> None:
+    statistics = {"a": {"norm": 1.0, "stable_rank": 2.0}, "b.q": {"norm": 3.0, "stable_rank": 6.0}}
 
-    assert flat == {
-        "delta/a/norm": 1.0,
-        "delta/a/stable_rank": 2.0,
-        "delta/b.q/norm": 3.0,
-        "delta/b.q/stable_rank": 6.0,
+    assert flatten(statistics) == {"delta/norm": 2.0, "delta/stable_rank": 4.0}
+    assert flatten(statistics, of_sites=True) == {
         "delta/norm": 2.0,
         "delta/stable_rank": 4.0,
+        "sites/a/norm": 1.0,
+        "sites/a/stable_rank": 2.0,
+        "sites/b.q/norm": 3.0,
+        "sites/b.q/stable_rank": 6.0,
     }
 
 

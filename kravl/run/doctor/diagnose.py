@@ -1,5 +1,6 @@
 """Everything that a run needs, checked in the order in which it would fail, and what it will cost."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from kravl.training.trainer import precision_of
 HALF_PRECISIONS = ("bf16-mixed", "bf16-true", "16-mixed", "16-true")
 
 
-def check_machine(checks: Checklist, trainer: dict[str, Any], tracking: str) -> torch.device:
+def check_machine(checks: Checklist, trainer: dict[str, Any], tracking: str | Sequence[str]) -> torch.device:
     """What does not depend on a run: releases, device, precision, keys."""
     check_versions(checks)
     device = check_device(checks, trainer)

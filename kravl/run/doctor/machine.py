@@ -5,6 +5,7 @@ import platform
 import resource
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from kravl.run.doctor.checklist import Checklist
 from kravl.run.doctor.estimate import FLOAT, Estimate
 from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.runtime.lock import in_use
+from kravl.tracking.kinds import NONE, kinds_of
 from kravl.tracking.run_folder import RunFolder, folder_of, package_versions
+from kravl.tracking.server import MLFLOW_URI, TRACKIO_ELSEWHERE, mlflow_obstacle
 from kravl.tracking.settings import Settings
 from kravl.tracking.wandb_run import obstacle
 from kravl.training.callbacks import NUM_CHECKPOINTS
@@ -159,14 +162,36 @@ def check_cache(checks: Checklist, cfg: Config, data: FewShotDataModule, cost: E
         checks.add("warning", "cache", f"{need}: images are read anew each time; cache_root=/a/folder or null")
 
 
-def check_keys(checks: Checklist, tracking: str) -> None:
-    """Keys of W&B and of the Hugging Face Hub; a run does without either."""
-    if tracking == "wandb":
-        if reason := obstacle():
-            checks.add("warning", "W&B", f"logs offline: {reason}; `wandb login` or tracking=csv, none")
-        else:
-            checks.add("ok", "W&B", "a key, and the server answers")
-    else:
-        checks.add("ok", "tracking", f"{tracking}: no key is needed")
+def check_keys(checks: Checklist, tracking: str | Sequence[str]) -> None:
+    """Keys and servers of the trackers and of the Hugging Face Hub; a run does without any."""
+    kinds = checks.attempt("tracking", lambda: kinds_of(tracking))
+    if kinds is not None and not {"wandb", "mlflow", "trackio"} & {*kinds}:
+        checks.add("ok", "tracking", f"{', '.join(kinds) or NONE}: no key is needed")
+    for kind, check in {"wandb": _check_wandb, "mlflow": _check_mlflow, "trackio": _check_trackio}.items():
+        if kind in (kinds or ()):
+            check(checks)
     offline = ", and HF_HUB_OFFLINE is set: nothing is downloaded" if constants.HF_HUB_OFFLINE else ""
     checks.add("ok", "hub", f"{'a token' if get_token() else 'no token: public weights alone'}{offline}")
+
+
+def _check_wandb(checks: Checklist) -> None:
+    if reason := obstacle():
+        checks.add("warning", "W&B", f"logs offline: {reason}; `wandb login` or tracking=csv, none")
+    else:
+        checks.add("ok", "W&B", "a key, and the server answers")
+
+
+def _check_mlflow(checks: Checklist) -> None:
+    uri, beside = os.environ.get(MLFLOW_URI), "a database in the run's folder"
+    if reason := mlflow_obstacle():
+        checks.add("warning", "MLflow", f"{reason}: {beside} takes its place")
+    else:
+        checks.add("ok", "MLflow", uri or f"{beside}; ${MLFLOW_URI} names a server or one for all runs")
+
+
+def _check_trackio(checks: Checklist) -> None:
+    named = [f"${name}={os.environ[name]}" for name in TRACKIO_ELSEWHERE if os.environ.get(name)]
+    if named:
+        checks.add("warning", "Trackio", f"{named[0]}: sent there, and not tried here; without it nothing is sent")
+    else:
+        checks.add("ok", "Trackio", "its own folder on this machine; no key is needed")

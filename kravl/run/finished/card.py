@@ -1,0 +1,124 @@
+"""The card of a run: what it is, what it scored, and whose its weights and images are; an export has the same parts."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from kravl.data import catalog
+from kravl.run.build import Run
+from kravl.run.finished.model_record import NAME, ModelRecord, model_record
+from kravl.tracking.run_folder import RunFolder
+
+SHOWN = 20  # classes
+README = "README.md"
+CARD = """---
+{metadata}
+---
+
+# {name}
+
+{backbone} adapted by {method} to {data}, {amount}, seed {seed}, with kravl {version}.
+Classes ({count}): {classes}.
+
+## Load
+
+`kravl.FewShotModel.load("FOLDER")`, with these files in that folder: `adapter.safetensors` holds what was trained,
+`config.yaml` the settings, and `model.json` the classes and the name of the pretrained weights.
+
+## Results
+
+{results}
+
+`test` is of {data}; other sets are shifts, not trained on.
+
+## Data and licence
+
+{licence}
+
+## Settings
+
+```yaml
+{settings}```
+"""
+
+
+def adapter_files(run: Run, folder: RunFolder, metrics: Mapping[str, Any]) -> dict[str, Path | str]:
+    """What a tracker keeps of a run's model, by name: a path, or the text itself. A folder with them loads as the run.
+
+    Args:
+        metrics: the record of the run.
+    """
+    files = [folder.adapter, folder.path / "config.yaml", folder.path / f"{NAME}.json"]
+    card = run_card(metrics, model_record(run, folder), run.classifier.zero_shot)
+    return {**{file.name: file for file in files}, "metrics.json": json.dumps(metrics), README: card}
+
+
+def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool) -> str:
+    """The text of README.md, as the hub of Hugging Face reads it; ``zero_shot``: classes are scored by their names."""
+    weights, data = record.backbone.get("pretrained"), str(metrics["dataset"])
+    text = CARD.format(
+        metadata=metadata(metrics, zero_shot, None),
+        name=metrics["name"],
+        backbone=f"{record.backbone.get('model')} ({weights})",
+        method=metrics["method"],
+        data=data,
+        amount=amount(metrics),
+        seed=metrics["seed"],
+        version=metrics["versions"]["kravl"],
+        count=len(record.class_names),
+        classes=described_classes(record.class_names, f"{NAME}.json"),
+        results="\n".join(results_table(metrics)),
+        licence=licence(weights, data),
+        settings=yaml.safe_dump(metrics["config"], sort_keys=False, allow_unicode=True),
+    )
+    return str(ModelCard(text).content)
+
+
+def amount(metrics: Mapping[str, Any]) -> str:
+    """How many images a run was trained on."""
+    return f"{metrics['shots']} images per class" if isinstance(metrics["shots"], int) else "all or a share of it"
+
+
+def described_classes(names: Sequence[str], file: str) -> str:
+    """The first ``names``, and how many more are in ``file``."""
+    more = f" and {len(names) - SHOWN} more, see {file}" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def metadata(metrics: Mapping[str, Any], zero_shot: bool, library: str | None) -> str:
+    """The head of a card in YAML."""
+    accuracy = metrics["metrics"].get("test/accuracy")
+    data = str(metrics["dataset"])
+    results = [
+        EvalResult("image-classification", data, data, "accuracy", accuracy, task_name="few-shot image classification")
+    ]
+    return ModelCardData(
+        model_name=str(metrics["name"]),
+        eval_results=results if accuracy is not None else None,
+        library_name=library,
+        pipeline_tag="zero-shot-image-classification" if zero_shot else "image-classification",
+        tags=["few-shot", "kravl", str(metrics["method"])],
+    ).to_yaml()
+
+
+def results_table(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """A table of accuracies by set, zero-shot beside them where there is a zero-shot model."""
+    zero_shot = metrics.get("zero_shot") or {}
+    yield f"| set | accuracy |{' zero-shot |' if zero_shot else ''}"
+    yield f"|---|---|{'---|' if zero_shot else ''}"
+    for key, value in metrics["metrics"].items():
+        name, _, metric = key.rpartition("/")
+        if metric == "accuracy" and value is not None:
+            before = f" {100 * zero_shot[key]:.1f} % |" if zero_shot.get(key) is not None else ""
+            yield f"| {name} | {100 * value:.1f} % |{before}"
+
+
+def licence(weights: object, data: str) -> str:
+    """What is known of it: the weights' is their publisher's, the data set's is on its card."""
+    known = catalog.card(data).get("licence") if (catalog.folder() / data / "card.yaml").is_file() else None
+    of_data = f"The licence of {data}: {known}." if known else f"{data} has no card; its licence is its owner's to say."
+    return f"The pretrained weights ({weights}) keep the licence of their publisher. {of_data}"
