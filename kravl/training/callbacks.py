@@ -66,6 +66,7 @@ class Checkpoints(Polling):
             _count_epochs(trainer)
             self._save(trainer)
         if stopping:
+            trainer._logger_connector.update_train_step_metrics()  # else this step would be in no tracker
             raise Interrupted(f"step {step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

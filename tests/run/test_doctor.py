@@ -17,7 +17,9 @@ from kravl.backbones.weights.timm_weights import untrained_vit
 from kravl.cli.doctor import main
 from kravl.config.compose import as_written, typed
 from kravl.run.build import build_run, make_data
+from kravl.run.doctor.checklist import Checklist
 from kravl.run.doctor.estimate import estimate
+from kravl.run.doctor.machine import check_keys
 from kravl.run.doctor.skeleton import Skeleton
 from kravl.run.sources import list_sources
 from kravl.runtime.lock import Lock
@@ -191,6 +193,24 @@ def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str,
     assert guessed.tower_trains == (cfg.optim.trains and not run.classifier.features_are_fixed())
     assert guessed.steps == (6 if cfg.optim.trains else 0)
     assert (guessed.prompts is not None) == (cfg.optim.trains and getattr(run.classifier, "text_trains", bool)())
+
+
+def test_trackers_are_told_with_the_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trackio" else object())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    for tracking in ("csv", ["csv", "mlflow"], ["csv", "trackio"]):
+        check_keys(Checklist(lambda finding: lines.append(f"{finding.level} {finding.what}: {finding.text}")), tracking)
+
+    told = [line for line in lines if "hub" not in line]
+    assert told == [
+        "ok tracking: csv: no key is needed",
+        "warning MLflow: http://127.0.0.1:9 does not answer: a database in the run's folder takes its place",
+        "error tracking: tracking=trackio needs the package trackio: pip install 'kravl[trackio]'",
+    ]
 
 
 def test_a_head_on_features_trains_no_weight_and_encodes_each_image_once(diagnosed: Any) -> None:

@@ -15,7 +15,7 @@ from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import Lock
 from kravl.tracking.run_folder import find_run, folder_of, provenance
 from kravl.tracking.run_folder import open_run as open_path
-from kravl.tracking.settings import deciding_settings, recorded_settings
+from kravl.tracking.settings import cell_of, deciding_settings, recorded_settings
 
 CONFIG = {"optim": {"lr": 1e-3}, "seed": 1, "runs": "here", "tracking": "none"}
 
@@ -259,3 +259,17 @@ def test_provenance_names_the_versions_that_decide_results():
 
     assert {"kravl", "torch", "open_clip_torch", "timm", "pytorch-lightning"} <= record["versions"].keys()
     assert record["git_commit"] is None or len(record["git_commit"].removesuffix("-dirty")) == 40
+
+
+def test_runs_that_differ_in_seeds_alone_are_of_one_cell():
+    cell = cell_of("kra", CONFIG | {"split_seed": "${seed}"})
+
+    same = {"seed": 2, "split_seed": 7, "name": "mine", "alphas": 1, "tracking": ["wandb", "csv"], "runs": "there"}
+    assert cell_of("kra", CONFIG | same) == cell
+    assert cell.startswith("kra-")
+    for other in ({"optim": {"lr": 1e-2}}, {"shots": 4}, {"evaluation": {"name": "others"}}):
+        assert cell_of("kra", CONFIG | {"split_seed": "${seed}"} | other) != cell
+
+
+def test_a_cell_of_a_record_is_that_of_its_run():
+    assert cell_of("kra", recorded_settings(CONFIG)) == cell_of("kra", CONFIG)
