@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kravl.cli import data, export, ls, models, predict, report
+from kravl.cli import calibrate, data, export, ls, models, predict, report
 from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
@@ -35,6 +35,7 @@ COMMANDS = sorted(
 CODE = {page.name: re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) for page in PAGES}
 FEW = '{"optim.steps": 1, "loading.batch_size": 8, "loading.min_batches": 1, "trainer.enable_progress_bar": False}'
 PARSERS = {
+    "calibrate": calibrate._parser,
     "data": data._parser,
     "export": export._parser,
     "models": models._parser,

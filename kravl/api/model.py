@@ -20,6 +20,7 @@ from kravl.data.sources.folder import ImageFolder
 from kravl.evaluation.metrics import score
 from kravl.evaluation.predict import Predictions
 from kravl.export.write import export_run
+from kravl.run.calibrate import calibrate
 from kravl.run.finished.restore import LoadedRun, load_run
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches
@@ -41,6 +42,7 @@ class FewShotModel:
         classes: the label of each column of `predict_proba`: those that were given, or the names of the class folders.
         folder: of the run, with metrics.json and config.yaml.
         metrics: what the run measured when it ended, as fractions.
+        temperature: what `predict_proba` divides logits by: 1 until `calibrate`, or the command, has fitted another.
     """
 
     def __init__(self, run: LoadedRun, temporary: Path | None = None) -> None:
@@ -52,6 +54,7 @@ class FewShotModel:
         self.metrics: dict[str, float | None] = run.folder.metrics()["metrics"]
         preprocess = run.classifier.preprocess
         self._crop, self._normalize = CentreCrop.of(preprocess), Normalization(preprocess.mean, preprocess.std)
+        self.temperature = run.temperature()
         run.adapters.merge()
         run.classifier.prepare()
         self._device = next(run.classifier.parameters()).device
@@ -85,8 +88,8 @@ class FewShotModel:
 
     def predict_proba(self, images: Any) -> Floats:
         """Probabilities (images, classes) in the order of ``classes``."""
-        rows = [self._run.classifier.logits(features).softmax(dim=1).cpu() for features in self._features(images)]
-        return self._stacked(rows, len(self.classes))
+        logits = map(self._run.classifier.logits, self._features(images))
+        return self._stacked([(rows / self.temperature).softmax(dim=1).cpu() for rows in logits], len(self.classes))
 
     def embed(self, images: Any) -> Floats:
         """Features (images, d), the input of the head: of CLIP unit vectors beside those of the texts."""
@@ -114,6 +117,20 @@ class FewShotModel:
         confidence, predicted = probabilities.max(dim=1)
         loss = F.nll_loss(probabilities.double().clamp(min=1e-38).log(), columns, reduction="none")
         return score(Predictions(torch.arange(len(columns)), columns, predicted, confidence, loss))
+
+    def calibrate(self, force: bool = False) -> dict[str, float]:
+        """Fit the temperature on the run's validation images, which are where the run had them, and keep it.
+
+        Returns:
+            NLL in nats and ECE of those images, before and after.
+
+        Raises:
+            InputError: as `kravl.run.calibrate.calibrate`.
+        """
+        found = calibrate(self.folder, plugins=self._run.cfg.plugins, device=self._device, force=force)
+        self.temperature = found.temperature
+        names = ("nll_before", "nll_after", "ece_before", "ece_after")
+        return dict(zip(names, (*found.nll, *found.ece), strict=True))
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Copy the run's folder, which `load` reads: its adapter and records, without the pretrained weights.

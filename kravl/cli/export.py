@@ -36,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     from kravl.export.write import export_run
     from kravl.run.finished.restore import load_run
 
-    run = load_run(folder, data_root=options.data_root, plugins=options.plugins)
+    calibrated = not options.uncalibrated
+    run = load_run(folder, data_root=options.data_root, plugins=options.plugins, calibrated=calibrated)
     try:
         export = export_run(run, options.to, out, options.alpha, options.force)
     except ExportError as error:
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", required=True, metavar="FORMAT", help=", ".join(formats()))
     add("--alpha", type=float, default=1.0, help="share of the update, WiSE-FT: 0 pretrained, 1 adapted (default)")
     add("--out", type=Path, help="folder (default: export_FORMAT in that of the run)")
+    add("--uncalibrated", action="store_true", help="leave out the temperature that `kravl calibrate` has fitted")
     add("--force", action="store_true", help="replace an earlier export")
     add("--data-root", help="where the data set is of a run that an earlier release wrote")
     add("--plugins", nargs="+", default=[], help="packages besides kravl that the run's classes may come from")

@@ -18,6 +18,7 @@ VERBS = {
     "train": "adapt a CLIP or ViT to a few images per class, evaluate it in and out of distribution",
     "evaluate": "evaluate a finished run on other sets, without training",
     "predict": "classes of your images, by a finished run or by any CLIP with class names",
+    "calibrate": "a temperature for a finished run's probabilities, fitted on its validation images",
     "export": "a finished run for open_clip, timm, transformers, onnx, pt2 or peft, checked by that library alone",
     "data": "data sets: list, download, verify, split, show",
     "models": "what works with each model of open_clip and timm: matrices to adapt, weights, preprocessing",

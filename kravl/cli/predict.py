@@ -12,6 +12,7 @@ from kravl.runtime.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from kravl.data.loading.named_files import NamedFiles
+    from kravl.run.finished.restore import LoadedRun
     from kravl.run.prediction.scorer import Scorer
 
 BATCH_SIZE, TOP = 64, 5
@@ -20,12 +21,15 @@ PROMPT = "a photo of a {}."
 DESCRIPTION = """Score images with a finished run, whose folder is all it needs, or zero-shot with any CLIP.
 
 An output line is a file: its path, the likeliest classes with their probabilities (softmax at the model's
-logit scale), and two scores of how unlike all classes it is: a low first probability, and a high energy,
-which is -log sum exp of the logits."""
+logit scale, calibrated where `kravl calibrate` has fitted a temperature), and two scores of how unlike all
+classes it is: a low first probability, and a high energy, which is -log sum exp of the logits.
+
+--classes with a run scores other classes with its adapted towers, where its method is not tied to its own."""
 EXAMPLES = """examples:
   kravl predict runs/clip_vitb16_kra_16shot/seed1 photos/ --out predictions.csv --sheet predictions.png
   kravl predict runs/clip_vitb16_kra_16shot/seed1 'photos/**/*.jpg' one.png --top 3
   find /data -name '*.jpg' | kravl predict runs/clip_vitb16_kra_16shot/seed1 - --out all.jsonl --workers 8
+  kravl predict runs/clip_vitb16_kra_16shot/seed1 --classes "cat,dog" photos/
   kravl predict --model ViT-B-32 --pretrained laion2b_s34b_b79k --classes "cat,dog" photos/
   kravl predict --model kravl-tiny --pretrained kravl --classes names.txt --prompt "a drawing of a {}." drawings/
 
@@ -38,10 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     """Predict; what is not there is told before torch is loaded."""
     options = _parser().parse_args(arguments)
     given = list(options.names)
-    if (options.model is None) != (options.classes is None):
-        raise InputError("--model and --classes belong together: zero-shot scores images among classes that you name")
-    if options.model is None and (options.pretrained or options.prompt):
-        raise InputError("--pretrained and --prompt are of --model; a run has its own weights and prompts")
+    _check_combination(options)
     from kravl.data.loading.named_files import NamedFiles
 
     _check_targets(options)
@@ -49,10 +50,22 @@ def main(arguments: Sequence[str]) -> int:
         from kravl.tracking.run_folder import find_run
 
         options.run = find_run(given.pop(0))
-        files = NamedFiles(given, sys.stdin.buffer)
-    else:
-        files, options.classes = NamedFiles(given, sys.stdin.buffer), _class_names(options.classes)
+    files = NamedFiles(given, sys.stdin.buffer)
+    if options.classes is not None:
+        options.classes = _class_names(options.classes)
     return _predict(options, files)
+
+
+def _check_combination(options: argparse.Namespace) -> None:
+    """Raise InputError for options that do not go together."""
+    if options.model is None and options.pretrained:
+        raise InputError("--pretrained is of --model; a run has its own weights")
+    if options.prompt and options.classes is None:
+        raise InputError("--prompt words the classes of --classes; a run has prompts for its own")
+    if options.model is not None and options.classes is None:
+        raise InputError("--model needs --classes: zero-shot scores images among classes that you name")
+    if options.model is not None and (options.uncalibrated or options.alpha != 1):
+        raise InputError("--alpha and --uncalibrated are of a run; --model scores zero-shot")
 
 
 def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
@@ -63,7 +76,8 @@ def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
     top = min(TOP, len(class_names)) if options.top is None else options.top
     if top > len(class_names):
         raise InputError(f"--top {top}: the model has {len(class_names)} classes")
-    job = Job(class_names, top, options.batch_size, options.workers, options.sheet, settings["model"])
+    batches = options.batch_size, options.workers
+    job = Job(class_names, top, *batches, options.sheet, settings["model"], settings.get("temperature") or 1.0)
     with ExitStack() as stack:
         target: Any = format_of(options.out.suffix[1:] if options.out else options.format, top)
         if options.out:
@@ -80,12 +94,43 @@ def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
 def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
     from kravl.adapters.injection.serialization import read_adapters
     from kravl.run.finished.restore import load_run
+    from kravl.run.finished.saved import saved_config
+    from kravl.run.prediction.other_classes import check_other_classes, other_prompts, score_other_classes
     from kravl.run.prediction.scorer import Scorer
 
-    run = load_run(options.run, data_root=options.data_root, plugins=options.plugins, device=_device(options.device))
+    others: Sequence[str] | None = options.classes
+    if others:
+        check_other_classes(saved_config(options.run, {"plugins": options.plugins}))
+    run = load_run(
+        options.run, data_root=options.data_root, plugins=options.plugins, device=chosen_device(options.device)
+    )
     name, digest = options.run.path.resolve(), read_adapters(options.run.adapter)[0]["tensors_sha256"]
     settings = {"model": f"{name.parent.name}/{name.name}", "adapter": digest[:16], "alpha": options.alpha}
-    return Scorer.of_run(run, options.alpha), run.class_names, settings
+    settings["temperature"] = _temperature(run, options)
+    if not others:
+        return Scorer.of_run(run, options.alpha), run.class_names, settings
+    prompts = other_prompts(run.record, options.prompt)
+    first = score_other_classes(run, others, prompts)
+    return (
+        Scorer.of_run(run, options.alpha, first=first),
+        others,
+        {**settings, "classes": list(others), "prompts": list(prompts)},
+    )
+
+
+def _temperature(run: "LoadedRun", options: argparse.Namespace) -> float | None:
+    """What the logits are divided by, which is told; None where they are left as they are."""
+    if run.calibration is None or options.uncalibrated:
+        return None
+    if options.classes or options.alpha != 1:
+        what = "other classes" if options.classes else f"alpha={options.alpha:g}"
+        print(
+            f"not calibrated: the temperature of the run is of its adapted model and classes, not of {what}",
+            file=sys.stderr,
+        )
+        return None
+    print(f"calibrated: {run.calibration.describe()}", file=sys.stderr)
+    return run.calibration.temperature
 
 
 def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
@@ -100,10 +145,10 @@ def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], di
     classifier = ClipClassifier(options.classes, prompts, **known)
     settings = {"model": f"{options.model} {options.pretrained}", "classes": list(options.classes)}
     settings["prompts"] = list(prompts)
-    return Scorer(classifier.to(_device(options.device))), classifier.class_names, settings
+    return Scorer(classifier.to(chosen_device(options.device))), classifier.class_names, settings
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
     import torch
 
     if name == "auto":
@@ -153,13 +198,18 @@ def _parser() -> argparse.ArgumentParser:
     add("names", nargs="+", metavar="RUN IMAGES", help=images)
     add("--model", help="zero-shot: any CLIP of open_clip, kravl-tiny, hf-hub:org/repo or local-dir:/folder")
     add("--pretrained", help="its weights: a tag of open_clip, or a file")
-    add("--classes", help="names with commas between them, or a file with one a line")
-    add("--prompt", action="append", help=f"template with {{}} for the name; may be given again (default: {PROMPT!r})")
+    add("--classes", help="names with commas between them, or a file with one a line; with a run: in place of its own")
+    add(
+        "--prompt",
+        action="append",
+        help=f"template with {{}} for the name; may be given again (default: {PROMPT!r}, or a run's own)",
+    )
     add("--out", type=Path, help="FILE.csv or FILE.jsonl, resumable (default: standard output)")
     add("--format", choices=("csv", "jsonl"), default="csv", help="of standard output")
     add("--sheet", type=Path, help="FILE.png: a contact sheet, the classes by how often they were said")
     add("--top", type=_whole(1, 10**6), help=f"classes a line (default: {TOP}, or all if there are fewer)")
     add("--alpha", type=float, default=1.0, help="share of the update, WiSE-FT: 0 pretrained, 1 adapted (default)")
+    add("--uncalibrated", action="store_true", help="leave out the temperature that `kravl calibrate` has fitted")
     add(
         "--batch-size",
         type=_whole(1, MOST_BATCH),

@@ -21,7 +21,7 @@ Classes ({count}): {classes}.
 `load.py` needs {library} and no kravl: `python load.py IMAGE...` prints a class for each image, and
 `runpy.run_path("load.py")["logits"](pictures)` gives logits. Before this folder was written, a process without kravl
 scored the same pictures with it: the largest difference of a logit was {difference:.1e}, relative to the largest logit.
-
+{calibration}
 ## Results
 
 {results}
@@ -44,7 +44,7 @@ These settings of `kravl train` gave the run, and `kravl export RUN --to {to}{al
 def model_card(run: LoadedRun, to: str, alpha: float, difference: float) -> str:
     """The text of README.md, as the hub of Hugging Face reads it."""
     metrics = run.folder.metrics()
-    backbone = run.record.backbone
+    backbone, calibrated = run.record.backbone, run.calibration if alpha == 1 else None
     text = CARD.format(
         metadata=metadata(metrics, run.classifier.zero_shot, LIBRARY.get(to)),
         name=metrics["name"],
@@ -59,6 +59,7 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float) -> str:
         classes=described_classes(run.class_names, "export.json"),
         library=LIBRARY.get(to, "torch"),
         difference=difference,
+        calibration=f"Its probabilities are calibrated: {calibrated.describe()}.\n" if calibrated else "",
         results="\n".join(results_table(metrics)),
         alpha_note="" if alpha == 1 else f", not of those at {alpha:g} of the update, which were not evaluated",
         licence=licence(weights=backbone.get("pretrained"), data=str(metrics["dataset"])),

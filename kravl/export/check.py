@@ -28,12 +28,16 @@ class ExportError(RuntimeError):
 
 
 class Reference(NamedTuple):
-    """What kravl finds: pictures, their logits (n, C), and unit text features (few, d) of the first classes."""
+    """What kravl finds: pictures, their logits (n, C), and unit text features (few, d) of the first classes.
+
+    ``temperature`` is what logits are divided by to give probabilities.
+    """
 
     pictures: list[Image.Image]
     logits: torch.Tensor
     text: torch.Tensor | None = None
     scale: float = 1.0
+    temperature: float = 1.0
 
 
 def reference(scorer: Scorer) -> Reference:
@@ -78,6 +82,7 @@ def write_inputs(folder: Path, expected: Reference) -> Path:
     """What the other process reads."""
     arrays: dict[str, Any] = {f"picture{i}": np.asarray(each) for i, each in enumerate(expected.pictures)}
     arrays |= {"logits": expected.logits.numpy(), "scale": np.float32(expected.scale)}
+    arrays["temperature"] = np.float64(expected.temperature)
     if expected.text is not None:
         arrays["text"] = expected.text[:TEXTS].numpy()
     np.savez(folder / INPUTS, **arrays)

@@ -26,6 +26,7 @@ class PlainModel:
         head: unit class features (C, d) of a CLIP; None of a model with a linear head.
         text_features: (C, d) of the classes' prompts, which a trained head may have left.
         scale: of the products of image features and ``head``.
+        temperature: what logits are divided by to give probabilities.
         settings: of the backbone: name, pretrained and what else it was built with.
     """
 
@@ -36,6 +37,7 @@ class PlainModel:
     text_features: Tensor | None
     scale: float
     settings: Mapping[str, Any]
+    temperature: float = 1.0
 
     @property
     def clip(self) -> ClipClassifier:
@@ -133,4 +135,4 @@ def plain_model(run: LoadedRun, alpha: float, base: bool = False) -> PlainModel:
     for parameter in classifier.parameters():
         parameter.requires_grad_(False)
     settings = {key: value for key, value in run.cfg.backbone.build.items() if not key.startswith("_")}
-    return PlainModel(run, alpha, classifier.encoder(), head, text, scale, settings)
+    return PlainModel(run, alpha, classifier.encoder(), head, text, scale, settings, run.temperature(alpha))

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     folder, inputs = arguments
     sys.meta_path.insert(0, WithoutKravl())
     with np.load(inputs, allow_pickle=False) as given:
-        expected, scale = given["logits"], float(given["scale"])
+        expected, scale, temperature = given["logits"], float(given["scale"]), float(given["temperature"])
         pictures = [Image.fromarray(given[f"picture{i}"]) for i in range(len(expected))]
         text = given.get("text")
     loaded = runpy.run_path(str(Path(folder) / "load.py"))
@@ -34,9 +34,17 @@ def main(arguments: Sequence[str]) -> None:
     alone = np.asarray(loaded["logits"](pictures[:1]), dtype=np.float64)  # a batch of another size
     differences = [np.abs(logits - expected).max(), np.abs(alone - expected[:1]).max()]
     about = json.loads((Path(folder) / "export.json").read_text())
+    certain = np.abs(np.asarray(loaded["probabilities"](pictures)) - softmax(logits / temperature)).max()
     if text is not None and (found := text_features(loaded, about)):
         differences.append(scale * np.abs(np.stack(found) - text).max())
-    print(json.dumps({"difference": float(max(differences)) / max(1.0, float(np.abs(expected).max()))}))
+    relative = float(max(differences)) / max(1.0, float(np.abs(expected).max()))
+    print(json.dumps({"difference": max(relative, float(certain))}))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def text_features(loaded: Mapping[str, Any], about: Mapping[str, Any]) -> list[np.ndarray]:

@@ -58,13 +58,13 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     if require := getattr(module, "require", None):
         require(run, alpha)
     run.classifier.float()  # what was trained in half precision is exported in single
-    expected = reference(Scorer.of_run(run, alpha, precision="32-true"))
+    expected = reference(Scorer.of_run(run, alpha, precision="32-true"))._replace(temperature=run.temperature(alpha))
     try:
         with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
             folder = Path(place) / "export"
             folder.mkdir()
             model = plain_model(run, alpha, getattr(module, "ADAPTER_ALONE", False))
-            notes = tuple(module.write(model, folder))
+            notes = (*module.write(model, folder), *_calibration(run, alpha))
             _describe(model, to, folder)
             if model.is_clip:
                 expected = expected._replace(text=model.text_features, scale=model.scale)
@@ -89,6 +89,15 @@ def _require_place(run: LoadedRun, to: str, holds_heads: bool) -> None:
         )
 
 
+def _calibration(run: LoadedRun, alpha: float) -> list[str]:
+    """What becomes of the run's temperature, in a line."""
+    if run.calibration is None:
+        return []
+    if alpha != 1:
+        return [f"not calibrated: the temperature of the run is of its adapted model, not of alpha={alpha:g}"]
+    return [f"probabilities of load.py are calibrated, logits are not: {run.calibration.describe()}"]
+
+
 def _describe(model: PlainModel, to: str, folder: Path) -> None:
     """export.json, and load.py, which reads it."""
     record = model.run.record
@@ -102,6 +111,7 @@ def _describe(model: PlainModel, to: str, folder: Path) -> None:
         "prompts_of_classes": prompts,
         "tokens_of_classes": [model.clip.tokenizer(of_class).tolist() for of_class in prompts],
         "scale": model.scale,
+        "temperature": model.temperature,
         "preprocess": model.run.classifier.preprocess.recorded(),
         "pretrained": {**record.backbone, "weights_sha256": record.weights_sha256},
     }

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kravl.adapters.update_spectra import Diagnosis

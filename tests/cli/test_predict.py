@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -15,12 +16,16 @@ from PIL import Image
 
 from kravl.backbones import tiny
 from kravl.cli.main import main
+from kravl.config.schema import Backbone
 from kravl.data.loading.named_files import NamedFiles
 from kravl.run.finished.restore import load_run
+from kravl.run.finished.saved import saved_config
+from kravl.run.prediction.other_classes import check_other_classes
 from kravl.run.prediction.output import Prediction, PredictionFile, format_of
 from kravl.run.prediction.scorer import Scorer
 from kravl.run.prediction.stream import progress_line
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import find_run
 
 NAMES = {"A", "B", "C", "D"}
 
@@ -74,6 +79,48 @@ def test_energy_and_probabilities_are_those_of_open_clip_alone(glyphs, tmp_path,
         assert (row["path"], row["classes"]) == (path, [("cat", "dog", "sun")[i] for i in order])
         assert row["probabilities"] == pytest.approx(expected.softmax(0)[order].tolist(), abs=1e-5)
         assert row["energy"] == pytest.approx(-expected.exp().sum().log().item(), abs=1e-3)
+
+
+def test_adapted_towers_score_class_names_that_they_were_not_trained_on(finished_run, glyphs, capsys):
+    letters = [str(p) for p in sorted((glyphs / "glyphs/test/A").iterdir())[:3]]
+    names, prompts = ("cat", "dog", "sun"), ["a drawing of a {}.", "{}"]
+    given = [word for prompt in prompts for word in ("--prompt", prompt)]
+
+    assert main(["predict", str(finished_run), *letters, "--classes", ",".join(names), *given, "--top", "3"]) == 0
+
+    run = load_run(finished_run)
+    run.adapters.merge_and_unload()
+    model, tokenizer = run.classifier.encoder(), open_clip.get_tokenizer("kravl-tiny")
+    _, _, preprocess = open_clip.create_model_and_transforms("kravl-tiny", pretrained="kravl")
+    with torch.no_grad():
+        of_prompts = [model.encode_text(tokenizer([p.format(n) for p in prompts]), normalize=True) for n in names]
+        text = torch.nn.functional.normalize(torch.stack([each.mean(dim=0) for each in of_prompts]), dim=-1)
+        stacked = torch.stack([preprocess(Image.open(path).convert("RGB")) for path in letters])
+        expected = (model.logit_scale.exp() * model.encode_image(stacked, normalize=True) @ text.T).softmax(dim=1)
+    for row, probabilities in zip(csv.DictReader(io.StringIO(capsys.readouterr().out)), expected, strict=True):
+        found = {row[f"class_{i}"]: float(row[f"probability_{i}"]) for i in (1, 2, 3)}
+        assert [found[name] for name in names] == pytest.approx(probabilities.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backbone": Backbone("vit", {"_target_": "kravl.backbones.vit.VitClassifier"})}, "vit has no text tower"),
+        ({"linear_head": True}, "linear_head=true trained a row of weights for each of its classes"),
+        ({"context_tokens": 4, "context_per_class": True}, "learned a context for each of its classes"),
+        ({"head": {"_target_": "kravl.backbones.heads.ncm.NearestClassMean"}}, "the head NearestClassMean is of its"),
+        ({"head": {"_target_": "kravl.backbones.heads.rla.RLA"}}, None),
+        ({"context_tokens": 4}, None),
+        ({}, None),
+    ],
+)
+def test_a_method_that_is_tied_to_its_classes_scores_no_others(finished_run, settings, message):
+    cfg = replace(saved_config(find_run(str(finished_run)), {}), **settings)
+    if message is None:
+        check_other_classes(cfg)
+    else:
+        with pytest.raises(InputError, match=message):
+            check_other_classes(cfg)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -160,7 +207,11 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
         (["nowhere/seed1", "EMPTY"], "no run 'nowhere/seed1'"),
         (["RUN", "IMAGES", "--top", "5"], "--top 5: the model has 4 classes"),
         (["RUN", "IMAGES", "--alpha", "2"], "alpha=2.0: from 0"),
-        (["RUN", "IMAGES", "--classes", "a,b"], "--model and --classes belong together"),
+        (["IMAGES", "--model", "kravl-tiny", "--pretrained", "kravl"], "--model needs --classes"),
+        (["RUN", "IMAGES", "--pretrained", "kravl"], "--pretrained is of --model"),
+        (["RUN", "IMAGES", "--prompt", "a {}"], "--prompt words the classes of --classes"),
+        (["RUN", "IMAGES", "--classes", "a,b", "--prompt", "a"], "has no {}"),
+        (["RUN", "IMAGES", "--classes", "a,a"], "'a'"),
         (["IMAGES", "--model", "kravl-tiny", "--pretrained", "kravl", "--classes", "a"], "1 class; every image"),
         (["IMAGES", "--model", "kravl-tini", "--pretrained", "kravl", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
         (["RUN", "IMAGES", "--out", "x.txt"], "unknown ending of --out '.txt'"),

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import shutil
 import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -25,12 +26,24 @@ from kravl.export.check import ExportError, Reference, difference, picture, writ
 from kravl.export.formats import timm as timm_format
 from kravl.export.target import formats
 from kravl.export.write import export_run
+from kravl.run.finished.calibration import Calibration, adapter_sha256
 from kravl.run.finished.restore import load_run
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import RunFolder
 
 NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "transformers": ("transformers",)}
 NEEDS["peft"] = ("peft", "transformers")
 APART = ("onnx", "open_clip")  # checked in another process here too; a process for each would take a minute
+
+
+CALIBRATED = ("onnx", "pt2")  # of a run with a temperature: the probabilities of load.py are checked with it
+
+
+def with_temperature(run: Path, folder: Path) -> Path:
+    """A copy of ``run`` with a temperature of 3."""
+    copied = RunFolder(shutil.copytree(run, folder / "calibrated"))
+    Calibration(3.0, 8, "digest", (2.0, 1.0), (0.2, 0.1), adapter_sha256(copied), {}).write(copied)
+    return copied.path
 
 
 def difference_here(folder: Path, expected: Reference) -> float:
@@ -88,12 +101,17 @@ def test_an_export_scores_as_the_run_does_without_kravl(runs, tmp_path, monkeypa
         monkeypatch.setattr("kravl.export.write.difference", difference_here)
     out = tmp_path / "model"
 
-    export = export_run(load_run(runs[run]), to, out, alpha)
+    source = with_temperature(runs[run], tmp_path) if to in CALIBRATED else runs[run]
+    loaded = load_run(source)
+
+    export = export_run(loaded, to, out, alpha)
 
     assert 0 <= export.difference <= export.tolerance == (1e-3 if to == "onnx" else 1e-5)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in tmp_path.iterdir() if path != source] == ["model"]
+    assert ("temperature 3.0000" in (out / "README.md").read_text()) == (to in CALIBRATED)
     about = json.loads((out / "export.json").read_text())
     assert (about["format"], about["alpha"], about["class_names"]) == (to, alpha, ["A", "B", "C", "D"])
+    assert about["temperature"] == (3.0 if to in CALIBRATED else 1.0)
     if to in ("open_clip", "timm", "transformers"):
         found, expected = weights_of(to, out), merged(runs[run], alpha)
         assert found.keys() == expected.keys()

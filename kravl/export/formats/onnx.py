@@ -19,15 +19,15 @@ LARGEST = 2**31 - 2**20  # bytes of one file, which protobuf limits to 2 GiB
 
 
 class Probabilities(nn.Module):
-    """Images to probabilities and logits, each (b, C)."""
+    """Images to probabilities and logits, each (b, C); the former of logits that are divided by a temperature."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: nn.Module, temperature: float) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.temperature = classifier, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.classifier(images)
-        return logits.softmax(dim=1), logits
+        return (logits / self.temperature).softmax(dim=1), logits
 
 
 def require(run: LoadedRun, alpha: float) -> None:
@@ -40,9 +40,8 @@ def write(model: PlainModel, folder: Path) -> list[str]:
     """classifier.onnx with the classes baked in, and image_encoder.onnx and text_encoder.onnx of a CLIP."""
     copy_pictures(folder)
     images = example_images(model)
-    _export(
-        Probabilities(model.classifier()), ("images", images), ("probabilities", "logits"), folder / "classifier.onnx"
-    )
+    classifier = Probabilities(model.classifier(), model.temperature)
+    _export(classifier, ("images", images), ("probabilities", "logits"), folder / "classifier.onnx")
     if not model.is_clip:
         return []
     _export(ImageFeatures(model.encoder), ("images", images), ("features",), folder / "image_encoder.onnx")

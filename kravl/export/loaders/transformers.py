@@ -42,7 +42,11 @@ def text_features(prompts: Sequence[str]) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.nn.functional.normalize(features, dim=-1).mean(dim=0), dim=-1)
 
 
+def probabilities(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    return (logits(pictures) / ABOUT["temperature"]).softmax(dim=1)
+
+
 if __name__ == "__main__":
     for path in sys.argv[1:]:
-        probabilities = logits([Image.open(path)]).softmax(dim=1)[0]
-        print(path, ABOUT["class_names"][int(probabilities.argmax())], f"{float(probabilities.max()):.3f}")
+        (scores,) = probabilities([Image.open(path)])
+        print(path, ABOUT["class_names"][int(scores.argmax())], f"{float(scores.max()):.3f}")

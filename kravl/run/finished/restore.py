@@ -12,6 +12,7 @@ from kravl.adapters.injection.serialization import load_adapters
 from kravl.backbones.classifier import Classifier
 from kravl.config.schema import Config
 from kravl.run.build import Model, Run, build_model, build_run
+from kravl.run.finished.calibration import Calibration, read_calibration
 from kravl.run.finished.model_record import ModelRecord, read_model_record
 from kravl.run.finished.saved import saved_config
 from kravl.run.inputs import pretrained_sha256
@@ -42,6 +43,7 @@ class LoadedRun:
     """The model of a finished run, with what it trained in place and not merged, in evaluation mode.
 
     ``adapters.merge(alpha)`` gives the weights of a point of the WiSE-FT curve: 1 the adapted model, 0 the pretrained.
+    ``calibration`` is of the adapted model; None where none was fitted, or it was not asked for.
     """
 
     folder: RunFolder
@@ -49,11 +51,16 @@ class LoadedRun:
     record: ModelRecord
     classifier: Classifier
     adapters: AdapterSet
+    calibration: Calibration | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """What the columns of the logits are called."""
         return self.record.class_names
+
+    def temperature(self, alpha: float = 1.0) -> float:
+        """What logits at ``alpha`` of the update are divided by before the softmax: 1 where none was fitted for it."""
+        return self.calibration.temperature if self.calibration and alpha == 1 else 1.0
 
 
 def load_run(
@@ -62,6 +69,7 @@ def load_run(
     data_root: str | None = None,
     plugins: Sequence[str] = (),
     device: str | torch.device = "cpu",
+    calibrated: bool = True,
 ) -> LoadedRun:
     """The model of a finished run, from its folder alone: no image and no data set is needed.
 
@@ -71,6 +79,7 @@ def load_run(
         run: its folder, which may omit the hash at its end.
         data_root: where the data of such an earlier run is; None: where the run had it.
         plugins: packages besides kravl that its classes may come from.
+        calibrated: read its temperature, where one was fitted.
 
     Raises:
         InputError: no such run, one that is not finished, a damaged file, other pretrained weights than it was trained
@@ -79,7 +88,7 @@ def load_run(
     folder = run if isinstance(run, RunFolder) else find_run(str(run))
     root = {} if data_root is None else {"data_root": data_root}
     cfg = saved_config(folder, {**root, "plugins": list(plugins)})
-    known = read_model_record(folder)
+    known, calibration = read_model_record(folder), read_calibration(folder) if calibrated else None
     ids, classes = (known.class_ids, (known.class_names, known.prompts)) if known else _classes_of_data(cfg, folder)
     with torch.random.fork_rng(devices=[]):  # a new head is drawn and replaced: the caller's numbers stay
         model = build_model(cfg, classes, num_images=known.num_images if known else 0)
@@ -89,7 +98,8 @@ def load_run(
         model.classifier.to(dtype)
     load_adapters(model.adapters, folder.adapter, model.fingerprint(ids))
     model.classifier.to(device).eval()
-    return LoadedRun(folder, cfg, known or _record(model, ids, classes), model.classifier, model.adapters)
+    record = known or _record(model, ids, classes)
+    return LoadedRun(folder, cfg, record, model.classifier, model.adapters, calibration)
 
 
 def _check_weights(model: Model, trained_on: str, folder: RunFolder) -> None:

@@ -32,11 +32,11 @@ class Prediction(NamedTuple):
     error: str | None = None
 
     @classmethod
-    def of(cls, scored: Scored, class_names: Sequence[str], top: int) -> "Prediction":
-        """The ``top`` classes by softmax of the logits."""
+    def of(cls, scored: Scored, class_names: Sequence[str], top: int, temperature: float = 1.0) -> "Prediction":
+        """The ``top`` classes by softmax of the logits, divided by ``temperature``; the energy is of the logits."""
         if scored.logits is None:
             return cls(scored.path, error=scored.error)
-        values, columns = scored.logits.softmax(dim=0).topk(top)
+        values, columns = (scored.logits / temperature).softmax(dim=0).topk(top)
         names = tuple(class_names[column] for column in columns.tolist())
         probabilities = tuple(round(value, DIGITS) for value in values.tolist())
         return cls(scored.path, names, probabilities, round(-scored.logits.logsumexp(dim=0).item(), DIGITS))

@@ -36,10 +36,11 @@ class Scorer:
 
     Args:
         precision: one of Trainer's, in which evaluation would compute them.
+        first: the column of its logits that is the first to be returned.
     """
 
-    def __init__(self, classifier: Classifier, precision: str = "32-true") -> None:
-        self.classifier = classifier.eval()
+    def __init__(self, classifier: Classifier, precision: str = "32-true", first: int = 0) -> None:
+        self.classifier, self._first = classifier.eval(), first
         self._device = next(classifier.parameters()).device
         self._mixed, self._dtype = MIXED.get(precision), TRUE.get(precision, torch.float32)
         self._micro_batches = MicroBatches()
@@ -47,11 +48,12 @@ class Scorer:
             classifier.prepare()
 
     @classmethod
-    def of_run(cls, run: LoadedRun, alpha: float = 1.0, precision: str | None = None) -> "Scorer":
+    def of_run(cls, run: LoadedRun, alpha: float = 1.0, precision: str | None = None, first: int = 0) -> "Scorer":
         """That of a run whose adapters are merged here, at ``alpha`` of their update.
 
         Args:
             precision: in place of the run's own.
+            first: as of the class.
 
         Raises:
             InputError: ``alpha`` is outside 0 to 1, 0 of a model that knows no class untrained, or between the two of
@@ -68,10 +70,10 @@ class Scorer:
         device = next(run.classifier.parameters()).device
         settings = {**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}
         run.adapters.merge(alpha)
-        return cls(run.classifier, precision or str(precision_of(settings)))
+        return cls(run.classifier, precision or str(precision_of(settings)), first)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) in float32 on the CPU, of normalised images (b, 3, height, width).
+        """Logits (b, classes) from the first column on, in float32 on the CPU; images (b, 3, h, w) are normalised.
 
         Raises:
             OutOfMemory: memory does not suffice for one image.
@@ -80,7 +82,7 @@ class Scorer:
         with torch.no_grad(), context:
             on_device = images.to(self._device, self._dtype, non_blocking=True)
             features = self._micro_batches.encode(self.classifier.image_features, on_device, BATCH_SIZE)
-            return self.classifier.logits(features).float().cpu()
+            return self.classifier.logits(features)[:, self._first :].float().cpu()
 
     def files(self, paths: Iterable[str], batch_size: int, workers: int = 0) -> Iterator[list[Scored]]:
         """Each batch of the files ``paths``, in their order.

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kravl.data.loading.named_files import NamedFiles
 from kravl.data.loading.resumable import workers_end
 from kravl.run.prediction.output import Format, Prediction, PredictionFile
-from kravl.run.prediction.scorer import Scored, Scorer
+from kravl.run.prediction.scorer import Scorer
 from kravl.run.prediction.sheet import PredictionSheet
 from kravl.runtime.errors import printable
 from kravl.runtime.microbatch import OutOfMemory
@@ -49,6 +49,7 @@ class Job:
     workers: int
     sheet: Path | None = None
     title: str = ""
+    temperature: float = 1.0
 
 
 def predict_files(scorer: Scorer, files: NamedFiles, job: Job, target: PredictionFile | Format) -> Unreadable:
@@ -76,15 +77,10 @@ def predict_files(scorer: Scorer, files: NamedFiles, job: Job, target: Predictio
     return unreadable
 
 
-def predictions(scored: Iterable[Scored], class_names: Sequence[str], top: int) -> list[Prediction]:
-    """That of each of a batch."""
-    return [Prediction.of(one, class_names, top) for one in scored]
-
-
 def _new(scorer: Scorer, paths: Iterator[str], job: Job, target: PredictionFile | Format) -> Iterator[list[Prediction]]:
     """The predictions of the files that are left, each batch written before it is counted."""
     for scored in scorer.files(paths, job.batch_size, job.workers):
-        batch = predictions(scored, job.class_names, job.top)
+        batch = [Prediction.of(one, job.class_names, job.top, job.temperature) for one in scored]
         if isinstance(target, PredictionFile):
             target.write(batch)
         else:

@@ -1,0 +1,58 @@
+"""A run's adapted towers with class names that it was not trained on: open vocabulary."""
+
+from collections.abc import Sequence
+
+from kravl.backbones.classifier import Classifier
+from kravl.backbones.heads.head import Head
+from kravl.config.instantiate import resolve
+from kravl.config.schema import Config
+from kravl.data.templates import check_templates
+from kravl.run.finished.model_record import ModelRecord
+from kravl.run.finished.restore import LoadedRun
+from kravl.runtime.errors import InputError
+
+
+def check_other_classes(cfg: Config) -> None:
+    """Raise InputError for a run whose method, or backbone, scores its trained classes alone; no weights are needed."""
+    if not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot:
+        raise _tied(f"{cfg.backbone.name} has no text tower")
+    if cfg.linear_head:
+        raise _tied("linear_head=true trained a row of weights for each of its classes")
+    if cfg.context_per_class:
+        raise _tied("context_per_class=true learned a context for each of its classes")
+    if cfg.head:
+        head = resolve(cfg.head, Head, cfg.plugins)
+        if head.image_features is Head.image_features:
+            raise _tied(f"the head {head.__name__} is of its classes, and leaves the features of images as they were")
+
+
+def other_prompts(record: ModelRecord, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Templates for other classes: the ``given`` ones, else those that the run was trained with.
+
+    Raises:
+        InputError: one that is none, or none ``given`` where the run has descriptions of its own classes.
+    """
+    if given:
+        return check_templates("--prompt", given)
+    own = tuple(prompt for prompt in record.prompts if isinstance(prompt, str))
+    if len(own) != len(record.prompts):
+        raise InputError(
+            "the run was trained with descriptions of its own classes; --prompt 'a photo of a {}.' words others"
+        )
+    return own
+
+
+def score_other_classes(run: LoadedRun, class_names: Sequence[str], prompts: Sequence[str]) -> int:
+    """Let the classifier of ``run`` score further classes; returns the column of the logits that they begin at.
+
+    Raises:
+        InputError: a name that does not fit into the text tower's context.
+    """
+    run.classifier.add_classes(class_names, prompts)
+    return len(run.class_names)
+
+
+def _tied(reason: str) -> InputError:
+    return InputError(
+        f"--classes: {reason}, so that it scores no others; leave --classes out, or pass --model for zero-shot"
+    )
