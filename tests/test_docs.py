@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kravl.cli import calibrate, data, export, ls, models, predict, report
+from kravl.cli import calibrate, data, export, ls, models, predict, push, report
 from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
@@ -40,6 +40,7 @@ PARSERS = {
     "export": export._parser,
     "models": models._parser,
     "predict": predict._parser,
+    "push": push._parser,
     "report": report._parser,
 }
 

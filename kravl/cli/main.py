@@ -20,6 +20,7 @@ VERBS = {
     "predict": "classes of your images, by a finished run or by any CLIP with class names",
     "calibrate": "a temperature for a finished run's probabilities, fitted on its validation images",
     "export": "a finished run for open_clip, timm, transformers, onnx, pt2 or peft, checked by that library alone",
+    "push": "an export or a run on the Hub of Hugging Face, private by default",
     "data": "data sets: list, download, verify, split, show",
     "models": "what works with each model of open_clip and timm: matrices to adapt, weights, preprocessing",
     "ls": "models, methods, data sets, shifts, experiments and runs, as lists",

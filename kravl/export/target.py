@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kravl.runtime.errors import InputError, unknown
 
-ABOUT = "export.json"
+ABOUT, CARD = "export.json", "README.md"
 
 
 def formats() -> list[str]:

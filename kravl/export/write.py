@@ -13,13 +13,13 @@ from kravl.backbones.text.class_features import class_prompts
 from kravl.export.card import model_card
 from kravl.export.check import TEXTS, ExportError, difference, reference
 from kravl.export.plain import PlainModel, plain_model
-from kravl.export.target import ABOUT, check_target
+from kravl.export.target import ABOUT, CARD, check_target
 from kravl.run.finished.restore import LoadedRun
 from kravl.run.prediction.scorer import Scorer
 from kravl.runtime.errors import InputError
 
 LOADERS = Path(__file__).parent / "loaders"
-LOADER, CARD = "load.py", "README.md"
+LOADER = "load.py"
 Write = Callable[[PlainModel, Path], Sequence[str]]
 
 
@@ -115,5 +115,8 @@ def _describe(model: PlainModel, to: str, folder: Path) -> None:
         "preprocess": model.run.classifier.preprocess.recorded(),
         "pretrained": {**record.backbone, "weights_sha256": record.weights_sha256},
     }
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
     shutil.copyfile(LOADERS / f"{to}.py", folder / LOADER)
+    (folder / CARD).unlink(missing_ok=True)  # another library's, in place of which that of the export is written last
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    about["files"] = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")

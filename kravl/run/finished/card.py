@@ -26,9 +26,10 @@ Classes ({count}): {classes}.
 
 ## Load
 
-`kravl.FewShotModel.load("FOLDER")`, with these files in that folder: `adapter.safetensors` holds what was trained,
-`config.yaml` the settings, and `model.json` the classes and the name of the pretrained weights.
-
+`kravl.FewShotModel.load("FOLDER")`, `kravl predict FOLDER IMAGES` and `kravl export FOLDER --to FORMAT` read the folder with
+these files (`pip install kravl`): `adapter.safetensors` holds what was trained, `config.yaml` the settings, and `model.json`
+the classes. The pretrained weights come from their publisher; others than it was trained on (sha256 {sha256}) are refused.
+{calibration}
 ## Results
 
 {results}
@@ -57,11 +58,16 @@ def adapter_files(run: Run, folder: RunFolder, metrics: Mapping[str, Any]) -> di
     return {**{file.name: file for file in files}, "metrics.json": json.dumps(metrics), README: card}
 
 
-def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool) -> str:
-    """The text of README.md, as the hub of Hugging Face reads it; ``zero_shot``: classes are scored by their names."""
+def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool, calibrated: str | None = None) -> str:
+    """The text of README.md, as the hub of Hugging Face reads it.
+
+    Args:
+        zero_shot: whether classes are scored by their names.
+        calibrated: how, where a temperature was fitted.
+    """
     weights, data = record.backbone.get("pretrained"), str(metrics["dataset"])
     text = CARD.format(
-        metadata=metadata(metrics, zero_shot, None),
+        metadata=metadata(metrics, zero_shot, "kravl"),
         name=metrics["name"],
         backbone=f"{record.backbone.get('model')} ({weights})",
         method=metrics["method"],
@@ -71,6 +77,8 @@ def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool) -
         version=metrics["versions"]["kravl"],
         count=len(record.class_names),
         classes=described_classes(record.class_names, f"{NAME}.json"),
+        sha256=str(record.weights_sha256)[:12],
+        calibration=f"\nIts probabilities are calibrated: {calibrated}.\n" if calibrated else "",
         results="\n".join(results_table(metrics)),
         licence=licence(weights, data),
         settings=yaml.safe_dump(metrics["config"], sort_keys=False, allow_unicode=True),

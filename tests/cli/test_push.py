@@ -1,0 +1,134 @@
+"""What is sent to the Hub, by its real client to a local stand-in: files of kravl's alone, private by default."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import hub
+import pytest
+from huggingface_hub import HfApi, ModelCard, constants
+
+from kravl.cli.main import main
+from kravl.export.write import export_run
+from kravl.run.finished.restore import load_run
+
+OF_EXPORT = {"README.md", "config.json", "export.json", "load.py", "model.safetensors"}
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[hub.Hub]:
+    """A Hub on this machine, somebody logged in."""
+    with hub.serve() as it:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("kravl.export.push.HfApi", partial(HfApi, endpoint=it.url))
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+        yield it
+
+
+@pytest.fixture(scope="module")
+def written(finished_vit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export to timm."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kravl.export.write.difference", lambda *_: 0.0)  # of the tests of exports
+        return export_run(load_run(finished_vit), "timm", tmp_path_factory.mktemp("exports") / "timm").folder
+
+
+@pytest.fixture
+def export(written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(written, tmp_path / "export")
+
+
+def test_an_export_goes_to_a_private_repository_with_its_card_and_nothing_else(there, export, capsys):
+    (export / ".env").write_text("KEY=secret")
+    (export / "notes.txt").write_text("of mine")
+
+    assert main(["push", str(export), "me/model", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: .env, notes.txt" in said and "nothing was sent to me/model" in said
+    assert not there.tokens
+    assert main(["push", str(export), "me/model"]) == 0
+
+    sent = there.repositories["me/model"]
+    assert sent.keys() == OF_EXPORT and there.visibility == {"me/model": "private"}
+    assert all(content == (export / name).read_bytes() for name, content in sent.items())
+    assert ModelCard(sent["README.md"].decode()).data.library_name == "timm"
+    assert capsys.readouterr().out.endswith(f"{there.url}/me/model/commit/1\n")
+
+    assert main(["push", str(export), "me/model"]) == 2
+    assert "me/model is on the Hub with 5 files; --force commits on top of them" in capsys.readouterr().err
+    assert main(["push", str(export), "me/model", "--force"]) == 0
+    assert main(["push", str(export), "me/seen", "--public"]) == 0
+    assert there.visibility["me/seen"] == "public"
+
+
+def test_a_run_is_loaded_from_what_was_sent(there, finished_run, glyphs, tmp_path, capsys):
+    assert main(["push", str(finished_run), "me/run"]) == 0
+
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    for name, content in there.repositories["me/run"].items():
+        (folder / name).write_bytes(content)
+    assert {"predictions.csv", "inputs.json"}.isdisjoint(there.repositories["me/run"])  # names of images and places
+    assert str(tmp_path) not in (folder / "config.yaml").read_text()
+    image = str(next((glyphs / "glyphs/test/A").iterdir()))
+    capsys.readouterr()
+    said = [main(["predict", str(run), image]) or capsys.readouterr().out for run in (folder, finished_run)]
+    assert said[0] == said[1]
+
+
+def test_a_hub_that_refuses_or_is_silent_is_one_line_and_the_same_command_goes_on(there, export, monkeypatch, capsys):
+    there.refuses = 403
+    assert main(["push", str(export), "me/model"]) == 1
+    error = capsys.readouterr().err
+    assert "403 Forbidden" in error and "the same command fills it" in error and error.count("\n") == 1
+    there.refuses = None
+    assert main(["push", str(export), "me/model"]) == 0
+
+    monkeypatch.setattr("kravl.export.push.SECONDS", 0.2)
+    there.silent.clear()
+    assert main(["push", str(export), "me/other"]) == 1
+    there.silent.set()
+    error = capsys.readouterr().err
+    assert "timed out; nothing was sent, and nothing here has changed" in error and error.count("\n") == 1
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["push", str(export), "me/other"]) == 1
+    assert "HF_HUB_OFFLINE" in capsys.readouterr().err
+    assert {path.name for path in export.iterdir()} == OF_EXPORT
+
+
+def test_what_is_not_whole_or_holds_a_secret_is_not_sent(there, export, finished_run, tmp_path, monkeypatch, capsys):
+    def refused(what: Path | str, message: str, repository: str = "me/model") -> None:
+        assert main(["push", str(what), repository]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not there.repositories
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/config.yaml").touch()
+    refused("nowhere", "no run 'nowhere'")
+    refused(tmp_path / "empty", "no run")
+    refused(tmp_path / "half", "is not finished")
+    for name in ("model", "me/", "me/a b", "me/a/b", "me/..", "me/a--b"):
+        refused(export, "is no repository of the Hub", name)
+    card = (export / "README.md").read_text()
+    (export / "README.md").write_text(f"{card}\nhf_{'a' * 34}\n")
+    refused(export, "holds what looks like a token of the Hub")
+    (export / "README.md").unlink()
+    refused(export, "its card, README.md, is written last and is missing")
+    (export / "README.md").symlink_to(tmp_path / "half/config.yaml")
+    refused(export, "README.md is a link")
+    weights = (export / "model.safetensors").read_bytes()
+    (export / "model.safetensors").write_bytes(weights[:-1])
+    refused(export, "is not whole: model.safetensors is missing, or of another size")
+    (export / ".env").write_text("KEY")
+    (export / "export.json").write_text('{"files": {".env": 3}}')
+    refused(export, "lists '.env', a hidden file")
+    (export / "export.json").write_text('{"files": {"../half/config.yaml": 0}}')
+    refused(export, "'../half/config.yaml'")
+    (export / "export.json").write_text("{}")
+    refused(export, "does not say which files it has")
+    monkeypatch.setattr("kravl.export.push.get_token", lambda: None)
+    refused(finished_run, "nobody is logged in to the Hub here")
