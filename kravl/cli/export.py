@@ -13,7 +13,8 @@ that their hub takes), onnx (image encoder, text encoder, classifier), pt2 (torc
 
 Each folder has load.py, which scores images without kravl, and a model card. Before a folder gets its name, another
 process, in which kravl cannot be imported, loads it and scores the same pictures; where logits differ by more than
-1e-5 (onnx: 1e-3) of the largest, nothing is left of it."""
+1e-5 (onnx: 1e-3) of the largest, nothing is left of it. KRAdapter and other methods of kravl.peft are ones of PEFT
+after `import kravl.peft`, which that process may import, and nothing else of kravl."""
 EXAMPLES = """examples:
   kravl export runs/clip_vitb16_kra_16shot/seed1 --to open_clip
   kravl export runs/clip_vitb16_kra_16shot/seed1 --to onnx --out model_onnx
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     for note in export.notes:
         print(printable(note))
     difference = f"{export.difference:.1e} of the largest (at most {export.tolerance:.0e})"
-    print(f"largest difference of a logit without kravl: {difference}")
+    alone = f"with {', '.join(export.extensions)} and nothing else of kravl" if export.extensions else "without kravl"
+    print(f"largest difference of a logit {alone}: {difference}")
     print(printable(export.folder))
     return 0
 

@@ -1,5 +1,7 @@
 """The card of an export: what it is, what it scored, and how it is loaded."""
 
+from collections.abc import Sequence
+
 import yaml
 from huggingface_hub import ModelCard
 
@@ -18,9 +20,10 @@ Classes ({count}): {classes}.
 
 ## Load
 
-`load.py` needs {library} and no kravl: `python load.py IMAGE...` prints a class for each image, and
-`runpy.run_path("load.py")["logits"](pictures)` gives logits. Before this folder was written, a process without kravl
-scored the same pictures with it: the largest difference of a logit was {difference:.1e}, relative to the largest logit.
+`load.py` needs {needs}: `python load.py IMAGE...`
+prints a class for each image, and `runpy.run_path("load.py")["logits"](pictures)` gives logits. Before this folder was
+written, a process {process} scored the same pictures with it: the largest difference of a logit was
+{difference:.1e} of the largest logit.
 {calibration}
 ## Results
 
@@ -41,8 +44,18 @@ These settings of `kravl train` gave the run, and `kravl export RUN --to {to}{al
 """
 
 
-def model_card(run: LoadedRun, to: str, alpha: float, difference: float) -> str:
-    """The text of README.md, as the hub of Hugging Face reads it."""
+def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensions: Sequence[str]) -> str:
+    """The text of README.md, as the hub of Hugging Face reads it.
+
+    Args:
+        extensions: modules that its loader imports besides the library.
+    """
+    library = LIBRARY.get(to, "torch")
+    needs, process = f"{library} and no kravl", "without kravl"
+    if extensions:
+        imports = " and ".join(f"`import {name}`" for name in extensions)
+        needs = f"{library} and {imports}, which adds the method to it (`pip install 'kravl[{library},text]'`)"
+        process = f"with {', '.join(extensions)} and nothing else of kravl"
     metrics = run.folder.metrics()
     backbone, calibrated = run.record.backbone, run.calibration if alpha == 1 else None
     text = CARD.format(
@@ -57,7 +70,8 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float) -> str:
         share="" if alpha == 1 else f"; WiSE-FT at {alpha:g} of the update",
         count=len(run.class_names),
         classes=described_classes(run.class_names, "export.json"),
-        library=LIBRARY.get(to, "torch"),
+        needs=needs,
+        process=process,
         difference=difference,
         calibration=f"Its probabilities are calibrated: {calibrated.describe()}.\n" if calibrated else "",
         results="\n".join(results_table(metrics)),

@@ -15,12 +15,14 @@ from PIL import Image
 from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.run.prediction.scorer import Scorer
 from kravl.runtime.errors import printable
+from kravl.runtime.files import PACKAGE
 
 PICTURES = ((97, 131), (200, 90), (64, 64))  # height and width in pixels: upright, lying, square
 TEXTS = 8  # classes whose prompts the other library encodes
 SHOWN = 400  # characters of what the other process says
 INPUTS = "inputs.npz"
 WORKER = Path(__file__).with_name("worker.py")
+KRAVL = str(PACKAGE.parent)
 
 
 class ExportError(RuntimeError):
@@ -68,7 +70,7 @@ def difference(folder: Path, expected: Reference) -> float:
         ExportError: the other library does not load the folder.
     """
     with TemporaryDirectory() as place:
-        command = [sys.executable, "-I", str(WORKER), str(folder), str(write_inputs(Path(place), expected))]
+        command = [sys.executable, "-I", str(WORKER), str(folder), str(write_inputs(Path(place), expected)), KRAVL]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     try:

@@ -1,6 +1,8 @@
 """Runs in a process of its own: loads an export by its load.py, refuses kravl, and compares logits.
 
-python -I worker.py FOLDER INPUTS.npz
+python -I worker.py FOLDER INPUTS.npz PLACE_OF_KRAVL
+
+Of an adapter whose method `kravl.peft` adds to PEFT that alone is let in, with what it stands on.
 """
 
 import json
@@ -13,18 +15,29 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+EXTENSION = "kravl.peft"
+WITH_EXTENSION = (EXTENSION, "kravl.adapters", "kravl.runtime")
+
 
 class WithoutKravl:
-    """An import hook that refuses kravl: what it has written is to be loaded by others alone."""
+    """An import hook that refuses kravl, but for ``allowed``: what it has written is to be loaded by others alone."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._allowed = tuple(allowed)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] == "kravl":
+        within = any(name == each or name.startswith(f"{each}.") for each in self._allowed)
+        if name.partition(".")[0] == "kravl" and not within and not (name == "kravl" and self._allowed):
             raise ImportError(f"{name} is not to be imported here")
 
 
 def main(arguments: Sequence[str]) -> None:
-    folder, inputs = arguments
-    sys.meta_path.insert(0, WithoutKravl())
+    folder, inputs, place = arguments
+    about = json.loads((Path(folder) / "export.json").read_text()) if (Path(folder) / "export.json").is_file() else {}
+    of_peft = about.get("extensions") == [EXTENSION]
+    sys.meta_path.insert(0, WithoutKravl(WITH_EXTENSION if of_peft else ()))
+    if of_peft:
+        sys.path.append(place)
     with np.load(inputs, allow_pickle=False) as given:
         expected, scale, temperature = given["logits"], float(given["scale"]), float(given["temperature"])
         pictures = [Image.fromarray(given[f"picture{i}"]) for i in range(len(expected))]
@@ -33,7 +46,6 @@ def main(arguments: Sequence[str]) -> None:
     logits = np.asarray(loaded["logits"](pictures), dtype=np.float64)
     alone = np.asarray(loaded["logits"](pictures[:1]), dtype=np.float64)  # a batch of another size
     differences = [np.abs(logits - expected).max(), np.abs(alone - expected[:1]).max()]
-    about = json.loads((Path(folder) / "export.json").read_text())
     certain = np.abs(np.asarray(loaded["probabilities"](pictures)) - softmax(logits / temperature)).max()
     if text is not None and (found := text_features(loaded, about)):
         differences.append(scale * np.abs(np.stack(found) - text).max())

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,12 +30,14 @@ class Export(NamedTuple):
         difference: the largest of a logit, see `kravl.export.check.difference`.
         tolerance: above which it would have been refused.
         notes: a line for each thing that the format cannot hold.
+        extensions: what of kravl loading takes all the same.
     """
 
     folder: Path
     difference: float
     tolerance: float
     notes: tuple[str, ...]
+    extensions: tuple[str, ...] = ()
 
 
 def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bool = False) -> Export:
@@ -65,19 +67,20 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
             folder.mkdir()
             model = plain_model(run, alpha, getattr(module, "ADAPTER_ALONE", False))
             notes = (*module.write(model, folder), *_calibration(run, alpha))
-            _describe(model, to, folder)
+            more = module.about(model) if hasattr(module, "about") else {}
+            _describe(model, to, folder, module.loader(model) if hasattr(module, "loader") else to, more)
             if model.is_clip:
                 expected = expected._replace(text=model.text_features, scale=model.scale)
             found = difference(folder, expected)
             if not found <= module.TOLERANCE:
                 raise ExportError(f"the logits of the export differ by {found:.1e}, above {module.TOLERANCE:.0e}")
-            (folder / CARD).write_text(model_card(run, to, alpha, found))
+            (folder / CARD).write_text(model_card(run, to, alpha, found, more.get("extensions", [])))
             if out.exists():
                 shutil.rmtree(out)
             folder.rename(out)
     except OSError as error:
         raise InputError(f"the export cannot be written to {out}: {error.strerror or error}; pass --out") from error
-    return Export(out, found, module.TOLERANCE, notes)
+    return Export(out, found, module.TOLERANCE, notes, tuple(more.get("extensions", ())))
 
 
 def _require_place(run: LoadedRun, to: str, holds_heads: bool) -> None:
@@ -98,7 +101,7 @@ def _calibration(run: LoadedRun, alpha: float) -> list[str]:
     return [f"probabilities of load.py are calibrated, logits are not: {run.calibration.describe()}"]
 
 
-def _describe(model: PlainModel, to: str, folder: Path) -> None:
+def _describe(model: PlainModel, to: str, folder: Path, loader: str, more: Mapping[str, Any]) -> None:
     """export.json, and load.py, which reads it."""
     record = model.run.record
     prompts = class_prompts(record.class_names, record.prompts)[:TEXTS] if model.is_clip else []
@@ -113,9 +116,10 @@ def _describe(model: PlainModel, to: str, folder: Path) -> None:
         "scale": model.scale,
         "temperature": model.temperature,
         "preprocess": model.run.classifier.preprocess.recorded(),
+        **more,
         "pretrained": {**record.backbone, "weights_sha256": record.weights_sha256},
     }
-    shutil.copyfile(LOADERS / f"{to}.py", folder / LOADER)
+    shutil.copyfile(LOADERS / f"{loader}.py", folder / LOADER)
     (folder / CARD).unlink(missing_ok=True)  # another library's, in place of which that of the export is written last
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     about["files"] = {str(path.relative_to(folder)): path.stat().st_size for path in files}

@@ -166,14 +166,23 @@ def _check_base(record: Mapping[str, Any], targets: Mapping[str, list[Target]], 
         raise InputError("the adapters were trained on other base weights than the model's")
 
 
+def require_method(method: str) -> None:
+    """Raise InputError where neither PEFT nor `kravl.peft` has the ``method``, the full name of an adapter's class."""
+    legal = [_name(LoRA), *sorted(_configs())]
+    if method not in legal:
+        raise InputError(f"PEFT has no method for {method!r}; {', '.join(legal)} can go there")
+
+
+def _configs() -> dict[str, type[AdapterConfig]]:
+    """Those of `kravl.peft`, by the full name of the adapter's class."""
+    return {_name(c.adapter_class): c for c in PEFT_TYPE_TO_CONFIG_MAPPING.values() if issubclass(c, AdapterConfig)}
+
+
 def _config_of(record: Mapping[str, Any]) -> PeftConfig:
     method, hyperparameters = str(record.get("method")), dict(record.get("hyperparameters") or {})
-    configs = {_name(c.adapter_class): c for c in PEFT_TYPE_TO_CONFIG_MAPPING.values() if issubclass(c, AdapterConfig)}
-    cls = LoRA if method == _name(LoRA) else getattr(configs.get(method), "adapter_class", None)
-    if cls is None:
-        raise InputError(
-            f"PEFT has no method for {method!r}; {', '.join([_name(LoRA), *sorted(configs)])} can go there"
-        )
+    require_method(method)
+    configs = _configs()
+    cls = LoRA if method == _name(LoRA) else configs[method].adapter_class
     names = inspect.signature(cls).parameters.keys() - {"out_features", "in_features"}
     if hyperparameters.keys() != names:
         raise InputError(f"the hyper-parameters of {method} are {', '.join(sorted(names))}, not {hyperparameters}")

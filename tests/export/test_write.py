@@ -22,19 +22,20 @@ from kravl.backbones.weights import hf_clip
 from kravl.cli.main import main
 from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.export import worker
-from kravl.export.check import ExportError, Reference, difference, picture, write_inputs
+from kravl.export.check import KRAVL, ExportError, Reference, difference, picture, write_inputs
 from kravl.export.formats import timm as timm_format
 from kravl.export.target import formats
 from kravl.export.write import export_run
 from kravl.run.finished.calibration import Calibration, adapter_sha256
 from kravl.run.finished.restore import load_run
+from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import RunFolder
 
 NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "transformers": ("transformers",)}
 NEEDS["peft"] = ("peft", "transformers")
-APART = ("onnx", "open_clip")  # checked in another process here too; a process for each would take a minute
-
+# checked in another process here too; a process for each would take a minute
+APART = (("onnx", "clip"), ("open_clip", "clip"), ("peft", "clip"))
 
 CALIBRATED = ("onnx", "pt2")  # of a run with a temperature: the probabilities of load.py are checked with it
 
@@ -51,7 +52,7 @@ def difference_here(folder: Path, expected: Reference) -> float:
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         patch.setattr("sys.meta_path", [*sys.meta_path])
-        worker.main([str(folder), str(write_inputs(folder.parent, expected))])
+        worker.main([str(folder), str(write_inputs(folder.parent, expected)), KRAVL])
     return float(json.loads(said.getvalue().splitlines()[-1])["difference"])
 
 
@@ -90,14 +91,15 @@ def weights_of(to: str, folder: Path) -> dict[str, torch.Tensor]:
         ("timm", "vit", 1.0),
         ("transformers", "clip", 1.0),
         ("peft", "lora", 1.0),
+        pytest.param("peft", "clip", 1.0, marks=pytest.mark.long),
         ("pt2", "clip", 1.0),
-        ("onnx", "clip", 1.0),
+        pytest.param("onnx", "clip", 1.0, marks=pytest.mark.long),
     ],
 )
 def test_an_export_scores_as_the_run_does_without_kravl(runs, tmp_path, monkeypatch, to, run, alpha):
     if missing := [name for name in NEEDS.get(to, ()) if find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed")
-    if to not in APART:
+    if (to, run) not in APART:
         monkeypatch.setattr("kravl.export.write.difference", difference_here)
     out = tmp_path / "model"
 
@@ -116,8 +118,13 @@ def test_an_export_scores_as_the_run_does_without_kravl(runs, tmp_path, monkeypa
         found, expected = weights_of(to, out), merged(runs[run], alpha)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    if to == "peft":
+    if to == "peft" and run == "lora":
         _loads_back(out, runs[run])
+    assert (
+        about.get("extensions", [])
+        == list(export.extensions)
+        == (["kravl.peft"] if (to, run) == ("peft", "clip") else [])
+    )
     card = ModelCard((out / "README.md").read_text())
     assert card.data.eval_results[0].metric_type == "accuracy"
     assert ("`load.py` needs" in card.text and "which were not evaluated" in card.text) or alpha == 1
@@ -159,6 +166,11 @@ def test_the_other_process_has_no_kravl(tmp_path):
     with pytest.raises(ExportError, match=r"does not load without kravl: ImportError: kravl.* is not to be imported"):
         difference(tmp_path, Reference([picture(8, 9, 0)], torch.zeros(1, 2)))
     assert worker.WithoutKravl().find_spec("numpy") is None
+    with_peft = worker.WithoutKravl(worker.WITH_EXTENSION)
+    assert all(with_peft.find_spec(name) is None for name in ("kravl", "kravl.peft.kra", "kravl.adapters.base"))
+    for name in ("kravl.run", "kravl.training.learner", "kravl.pefty"):
+        with pytest.raises(ImportError, match="is not to be imported here"):
+            with_peft.find_spec(name)
 
 
 def test_no_loader_imports_kravl():
@@ -184,7 +196,7 @@ def test_pictures_are_prepared_as_kravl_does(size, mode, resize):
     [
         ("clip", ["--to", "timm"], "timm holds image classifiers with a linear head"),
         ("vit", ["--to", "open_clip"], "open_clip holds an image and a text tower; vit_tiny_random has an image tower"),
-        ("clip", ["--to", "peft"], "KRAdapter needs `import kravl.peft` where it is loaded"),
+        ("vit", ["--to", "peft"], "open_clip holds an image and a text tower; vit_tiny_random has an image tower"),
         ("lora", ["--to", "peft", "--alpha", "0.5"], "--alpha 0.5 is of merged weights"),
         ("clip", ["--to", "openclip"], "unknown format 'openclip': did you mean 'open_clip'?"),
         ("clip", ["--to", "pt2", "--alpha", "2"], "alpha=2.0: from 0"),
@@ -202,6 +214,19 @@ def test_what_cannot_be_exported_is_one_line(runs, thesis, capsys, run, argument
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert thesis.read_text() == "the only copy"
+
+
+@pytest.mark.long
+def test_kradapter_on_queries_keys_and_values_apart_goes_to_transformers(tiny_run, tmp_path):
+    if not find_spec("transformers"):
+        pytest.skip("transformers not installed")
+    train(tiny_run("sites=cliplora", backbone=("backbone=kravl_tiny",)))
+    (run,) = (tmp_path / "runs").glob("*/*")
+
+    export = export_run(load_run(run), "peft", tmp_path / "model")
+
+    assert 0 <= export.difference <= 1e-5
+    assert (tmp_path / "model/base/config.json").is_file() and export.extensions == ("kravl.peft",)
 
 
 def test_what_is_not_installed_is_told(finished_run, monkeypatch):

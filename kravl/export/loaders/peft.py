@@ -1,9 +1,13 @@
-"""Score images with this model by PEFT and transformers alone: python load.py IMAGE..."""
+"""Score images with this adapter by PEFT on transformers' CLIPModel: python load.py IMAGE...
+
+Where export.json lists ``extensions``, PEFT knows its method once these are imported.
+"""
 
 import json
 import runpy
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "base"
 ABOUT = json.loads((HERE / "export.json").read_text())
+for extension in ABOUT["extensions"]:
+    import_module(extension)
 adapted: Any = PeftModel.from_pretrained(CLIPModel.from_pretrained(FOLDER), HERE).eval()
 model = adapted.base_model.model  # the CLIPModel, its layers with the LoRA beside them
 tokenizer: Any = CLIPTokenizer.from_pretrained(FOLDER)
