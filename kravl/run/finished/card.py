@@ -26,9 +26,10 @@ Classes ({count}): {classes}.
 
 ## Load
 
-`kravl.FewShotModel.load("FOLDER")`, `kravl predict FOLDER IMAGES` and `kravl export FOLDER --to FORMAT` read the folder with
-these files (`pip install kravl`): `adapter.safetensors` holds what was trained, `config.yaml` the settings, and `model.json`
-the classes. The pretrained weights come from their publisher; others than it was trained on (sha256 {sha256}) are refused.
+`kravl.FewShotModel.load("FOLDER")`, `kravl predict FOLDER IMAGES` and `kravl export FOLDER --to FORMAT` read the folder
+with these files (`pip install kravl`): `adapter.safetensors` holds what was trained, `config.yaml` the settings, and
+`model.json` the classes. The pretrained weights come from their publisher; others than it was trained on (sha256
+{sha256}) are refused.
 {calibration}
 ## Results
 
