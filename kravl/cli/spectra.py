@@ -31,6 +31,8 @@ def spectra(cfg: Any) -> None:
     if not wanted:
         raise InputError("run=[] names no run; give run=FOLDER or run=[A,B]")
     folders = [find_run(run) for run in wanted]  # before torch is loaded
+    for folder in folders:
+        _require_matrices(folder)
     from kravl.analysis.spectra import report_spectra
 
     traces = {
@@ -65,6 +67,12 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
         trace.steps[max(trace.steps, default=0)] = diagnosis.quantities()
         trace.singular_values = diagnosis.singular_values()
     return trace
+
+
+def _require_matrices(folder: "RunFolder") -> None:
+    """Raise InputError of a run that says that it adapts no matrix; nothing is loaded."""
+    if folder.metrics().get("sites") == {}:
+        raise InputError(f"the run {folder.path} adapts no matrix; its update has no spectrum")
 
 
 def _names(folders: "Sequence[RunFolder]") -> list[str]:

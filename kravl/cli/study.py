@@ -12,6 +12,7 @@ from kravl.cli.main import EXIT_FAILED, framed
 from kravl.runtime.console import duration, plain
 from kravl.runtime.errors import InputError, printable
 from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
+from kravl.study.checks import check_cells
 from kravl.study.grid import StudyRun, commands, plan_runs
 from kravl.study.pool import WorkerPool
 from kravl.study.progress import Durations, failure, show_plan, state
@@ -54,6 +55,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study, options.set)
     with console.status("reading the grid"):
         runs = plan_runs(study, options.set)
+        check_cells(runs)
     states = [state(run) for run in runs]
     show_plan(console, study, runs, states)
     if not options.plan:

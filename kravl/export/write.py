@@ -56,9 +56,7 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     """
     check_target(to, out, force)
     module: Any = import_module(f"kravl.export.formats.{to}")
-    _require_place(run, to, getattr(module, "HOLDS_HEADS", False))
-    if require := getattr(module, "require", None):
-        require(run, alpha)
+    _require_place(run, to, alpha, module)
     run.classifier.float()  # what was trained in half precision is exported in single
     expected = reference(Scorer.of_run(run, alpha, precision="32-true"))._replace(temperature=run.temperature(alpha))
     try:
@@ -83,13 +81,15 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     return Export(out, found, module.TOLERANCE, notes, tuple(more.get("extensions", ())))
 
 
-def _require_place(run: LoadedRun, to: str, holds_heads: bool) -> None:
+def _require_place(run: LoadedRun, to: str, alpha: float, module: Any) -> None:
     head = run.classifier.feature_head
-    if head is not None and not holds_heads:
+    if head is not None and not getattr(module, "HOLDS_HEADS", False):
         raise InputError(
             f"--to {to} has no place for {type(head).__name__}, a head on features; --to onnx and --to pt2 hold the "
             "classifier as a whole"
         )
+    if require := getattr(module, "require", None):
+        require(run, alpha)
 
 
 def _calibration(run: LoadedRun, alpha: float) -> list[str]:

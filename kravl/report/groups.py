@@ -159,7 +159,7 @@ def _trained_on(groups: Iterable[Group]) -> Iterator[str]:
         for run in group.runs:
             if isinstance(said := run.record.get("trained_on"), list) and said:
                 lines = some_of([str(line)[:200] for line in said], 3, "; ")
-                yield f"{run.folder}: {lines}: these metrics are not those of new images"
+                yield f"{run.folder}: {lines}: these metrics are not those of new images or classes"
 
 
 def _other_images(groups: Iterable[Group]) -> Iterator[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kravl.report.records import COST_FIELDS, EVALUATION_FIELDS, RUN_FIELDS, Fields, is_number, record_problem
-from kravl.runtime.errors import InputError, some_of, unknown
+from kravl.runtime.errors import InputError, printable, some_of, unknown
 from kravl.runtime.files import read_json
 from kravl.tracking.settings import dotted
 
+LONGEST_START = 100  # characters of the name of a run
 HASH_PREFIX = 7  # characters of a hash or commit that suffice to select it
 
 
@@ -81,6 +82,7 @@ def _runs_in(folder: Path, problems: list[str]) -> Iterable[FinishedRun]:
     record = _read(folder / "metrics.json", RUN_FIELDS, problems)
     if record is None:
         return ()
+    record = with_start(record)
     cost = _read(folder / "cost.json", COST_FIELDS, problems) if (folder / "cost.json").exists() else None
     try:
         later = sorted(path for path in (folder / "evaluations").iterdir() if path.suffix == ".json")
@@ -94,6 +96,14 @@ def _runs_in(folder: Path, problems: list[str]) -> Iterable[FinishedRun]:
             else:
                 others.append(both)
     return {each["evaluation"]: FinishedRun(folder, each, cost or {}) for each in [record, *others]}.values()
+
+
+def with_start(record: dict[str, Any]) -> dict[str, Any]:
+    """The ``record`` of a run with what it started from (``init``) in its method's name, as it is another cell."""
+    start = record.get("init")
+    if not isinstance(start, dict) or not isinstance(run := start.get("run"), str):
+        return record
+    return {**record, "method": f"{record['method']} from {printable(run.partition('/')[0])[:LONGEST_START]}"}
 
 
 def _without_metrics(offline: Sequence[Path]) -> list[str]:

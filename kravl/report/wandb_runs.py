@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from kravl.report.records import RUN_FIELDS, record_problem
-from kravl.report.runs import FinishedRun
+from kravl.report.runs import FinishedRun, with_start
 from kravl.runtime.errors import InputError, first_line
 from kravl.tracking.settings import CELL
 
@@ -51,7 +51,7 @@ def read_wandb(address: str) -> tuple[list[FinishedRun], list[str]]:
             problems.append(f"skipped {path}: {problem}")
         else:
             # not a path named by W&B, as a run's folder is searched for files
-            runs.append(FinishedRun(Path(address), complete, cost if isinstance(cost, dict) else {}))
+            runs.append(FinishedRun(Path(address), with_start(complete), cost if isinstance(cost, dict) else {}))
     return runs, [*problems, NO_FILES] if runs else problems or ["no run in it"]
 
 

@@ -16,11 +16,14 @@ from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
 from kravl.data.source import Samples, Source
 from kravl.run.context import check_context, context_of
+from kravl.run.finished.saved import seen_classes
 from kravl.run.heads.checks import check_head, head_buffers, head_settings
 from kravl.run.placement import Placement, place
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.run.stages.plan import check_names, planned_names
 from kravl.runtime.errors import InputError, require_safe_versions
+from kravl.tracking.run_folder import find_run
+from kravl.tracking.settings import is_digest
 from kravl.training.loss import resolved_class_weights
 
 Prompts = Sequence[str | Sequence[str]]
@@ -57,6 +60,7 @@ class Run:
     head: str | None = None  # on features, with the settings that it is built with
     # trained class weights score the classes that they know, wherever they are evaluated, the text tower the others
     selective: bool = False
+    seen: tuple[str, ...] = ()  # names of the classes that ``init`` was trained on
 
     @property
     def model(self) -> Model:
@@ -94,8 +98,17 @@ def build_run(cfg: Config, sources: Sources | None = None) -> Run:
     check_head(cfg, data)
     model = build_model(cfg, (names, source.prompts), data.further_classes(), len(data.train_samples))
     data.preprocess = model.classifier.preprocess
-    selective = bool(cfg.stages) and cfg.linear_head
-    return Run(source, model.classifier, model.adapters, data, model.sites, class_weights, model.head, selective)
+    return Run(
+        source,
+        *(model.classifier, model.adapters, data, model.sites, class_weights, model.head),
+        selective=bool(cfg.stages) and cfg.linear_head,
+        seen=_seen(cfg),
+    )
+
+
+def _seen(cfg: Config) -> tuple[str, ...]:
+    """Of ``init``; a finished run has its digest there in place of the path, and the names in its model.json."""
+    return seen_classes(find_run(cfg.init)) if cfg.init and not is_digest(cfg.init) else ()
 
 
 def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), num_images: int = 0) -> Model:
@@ -149,6 +162,14 @@ def require_classes(cfg: Config, source: Source) -> None:
             f"{cfg.data.name} has one class, {source.class_names[0]!r}: every image is right, the loss is 0 and "
             "nothing is learned; add a second class, such as a folder of other images, or pass method=zeroshot"
         )
+
+
+def check_trains(cfg: Config) -> None:
+    """Raise InputError where training is asked for and nothing is there to train."""
+    parts = (cfg.sites, cfg.targets, cfg.unfreeze, cfg.linear_head, cfg.context_tokens, cfg.head)
+    new_head = not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
+    if cfg.optim.trains and not any(parts) and not new_head:
+        raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
 
 
 def _check_further_prompts(cfg: Config, further: Sequence[Classes]) -> None:

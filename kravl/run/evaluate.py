@@ -14,10 +14,11 @@ from kravl.evaluation.predict import Batches, EvaluationLoaders, Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
 from kravl.run.build import Run
 from kravl.run.context import check_curve
+from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.restore import restore
 from kravl.run.finished.saved import evaluated_config
 from kravl.run.fit import graceful_exit
-from kravl.run.heads.checks import check_head_curve
+from kravl.run.heads.checks import check_alphas, check_head_curve
 from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
 from kravl.run.results import scored_by, scores, unevaluated, write_details
@@ -75,11 +76,13 @@ def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     saved = evaluated_config(config)
     check_trainer(saved.trainer)
     check_curve(saved, cfg.alphas)
+    check_alphas(saved, cfg.alphas)
     run = restore(saved, folder, sources)
     identity = data_identity(run.data, Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])
     run.data.check(training=False)
-    identity |= trained_on(saved, run.data)
+    known = read_model_record(folder)
+    identity |= trained_on(saved, run.data, known.seen if known else ())
     trainer = make_trainer(saved.trainer, {}, folder.path, False, [Polling()])
     with graceful_exit():
         curve, predictions = evaluate(trainer, run, cfg.alphas, trained=saved.optim.trains)

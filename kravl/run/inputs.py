@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from kravl.config.schema import Config
 from kravl.data.datamodule import IN_DOMAIN, FewShotDataModule
 from kravl.data.inspect.fingerprint import MAX_DRAWN, Fingerprints, data_sha256, trained_contents
 from kravl.run.build import Model, Run, build_run, make_data
-from kravl.run.sources import Sources, list_sources
+from kravl.run.finished.saved import saved_config
+from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, some_of
 from kravl.runtime.files import PACKAGE
-from kravl.tracking.run_folder import RunFolder, package_versions, place_sha256
-from kravl.tracking.settings import dotted
+from kravl.tracking.run_folder import RunFolder, find_run, package_versions, place_sha256
+from kravl.tracking.settings import dotted, is_digest
 from kravl.training.trainer import precision_of
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Inputs:
             "kravl": _code(),
             "paths": _relative_paths(self._cfg),
             **data_identity(self._data, seen),
-            **trained_on(self._cfg, self._data),
+            **trained_on(self._cfg, self._data, run.seen),
         }
 
     def changed_data(self, kept: Mapping[str, Any]) -> Iterator[str]:
@@ -153,17 +154,47 @@ def data_identity(data: FewShotDataModule, seen: Fingerprints) -> Record:
     return {"data_sha256": data_sha256(data.source, sets[IN_DOMAIN]), "sets_sha256": sets}
 
 
-def trained_on(cfg: Config, data: FewShotDataModule) -> dict[str, list[str]]:
-    """For a record: which evaluated images are among those trained or selected on, by contents; empty where none is."""
+def trained_on(cfg: Config, data: FewShotDataModule, seen: Sequence[str] = ()) -> dict[str, list[str]]:
+    """For a record: what is evaluated and not new: images trained or selected on, by contents; classes, by name.
+
+    Args:
+        seen: names of the classes that ``init`` was trained on.
+    """
     if not cfg.optim.trains:
         return {}
     most = math.inf if cfg.check_contents else MAX_DRAWN
     lines = trained_contents(data.train_samples, data.evaluated, most)
     if cfg.tune != "none":
         lines += trained_contents(data.val_samples, data.evaluated, most, "selected on")
+    lines += _seen_images(cfg, data, most)
     for line in lines:
         log.warning("%s: metrics of these are not those of new images", line)
+    for line in (known := list(_seen_classes(data, seen))):
+        log.warning("%s: metrics of these are not those of new classes", line)
+    lines += known
     return {"trained_on": lines} if lines else {}
+
+
+def _seen_images(cfg: Config, data: FewShotDataModule, most: float) -> list[str]:
+    """The evaluated images that ``init`` was trained on, where its data are still there."""
+    if not cfg.init or is_digest(cfg.init):
+        return []
+    before = saved_config(find_run(cfg.init), {"plugins": cfg.plugins})
+    try:
+        drawn = make_data(before, Sources(training_source(before), {})).train_samples
+    except InputError as error:
+        log.warning("what init=%s was trained on cannot be compared with what is evaluated: %s", cfg.init, error)
+        return []
+    return trained_contents(drawn, data.evaluated, most, "trained on by init")
+
+
+def _seen_classes(data: FewShotDataModule, seen: Sequence[str]) -> Iterator[str]:
+    """A line for each set scored among classes of its own of which some are in ``seen``, and not trained again."""
+    others = [name for name in data.sources if name != IN_DOMAIN]
+    for name, (classes, _) in zip(others, data.further_classes(), strict=False):  # none where trained ones are scored
+        known = [each for each in classes if each in seen and each not in data.source.class_names]
+        if known:
+            yield f"{len(known)} of the {len(classes)} classes of {name} are trained on by init ({some_of(known, 3)})"
 
 
 def pretrained_sha256(model: Model) -> str:

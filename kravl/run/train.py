@@ -12,7 +12,7 @@ from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config, Evaluation
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
-from kravl.run.build import Run, build_run, training_amount
+from kravl.run.build import Run, build_run, check_trains, training_amount
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.finished.card import adapter_files
@@ -20,6 +20,7 @@ from kravl.run.finished.continued import check_init
 from kravl.run.finished.model_record import NAME as MODEL
 from kravl.run.finished.model_record import model_record
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
+from kravl.run.heads.checks import check_head_settings
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources
@@ -97,7 +98,9 @@ def check(cfg: Config) -> None:
     context_of(cfg)
     check_curve(cfg, cfg.alphas)
     check_loss(cfg.optim.label_smoothing, cfg.optim.class_weights)
+    check_head_settings(cfg)
     check_init(cfg)
+    check_trains(cfg)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")
 

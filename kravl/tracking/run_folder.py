@@ -190,7 +190,8 @@ def warn_unfinished(folder: RunFolder) -> None:
 def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True) -> Iterator[RunFolder]:
     """Own the run folder ``path``, created if missing, within the block.
 
-    Of several processes of one run only the ``first`` owns the folder and writes to it.
+    Of several processes of one run only the ``first`` owns the folder and writes to it. A run that is refused before
+    anything of it was trained leaves no folder.
 
     Raises:
         InputError: the folder cannot be written, or another process owns it.
@@ -208,6 +209,10 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
         raise InputError(f"the run folder {path} cannot be written: {error.strerror}; pass runs=/a/folder") from error
     try:
         yield folder
+    except InputError:
+        if not (folder.finished or folder.has_checkpoint or folder.adapter.is_file()):
+            folder.restart()  # refused before anything was trained
+        raise
     finally:
         if {p.name for p in path.iterdir()} <= LOCKS:  # no run began: a user's mistake leaves no folder
             shutil.rmtree(path)

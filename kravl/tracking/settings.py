@@ -73,9 +73,14 @@ def with_init_digest(settings: Settings) -> dict[str, Any]:
         InputError: there is no adapter.
     """
     given = settings.get("init")
-    if given is None or DIGEST.fullmatch(str(given)):
+    if given is None or is_digest(str(given)):
         return dict(settings)
     return {**settings, "init": adapter_digest(str(given))}
+
+
+def is_digest(init: str) -> bool:
+    """Whether ``init`` is what `with_init_digest` puts in place of a path."""
+    return DIGEST.fullmatch(init) is not None
 
 
 def adapter_digest(run: str) -> str:

@@ -49,6 +49,19 @@ def test_the_values_are_those_of_the_update_that_was_trained(trained: dict[str, 
         assert found[2:].max() < 1e-6 * found[0]
 
 
+def test_a_run_without_matrices_is_refused_before_another_is_loaded(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kravl.run.finished.restore.load_run", lambda *_, **__: pytest.fail("a run was loaded"))
+    probe = shutil.copytree(trained["kra"], tmp_path / "probe/seed1-0")
+    metrics = json.loads((probe / "metrics.json").read_text())
+    (probe / "metrics.json").write_text(json.dumps({**metrics, "sites": {}}))
+    (probe / "spectra.safetensors").unlink()
+
+    with pytest.raises(InputError, match=r"probe/seed1-0 adapts no matrix"):
+        spectra(config([str(trained["lora"]), str(probe)], str(tmp_path / "out")))
+
+
 def test_the_decay_compares_matrices_of_different_sizes_by_share_of_their_rank() -> None:
     short, long = torch.tensor([4.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 1.0, 0.5, 0.5])
 

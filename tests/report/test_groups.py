@@ -29,6 +29,17 @@ def test_a_group_has_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> Non
     assert group.stat("ood_mean") is None
 
 
+def test_runs_that_started_from_another_are_cells_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "plain", metrics=accuracies(0.5))
+    start = {"run": "pretrained/seed1-0a1b2c3d", "adapter": "sha256 0"}
+    for seed in (1, 2):
+        write_run(tmp_path / f"from/seed{seed}", seed=seed, metrics=accuracies(0.6), init=start)
+
+    groups = group_runs(read_runs(tmp_path)[0])
+
+    assert [(group.method, len(group.runs)) for group in groups] == [("kra", 1), ("kra from pretrained", 2)]
+
+
 def test_a_single_seed_has_no_deviation(tmp_path: Path) -> None:
     write_run(tmp_path / "a", metrics=accuracies(0.5))
 

@@ -11,9 +11,13 @@ from safetensors.torch import load_file
 from tiny_run import VIT
 
 from kravl.config.compose import typed
-from kravl.run.build import build_run
-from kravl.run.train import train
+from kravl.run.build import build_run, make_data
+from kravl.run.finished.saved import seen_classes
+from kravl.run.inputs import trained_on
+from kravl.run.sources import list_sources
+from kravl.run.train import check, train
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import find_run
 
 TINY_CLIP = ("backbone=kravl_tiny",)
 STILL = ("optim.lr=0", "optim.epochs=1", "spectrum_every=0")  # no step changes anything
@@ -35,6 +39,7 @@ def test_a_run_starts_from_the_adapters_of_another(tiny_run, finished_run, tmp_p
     before = json.loads((finished_run / "metrics.json").read_text())
     assert metrics["metrics"] == before["metrics"] and metrics["zero_shot"] == before["zero_shot"]
     assert metrics["init"] == {"run": "/".join(finished_run.parts[-2:]), "adapter": metrics["config"]["init"]}
+    assert json.loads((run / "model.json").read_text())["seen"] == ["A", "B", "C", "D"]
     assert "init" not in before and str(finished_run) not in (run / "config.yaml").read_text()
 
     # the same adapter in another folder is the same run, and no init another
@@ -77,6 +82,35 @@ def test_adapters_that_do_not_fit_are_told_before_weights_are_loaded(
 
     with pytest.raises(InputError, match=message):
         train(tiny_run(f"init={finished_run}", *overrides, backbone=TINY_CLIP))
+
+
+def test_classes_and_images_that_init_was_trained_on_are_not_new(tiny_run, finished_run, glyphs, caplog):
+    """A run on all classes, continued on half of them, has seen the other half; nothing is trained here."""
+    halves = ("data.classes=base", "evaluation=base_to_new")
+    cfg = typed(tiny_run(*halves, backbone=TINY_CLIP))
+    data = make_data(cfg, list_sources(cfg))
+
+    assert trained_on(cfg, data, ["A", "C", "elsewhere"]) == {
+        "trained_on": ["1 of the 2 classes of new are trained on by init (C)"]
+    }
+    assert "metrics of these are not those of new classes" in caplog.text
+    assert seen_classes(find_run(str(finished_run))) == ("A", "B", "C", "D")
+    drawn = "evaluation=folder", f"evaluation.root={glyphs}/glyphs/train", "shots=2"
+    of_init = typed(tiny_run(*drawn, f"init={finished_run}", backbone=TINY_CLIP))
+    (line,) = trained_on(of_init, make_data(of_init, list_sources(of_init)))["trained_on"]
+    assert line.endswith("16 of the 16 images of images are trained on by init, byte for byte")
+
+
+def test_a_run_that_is_refused_before_it_trains_leaves_no_folder(tiny_run, finished_run, tmp_path, monkeypatch):
+    def other_weights(*_):
+        raise InputError("of other base weights")
+
+    monkeypatch.setattr("kravl.run.fit.start_from_init", other_weights)
+    with pytest.raises(InputError, match="of other base weights"):
+        train(tiny_run(*STILL))
+    assert not list((tmp_path / "runs").glob("*/seed*"))
+    with pytest.raises(InputError, match="nothing to train: sites is null"):
+        check(typed(tiny_run("method=zeroshot", "optim.epochs=1", backbone=TINY_CLIP)))
 
 
 def test_a_run_whose_adapter_was_exchanged_is_another_run(tiny_run, finished_run, finished_vit, tmp_path):

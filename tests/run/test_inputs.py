@@ -248,7 +248,7 @@ def test_images_that_are_trained_on_by_another_name_are_told_in_the_record_and_i
     assert record["trained_on"] == [line]
     assert f"{line}: metrics of these are not those of new images" in caplog.text
     (warning,) = (each for each in comparability_warnings(group_runs(read_runs(tmp_path)[0])) if line in each)
-    assert warning.endswith("these metrics are not those of new images")
+    assert warning.endswith("these metrics are not those of new images or classes")
 
 
 @pytest.mark.parametrize(

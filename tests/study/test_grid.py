@@ -11,6 +11,7 @@ from kravl.config.compose import as_written
 from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
+from kravl.study.checks import check_cells
 from kravl.study.grid import commands, plan_runs
 from kravl.study.schema import Study, read_study
 from kravl.tracking.run_folder import folder_of
@@ -44,6 +45,18 @@ def swept(command: str) -> list[list[str]]:
         settings = [str(override.input_line) if value is None else f"{key}={value}" for value in values]
         runs = [[*run, setting] for run in runs for setting in settings]
     return runs
+
+
+def test_what_the_runs_of_a_grid_would_refuse_is_said_of_all_cells_before_the_first_starts() -> None:
+    grid = study(backbones={"clip_vitb16": []}, methods={"kra": [], "ncm": [], "coop": [], "zeroshot": []})
+    check_cells(plan_runs(grid, ["data_root=/data", "evaluation=in_domain"]))
+
+    with pytest.raises(InputError) as refusal:
+        check_cells(plan_runs(grid, ["data_root=/data", "alphas=3"]))
+
+    said = str(refusal.value)
+    assert said.startswith("4 cells of the grid are refused: ncm (2 cells): alphas has 0.5, and NearestClassMean")
+    assert "; coop (2 cells): alphas=3: a learned context" in said and "\n" not in said
 
 
 def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:

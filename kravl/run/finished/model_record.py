@@ -29,6 +29,7 @@ class ModelRecord:
         sites: names of the adapted matrices.
         unfrozen: names of what trains besides.
         num_images: that it was trained on, of which a head on features may keep something each.
+        seen: names of the classes that the run it started from (``init``) was trained on.
     """
 
     class_ids: tuple[str, ...]
@@ -39,6 +40,7 @@ class ModelRecord:
     sites: tuple[str, ...]
     unfrozen: tuple[str, ...]
     num_images: int = 0
+    seen: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {"schema": 1, **asdict(self)}
@@ -57,6 +59,7 @@ def model_record(run: Run, folder: RunFolder) -> ModelRecord:
         tuple(adapters.adapters),
         tuple(adapters.unfrozen),
         len(run.data.train_samples),
+        run.seen,
     )
 
 
@@ -81,7 +84,8 @@ def _parsed(content: Mapping[str, Any], what: str) -> ModelRecord:
         raise InputError(f"{what} is not what kravl writes")
     sites, unfrozen = (_texts(content.get(key), f"{what}: {key}") for key in ("sites", "unfrozen"))
     prompts = _prompts(content.get("prompts"), len(names), f"{what}: prompts")
-    return ModelRecord(ids, names, prompts, backbone, weights, sites, unfrozen, images)
+    seen = _texts(content.get("seen", []), f"{what}: seen")
+    return ModelRecord(ids, names, prompts, backbone, weights, sites, unfrozen, images, seen)
 
 
 def _is_count(value: Any) -> bool:

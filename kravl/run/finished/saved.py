@@ -7,7 +7,7 @@ from kravl.config.compose import as_written, merged, register_resolvers, typed
 from kravl.config.schema import Config
 from kravl.config.untrusted import check_interpolations, without_rights
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import read_yaml
+from kravl.runtime.files import json_object, read_text, read_yaml
 from kravl.tracking.run_folder import RunFolder, find_run
 
 CHANGED = ("evaluation", "trainer", "loading", "cache_root", "plugins")  # by an evaluation, of the run's own settings
@@ -31,6 +31,27 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
         return merged(without_rights(written), changes)
     except InputError as error:
         raise InputError(f"{path} does not fit: {error}") from error
+
+
+def seen_classes(folder: RunFolder) -> tuple[str, ...]:
+    """Names of the classes that a run was trained on, and the runs before it that it started from (``init``).
+
+    Empty of a run of a release that kept no model.json.
+
+    Raises:
+        InputError: that file is not one of kravl's.
+    """
+    path = folder.path / "model.json"
+    if not path.is_file():
+        return ()
+    content = json_object(read_text(path), str(path))
+    names: list[Any] = []
+    for key in ("class_names", "seen"):
+        listed = content.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise InputError(f"{path} is not what kravl writes: {key}")
+        names += listed
+    return tuple(dict.fromkeys(names))
 
 
 def evaluated_config(config: Any) -> Config:

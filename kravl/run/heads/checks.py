@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 from kravl.backbones.classifier import FEATURE_HEAD, Classifier
 from kravl.backbones.heads.head import Head
@@ -16,12 +17,12 @@ log = logging.getLogger(__name__)
 WITHOUT_TEXT = "method=ncm, method=logistic_regression"
 
 
-def check_head(cfg: Config, data: FewShotDataModule) -> None:
-    """Hold the head of a run against its other settings and the images that are drawn.
+def check_head_settings(cfg: Config) -> None:
+    """Hold the head of a run against its other settings; no image is needed.
 
     Raises:
-        InputError: a head that needs text or an image of every class where there is none, settings that it would leave
-            unused, points of a WiSE-FT curve that it does not have, or nothing to tune or to tune it on.
+        InputError: a head that needs text where there is none, settings that it would leave unused, points of a WiSE-FT
+            curve that it does not have, or nothing to tune.
     """
     if not cfg.head:
         if cfg.tune != "none":
@@ -35,7 +36,24 @@ def check_head(cfg: Config, data: FewShotDataModule) -> None:
             f"backbone, or a head without text ({WITHOUT_TEXT})"
         )
     _refuse_unused(cfg, head)
-    check_head_curve(head, curve_points(cfg.alphas, zero_shot=True))
+    check_alphas(cfg, cfg.alphas)
+    if cfg.tune != "none" and not head.grid and not head.late_grid:
+        raise InputError(f"tune={cfg.tune}: {head.__name__} has nothing to select; leave it out")
+    if cfg.tune != "none" and cfg.evaluation.held_out:
+        raise InputError(f"tune={cfg.tune} selects on the images that evaluation.held_out=true evaluates")
+
+
+def check_head(cfg: Config, data: FewShotDataModule) -> None:
+    """Hold the head of a run against the images that are drawn.
+
+    Raises:
+        InputError: a head that needs an image of every class where there is none, nothing to tune it on, or as
+            `check_head_settings`.
+    """
+    check_head_settings(cfg)
+    if not cfg.head:
+        return
+    head = resolve(cfg.head, Head, cfg.plugins)
     counts = Counter(data.train_samples.labels)
     if negative := sorted(label for label in counts if label < 0):
         raise InputError(f"{cfg.data.name}: an image to train on has label {negative[0]}; labels are 0 and up")
@@ -46,7 +64,13 @@ def check_head(cfg: Config, data: FewShotDataModule) -> None:
             f"{some_of(empty, 5)}; leave them out of the set, or choose another head"
         )
     if cfg.tune != "none":
-        _check_tuning(cfg, head, data)
+        _check_tuning(cfg, data)
+
+
+def check_alphas(cfg: Config, alphas: int | Sequence[float]) -> None:
+    """Raise InputError for points of a WiSE-FT curve that the head of ``cfg`` does not have; nothing is built."""
+    if cfg.head:
+        check_head_curve(resolve(cfg.head, Head, cfg.plugins), curve_points(alphas, zero_shot=True))
 
 
 def check_head_curve(head: type[Head] | Head, alphas: list[float]) -> None:
@@ -81,9 +105,7 @@ def _refuse_unused(cfg: Config, head: type[Head]) -> None:
         log.info("optim.%s: not used, %s has settings of its own (head.*)", ", optim.".join(unread), head.__name__)
 
 
-def _check_tuning(cfg: Config, head: type[Head], data: FewShotDataModule) -> None:
-    if not head.grid and not head.late_grid:
-        raise InputError(f"tune={cfg.tune}: {head.__name__} has nothing to select; leave it out")
+def _check_tuning(cfg: Config, data: FewShotDataModule) -> None:
     if not len(data.val_samples):
         raise InputError(
             f"tune={cfg.tune} needs validation images, of which {cfg.data.name} under split_protocol="
@@ -94,8 +116,6 @@ def _check_tuning(cfg: Config, head: type[Head], data: FewShotDataModule) -> Non
             f"tune={cfg.tune} selects on at most {MAX_VAL_SHOTS} validation images a class, and split_protocol="
             f"{cfg.split_protocol} with shots={cfg.shots} has {most}; coop and cliplora draw no more"
         )
-    if cfg.evaluation.held_out:
-        raise InputError(f"tune={cfg.tune} selects on the images that evaluation.held_out=true evaluates")
     if tested := data.tested_validation():
         raise InputError(
             f"tune={cfg.tune}: {cfg.data.name} is tested on its validation images, {tested} of those that were drawn, "
