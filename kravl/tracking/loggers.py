@@ -22,6 +22,7 @@ ENVIRONMENT = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # of 7, with waits that double: minutes for a server that has gone
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds, of 120
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
 }
 log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit, urlunsplit
 
 PROBE_SECONDS = 2.0
 TRACKIO_ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
@@ -37,5 +38,11 @@ def answers(url: str, question: bytes | None = None) -> bool:
 
 def mlflow_obstacle() -> str | None:
     """Why $MLFLOW_TRACKING_URI cannot be used, or None; a database or a folder shows when it is opened."""
-    uri = os.environ.get(MLFLOW_URI, "")
+    uri = without_login(os.environ.get(MLFLOW_URI, ""))
     return f"{uri} does not answer" if uri.startswith("http") and not answers(f"{uri.rstrip('/')}/health") else None
+
+
+def without_login(uri: str) -> str:
+    """``uri`` without the name and password that it may have before an @, which are not to be printed or kept."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri

@@ -82,8 +82,8 @@ def _tensorboard(folder: Path) -> Tracked:
 def _mlflow(folder: Path) -> Tracked:
     from mlflow import MlflowClient
 
-    uri, run = (folder / "mlflow_id").read_text().strip().splitlines()[-1].split("\t")
-    client = MlflowClient(uri)
+    run = (folder / "mlflow_id").read_text().split()[-1]
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     data = client.get_run(run).data
     metrics = {name: [(m.step, m.value) for m in client.get_metric_history(run, name)] for name in data.metrics}
     return Tracked(data.params, metrics, {each.path for each in client.list_artifacts(run)})

@@ -236,6 +236,21 @@ def test_mlflow_without_an_address_is_in_the_runs_folder(
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
+def test_a_server_that_does_not_answer_is_told_without_its_password_and_the_runs_folder_takes_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is missing: pip install 'kravl[mlflow]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:planted@127.0.0.1:9")
+    with caplog.at_level(logging.INFO, logger="kravl"):
+        make_trackers("mlflow", folder, IDENTITY, SETTINGS).close()
+
+    beside = f"http://127.0.0.1:9 does not answer; the run is tracked in {folder / 'mlflow'}"
+    assert f"MLflow: {beside}" in caplog.messages
+    assert (folder / "mlflow/mlflow.db").is_file()
+    assert "planted" not in caplog.text
+    assert not any(b"planted" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
 def test_settings_that_a_run_is_resumed_with_are_tags_of_mlflow(folder: Path, store: str) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is missing: pip install 'kravl[mlflow]'")
     make_trackers("mlflow", folder, IDENTITY, {"optim": {"lr": 0.5}}).close()

@@ -23,7 +23,7 @@ from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.runtime.lock import in_use
 from kravl.tracking.kinds import NONE, kinds_of
 from kravl.tracking.run_folder import RunFolder, folder_of, package_versions
-from kravl.tracking.server import MLFLOW_URI, TRACKIO_ELSEWHERE, mlflow_obstacle
+from kravl.tracking.server import MLFLOW_URI, TRACKIO_ELSEWHERE, mlflow_obstacle, without_login
 from kravl.tracking.settings import Settings
 from kravl.tracking.wandb_run import obstacle
 from kravl.training.callbacks import NUM_CHECKPOINTS
@@ -182,7 +182,7 @@ def _check_wandb(checks: Checklist) -> None:
 
 
 def _check_mlflow(checks: Checklist) -> None:
-    uri, beside = os.environ.get(MLFLOW_URI), "a database in the run's folder"
+    uri, beside = without_login(os.environ.get(MLFLOW_URI, "")), "a database in the run's folder"
     if reason := mlflow_obstacle():
         checks.add("warning", "MLflow", f"{reason}: {beside} takes its place")
     else:
@@ -190,8 +190,7 @@ def _check_mlflow(checks: Checklist) -> None:
 
 
 def _check_trackio(checks: Checklist) -> None:
-    named = [f"${name}={os.environ[name]}" for name in TRACKIO_ELSEWHERE if os.environ.get(name)]
-    if named:
-        checks.add("warning", "Trackio", f"{named[0]}: sent there, and not tried here; without it nothing is sent")
+    if named := [name for name in TRACKIO_ELSEWHERE if os.environ.get(name)]:
+        checks.add("warning", "Trackio", f"${named[0]} is set: runs are sent there, which is not tried here")
     else:
         checks.add("ok", "Trackio", "its own folder on this machine; no key is needed")

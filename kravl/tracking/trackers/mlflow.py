@@ -4,14 +4,15 @@ A folder of files is no longer MLflow's own choice: since 3.7 it is SQLite
 (https://mlflow.org/docs/latest/self-hosting/architecture/backend-store).
 """
 
+import hashlib
 import logging
 import os
 import re
-import shlex
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mlflow import MlflowClient
@@ -22,7 +23,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from kravl.runtime.errors import first_line
-from kravl.tracking.server import MLFLOW_URI, mlflow_obstacle
+from kravl.tracking.server import MLFLOW_URI, mlflow_obstacle, without_login
 from kravl.tracking.settings import dotted
 from kravl.tracking.trackers.sheet import contact_sheet
 from kravl.tracking.trackers.tracker import ID, OOD, Numbers, RunLabels, Sample, Tracker, wise_ft_curve
@@ -51,7 +52,8 @@ class MLflow(Tracker):
         run = self._begin(uri, labels)
         self.run_id = str(run.info.run_id)
         self._log_settings(run, {key: str(value)[:LONGEST] for key, value in dotted(config)})
-        log.info("MLflow: mlflow ui --backend-store-uri %s", shlex.quote(uri))
+        shown = without_login(uri)
+        log.info("MLflow: %s", shown if shown.startswith("http") else f"mlflow ui --backend-store-uri {quote(shown)}")
 
     @property
     def version(self) -> str:
@@ -61,14 +63,15 @@ class MLflow(Tracker):
         """The run of this folder at ``uri``, made where there is none."""
         file = self.folder / IDS
         ids = dict(line.split("\t", 1) for line in file.read_text().splitlines()) if file.is_file() else {}
-        if (known := ids.get(uri)) is not None:
+        store = hashlib.sha256(uri.encode()).hexdigest()[:16]  # not its address, which may hold a password
+        if (known := ids.get(store)) is not None:
             self._client.update_run(known, status="RUNNING")
             return self._client.get_run(known)
         tags = {"study": labels.study or labels.setting, "method": labels.method, "backbone": labels.backbone,
                 "dataset": labels.dataset, "shots": labels.amount, "seed": str(labels.seed)}  # fmt: skip
         run = self._client.create_run(self._experiment(), run_name=labels.title, tags=tags)
         with file.open("a") as content:
-            content.write(f"{uri}\t{run.info.run_id}\n")
+            content.write(f"{store}\t{run.info.run_id}\n")
         return run
 
     def _experiment(self) -> str:
@@ -172,10 +175,11 @@ def _connect(uri: str) -> None:
 def start(folder: Path, labels: RunLabels, config: Mapping[str, Any]) -> Tracker | None:
     """A run at $MLFLOW_TRACKING_URI, else in ``folder``/mlflow, the same one whenever the folder is resumed."""
     for uri in places(folder):
-        (folder / FOLDER).mkdir(exist_ok=True)
         try:
             _connect(uri)
             return MLflow(folder, uri, labels, config)
         except (*FAILURES, ImportError) as error:  # a database's own driver may be missing
-            log.warning("MLflow does not start at %s (%s: %s)", uri, type(error).__name__, first_line(error))
+            log.warning(
+                "MLflow does not start at %s (%s: %s)", without_login(uri), type(error).__name__, first_line(error)
+            )
     return None
