@@ -15,9 +15,9 @@ CELL = panels.Config("cell")
 SEED_MEAN: dict[str, Any] = {"groupby": CELL, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 MAX_RUNS = 100  # runs per chart
 COLUMNS = (
-    "run:displayName", "config:method.value", "config:shots.value", "config:seed.value", "summary:test/accuracy",
-    "summary:ood_mean", "summary:harmonic_mean", "summary:test/ece", "summary:trainable_parameters",
-    "summary:effective_rank", "summary:train_seconds",
+    "run:displayName", "config:method.value", "config:cell.value", "config:shots.value", "config:seed.value",
+    "summary:test/accuracy", "summary:ood_mean", "summary:harmonic_mean", "summary:test/ece",
+    "summary:trainable_parameters", "summary:effective_rank", "summary:train_seconds",
 )  # fmt: skip
 
 
