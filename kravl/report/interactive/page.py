@@ -170,14 +170,22 @@ def write_comparison(
     run_files = RunFiles()
     data = payload(groups, run_files)
     lines = _add_pictures(data, groups)
-    lines = [*notes, *run_files.problems, *lines]
+    lines = list(dict.fromkeys([*notes, *run_files.problems, *lines]))
+    write_atomic(path, page_text(data, groups, pictures, notes=lines, runs=len(runs), question=question))
+
+
+def page_text(data: dict[str, Any], groups: Sequence[Group], pictures: Sequence[Picture] = (), **text: Any) -> str:
+    """The page whose charts show ``data`` (`payload`), with a table of the ``groups``.
+
+    Args:
+        text: ``notes``, how many ``runs``, and the ``question``.
+    """
     columns, table_rows, caption = group_rows(groups)
     scripts = [_resource(name) for name in (*LIBRARIES, *(f"{name}.js" for name in SCRIPTS))]
-    text = {"heading": group_caption(groups), "notes": list(dict.fromkeys(lines)), "runs": len(runs)}
-    page = render(
+    return render(
         _resource("page.html"),
         **text,
-        question=question,
+        heading=group_caption(groups),
         pictures=pictures,
         columns=columns,
         rows=table_rows,
@@ -191,7 +199,6 @@ def write_comparison(
         legend=LEGEND,
         data=_safe_json(data),
     )
-    write_atomic(path, page)
 
 
 def _add_pictures(data: dict[str, Any], groups: Sequence[Group]) -> list[str]:

@@ -1,6 +1,6 @@
 """The data of the page's charts: groups of runs as plain numbers, so that thousands of runs stay small."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kravl.report.groups import Group, Setting, Stat, mean_over_sets
@@ -18,17 +18,19 @@ def payload(groups: Sequence[Group], files: RunFiles) -> dict[str, Any]:
     """Settings, each with its groups; statistics are [mean, sample deviation or null, n], metrics fractions."""
     members = [(setting, list(listed)) for setting, listed in by_setting(groups)]
     return {
-        "baselines": [shown(method) for method in BASELINES],
-        "looks": {method: _look(method) for method in sorted({ZERO_SHOT, *(group.method for group in groups)})},
+        **looks({group.method for group in groups}),
         "settings": [_setting(setting, listed, files) for setting, listed in members] + _means(members),
     }
 
 
-def _look(method: str) -> dict[str, str]:
-    """How the page shows a method: `palette` has its colours."""
-    seen = look(method)
-    dash = " ".join(map(str, seen.dash)) or "none"
-    return {"name": seen.name, "colour": f"var(--{seen.colour})", "symbol": seen.marker, "dash": dash}
+def looks(methods: Iterable[str]) -> dict[str, Any]:
+    """How the page shows the ``methods``, in the colours of `palette`, and which of all are the line's."""
+    shapes = {}
+    for method in sorted({ZERO_SHOT, *methods}):
+        seen = look(method)
+        dash = " ".join(map(str, seen.dash)) or "none"
+        shapes[method] = {"name": seen.name, "colour": f"var(--{seen.colour})", "symbol": seen.marker, "dash": dash}
+    return {"baselines": [shown(method) for method in BASELINES], "looks": shapes}
 
 
 def palette() -> str:

@@ -1,6 +1,7 @@
 """The page in a real browser: it loads without a request, sorts, filters, draws, and is reached by keyboard."""
 
 import base64
+import itertools
 import json
 import shutil
 import tempfile
@@ -16,6 +17,9 @@ from run_records import accuracies, record
 from kravl.report.groups import group_runs
 from kravl.report.interactive.page import write_comparison
 from kravl.report.runs import FinishedRun, read_runs
+from kravl.runtime.files import read_yaml, shipped
+from kravl.tracking.methods import shown
+from kravl.tracking.run_folder import ZERO_SHOT
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'kravl[browser]'")
 from selenium import webdriver
@@ -30,6 +34,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--window-size=1280,900")  # fmt: skip
 EVIL = "</script><img src=x onerror=document.title=1>'\"&"
+FIELD = list(read_yaml(shipped("experiments/studies") / "field_tiny.yaml")["methods"])
 Browser = webdriver.Chrome
 
 
@@ -229,6 +234,69 @@ def test_print_is_light_without_controls_and_with_every_chart(page: Browser) -> 
 
     assert (ground, hidden, drawn) == ("rgb(255, 255, 255)", [], 9)
     assert pdf.startswith(b"%PDF")
+
+
+@pytest.fixture(scope="module")
+def of_field(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of nineteen methods."""
+    folder = tmp_path_factory.mktemp("field")
+    write_grid(folder, methods=FIELD)
+    return write(read_runs(folder)[0], folder)
+
+
+@pytest.fixture
+def field(browser: Browser, of_field: Path) -> Browser:
+    load(browser, of_field)
+    return browser
+
+
+def test_methods_are_called_as_in_papers_and_found_by_either_name(field: Browser) -> None:
+    names = {shown(method) for method in FIELD}
+    assert {"KRAdapter", "Tip-Adapter-F", "LP++"} < names
+    assert set(texts(field, "#table tbody th")) == names | {"zero-shot"}
+    assert {text.strip() for text in texts(field, "#methods label")} == names | {"zero-shot"}
+    assert {option.get_property("text") for option in field.find_elements(By.CSS_SELECTOR, "#one option")} > names
+    field.find_element(By.ID, "text").send_keys("tip_adapter_f")
+    assert texts(field, "#table tbody th") == ["Tip-Adapter-F"] * 2
+    assert texts(field, "#table .best") != []
+
+
+def test_names_beside_charts_are_those_of_all_methods_and_do_not_overlap(field: Browser) -> None:
+    for chart, columns in (("#against-shots", 2), ("#scatter", 1)):
+        groups = field.find_elements(By.CSS_SELECTOR, f"{chart} .names")
+        assert len(groups) == columns
+        for group in groups:
+            labels = group.find_elements(By.TAG_NAME, "text")
+            assert sorted(label.text for label in labels) == sorted(map(shown, [*FIELD, ZERO_SHOT]))
+            boxes = sorted((label.rect["y"], label.rect["height"]) for label in labels)
+            assert all(y + height <= below + 1.5 for (y, height), (below, _) in itertools.pairwise(boxes))
+
+
+def test_colours_of_a_method_are_those_of_other_pages(field: Browser, written: Path) -> None:
+    def colour() -> tuple[str, str]:
+        mark = field.find_element(By.CSS_SELECTOR, "#methods label[data-method=kra] path:last-of-type")
+        return mark.value_of_css_property("fill"), mark.get_attribute("d")
+
+    of_many = colour()
+    load(field, written)
+    assert colour() == of_many
+    assert of_many[0] == "rgb(0, 114, 178)"
+
+
+def test_on_a_telephone_the_method_stays_and_numbers_are_in_sight(field: Browser) -> None:
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    field.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        row = field.find_element(By.CSS_SELECTOR, "#table tbody tr:nth-child(2)")
+        numbers = [cell for cell in row.find_elements(By.TAG_NAME, "td") if " ± " in cell.text]
+        assert [cell.rect["x"] + cell.rect["width"] <= 400 for cell in numbers[:2]] == [True, True]
+        name = row.find_element(By.TAG_NAME, "th")
+        before = name.rect["x"]
+        field.execute_script("document.querySelector('#results .wide').scrollLeft = 300")
+        assert numbers[0].rect["x"] < 0
+        assert name.rect["x"] == pytest.approx(before, abs=1.5)
+    finally:
+        field.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("width", [360, 1600])

@@ -72,6 +72,16 @@ def test_every_row_and_column_of_the_table_has_a_heading_and_what_is_the_same_is
     assert '<td class="number" data-order="43008.0">43,008</td>' in text
 
 
+def test_the_best_of_a_setting_and_number_of_shots_is_bold_and_zero_shot_is_not_compared(tmp_path: Path) -> None:
+    for method, accuracy, error in (("kra", 0.50001, 0.2), ("lora", 0.50002, 0.1), ("full", 0.4, 0.3)):
+        metrics = {"test/accuracy": accuracy, "test/ece": error}
+        write_run(tmp_path / method, method=method, metrics=metrics, zero_shot={"test/accuracy": 0.9, "test/ece": 0.01})
+
+    cells = re.findall(r'<td class="number best" data-order="([\d.]+)">', page(tmp_path))
+
+    assert sorted(map(float, cells)) == [0.1, 0.50001, 0.50002]  # what is shown alike is equally good
+
+
 def test_a_page_written_again_is_the_same(tmp_path: Path) -> None:
     write_grid(tmp_path)
 
