@@ -33,8 +33,9 @@ def draw_errors(rows: Sequence[FitSummary], folder: Path) -> dict[str, str]:
         one = at_one_budget(rows)
         save(heat_map(one), folder / "winners.png")
         captions["winners"] = "Relative Frobenius error in percent at one budget; the best of each target is framed."
-        save(_panels(one, _spectra), folder / "spectra.png")
-        captions["spectra"] = "Singular values of each target (thick) and of what each method fitted to it."
+        if all(row.spectrum for row in one):
+            save(_panels(one, _spectra), folder / "spectra.png")
+            captions["spectra"] = "Singular values of each target (thick) and of what each method fitted to it."
         if any(row.method == "lora" for row in one):
             save(bars(one), folder / "singular_value_error.png")
             captions["singular_value_error"] = (
