@@ -82,6 +82,20 @@ def test_the_same_runs_give_the_same_figure(tmp_path: Path) -> None:
     assert first == second
 
 
+def test_a_name_of_any_length_leaves_room_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(accuracies_module, "save", lambda figure, path: figures.append(figure))
+    for end in ("_a", "_b"):
+        write_run(tmp_path / end, method=f"m{'x' * 280}{end}", metrics=accuracies(0.5, 0.25))
+
+    draw_comparison(group_runs(read_runs(tmp_path)[0]), tmp_path)
+
+    [figure] = figures
+    assert all(axes.get_window_extent().width > 0.25 * figure.bbox.width for axes in figure.axes)
+    labels = {text.get_text() for text in figure.axes[1].texts if isinstance(text, Label)}
+    assert len(labels) == 2
+
+
 def test_names_that_would_be_paths_or_formulas_are_drawn_as_they_are(tmp_path: Path) -> None:
     write_run(tmp_path / "run", backbone="hf-hub:org/repo", method="$kra_{$", metrics=accuracies(0.5))
 

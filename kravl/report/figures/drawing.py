@@ -27,6 +27,7 @@ MARKERS = {
 LARGER = {"star": 1.5, "cross": 1.15, "times": 1.15, "pentagon": 1.2, "diamond": 0.85}  # of the same area to the eye
 LEAST = 1e-3  # singular value that is drawn, of the largest
 LONGEST_FILE = 150  # characters; endings follow
+LONGEST_LABEL = 32  # characters
 LABEL = 7.5  # points: the size of a label
 COLUMN = 17  # points from a panel to its labels
 BESIDE = 7  # points from the middle of a label's mark to its text
@@ -65,7 +66,12 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, method: str, x: float, y: float, more: str = "") -> "Place":
         """The label of a ``method``, with ``more`` behind its name."""
-        return cls(f"{shown(method)}{more}", method, x, y)
+        return cls(f"{shortened(shown(method))}{more}", method, x, y)
+
+
+def shortened(name: str) -> str:
+    """Both ends of a ``name`` that would leave a picture no room."""
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL // 2]}…{name[-LONGEST_LABEL // 2 + 1 :]}"
 
 
 class Label(Annotation):
@@ -157,7 +163,7 @@ def draw_decay(values: Mapping[str, Sequence[float]], path: Path, methods: Mappi
             method = methods[label]
             every = (i * max(1, len(decay) // 40), max(1, len(decay) // 8))
             axes.plot(share, decay, **mark_of(method, 4), **line_of(method), lw=1.2, markevery=every)
-            text = shown(method) if label == method else label
+            text = shortened(shown(method) if label == method else label)
             last = max(j for j, value in enumerate(decay) if value >= LEAST or j == 0)
             places.append(Place(text, method, share[last], max(decay[last], LEAST)))
         axes.set_yscale("log")

@@ -146,7 +146,7 @@ kravl.beside = (chart, places, left, [top, bottom]) => {
     group.append("path").attr("d", `M${x},${y}L${end},${at[i]}`).attr("stroke", colour).attr("stroke-opacity", 0.6);
     group.append("path").attr("d", d3.symbol(symbol, 30)()).attr("transform", `translate(${end},${at[i]})`)
       .attr("fill", colour);
-    const short = name.length > 19 ? `${name.slice(0, 18)}…` : name;
+    const short = name.length > 19 ? `${name.slice(0, 9)}…${name.slice(-9)}` : name;
     group.append("text").attr("x", end + 7).attr("y", at[i]).attr("dy", "0.32em").attr("fill", "currentColor").text(short);
   });
   return chart;
