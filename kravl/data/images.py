@@ -20,6 +20,7 @@ from kravl.runtime.errors import InputError
 MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
 ALLOWED = "KRAVL_MAX_MEGAPIXELS"  # in the environment, which processes that load images inherit
 ALLOW_MORE = " (loading.max_megapixels=... allows more)"
+LONGEST = 500  # times the other side: with its shorter side at a model's 224 pixels, 1 x 20,000 would take 5 GB
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the warning, where warnings are errors
@@ -194,6 +195,8 @@ def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], 
         with Image.open(source, formats=raster_formats()) as image:
             if image.width * image.height > most:
                 raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read{ALLOW_MORE}")
+            if max(image.size) > LONGEST * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels: one side is over {LONGEST} times the other")
             if _is_raw(image, source, name):
                 raise ValueError(RAW_REASON)
             return decode(image)

@@ -135,3 +135,13 @@ def test_images_of_many_megapixels_are_read_where_a_setting_allows_them(
     allow_megapixels(99)
     with pytest.raises(InputError, match=r"10000 x 10000 pixels; at most 99,000,000 are read \(loading.max_megapixels"):
         check_readable(tmp_path / "map.png")
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (8, 4001)])
+def test_a_strip_whose_longer_side_would_be_resized_to_gigabytes_is_refused(size, tmp_path):
+    Image.new("L", size).save(tmp_path / "strip.png")
+    Image.new("L", (8, 4000)).save(tmp_path / "narrow.png")
+
+    with pytest.raises(InputError, match=f"{size[0]} x {size[1]} pixels: one side is over 500 times the other"):
+        open_rgb(tmp_path / "strip.png")
+    assert open_rgb(tmp_path / "narrow.png").size == (8, 4000)
