@@ -31,6 +31,24 @@ class Scored(NamedTuple):
     error: str | None
 
 
+def check_alpha(run: LoadedRun, alpha: float) -> None:
+    """Raise InputError where ``alpha`` is no point of the WiSE-FT curve of ``run``, as `Scorer.of_run` says."""
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
+    if alpha == 0 and not run.classifier.zero_shot:
+        raise InputError(f"alpha=0: {run.cfg.backbone.name} knows no class without training")
+    if 0 < alpha < 1:
+        check_curve(run.cfg, [alpha, 1.0])
+        if (head := run.classifier.feature_head) is not None:
+            check_head_curve(head, [alpha])
+
+
+def evaluated_in(run: LoadedRun) -> str:
+    """The precision that an evaluation of ``run`` would have on the device where its model is."""
+    device = next(run.classifier.parameters()).device
+    return str(precision_of({**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}))
+
+
 class Scorer:
     """Logits of images under the current weights of ``classifier``, in batches that are halved where memory runs out.
 
@@ -59,18 +77,9 @@ class Scorer:
             InputError: ``alpha`` is outside 0 to 1, 0 of a model that knows no class untrained, or between the two of
                 one that has no WiSE-FT curve.
         """
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
-        if alpha == 0 and not run.classifier.zero_shot:
-            raise InputError(f"alpha=0: {run.cfg.backbone.name} knows no class without training")
-        if 0 < alpha < 1:
-            check_curve(run.cfg, [alpha, 1.0])
-            if (head := run.classifier.feature_head) is not None:
-                check_head_curve(head, [alpha])
-        device = next(run.classifier.parameters()).device
-        settings = {**run.cfg.trainer, "accelerator": "cpu" if device.type == "cpu" else "auto"}
+        check_alpha(run, alpha)
         run.adapters.merge(alpha)
-        return cls(run.classifier, precision or str(precision_of(settings)), first)
+        return cls(run.classifier, precision or evaluated_in(run), first)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (b, classes) from the first column on, in float32 on the CPU; images (b, 3, h, w) are normalised.
@@ -92,9 +101,10 @@ class Scorer:
         """
         for batch in image_loader(paths, self.classifier.preprocess, batch_size, workers):
             raise_if_stopped()
-            yield self._scored(batch)
+            yield self.scored(batch)
 
-    def _scored(self, batch: Decoded) -> list[Scored]:
+    def scored(self, batch: Decoded) -> list[Scored]:
+        """Logits of each of a batch, or why there are none."""
         rows = iter(self(batch.images) if len(batch.images) else ())
         scored = []
         for path, error in zip(batch.paths, batch.errors, strict=True):
