@@ -15,6 +15,7 @@ MAY_IMPORT = {
     **{room: {"runtime"} for room in SEVEN},
     "run": SEVEN | {"runtime"},
     "export": SEVEN | {"peft", "run", "runtime"},  # of peft one format, where the extra is installed
+    "demo": SEVEN | {"run", "runtime"},
     "study": {"config", "run", "runtime", "tracking"},
     "report": {"run", "runtime", "study", "tracking"},
     "api": SEVEN | {"export", "run", "runtime"},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kravl.cli import calibrate, data, export, ls, models, predict, push, report
+from kravl.cli import calibrate, data, demo, export, ls, models, predict, push, report
 from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
@@ -37,6 +37,7 @@ FEW = '{"optim.steps": 1, "loading.batch_size": 8, "loading.min_batches": 1, "tr
 PARSERS = {
     "calibrate": calibrate._parser,
     "data": data._parser,
+    "demo": demo._parser,
     "export": export._parser,
     "models": models._parser,
     "predict": predict._parser,

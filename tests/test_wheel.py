@@ -41,7 +41,7 @@ def test_it_is_the_wheel_that_runs_and_it_is_typed(site: Path) -> None:
     done = python(site, "-c", "import kravl, pathlib; print(pathlib.Path(kravl.__file__).parent)")
 
     assert done.stdout.strip() == str(site / "kravl")
-    assert (site / "kravl/py.typed").is_file()
+    assert (site / "kravl/py.typed").is_file() and (site / "kravl/demo/page.js").is_file()
     assert (site / "kravl/experiments/studies/quickstart.yaml").is_file()
     assert (site / "kravl/experiments/breadth/models.jsonl").is_file()
     printed = kravl(site, "report", "--published", "cliplora")

@@ -29,11 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     folder = find_run(options.run)
     root = {} if options.data_root is None else {"data_root": options.data_root}
     training_source(saved_config(folder, {**root, "plugins": options.plugins}))
-    from kravl.cli.predict import chosen_device
+    from kravl.cli.predict import device_of
     from kravl.run.calibrate import calibrate
 
     given = {"data_root": options.data_root, "plugins": options.plugins, "force": options.force}
-    found = calibrate(folder, **given, device=chosen_device(options.device))
+    found = calibrate(folder, **given, device=device_of(options.device))
     print(printable(found.describe()))
     if found.about["selected_on"]:
         print("settings of the head were selected on the same images: on new ones it may be less sure than it says")

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "evaluate a finished run on other sets, without training",
     "predict": "classes of your images, by a finished run or by any CLIP with class names",
     "calibrate": "a temperature for a finished run's probabilities, fitted on its validation images",
+    "demo": "a page on this machine: drop images, see what a run says before and after adaptation",
     "export": "a finished run for open_clip, timm, transformers, onnx, pt2 or peft, checked by that library alone",
     "push": "an export or a run on the Hub of Hugging Face, private by default",
     "data": "data sets: list, download, verify, split, show",

@@ -101,9 +101,7 @@ def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[
     others: Sequence[str] | None = options.classes
     if others:
         check_other_classes(saved_config(options.run, {"plugins": options.plugins}))
-    run = load_run(
-        options.run, data_root=options.data_root, plugins=options.plugins, device=chosen_device(options.device)
-    )
+    run = load_run(options.run, data_root=options.data_root, plugins=options.plugins, device=device_of(options.device))
     name, digest = options.run.path.resolve(), read_adapters(options.run.adapter)[0]["tensors_sha256"]
     settings = {"model": f"{name.parent.name}/{name.name}", "adapter": digest[:16], "alpha": options.alpha}
     settings["temperature"] = _temperature(run, options)
@@ -145,10 +143,11 @@ def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], di
     classifier = ClipClassifier(options.classes, prompts, **known)
     settings = {"model": f"{options.model} {options.pretrained}", "classes": list(options.classes)}
     settings["prompts"] = list(prompts)
-    return Scorer(classifier.to(chosen_device(options.device))), classifier.class_names, settings
+    return Scorer(classifier.to(device_of(options.device))), classifier.class_names, settings
 
 
-def chosen_device(name: str) -> str:
+def device_of(name: str) -> str:
+    """What torch calls the device ``name``, or the one that ``auto`` finds; InputError if it is not there."""
     import torch
 
     if name == "auto":
@@ -207,16 +206,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="FILE.csv or FILE.jsonl, resumable (default: standard output)")
     add("--format", choices=("csv", "jsonl"), default="csv", help="of standard output")
     add("--sheet", type=Path, help="FILE.png: a contact sheet, the classes by how often they were said")
-    add("--top", type=_whole(1, 10**6), help=f"classes a line (default: {TOP}, or all if there are fewer)")
+    add("--top", type=whole(1, 10**6), help=f"classes a line (default: {TOP}, or all if there are fewer)")
     add("--alpha", type=float, default=1.0, help="share of the update, WiSE-FT: 0 pretrained, 1 adapted (default)")
     add("--uncalibrated", action="store_true", help="leave out the temperature that `kravl calibrate` has fitted")
     add(
         "--batch-size",
-        type=_whole(1, MOST_BATCH),
+        type=whole(1, MOST_BATCH),
         default=BATCH_SIZE,
         help="halved if memory runs out (default: 64)",
     )
-    add("--workers", type=_whole(0, MOST_WORKERS), default=0, help="processes that decode images (default: none)")
+    add("--workers", type=whole(0, MOST_WORKERS), default=0, help="processes that decode images (default: none)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--data-root", help="where the data set is of a run that an earlier release wrote")
     add("--plugins", nargs="+", default=[], help="packages besides kravl that the run's classes may come from")
@@ -224,10 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(low: int, high: int) -> Any:
-    def whole(text: str) -> int:
+def whole(low: int, high: int) -> Any:
+    """The type of an option that is a whole number from ``low`` to ``high``."""
+
+    def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)
 
-    return whole
+    return number

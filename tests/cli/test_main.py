@@ -42,6 +42,7 @@ QUICK = {
         "root=/nowhere/a: no folder /nowhere/a (/nowhere does not exist)",
     ),
     "no run to predict with": (["predict", "/nowhere/seed1", "a.png"], 2, "no run '/nowhere/seed1'"),
+    "no run to show": (["demo", "/nowhere/seed1"], 2, "no run '/nowhere/seed1'"),
     "no run to export": (["export", "/nowhere/seed1", "--to", "onnx"], 2, "no run '/nowhere/seed1'"),
     "no run to start from": (
         ["train", "experiment=clip_vitb16_kra_16shot", "init=/nowhere/seed1"],

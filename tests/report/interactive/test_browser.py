@@ -3,9 +3,6 @@
 import base64
 import itertools
 import json
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +19,13 @@ from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'kravl[browser]'")
+from chromium import fits_the_width, opened_chromium
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.browser
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--window-size=1280,900")  # fmt: skip
 EVIL = "</script><img src=x onerror=document.title=1>'\"&"
 FIELD = list(read_yaml(shipped("experiments/studies") / "field_tiny.yaml")["methods"])
 Browser = webdriver.Chrome
@@ -40,19 +33,8 @@ Browser = webdriver.Chrome
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no Chromium with its driver: apt-get install chromium chromium-driver")
-    options = Options()
-    options.binary_location = program
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        opened = webdriver.Chrome(options=options, service=Service(driver))
+    with opened_chromium() as opened:
         yield opened
-        opened.quit()
 
 
 @pytest.fixture(scope="module")
@@ -301,16 +283,7 @@ def test_on_a_telephone_the_method_stays_and_numbers_are_in_sight(field: Browser
 
 @pytest.mark.parametrize("width", [360, 1600])
 def test_charts_fit_the_width_of_the_window(page: Browser, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        fits = "return document.documentElement.scrollWidth <= innerWidth"
-        until = time.monotonic() + 10
-        while not page.execute_script(fits) and time.monotonic() < until:
-            time.sleep(0.05)  # it draws a moment after the last change of width
-        assert page.execute_script(fits)
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert fits_the_width(page, width)
 
 
 def test_two_thousand_runs_load_sort_and_filter(browser: Browser, tmp_path: Path) -> None:
