@@ -95,7 +95,7 @@ def test_it_serves_until_it_is_asked_to_stop(finished_run: Path, tmp_path: Path,
         assert b"Before and after" in urllib.request.urlopen(address, timeout=60).read()
         waiting = socket.create_connection(("127.0.0.1", int(address.split(":")[2].split("/")[0])))  # of a browser
         process.send_signal(number)
-        said, error = process.communicate(timeout=60)
+        said, error = process.stdout.read(), process.stderr.read()
         waiting.close()
 
     assert said == "Ctrl-C ends it\n"
