@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from hydra import compose
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, ValidationError
 
 from kravl.config.quoting import types_of
-from kravl.config.schema import SCHEMAS
+from kravl.config.schema import SCHEMAS, Stage
 from kravl.config.untrusted import FOLDER
 from kravl.runtime.errors import InputError, first_line, unknown
 
@@ -39,6 +40,7 @@ WORDS = {
     "bool": "true or false",
     "str": "text",
     "list[str]": "a list such as [a,b]",
+    "list[kravl.config.schema.Stage]": "a list such as [{train:[adapters],share:0.6},{train:[head]}]",
     "None": "null",
 }
 NULLS = {"shots": ", which is all images"}
@@ -48,9 +50,10 @@ def rephrase(
     error: Exception, overrides_of: Sequence[str], config_name: str, experiments: Callable[[], Iterable[str]]
 ) -> InputError:
     """Hydra's message in one line, with the nearest legal name; ``experiments`` lists those that there are."""
-    if isinstance(error.__cause__, InputError):  # of a resolver of kravl
-        return error.__cause__
     text = str(error)
+    of_kravl = error.__cause__ if isinstance(error.__cause__, InputError) else _of_stage(str(error.__cause__), text)
+    if of_kravl:  # that of a resolver, or of the list of stages
+        return of_kravl
     if missing := re.search(r"Missing mandatory value: ([\w.]+)", text):
         return InputError(f"no value for {missing[1]!r}; give it as {missing[1]}=...")
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
@@ -72,6 +75,15 @@ def rephrase(
         return omegaconf_error(error)
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
+
+
+def _of_stage(cause: str, text: str) -> InputError | None:
+    """What is wrong with a key of one of the stages; None of other mistakes."""
+    if wrong := re.search(r"Key '([^']*)' not in 'Stage'", cause):
+        return unknown("key of a stage", wrong[1], [field.name for field in fields(Stage)])
+    if "not a subclass of Stage" in cause and (place := re.search(r"override \+*stages\.(\d+)", text)):
+        return InputError(f"stages.{place[1]}: there is no such stage; they count from 0, and stages=[...] gives all")
+    return None
 
 
 def omegaconf_error(error: Exception) -> InputError:

@@ -141,6 +141,9 @@ def types_of(key: str, schema: Any) -> frozenset[str]:
     group, *_, last = parts = key.split(".") if "." in key else ["", key]
     told: Sequence[str] = ()
     for part in filter(None, parts):
+        if get_origin(schema) is list and part.isdecimal() and is_dataclass(of_list := get_args(schema)[0]):
+            schema = of_list
+            continue
         if not is_dataclass(schema):
             return _class_types(group, last) if get_origin(schema) is dict else frozenset()
         known = {field.name: field for field in fields(schema)}

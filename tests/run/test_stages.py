@@ -9,11 +9,13 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 from tiny_run import CLIP
 from torch.nn import functional as F
 
 from kravl.config.compose import as_written, typed
+from kravl.config.schema import CONFIGS
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
 from kravl.run.finished.restore import load_run
@@ -84,6 +86,31 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     for file in ("adapter.safetensors", "metrics.json", "curve.json", "predictions.csv"):
         assert (resumed / file).read_bytes() == (whole / file).read_bytes(), file
     assert json.loads((whole / "curve.json").read_text())["step"] == [1, 2, 3, 4, 5, 6, 7]
+
+
+class Killed(BaseException):
+    """As far as the run's folder can tell."""
+
+
+def test_a_run_that_was_killed_goes_on_from_the_beginning_of_its_stage(staged: Run, tmp_path: Path) -> None:
+    train(staged(f"runs={tmp_path}/whole", "checkpoint_every=0"))
+    step, calls = Learner.training_step, [0]
+
+    def killed(learner: Learner, batch: Any, batch_idx: int) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise Killed
+        return step(learner, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Learner, "training_step", killed)
+        train(staged("checkpoint_every=0"))
+    left = finished(tmp_path / "runs")
+    assert sorted(path.name for path in (left / "checkpoints").iterdir()) == ["step=0.ckpt", "step=4.ckpt"]
+    train(staged("checkpoint_every=0"))
+
+    whole = finished(tmp_path / "whole")
+    assert (left / "adapter.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
 
 
 def test_the_first_stage_is_a_run_of_its_own_that_the_second_leaves_as_it_is(
@@ -249,6 +276,10 @@ def test_a_class_that_is_trained_is_scored_by_its_weights_in_other_sets_too(stag
         (["linear_head=false"], "stages.1 trains head, which this run has none of; add linear_head=true"),
         (["stages=[{train:[unfreeze]}]"], "no stage trains head"),
         (["stages=[{train:[],share:0.5},{train:[head,unfreeze]}]"], "stages.0 trains nothing"),
+        (
+            ["context_tokens=2", "stages=[{train:[unfreeze],share:0.5},{train:[context,head]}]"],
+            "stages.0 does not train the c",
+        ),
         (["train_statistics=true"], "stages with train_statistics=true"),
         (["++trainer.strategy=fsdp"], "stages with trainer.strategy=fsdp"),
     ],
@@ -259,7 +290,7 @@ def test_stages_that_do_not_go_with_the_run_are_refused_at_once(staged: Run, ove
 
 
 def test_what_a_pattern_does_not_name_is_refused_before_weights(staged: Run, tiny_run: Run) -> None:
-    with pytest.raises(InputError, match=r"stages.0 trains 'unfreze', which is nothing .*nearest are \['unfreeze'"):
+    with pytest.raises(InputError, match=r"stages.0 trains 'unfreze', which is nothing .*nearest are unfreeze,"):
         build_run(typed(staged("stages=[{train:[unfreze],share:0.5},{train:[head]}]")))
     with pytest.raises(InputError, match=r"no stage trains transformer\.resblocks\.0\.ln_1\.weight"):
         build_run(typed(staged("stages=[{train:['visual.*'],share:0.5},{train:[head]}]")))
@@ -277,3 +308,41 @@ def test_the_stages_and_their_order_are_part_of_what_decides_a_run(tiny_run: Run
     assert settings_sha256(settings) == settings_sha256(former)
     hashes = {settings_sha256({**settings, "stages": stages}) for stages in ([], [one, other], [other, one])}
     assert len(hashes) == 3
+
+
+def test_a_run_starts_from_the_norms_of_another_and_its_head_from_what_they_become(staged: Run, tmp_path: Path) -> None:
+    train(staged(f"runs={tmp_path}/first"))
+    first = finished(tmp_path / "first")
+    still = "stages=[{train:[unfreeze],share:0.6,lr:0},{train:[head],lr:0}]"
+    train(staged(f"init={first}", still, "optim.weight_decay=0"))
+
+    source, result = (load_file(folder / "adapter.safetensors") for folder in (first, finished(tmp_path / "runs")))
+    weights = result.pop("class_weight")
+    assert all(torch.equal(tensor, source[name]) for name, tensor in result.items())
+    with torch.no_grad():
+        text = load_run(first).classifier.encode_text()  # type: ignore[operator]
+    torch.testing.assert_close(weights, text, rtol=0, atol=1e-5)
+
+
+@pytest.mark.long
+def test_half_of_openmojis_classes_are_scored_by_trained_weights_the_others_as_by_the_norms_alone(
+    tmp_path: Path,
+) -> None:
+    """Base-to-new of kravl-tiny: the new classes are those of a run of the first stage alone, bit for bit."""
+    given = ["backbone=kravl_tiny", "data=openmoji", "data.classes=base", "evaluation=base_to_new", "shots=2"]
+    given += ["loading.augmentation=none", "tracking=none", "optim.lr=1e-2", "data.templates=single", "alphas=1"]
+    given += ["++trainer.enable_progress_bar=false", "++trainer.enable_model_summary=false", "loading.min_batches=1"]
+    given += ["trainer.gradient_clip_val=null", "optim.weight_decay=0.01", "optim.min_lr_ratio=5e-3"]
+    records = []
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for method, steps in (("2sfs", 10), ("layernorm", 6)):
+            settings = [*given, f"method={method}", f"optim.steps={steps}", f"runs={tmp_path}/{method}"]
+            records.append(train(compose("train", settings)))
+
+    both, norms = (record["metrics"] for record in records)
+    new = [key for key in both if key.startswith("new/")]
+    assert [both[key] for key in new] == [norms[key] for key in new]
+    assert both["test/loss"] != norms["test/loss"]
+    scored = records[0]["scored_by"]
+    assert (len(scored["test"]["class_weights"]), scored["test"]["text_tower"]) == (15, [])
+    assert (scored["new"]["class_weights"], len(scored["new"]["text_tower"])) == ([], 15)

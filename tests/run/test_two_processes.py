@@ -79,6 +79,9 @@ FULL = (
 # a context learned in front of the class names
 COOP = ("method=coop", "context_tokens=4", "optim.epochs=2", "optim.lr=0.1")
 CONTEXTS = ("both_context", "alone_context")
+# stages, each of which is wrapped anew
+STAGED = ("both_stages", "alone_stages")
+STAGES = ("method=2sfs", "optim.steps=6", "optim.lr=1e-3", "data.templates=single")
 
 
 def assert_alike(both: Path, alone: Path) -> None:
@@ -102,16 +105,19 @@ def test_two_processes_end_in_the_numbers_of_one(
     train(composed("alone", "optim.epochs=0"))
     train(composed("alone_trained", "loading.batch_size=8"))
     train(composed("alone_context", "loading.batch_size=8", *COOP))
+    train(composed("alone_stages", *STAGES, "loading.batch_size=8"))
 
     small = ("loading.batch_size=4", *two)
     trained_on_two = [composed("both_trained", *small), composed("both_context", *small, *COOP)]
+    trained_on_two.append(composed("both_stages", *STAGES, *small))
     on_two([composed("both", "optim.epochs=0", *two), *trained_on_two])
 
     # each of two processes has fewer threads than one alone, and sums of another number of threads round otherwise
     assert scored(tmp_path / "both") == pytest.approx(scored(tmp_path / "alone"), rel=1e-5)
     assert_alike(tmp_path / "both_trained", tmp_path / "alone_trained")
-    contexts = [load_file(next((tmp_path / name).glob("*/*/adapter.safetensors"))) for name in CONTEXTS]
-    torch.testing.assert_close(*contexts, rtol=1e-3, atol=5e-4)  # each process encodes its share of the classes
+    for names in (CONTEXTS, STAGED):  # each process encodes its share of the classes
+        saved = [load_file(next((tmp_path / name).glob("*/*/adapter.safetensors"))) for name in names]
+        torch.testing.assert_close(*saved, rtol=1e-3, atol=5e-4)
     trained, untrained = (record(tmp_path / name)["metrics"]["test/loss"] for name in ("alone_trained", "alone"))
     assert trained != untrained
 

@@ -25,6 +25,7 @@ from kravl.run.doctor.machine import (
 from kravl.run.doctor.measure import measure, total_seconds
 from kravl.run.heads.checks import check_head
 from kravl.run.sources import Sources
+from kravl.run.stages.plan import stages_of
 from kravl.run.train import check
 from kravl.runtime.console import duration
 from kravl.tracking.settings import Settings
@@ -80,6 +81,9 @@ def _tell_adapters(checks: Checklist, cfg: Config, cost: Estimate) -> None:
     where = f" on {listed_sites(cost.sites)}" if cost.sites else ""
     share = f"{cost.trainable:,} of {cost.parameters:,} parameters train"
     checks.add("ok", "adapters", f"{cfg.label}{where}: {share if cfg.optim.trains else 'nothing trains'}")
+    if stages := [stage for stage in stages_of(cfg) if stage.number is not None]:
+        each = [f"{' and '.join(stage.train)} for {stage.steps:,} steps" for stage in stages]
+        checks.add("ok", "stages", ", then ".join(each))
 
 
 def _tell_operations(checks: Checklist, cfg: Config, cost: Estimate, device: torch.device, dtype: torch.dtype) -> None:

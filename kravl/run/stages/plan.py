@@ -123,6 +123,11 @@ def check_stages(cfg: Config) -> None:
     if cfg.train_statistics:
         raise InputError("stages with train_statistics=true: running statistics would change in frozen stages too")
     stages_of(cfg)
+    _check_words(cfg)
+
+
+def _check_words(cfg: Config) -> None:
+    """Hold the words of each stage against what there is to train, and the first against what it scores by."""
     has_text = resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
     trained = {
         ADAPTERS: bool(cfg.sites is not None or cfg.targets),
@@ -139,6 +144,11 @@ def check_stages(cfg: Config) -> None:
         raise InputError(
             f"stages.0 trains no head, and {cfg.backbone.name} scores by one that starts at zero: nothing would be "
             "learned; train the head in the first stage"
+        )
+    if cfg.context_tokens and CONTEXT not in cfg.stages[0].train:
+        raise InputError(
+            f"stages.0 does not train the context (context_tokens={cfg.context_tokens}), which takes the place of the "
+            "templates; train it in the first stage"
         )
     if all(item in WORDS for stage in cfg.stages for item in stage.train):  # else names are needed
         check_names(cfg, kinds)
@@ -161,12 +171,12 @@ def check_names(cfg: Config, known: Names) -> None:
 
 def chosen_names(train: Sequence[str], known: Names, place: str) -> set[str]:
     """Names that the words and patterns of one stage stand for. Raises InputError where one stands for none."""
-    every = {name: None for names in known.values() for name in names}
+    every = {name: None for word in (ADAPTERS, UNFREEZE) for name in known[word]}  # the rest goes by its word alone
     found: set[str] = set()
     for item in train:
         names = known.get(item, ()) if item in WORDS else matching(item, every)
         if not names:
-            near = nearest(item, [*WORDS, *every])
+            near = ", ".join(nearest(item, [*WORDS, *every]))
             raise InputError(f"{place} trains {item!r}, which is nothing that this run trains; the nearest are {near}")
         found |= set(names)
     if not found:
