@@ -37,7 +37,8 @@ def check_cells(runs: Sequence[StudyRun]) -> None:
             refused[reason][run.cell] = None
     if refused:
         lines = [f"{_named(list(cells))}: {reason}" for reason, cells in refused.items()]
-        raise InputError(f"{len(set().union(*refused.values()))} cells of the grid are refused: {'; '.join(lines)}")
+        count = len(set().union(*refused.values()))
+        raise InputError(f"{count} of the {len({run.cell for run in runs})} cells would be refused: {'; '.join(lines)}")
 
 
 def _named(cells: Sequence[Cell]) -> str:

@@ -98,7 +98,7 @@ def test_classes_and_images_that_init_was_trained_on_are_not_new(tiny_run, finis
     drawn = "evaluation=folder", f"evaluation.root={glyphs}/glyphs/train", "shots=2"
     of_init = typed(tiny_run(*drawn, f"init={finished_run}", backbone=TINY_CLIP))
     (line,) = trained_on(of_init, make_data(of_init, list_sources(of_init)))["trained_on"]
-    assert line.endswith("16 of the 16 images of images are trained on by init, byte for byte")
+    assert line.endswith("16 of the 16 images of folder are trained on by init, byte for byte")
 
 
 def test_a_run_that_is_refused_before_it_trains_leaves_no_folder(tiny_run, finished_run, tmp_path, monkeypatch):

@@ -48,14 +48,17 @@ def swept(command: str) -> list[list[str]]:
 
 
 def test_what_the_runs_of_a_grid_would_refuse_is_said_of_all_cells_before_the_first_starts() -> None:
-    grid = study(backbones={"clip_vitb16": []}, methods={"kra": [], "ncm": [], "coop": [], "zeroshot": []})
+    methods = {"kra": [], "ncm": [], "coop": [], "zeroshot": []}
+    grid = study(backbones={"clip_vitb16": []}, datasets={"dtd": [], "oxford_pets": []}, methods=methods)
     check_cells(plan_runs(grid, ["data_root=/data", "evaluation=in_domain"]))
 
     with pytest.raises(InputError) as refusal:
         check_cells(plan_runs(grid, ["data_root=/data", "alphas=3"]))
 
     said = str(refusal.value)
-    assert said.startswith("4 cells of the grid are refused: ncm (2 cells): alphas has 0.5, and NearestClassMean")
+    with pytest.raises(InputError, match=r"^1 of the 8 cells would be refused: zeroshot \(1 cell\): nothing to train"):
+        check_cells(plan_runs(study(backbones={"clip_vitb16": []}, methods=methods), ["data_root=/data"]))
+    assert said.startswith("4 of the 8 cells would be refused: ncm (2 cells): alphas has 0.5, and NearestClassMean")
     assert "; coop (2 cells): alphas=3: a learned context" in said and "\n" not in said
 
 
