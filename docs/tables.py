@@ -82,6 +82,8 @@ def heads_table() -> str:
 def _kind(settings: dict[str, Any]) -> str:
     if (settings.get("optim") or {}).get("epochs") == 0:
         return "nothing"
+    if settings.get("stages"):
+        return "stages"
     if settings.get("context_tokens"):
         return "prompt"
     return "head" if settings.get("linear_head") or settings.get("head") else "parameters"
