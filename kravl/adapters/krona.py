@@ -7,28 +7,27 @@ from torch import Tensor, nn
 
 from kravl.adapters.base import Adapter
 from kravl.adapters.budget import Sizes
-from kravl.runtime.errors import InputError
 
 
 class KronA(Adapter):
     """ΔW = (A ⊗ B) cut to (out, in), with A (f, f) Kaiming-uniform and B (ceil(out / f), ceil(in / f)) zero.
 
-    ``factor`` f sets the size: it has about f² + out * in / f² parameters, fewest near f = (out * in)^¼, and full rank
-    almost surely.
+    ``factor`` f sets the size, or is a multiple of KRAdapter's number of parameters, such as "1x": it has about
+    f² + out * in / f² parameters, fewest near f = (out * in)^¼, and full rank almost surely.
 
     Raises:
-        InputError: ``factor`` is less than 1.
+        InputError: ``factor`` is less than 1, or neither a number nor a multiple.
     """
 
     def __init__(
-        self, out_features: int, in_features: int, factor: int, scale: float = 1.0, dropout: float = 0.0
+        self, out_features: int, in_features: int, factor: int | str, scale: float = 1.0, dropout: float = 0.0
     ) -> None:
         super().__init__(out_features, in_features, scale, dropout)
-        if factor < 1:
-            raise InputError(f"factor must be at least 1, not {factor}")
         self.factor = factor
-        self.a = nn.Parameter(torch.empty(factor, factor))
-        self.b = nn.Parameter(torch.zeros(math.ceil(out_features / factor), math.ceil(in_features / factor)))
+        # a number may be larger than the sides, of which the product is then cut
+        f = factor if isinstance(factor, int) and factor >= 1 else self.legal_sizes().choose(factor, self.shape)
+        self.a = nn.Parameter(torch.empty(f, f))
+        self.b = nn.Parameter(torch.zeros(math.ceil(out_features / f), math.ceil(in_features / f)))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def legal_sizes(self) -> Sizes:

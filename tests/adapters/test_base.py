@@ -7,6 +7,7 @@ import torch
 
 from kravl.adapters.dora import DoRA
 from kravl.adapters.full import Full
+from kravl.adapters.kra import KRAdapter
 from kravl.adapters.krona import KronA
 from kravl.adapters.lora import LoRA
 from kravl.adapters.randlora import RandLoRA
@@ -28,8 +29,18 @@ def test_rank_must_be_a_positive_whole_number(make, rank):
 
 
 def test_krona_needs_a_positive_factor():
-    with pytest.raises(InputError, match="factor must be at least 1, not 0"):
+    with pytest.raises(InputError, match=r"factor must be a whole number of at least 1, or a multiple .* not 0"):
         KronA(3, 4, factor=0)
+
+
+@pytest.mark.parametrize("multiple", ["0.5x", "1x", "2x"])
+def test_krona_takes_a_multiple_of_kradapters_number_of_parameters(multiple):
+    budget = float(multiple[:-1]) * sum(p.numel() for p in KRAdapter(96, 64).parameters())
+
+    adapter = KronA(96, 64, factor=multiple)
+
+    assert sum(p.numel() for p in adapter.parameters()) == pytest.approx(budget, rel=0.05)
+    assert adapter.hyperparameters()["factor"] == multiple
 
 
 def test_column_dropout_keeps_the_update_in_expectation():
