@@ -57,6 +57,34 @@ def test_merging_changes_neither_state_nor_spectra(trained):
     assert adapters.base_sha256() == digest
 
 
+def test_given_updates_take_the_place_of_the_trained_ones_until_they_are_unmerged(trained):
+    model, adapters = trained
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapters.merge()
+    merged = model(IMAGES)
+    adapters.unmerge()
+
+    adapters.merge_updates(dict(adapters.deltas()))
+
+    torch.testing.assert_close(model(IMAGES), merged, rtol=1e-4, atol=1e-5)  # the update is rounded on its own here
+    adapters.unmerge()
+    adapters.merge_updates({name: torch.zeros_like(delta) for name, delta in adapters.deltas()})
+    assert not torch.allclose(model(IMAGES), merged)
+    adapters.unmerge()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_updates_of_other_shapes_write_nothing(trained):
+    _, adapters = trained
+    updates = dict(adapters.deltas())
+    first = next(iter(updates))
+
+    for given in ({}, updates | {first: updates[first][:1]}):
+        with pytest.raises(InputError, match=f"{first} is a matrix of .*, and its update is "):
+            adapters.merge_updates(given)
+    assert not adapters.merged
+
+
 def test_the_state_of_a_merged_model_is_not_loaded_beside_live_adapters(trained):
     """The published layer forgets that it is merged and then applies its update twice."""
     model, adapters = trained

@@ -176,6 +176,20 @@ class AdapterSet:
         self._weights.write(adapted, alpha)
         self._set_merged(True)
 
+    def merge_updates(self, updates: Mapping[str, Tensor]) -> None:
+        """Write W + the given update (out, in) of each site, and what else trains; those of `deltas` give `merge`.
+
+        Raises:
+            InputError: a site has no update of its shape; nothing is written.
+        """
+        self._require(merged=False)
+        for name, base in self._weights.base():
+            if (update := updates.get(name)) is None or update.shape != base.shape:
+                given = None if update is None else tuple(update.shape)
+                raise InputError(f"{name} is a matrix of {tuple(base.shape)}, and its update is {given}")
+        self._weights.write(((name, base + updates[name].to(base)) for name, base in self._weights.base()), 1.0)
+        self._set_merged(True)
+
     def unmerge(self) -> None:
         """Restore the pretrained weights bit for bit and reattach the adapters.
 
