@@ -51,19 +51,23 @@ class Comparison:
 def compare(groups: Sequence[Group], baseline: str) -> list[Comparison]:
     """Every method against ``baseline``, by backbone, metric and shots, and over all shots if there are several.
 
+    The baseline may be zero-shot, whose one number for a data set stands beside each seed.
+
     Raises:
         InputError: no run has the method ``baseline``.
     """
-    methods = {group.method for group in groups} - {ZERO_SHOT}
+    methods = {group.method for group in groups}
     if baseline not in methods:
         raise unknown("baseline", baseline, methods)
     comparisons = []
     for backbone in dict.fromkeys(group.setting.backbone for group in groups):
-        trained = [group for group in groups if group.setting.backbone == backbone and group.method != ZERO_SHOT]
+        own = [group for group in groups if group.setting.backbone == backbone]
+        trained = [group for group in own if group.method != ZERO_SHOT]
+        untrained = [group for group in own if group.method == baseline == ZERO_SHOT]
         shots = amounts(trained)
         for metric in TESTED_METRICS:
             for amount in [*shots, ALL_SHOTS] if len(shots) > 1 else shots:
-                compared = [group for group in trained if amount in (group.amount, ALL_SHOTS)]
+                compared = [*untrained, *(group for group in trained if amount in (group.amount, ALL_SHOTS))]
                 comparisons += _corrected(list(_against(compared, baseline, (backbone, metric, amount))))
     return comparisons
 
@@ -73,6 +77,9 @@ def _against(groups: Sequence[Group], baseline: str, names: tuple[str, str, str]
     for group in groups:
         values[group.method] |= _by_pair(group, names[1])
     reference = values.pop(baseline, {})
+    if baseline == ZERO_SHOT:
+        of_set = {key[:2]: value for key, value in reference.items()}
+        reference = {key: of_set[key[:2]] for each in values.values() for key in each if key[:2] in of_set}
     for method, accuracy in values.items():
         differences = [accuracy[key] - reference[key] for key in accuracy if key in reference]
         if differences:

@@ -65,6 +65,23 @@ def test_methods_are_paired_over_data_sets_and_seeds(tmp_path: Path) -> None:
     assert row[1:] == ["clip_vitb16", "test/accuracy", ALL_SHOTS, "12", "+1.2", "12/0/0", "0.0005", "0.0010"]
 
 
+def test_zero_shot_is_a_baseline_that_stands_beside_each_seed_of_its_set(tmp_path: Path) -> None:
+    zero_shot = {"dtd": 0.40, "pets": 0.60}
+    for dataset, shots, seed in itertools.product(zero_shot, (1, 4), (1, 2, 3)):
+        gain = 0.05 if dataset == "dtd" else -0.01
+        metrics = accuracies(zero_shot[dataset] + gain * seed)
+        folder = tmp_path / f"{dataset}{shots}{seed}"
+        write_run(folder, method="kra", dataset=dataset, shots=shots, seed=seed, metrics=metrics,
+                  zero_shot=accuracies(zero_shot[dataset]))  # fmt: skip
+
+    compared = {c.amount: c for c in compare(groups_in(tmp_path), "zero-shot")}
+
+    assert {c.method for c in compared.values()} == {"kra"}
+    assert (compared["4"].won, compared["4"].lost) == (3, 3)
+    assert compared[ALL_SHOTS].pairs == 12
+    assert compared[ALL_SHOTS].difference == pytest.approx((0.05 - 0.01) * 2 / 2)
+
+
 def test_a_correction_never_falls_below_that_of_a_smaller_p_value(tmp_path: Path) -> None:
     differences = {"a": [1, 1, 1, 1, 1], "b": [1, 1, 1, 1, -1], "lora": [0] * 5}
     for method, each in differences.items():
