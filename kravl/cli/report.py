@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="runs whose metrics.json says so, such as shots=4,16",
     )
-    parser.add_argument("--baseline", help=f"method to test the others against, or zero-shot (default: the study's, else {BASELINE})")
+    parser.add_argument(
+        "--baseline", help=f"method to test the others against, or zero-shot (default: the study's, else {BASELINE})"
+    )
     parser.add_argument("--std", choices=("sample", "population"), default="sample", help="default: %(default)s")
     parser.add_argument("--shortened", action="store_true", help="with runs that did less than their settings say")
     parser.add_argument(
