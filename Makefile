@@ -5,11 +5,13 @@
 # make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
 # make docs: the documentation as a site in build/docs.
+# make docs-version VERSION=0.1: the same as a version, with a choice of versions, on the local branch gh-pages (BRANCH=...).
 # make peft-tests: hold kravl.peft, and methods of PEFT as controls, to the tests of the installed PEFT.
 PYTHON ?= python3
 BIN := .venv/bin
+BRANCH ?= gh-pages
 
-.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests docs lint clean
+.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests docs docs-version lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
@@ -41,6 +43,11 @@ peft-tests: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python -m mkdocs build --strict
+
+docs-version: .venv/installed
+	$(BIN)/python -c 'import sys; sys.exit(not "$(VERSION)" and "pass VERSION=0.1, as readers will see it")'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mike deploy --branch $(BRANCH) --update-aliases $(VERSION) latest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mike set-default --branch $(BRANCH) latest
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,6 +1,7 @@
 """Tables of the documentation, made from the files that they are about while the site is built."""
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,24 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-MARK = re.compile(r"<!-- (table|file): ([\w./]+) -->")
+MARK = re.compile(r"<!-- (table|file|notebook): ([\w./]+) -->")
 RELATIVE = re.compile(r"\[([^\]]+)\]\((?!https?:|#)([^)#]+)\)")
 LINK = re.compile(r"(https://\S+?)(?=[).,;]*(?:\s|$))")
 Methods = dict[str, dict[str, Any]]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """MkDocs' hook: each mark of a page becomes its table, or the text of a file of the repository."""
-    return MARK.sub(lambda mark: TABLES[mark[2]]() if mark[1] == "table" else file_text(mark[2]), markdown)
+    """MkDocs' hook: each mark of a page becomes its table, or the text of a file or a notebook of the repository."""
+    makers = {"table": lambda name: TABLES[name](), "file": file_text, "notebook": notebook_text}
+    return MARK.sub(lambda mark: makers[mark[1]](mark[2]), markdown)
+
+
+def notebook_text(name: str) -> str:
+    """The cells of a notebook in order, without their outputs and without its first heading, which the page has."""
+    cells = json.loads((ROOT / name).read_text(encoding="utf-8"))["cells"]
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    written = [f"```python\n{text}\n```" if kind == "code" else text for kind, text in texts]
+    return "\n\n".join([written[0].partition("\n")[2].strip(), *written[1:]])
 
 
 def file_text(name: str) -> str:

@@ -1,6 +1,7 @@
 """What the documentation tells a reader to type works: commands compose or run, code runs, tables have every file."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from kravl.cli.configured import as_methods
 from kravl.cli.main import VERBS
 from kravl.config.compose import check_command_line, register_configs
 from kravl.config.quoting import as_overrides
+from kravl.study.schema import read_study
 from kravl.tracking.methods import shown
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +96,39 @@ def test_the_code_of_a_page_runs(
     for block in CODE[page]:
         code = block.replace("shots=4", f"shots=4, settings={FEW}").replace('{"optim.epochs": 1}', FEW)
         exec(code.replace("runs/NAME/seed1", str(finished_run)), names)
+
+
+@pytest.mark.long
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process, with the settings that a reader runs it with."""
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs/notebooks/first_run.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for cell in cells:
+        assert not cell.get("outputs") and not cell.get("execution_count")
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert names["after"] > names["before"] and (tmp_path / "kept/metrics.json").is_file()
+    assert "# A first run" not in (page := tables().notebook_text("docs/notebooks/first_run.ipynb"))
+    assert page.count("```python\n") == sum(cell["cell_type"] == "code" for cell in cells)
+
+
+def test_the_commands_of_the_cloud_are_ones_that_kravl_takes() -> None:
+    """SkyPilot itself is not run; its file has the keys that it knows, and a mount for each folder that is named."""
+    task = yaml.safe_load((ROOT / "docs/skypilot.yaml").read_text())
+    assert task.keys() == {"name", "workdir", "resources", "envs", "file_mounts", "setup", "run"}
+    for line in task["run"].splitlines():
+        program, verb, *arguments = shlex.split(line)
+        assert program == "kravl" and verb in VERBS
+        if verb == "study":
+            assert arguments[1] == "--set" and read_study(ROOT / arguments[0], arguments[2:]).methods
+        elif verb == "report":
+            assert PARSERS[verb]().parse_args(arguments)
+        else:
+            composes("train", arguments)
+        folders = {word.partition("=")[2] or word for word in arguments if "=/" in word or word.startswith("/")}
+        assert folders <= task["file_mounts"].keys()
+    assert all(mount["source"].startswith("s3://${BUCKET}/") for mount in task["file_mounts"].values())
 
 
 def test_merged_weights_are_those_of_the_library(finished_run: Path, tmp_path: Path) -> None:
