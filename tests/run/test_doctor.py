@@ -223,7 +223,7 @@ def test_a_head_on_features_trains_no_weight_and_encodes_each_image_once(diagnos
     assert diagnosed("method=ncm", "--measure")[0] == 0
     status, lines = diagnosed("method=ncm", "alphas=3")
     assert status == 1
-    assert any(re.match(r"error +head +alphas has 0.5, and NearestClassMean does not start", x) for x in lines), lines
+    assert any(re.match(r"error +settings +alphas has 0.5, and NearestClassMean does not start", x) for x in lines), lines
 
 
 def test_operations_are_those_of_a_vision_transformer() -> None:

@@ -23,7 +23,7 @@ from kravl.run.doctor.machine import (
     check_versions,
 )
 from kravl.run.doctor.measure import measure, total_seconds
-from kravl.run.heads.checks import check_head
+from kravl.run.heads.checks import check_head_images
 from kravl.run.sources import Sources
 from kravl.run.stages.plan import stages_of
 from kravl.run.train import check
@@ -56,7 +56,7 @@ def check_run(checks: Checklist, cfg: Config, settings: Settings, measured: bool
     path = check_run_folder(checks, cfg, settings)
     if data is None:
         return
-    checks.passes("head", partial(check_head, cfg, data))
+    checks.passes("head", partial(check_head_images, cfg, data))
     if files is not None:
         check_prompts(checks, cfg, data)
     cost = checks.attempt("adapters", partial(estimate, cfg, data))

@@ -44,13 +44,17 @@ def check_head_settings(cfg: Config) -> None:
 
 
 def check_head(cfg: Config, data: FewShotDataModule) -> None:
+    """Both `check_head_settings` and `check_head_images`. Raises InputError as they do."""
+    check_head_settings(cfg)
+    check_head_images(cfg, data)
+
+
+def check_head_images(cfg: Config, data: FewShotDataModule) -> None:
     """Hold the head of a run against the images that are drawn.
 
     Raises:
-        InputError: a head that needs an image of every class where there is none, nothing to tune it on, or as
-            `check_head_settings`.
+        InputError: a head that needs an image of every class where there is none, or nothing to tune it on.
     """
-    check_head_settings(cfg)
     if not cfg.head:
         return
     head = resolve(cfg.head, Head, cfg.plugins)
