@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -249,6 +250,24 @@ def test_a_server_that_does_not_answer_is_told_without_its_password_and_the_runs
     assert (folder / "mlflow/mlflow.db").is_file()
     assert "planted" not in caplog.text
     assert not any(b"planted" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_runs_that_begin_at_once_share_a_database_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is missing: pip install 'kravl[mlflow]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/shared/mlflow.db")
+    folders = [tmp_path / name for name in ("one", "two")]
+    for path in folders:
+        path.mkdir()
+
+    with ThreadPoolExecutor(2) as pool:
+        begun = list(pool.map(lambda path: make_trackers("mlflow", path, IDENTITY, SETTINGS), folders))
+
+    for trackers in begun:
+        train(trackers, 1, 2)
+        trackers.close()
+    assert [read("mlflow", path).steps("train/loss") for path in folders] == [[1, 2]] * 2
 
 
 def test_settings_that_a_run_is_resumed_with_are_tags_of_mlflow(folder: Path, store: str) -> None:

@@ -11,10 +11,12 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -31,6 +33,7 @@ from kravl.tracking.trackers.tracker import ID, OOD, Numbers, RunLabels, Sample,
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"
 FOLDER, DATABASE, IDS = "mlflow", "mlflow.db", "mlflow_id"
 MOST_PARAMS, MOST_METRICS = 100, 1000  # in one request
+LONGEST_WAIT = 60  # seconds, for other runs to make the tables of a database
 LONGEST = 6000  # characters of a parameter's value
 UNNAMABLE = re.compile(r"[^/\w.\- :]")
 PERCENT = 100  # of alpha: a step is a whole number
@@ -162,12 +165,21 @@ def places(folder: Path) -> Iterable[str]:
     yield local_store(folder)
 
 
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Within the block no other run opens the same file: of two that make its tables at once, one fails."""
+    if not uri.startswith("sqlite") or not (file := make_url(uri).database):
+        yield
+        return
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=LONGEST_WAIT):
+        yield
+
+
 def _connect(uri: str) -> None:
     """Open a database once, where MLflow would try for minutes. Raises SQLAlchemyError, ImportError or OSError."""
     if uri.partition("+")[0].partition(":")[0] not in DATABASE_ENGINES:
         return
-    if (file := make_url(uri)).drivername.startswith("sqlite") and file.database:
-        Path(file.database).parent.mkdir(parents=True, exist_ok=True)
     with create_engine(uri, poolclass=NullPool).connect():
         pass
 
@@ -176,8 +188,9 @@ def start(folder: Path, labels: RunLabels, config: Mapping[str, Any]) -> Tracker
     """A run at $MLFLOW_TRACKING_URI, else in ``folder``/mlflow, the same one whenever the folder is resumed."""
     for uri in places(folder):
         try:
-            _connect(uri)
-            return MLflow(folder, uri, labels, config)
+            with _alone(uri):
+                _connect(uri)
+                return MLflow(folder, uri, labels, config)
         except (*FAILURES, ImportError) as error:  # a database's own driver may be missing
             log.warning(
                 "MLflow does not start at %s (%s: %s)", without_login(uri), type(error).__name__, first_line(error)
