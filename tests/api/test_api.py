@@ -166,6 +166,9 @@ def test_a_model_by_its_name_is_a_shipped_backbone_or_one_of_its_library() -> No
         build = compose_run({**backbone_settings(name, pretrained), "data": "dtd"}).backbone.build
         assert (build["name"], build["pretrained"]) == (name, loaded)
     assert data_settings("dtd") == {"data": "dtd"}
+    stages = [{"train": ["adapters"], "share": 0.6}, {"train": ["head"], "lr": 1e-2}]
+    composed = compose_run({"data": "dtd", "linear_head": True, "optim.steps": 10, "stages": stages}).stages
+    assert [{key: value for key, value in stage.items() if value is not None} for stage in composed] == stages
 
 
 FILES = [Path("/nowhere/a.png"), Path("/nowhere/b.png")]

@@ -178,6 +178,7 @@ CLIP = ("backbone=kravl_tiny",)
         *((method, VIT) for method in ("kra", "full", "linear_probe")),
         *((method, CLIP) for method in ("cliplora", "linear_probe", "zeroshot")),
         ("coop", (*CLIP, "context_tokens=4")),
+        ("2sfs", (*CLIP, "optim.steps=6")),
     ],
 )
 def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str, ...], tiny_run: Any) -> None:
@@ -213,6 +214,19 @@ def test_trackers_are_told_with_the_server_that_does_not_answer(
     ]
 
 
+def test_a_run_in_stages_costs_what_each_of_them_trains(tiny_run: Any) -> None:
+    def guessed(method: str, steps: int) -> Any:
+        settings = (f"method={method}", "optim.steps_per_shot=null", f"optim.steps={steps}", "data.templates=single")
+        cfg = typed(tiny_run(*settings, backbone=CLIP))
+        return estimate(cfg, make_data(cfg, list_sources(cfg)))
+
+    staged, norms, weights = guessed("2sfs", 10), guessed("layernorm", 6), guessed("linear_probe", 4)
+    evaluated = staged.evaluated * staged.image.operations
+    assert staged.trainable == norms.trainable + weights.trainable
+    assert (staged.steps, staged.tower_steps, staged.prompt_steps) == (10, 6, 6)
+    assert staged.operations == norms.operations + weights.operations - evaluated
+
+
 def test_a_head_on_features_trains_no_weight_and_encodes_each_image_once(diagnosed: Any) -> None:
     status, lines = diagnosed("method=ncm", "head.views=3", "loading.augmentation=crop_flip")
 
@@ -223,7 +237,9 @@ def test_a_head_on_features_trains_no_weight_and_encodes_each_image_once(diagnos
     assert diagnosed("method=ncm", "--measure")[0] == 0
     status, lines = diagnosed("method=ncm", "alphas=3")
     assert status == 1
-    assert any(re.match(r"error +settings +alphas has 0.5, and NearestClassMean does not start", x) for x in lines), lines
+    assert any(re.match(r"error +settings +alphas has 0.5, and NearestClassMean does not start", x) for x in lines), (
+        lines
+    )
 
 
 def test_operations_are_those_of_a_vision_transformer() -> None:
