@@ -109,7 +109,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path, monke
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
     assert names["after"] > names["before"] and (tmp_path / "kept/metrics.json").is_file()
-    assert "# A first run" not in (page := tables().notebook_text("docs/notebooks/first_run.ipynb"))
+    assert "# A first run" not in (page := script("tables").notebook_text("docs/notebooks/first_run.ipynb"))
     assert page.count("```python\n") == sum(cell["cell_type"] == "code" for cell in cells)
 
 

@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from kravl.study.worker import GRACE, LOG, WorkerResult, work
+from kravl.study.worker import GRACE, WorkerResult, work
+from kravl.tracking.run_folder import LOG
 
 MAX_CPU_WORKERS = 4  # unless jobs= says otherwise: each loads torch and a model of its own
 # of glibc: blocks of up to 32 MB, its largest setting, stay with a process; otherwise activations of a small model are

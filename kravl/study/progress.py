@@ -15,8 +15,7 @@ from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 from kravl.study.scheduler import FAILED
 from kravl.study.schema import Study
-from kravl.study.worker import LOG
-from kravl.tracking.run_folder import RunFolder
+from kravl.tracking.run_folder import LOG, RunFolder
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "missing")

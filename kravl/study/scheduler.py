@@ -15,8 +15,8 @@ from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import in_use
 from kravl.study.pool import WorkerPool
-from kravl.study.worker import LOG, Status, WorkerResult
-from kravl.tracking.run_folder import RunFolder
+from kravl.study.worker import Status, WorkerResult
+from kravl.tracking.run_folder import LOG, RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed
 POLL = 0.5  # seconds between checks of `stop` and of the runs of other processes
@@ -82,5 +82,6 @@ def _start(pool: WorkerPool, position: int, planned: Planned) -> Literal["done",
 
 def _outcome(position: int, folder: Path, result: WorkerResult) -> Outcome:
     if result.status == "failed":
+        folder.mkdir(parents=True, exist_ok=True)  # a user may have removed it
         write_atomic(folder / FAILED, json.dumps({"reason": result.reason, "log": LOG}) + "\n")
     return Outcome(position, result.status, result.reason)

@@ -17,8 +17,8 @@ from kravl.runtime.console import keep_terminal_plain
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
 from kravl.runtime.signals import EXIT_RESUMABLE
+from kravl.tracking.run_folder import LOG
 
-LOG = "log.txt"  # in a run's folder
 GRACE = 120.0  # seconds that a run has to save its state when it is asked to stop
 Status = Literal["done", "failed", "killed", "stopped", "elsewhere"]
 

@@ -33,6 +33,7 @@ from kravl.tracking.settings import (
 log = logging.getLogger(__name__)
 PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
 LOCKS = {".lock", ".owner"}
+LOG = "log.txt"  # what a run of a study prints
 LISTED = 12  # differing settings that a message shows
 ZERO_SHOT = "zero-shot"  # the method of a backbone without training
 
@@ -112,9 +113,9 @@ class RunFolder:
             write_yaml(self.path / "config.yaml", without_home(self.settings))
 
     def restart(self) -> None:
-        """Remove everything but the lock, so that the run begins anew."""
+        """Remove everything but the lock and the log, which may be written to, so that the run begins anew."""
         for old in self.path.iterdir() if self.owned else ():
-            if old.name not in LOCKS:
+            if old.name not in LOCKS | {LOG}:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def metrics(self) -> dict[str, Any]:

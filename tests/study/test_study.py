@@ -27,14 +27,18 @@ LONG = ["optim.epochs=12"]  # long enough to be stopped in
 
 @pytest.fixture
 def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
-    """Of a study with a run that finishes and one that diverges."""
+    """Of a study with a run that finishes, one that diverges, and one that is refused once its model is there."""
     backbone, *size = VIT
     study = {
         "name": "letters",
         "question": "does it go on?",
         "backbones": {backbone.removeprefix("backbone="): size},
         "datasets": ["folder"],
-        "methods": {"kra": LONG, "wild": ["method=kra", "optim.lr=1e30", "trainer.gradient_clip_val=null"]},
+        "methods": {
+            "kra": LONG,
+            "wild": ["method=kra", "optim.lr=1e30", "trainer.gradient_clip_val=null"],
+            "lost": ["method=kra", "sites=[nowhere.*]"],
+        },
         "shots": [6],
         "seeds": [1],
         "settings": [s.removeprefix("++") for s in TINY if not s.startswith(("data=", "shots="))],
@@ -63,8 +67,8 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     assert main([*arguments, "--plan"]) == 0
     planned = capsys.readouterr().err
     assert "letters: does it go on?" in planned
-    assert "2 runs: 0 done, 2 missing" in planned
-    assert "2 to run, 1 at once: no run is finished to judge the time by" in planned
+    assert "3 runs: 0 done, 3 missing" in planned
+    assert "3 to run, 1 at once: no run is finished to judge the time by" in planned
     assert not (tmp_path / "runs").exists()
 
     thread = stop_at("step=5.ckpt", tmp_path / "runs")
@@ -74,9 +78,15 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
 
     assert main(arguments) == 1
     second = capsys.readouterr().err
-    assert "2 runs: 0 done, 1 interrupted, 1 missing" in second
+    assert "3 runs: 0 done, 1 interrupted, 2 missing" in second
     [failed] = {line for line in second.splitlines() if line.startswith("failed: wild on folder") and "log.txt" in line}
     assert re.search("seed 1: the (loss|norm of the gradient) is (nan|inf) at step", failed)
+    [refused] = [
+        line for line in second.splitlines() if line.startswith("failed: lost on folder") and "log.txt" in line
+    ]
+    assert "nowhere.*" in refused
+    [log] = (tmp_path / "runs").glob("*_lost_*/*/log.txt")
+    assert "nowhere.*" in log.read_text()
     [metrics] = (tmp_path / "runs").glob("*_kra_*/*/metrics.json")
     assert "resuming from" in metrics.with_name("log.txt").read_text()
     unbroken = train(tiny_run(f"runs={tmp_path}/unbroken", *LONG, "name=vit_tiny_random_kra_6shot_folder"))
@@ -84,10 +94,10 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
 
     assert main(arguments) == 1
     third = capsys.readouterr().err
-    assert "2 runs: 1 done, 1 failed, 0 missing" in third
+    assert "3 runs: 1 done, 2 failed, 0 missing" in third
     assert "nothing to run" in third
     assert main([*arguments, "--plan", "--retry-failed"]) == 0
-    assert "1 to run, 1 at once: about" in capsys.readouterr().err
+    assert "2 to run, 1 at once: about" in capsys.readouterr().err
 
 
 def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
