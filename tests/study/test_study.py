@@ -105,7 +105,7 @@ def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys:
 
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert [line.split(" -m ")[0] for line in printed.out.splitlines()] == ["python train.py"] * 2
+    assert [line.split(" -m ")[0] for line in printed.out.splitlines()] == ["python train.py"] * 3
 
 
 @pytest.mark.parametrize(
