@@ -87,4 +87,4 @@ def test_a_shipped_study_is_named_like_its_file_and_says_what_it_asks(path: Path
 
     assert study.name == path.stem
     assert study.question
-    assert study.baseline is not None
+    assert study.baseline is not None or path.stem.endswith("_rates")  # which compares settings, not methods

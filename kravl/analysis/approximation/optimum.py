@@ -157,7 +157,7 @@ def _(adapter: KRAdapter, target: Tensor, weight: Tensor) -> Tensor | None:
 
 @optimum.register
 def _(adapter: KronA, target: Tensor, weight: Tensor) -> Tensor | None:
-    return _nearest_kronecker(target, adapter.factor, adapter.b)
+    return _nearest_kronecker(target, len(adapter.a), adapter.b)
 
 
 @optimum.register
