@@ -108,9 +108,9 @@ def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[
     if not others:
         return Scorer.of_run(run, options.alpha), run.class_names, settings
     prompts = other_prompts(run.record, options.prompt)
-    first = score_other_classes(run, others, prompts)
+    columns = score_other_classes(run, others, prompts)
     return (
-        Scorer.of_run(run, options.alpha, first=first),
+        Scorer.of_run(run, options.alpha, columns=columns),
         others,
         {**settings, "classes": list(others), "prompts": list(prompts)},
     )

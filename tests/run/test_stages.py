@@ -19,6 +19,7 @@ from kravl.config.schema import CONFIGS
 from kravl.run.build import build_run
 from kravl.run.evaluate import evaluate_run
 from kravl.run.finished.restore import load_run
+from kravl.run.prediction.other_classes import check_other_classes, other_prompts, score_other_classes
 from kravl.run.prediction.scorer import Scorer
 from kravl.run.train import check, train
 from kravl.runtime.errors import InputError
@@ -308,6 +309,26 @@ def test_the_stages_and_their_order_are_part_of_what_decides_a_run(tiny_run: Run
     assert settings_sha256(settings) == settings_sha256(former)
     hashes = {settings_sha256({**settings, "stages": stages}) for stages in ([], [one, other], [other, one])}
     assert len(hashes) == 3
+
+
+def test_other_classes_are_scored_by_the_text_tower_and_those_that_were_trained_by_their_weights(
+    staged: Run, tmp_path: Path
+) -> None:
+    train(staged("data.classes=base", "alphas=1"))
+    run = load_run(finished(tmp_path / "runs"))
+    check_other_classes(run.cfg)
+    size = run.classifier.preprocess.image_size
+    own = Scorer.of_run(run)(pictures := torch.rand(2, 3, size, size))  # type: ignore[arg-type]
+    run.adapters.unmerge()
+
+    columns = score_other_classes(run, ["D", "A"], other_prompts(run.record, None))
+    scores = Scorer.of_run(run, columns=columns)(pictures)
+    with torch.no_grad():
+        features = run.classifier.image_features(pictures)
+    text = run.classifier._further[0].features()  # type: ignore[operator, index, union-attr]
+    torch.testing.assert_close(scores[:, 0], 100 * features @ text[0])
+    torch.testing.assert_close(scores[:, 1], own[:, 0])  # a product of another shape
+    assert score_other_classes(run, ["A"], ["a drawing of a {}."]) == [2]
 
 
 def test_a_run_starts_from_the_norms_of_another_and_its_head_from_what_they_become(staged: Run, tmp_path: Path) -> None:

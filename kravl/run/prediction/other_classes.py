@@ -16,7 +16,7 @@ def check_other_classes(cfg: Config) -> None:
     """Raise InputError for a run whose method, or backbone, scores its trained classes alone; no weights are needed."""
     if not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot:
         raise _tied(f"{cfg.backbone.name} has no text tower")
-    if cfg.linear_head:
+    if cfg.linear_head and not cfg.stages:
         raise _tied("linear_head=true trained a row of weights for each of its classes")
     if cfg.context_per_class:
         raise _tied("context_per_class=true learned a context for each of its classes")
@@ -42,14 +42,18 @@ def other_prompts(record: ModelRecord, given: Sequence[str] | None) -> tuple[str
     return own
 
 
-def score_other_classes(run: LoadedRun, class_names: Sequence[str], prompts: Sequence[str]) -> int:
-    """Let the classifier of ``run`` score further classes; returns the column of the logits that they begin at.
+def score_other_classes(run: LoadedRun, class_names: Sequence[str], prompts: Sequence[str]) -> list[int]:
+    """Let the classifier of ``run`` score further classes; returns the columns of the logits that are theirs.
+
+    Class weights that were trained in a stage of their own score the classes that they know, by name and prompts.
 
     Raises:
         InputError: a name that does not fit into the text tower's context.
     """
     run.classifier.add_classes(class_names, prompts)
-    return len(run.class_names)
+    selective = run.cfg.linear_head and tuple(prompts) == run.record.prompts
+    trained = {name: column for column, name in enumerate(run.class_names)} if selective else {}
+    return [trained.get(name, len(run.class_names) + i) for i, name in enumerate(class_names)]
 
 
 def _tied(reason: str) -> InputError:

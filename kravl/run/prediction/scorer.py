@@ -1,6 +1,6 @@
 """Logits of images without labels, in the precision that a run was evaluated in."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -54,11 +54,13 @@ class Scorer:
 
     Args:
         precision: one of Trainer's, in which evaluation would compute them.
-        first: the column of its logits that is the first to be returned.
+        columns: of its logits that are returned, in this order; None: all.
     """
 
-    def __init__(self, classifier: Classifier, precision: str = "32-true", first: int = 0) -> None:
-        self.classifier, self._first = classifier.eval(), first
+    def __init__(
+        self, classifier: Classifier, precision: str = "32-true", columns: Sequence[int] | None = None
+    ) -> None:
+        self.classifier, self._columns = classifier.eval(), slice(None) if columns is None else list(columns)
         self._device = next(classifier.parameters()).device
         self._mixed, self._dtype = MIXED.get(precision), TRUE.get(precision, torch.float32)
         self._micro_batches = MicroBatches()
@@ -66,12 +68,14 @@ class Scorer:
             classifier.prepare()
 
     @classmethod
-    def of_run(cls, run: LoadedRun, alpha: float = 1.0, precision: str | None = None, first: int = 0) -> "Scorer":
+    def of_run(
+        cls, run: LoadedRun, alpha: float = 1.0, precision: str | None = None, columns: Sequence[int] | None = None
+    ) -> "Scorer":
         """That of a run whose adapters are merged here, at ``alpha`` of their update.
 
         Args:
             precision: in place of the run's own.
-            first: as of the class.
+            columns: as of the class.
 
         Raises:
             InputError: ``alpha`` is outside 0 to 1, 0 of a model that knows no class untrained, or between the two of
@@ -79,10 +83,10 @@ class Scorer:
         """
         check_alpha(run, alpha)
         run.adapters.merge(alpha)
-        return cls(run.classifier, precision or evaluated_in(run), first)
+        return cls(run.classifier, precision or evaluated_in(run), columns)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) from the first column on, in float32 on the CPU; images (b, 3, h, w) are normalised.
+        """Logits (b, classes) of the columns, in float32 on the CPU; images (b, 3, h, w) are normalised.
 
         Raises:
             OutOfMemory: memory does not suffice for one image.
@@ -91,7 +95,7 @@ class Scorer:
         with torch.no_grad(), context:
             on_device = images.to(self._device, self._dtype, non_blocking=True)
             features = self._micro_batches.encode(self.classifier.image_features, on_device, BATCH_SIZE)
-            return self.classifier.logits(features)[:, self._first :].float().cpu()
+            return self.classifier.logits(features)[:, self._columns].float().cpu()
 
     def files(self, paths: Iterable[str], batch_size: int, workers: int = 0) -> Iterator[list[Scored]]:
         """Each batch of the files ``paths``, in their order.
