@@ -44,7 +44,7 @@ def model_of(**kwargs):
         (KRAdapterConfig, {"kravl_version": "new"}, "kravl_version 'new' is not a version"),
         (SinLoRAConfig, {"rank": 0}, "rank must be a whole number of at least 1, not 0"),
         (SinLoRAConfig, {"rank": "4"}, "rank must be a whole number, not '4'"),
-        (KronAConfig, {"factor": 0}, "factor must be at least 1, not 0"),
+        (KronAConfig, {"factor": 0}, "factor must be a whole number of at least 1, .*, not 0"),
     ],
 )
 def test_a_wrong_setting_is_told_by_the_config(config, settings, told):
