@@ -56,22 +56,22 @@ class LogisticRegression(Head):
             descend(self, every, Descent("adamw", self.lr, self.epochs, None, self.batch_size))
             return
         features, labels = F.normalize(every.first_views(), dim=-1), every.labels
-        count, rows = len(labels), torch.arange(len(labels), device=labels.device)
+        count, rows, size = len(labels), torch.arange(len(labels), device=labels.device), self.weight.numel()
 
-        def loss(weights: Tensor) -> tuple[Tensor, Tensor]:
-            # written out: autograd would take as long again as the products
-            w, b = weights[:-1], weights[-1]
-            logits = torch.addmm(b, features, w)
-            of_label, top = logits[rows, labels], logits.amax(dim=1, keepdim=True)
-            error = logits.sub_(top).exp_()
-            total = error.sum(dim=1, keepdim=True)
-            value = ((total.log() + top)[:, 0] - of_label).mean() + w.square().sum() / (2 * self.c * count)
-            error.div_(total * count)
-            error[rows, labels] -= 1 / count
-            slope = torch.cat([torch.addmm(w, features.T, error, beta=1 / (self.c * count)), error.sum(dim=0)[None]])
+        def loss(numbers: Tensor) -> tuple[Tensor, Tensor]:
+            # written out, as autograd would take as long again as the products; classes first, as these are faster then
+            w, b = numbers[:size].view_as(self.weight), numbers[size:]
+            log_probability = torch.addmm(b[:, None], w, features.T).log_softmax(dim=0)  # (C, n)
+            value = w.square().sum() / (2 * self.c * count) - log_probability[labels, rows].mean()
+            error = log_probability.exp_()
+            error[labels, rows] -= 1
+            slope = torch.empty_like(numbers)
+            of_weight = slope[:size].view_as(self.weight)
+            torch.addmm(w, error, features, beta=1 / (self.c * count), alpha=1 / count, out=of_weight)
+            torch.mean(error, dim=1, out=slope[size:])
             return value, slope
 
         with torch.no_grad():
-            found = converge(loss, torch.cat([self.weight.T, self.bias[None]]))  # (d + 1, C)
-            self.weight.copy_(found[:-1].T)
-            self.bias.copy_(found[-1])
+            found = converge(loss, torch.cat([self.weight.flatten(), self.bias]))
+            self.weight.copy_(found[:size].view_as(self.weight))
+            self.bias.copy_(found[size:])
