@@ -55,4 +55,4 @@ def test_the_command_trains_and_reports(site: Path) -> None:
 
     reported = kravl(site, "report", "runs", "--no-figures")
     assert reported.returncode == 0, reported.stderr
-    assert "zs_lp" in reported.stdout
+    assert "ZS-LP" in reported.stdout
