@@ -120,6 +120,7 @@ def test_a_tensor_of_a_file_is_cut_to_the_shape(tmp_path: Path):
         (lambda path: Pretrained(f"{path}/w.safetensors", "small.weight"), r"is \(2, 2\), smaller than shape=\[3, 3\]"),
         (lambda path: Delta(None, "*"), "variants.delta.run=FOLDER"),
         (lambda path: Delta(f"{path}", "*"), "is of None; only kravl.adapters.full.Full"),
+        (lambda path: Delta(f"{path}/seed1", "*"), "no run '.*/seed1'"),
         (lambda path: BlockDiagonal(4), "4 blocks do not fit"),
         (lambda path: PowerLaw(-1.0), "exponent must be at least 0"),
         (lambda path: PowerLaw(1.0, "alinged"), "did you mean 'aligned'"),
@@ -138,6 +139,15 @@ def test_what_cannot_be_a_target_is_one_line(tmp_path: Path, make, message):
 
     with pytest.raises(InputError, match=message):
         draw_matrix("it", make(tmp_path), (3, 3), 1)
+
+
+def test_the_run_of_an_update_may_omit_the_hash_at_its_end(tmp_path: Path):
+    folder = tmp_path / "full/seed1-0123abcd"
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "metrics.json"):
+        (folder / name).write_text("{}")
+
+    assert Delta(str(tmp_path / "full/seed1"), "*").source == folder / "adapter.safetensors"
 
 
 def test_a_row_is_refused():

@@ -10,6 +10,7 @@ from torch import Tensor
 from kravl.analysis.approximation.target import Shape, Target
 from kravl.runtime.errors import InputError, nearest
 from kravl.runtime.files import PACKAGE, json_object
+from kravl.tracking.run_folder import find_run
 
 SHIPPED = PACKAGE / "backbones/kravl_tiny/weights.safetensors"
 FULL = "kravl.adapters.full.Full"
@@ -32,16 +33,19 @@ class Pretrained(Target):
 class Delta(Target):
     """ΔW at ``site`` of a finished run with ``adapter=full``; "*" in it matches any characters.
 
+    The folder ``run`` may omit the hash at its end.
+
     Its leading rows and columns are read from the run's adapter file, whatever the seed.
 
     Raises:
-        InputError: no run is named; when drawn, the run is of another method, or has no such site.
+        InputError: no run is named, or none is there; when drawn, the run is of another method, or has no such site.
     """
 
     def __init__(self, run: str | None, site: str) -> None:
         if not run:
             raise InputError("a fine-tuning update needs a run: variants.delta.run=FOLDER of a run with adapter=full")
-        self.source: Path = Path(run) / "adapter.safetensors"
+        given = Path(run) / "adapter.safetensors"
+        self.source: Path = given if given.is_file() else find_run(run).adapter
         self.site = site
 
     def matrix(self, shape: Shape, generator: torch.Generator) -> Tensor:
