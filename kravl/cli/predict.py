@@ -139,11 +139,29 @@ def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], di
 
     require_safe_versions()
     prompts = check_templates("--prompt", options.prompt or [PROMPT])
-    known = {"name": options.model, "pretrained": options.pretrained, "logit_scale": "learned"}
+    pretrained = options.pretrained or _only_weights(options.model)
+    known = {"name": options.model, "pretrained": pretrained, "logit_scale": "learned"}
     classifier = ClipClassifier(options.classes, prompts, **known)
-    settings = {"model": f"{options.model} {options.pretrained}", "classes": list(options.classes)}
+    settings = {"model": f"{options.model} {pretrained}", "classes": list(options.classes)}
     settings["prompts"] = list(prompts)
     return Scorer(classifier.to(device_of(options.device))), classifier.class_names, settings
+
+
+def _only_weights(model: str) -> str | None:
+    """The weights of a model that has one set of them, or has them in its name; random ones would score by chance."""
+    import open_clip
+
+    from kravl.config.schema import CONFIGS
+    from kravl.runtime.files import read_yaml
+
+    builds = [read_yaml(path)["build"] for path in sorted((CONFIGS / "backbone").glob("*.yaml"))]
+    if ":" in model or model not in {*open_clip.list_models(), *(build.get("name") for build in builds)}:
+        return None  # an unknown name is told as such
+    own = [build["pretrained"] for build in builds if build.get("name") == model and build.get("pretrained")]
+    tags = list(dict.fromkeys([*own, *open_clip.list_pretrained_tags_by_model(model)]))
+    if len(tags) != 1:
+        raise InputError(f"--model {model}: name its weights, --pretrained {' | '.join(tags) or 'FILE'}")
+    return str(tags[0])
 
 
 def device_of(name: str) -> str:
@@ -164,6 +182,8 @@ def _class_names(given: str) -> tuple[str, ...]:
     from kravl.data.source import readable_names, refuse_control, refuse_duplicates
     from kravl.runtime.files import read_text
 
+    if "," not in given and not Path(given).is_file() and (Path(given).suffix or "/" in given):
+        raise InputError(f"--classes: no file {given!r}")
     lines = read_text(given).splitlines() if Path(given).is_file() else given.split(",")
     named = [name for name in lines if name.strip()]
     refuse_control("--classes", named)
@@ -196,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     images = "a run's folder (not with --model), then files, folders, patterns; - reads a file a line"
     add("names", nargs="+", metavar="RUN IMAGES", help=images)
     add("--model", help="zero-shot: any CLIP of open_clip, kravl-tiny, hf-hub:org/repo or local-dir:/folder")
-    add("--pretrained", help="its weights: a tag of open_clip, or a file")
+    add("--pretrained", help="its weights: a tag of open_clip, or a file; needed where there are several")
     add("--classes", help="names with commas between them, or a file with one a line; with a run: in place of its own")
     add(
         "--prompt",

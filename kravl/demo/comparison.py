@@ -48,9 +48,11 @@ class Comparison:
         """What the page says of the run, as JSON values."""
         cfg, classifier, path = self._run.cfg, self._run.classifier, self._run.folder.path.resolve()
         shots = "all images" if cfg.shots is None else f"{cfg.shots} images"
+        known = self._run.calibration
+        calibrated = f"; adapted side at a share of 1 calibrated: {known.describe()}" if known else ""
         return {
             "run": f"{path.parent.name}/{path.name}",
-            "model": f"{cfg.backbone.name}, {cfg.label} on {cfg.data.name}, {shots} a class",
+            "model": f"{cfg.backbone.name}, {cfg.label} on {cfg.data.name}, {shots} a class{calibrated}",
             "class_names": list(self._run.class_names),
             "zero_shot": classifier.zero_shot,
             "curve": self._has_curve(),
@@ -76,18 +78,19 @@ class Comparison:
         if alpha != self._alpha:
             self._run.adapters.unmerge()
             self._adapted, self._alpha = Scorer.of_run(self._run, alpha), alpha
-        adapted = self._said(self._adapted, batch)
+        adapted = self._said(self._adapted, batch, self._run.temperature(alpha))
         before = self._said(self._pretrained, batch) if self._pretrained else None
         if before and not self._run.classifier.zero_shot:
             before = {"attention": before["attention"]}  # its head knows no class
         return {"image": _data_url(pixels), "zero_shot": before, "adapted": adapted, "alpha": alpha}
 
-    def _said(self, scorer: Scorer, batch: Decoded) -> dict[str, Any]:
+    def _said(self, scorer: Scorer, batch: Decoded, temperature: float = 1.0) -> dict[str, Any]:
         found = attention_map(scorer.classifier.image_tower())
         with ExitStack() as stack:
             maps: Sequence[Tensor] = stack.enter_context(found.recorded()) if found else ()
             (scored,) = scorer.scored(batch)
-        prediction = Prediction.of(scored, self._run.class_names, min(MOST_SHOWN, len(self._run.class_names)))
+        names = self._run.class_names
+        prediction = Prediction.of(scored, names, min(MOST_SHOWN, len(names)), temperature)
         shown = maps[-1][0] if maps and maps[-1].isfinite().all() else None
         rows = None if shown is None else [[round(value, DIGITS) for value in row] for row in shown.tolist()]
         return {**prediction._asdict(), "attention": rows}

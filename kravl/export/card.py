@@ -51,7 +51,8 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensi
         extensions: modules that its loader imports besides the library.
     """
     library = LIBRARY.get(to, "torch")
-    needs, process = f"{library} and no kravl", "without kravl"
+    reader = "onnxruntime, numpy and pillow" if to == "onnx" else library
+    needs, process = f"{reader} and no kravl", "without kravl"
     if extensions:
         imports = " and ".join(f"`import {name}`" for name in extensions)
         needs = f"{library} and {imports}, which adds the method to it (`pip install 'kravl[{library},text]'`)"

@@ -77,7 +77,8 @@ def _in_order(groups: Sequence[Group], methods: Iterable[str]) -> list[Group]:
 
 def _baseline(groups: Sequence[Group], named: str | None, required: bool) -> tuple[str | None, list[str]]:
     """The method to compare with, or None with a note on why nothing is compared; a ``required`` one is not checked."""
-    methods = {group.method for group in groups} - {ZERO_SHOT}
-    if required or (named or BASELINE) in methods or len(methods) < 2:
-        return (None if len(methods) < 2 and not required else named or BASELINE), []
+    methods = {group.method for group in groups}
+    several = len(methods - {ZERO_SHOT}) > 1 or named == ZERO_SHOT
+    if required or (named or BASELINE) in methods or not several:
+        return (named or BASELINE if several or required else None), []
     return None, [f"no significance test: no run has the baseline {named or BASELINE!r}; pass --baseline METHOD"]

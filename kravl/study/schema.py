@@ -117,8 +117,8 @@ def _check(file: Path, study: Study) -> None:
         _within(file, "shots", amount, SHOTS)
     if ZERO_SHOT in study.methods:
         raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
-    if study.baseline is not None and study.baseline not in study.methods:
-        raise unknown(f"baseline in {file}", study.baseline, study.methods)
+    if study.baseline is not None and study.baseline not in (baselines := (*study.methods, ZERO_SHOT)):
+        raise unknown(f"baseline in {file}", study.baseline, baselines)
 
 
 def _within(file: Path, key: str, number: int | None, bounds: Bounds) -> None:

@@ -226,7 +226,8 @@ def _lock(path: Path) -> Lock:
         try:
             return Lock(path)
         except FileNotFoundError:
-            continue
+            if not path.parent.is_dir():  # it cannot be made, as below /proc
+                raise
     raise InputError(f"the run folder {path} keeps being removed by another process")
 
 

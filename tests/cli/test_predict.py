@@ -214,6 +214,9 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
         (["RUN", "IMAGES", "--classes", "a,a"], "'a'"),
         (["IMAGES", "--model", "kravl-tiny", "--pretrained", "kravl", "--classes", "a"], "1 class; every image"),
         (["IMAGES", "--model", "kravl-tini", "--pretrained", "kravl", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
+        (["IMAGES", "--model", "kravl-tini", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
+        (["IMAGES", "--model", "ViT-B-32", "--classes", "a,b"], "name its weights, --pretrained openai | "),
+        (["RUN", "IMAGES", "--classes", "nosuch.txt"], "--classes: no file 'nosuch.txt'"),
         (["RUN", "IMAGES", "--out", "x.txt"], "unknown ending of --out '.txt'"),
         (["RUN", "IMAGES", "--out", "no/such/x.csv"], "no folder 'no/such'"),
         (["RUN", "IMAGES", "--out", "/proc/x.csv"], "cannot be written"),
@@ -242,6 +245,16 @@ def test_a_batch_that_memory_does_not_hold_is_halved_to_the_same_logits(finished
 
     monkeypatch.setattr(scorer.classifier, "image_features", small)
     assert torch.allclose(scorer(images), expected, atol=1e-5)
+
+
+def test_a_model_with_one_set_of_weights_needs_no_name_of_them(images, capsys):
+    """Random weights would score by chance, without a word."""
+    scored = []
+    for named in ([], ["--pretrained", "kravl"]):
+        assert main(["predict", "--model", "kravl-tiny", *named, "--classes", "circle,square", str(images)]) == 0
+        scored.append(capsys.readouterr().out)
+
+    assert scored[0] == scored[1]
 
 
 def test_patterns_and_order(tmp_path):

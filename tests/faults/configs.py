@@ -83,6 +83,7 @@ FILES = {
     "a file of Hydra's": "# @package _global_\ndefaults: ['/hydra/job_logging@hydra.callbacks': default]",
     "a key with a dot": "# @package _global_\nhydra.job_logging: {version: 2}",
     "itself": "# @package _global_\ndefaults: [/experiment: theirs, _self_]",
+    "an overridden choice of several": "defaults: [override /data: digits, /data: [digits, folder], _self_]\n",
     "a folder above": "# @package _global_\ndefaults: [/experiment/../experiment: theirs]",
     "a list that is a word": "# @package _global_\ndefaults: experiment",
     "an entry of two": "# @package _global_\ndefaults: [{/data: digits, /method: kra}]",

@@ -15,11 +15,13 @@ import torch
 
 from kravl import FewShotModel
 from kravl.cli.main import main
+from kravl.demo.comparison import Comparison
 from kravl.evaluation.temperature import fit_temperature, nll_and_ece
 from kravl.run.finished.restore import load_run
 from kravl.run.prediction.scorer import Scorer
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
+from kravl.tracking.run_folder import RunFolder
 
 VALIDATION = ("split_protocol=coop", "data.val=../serif")
 
@@ -71,6 +73,10 @@ def test_probabilities_are_of_the_divided_logits_wherever_they_are_given(calibra
 
     model = FewShotModel.load(calibrated)
     assert np.allclose(model.predict_proba(files), expected, atol=1e-5)  # in batches of another size
+    page = Comparison(RunFolder(calibrated))
+    assert f"calibrated: temperature {record['temperature']:.4f}" in page.described()["model"]
+    shown = [page.score(Path(file).read_bytes(), file, 1.0)["adapted"]["probabilities"][0] for file in files[:3]]
+    assert shown == pytest.approx(expected.amax(1)[:3].tolist(), abs=1e-5)
     assert main(["predict", str(calibrated), *files, "--top", "1"]) == 0
     out, err = capsys.readouterr()
     assert f"calibrated: temperature {record['temperature']:.4f}" in err

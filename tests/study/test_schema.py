@@ -70,6 +70,12 @@ def test_what_is_wrong_in_a_study_is_one_line(tmp_path: Path, change: tuple[str,
     assert "\n" not in str(caught.value)
 
 
+def test_zero_shot_may_be_the_baseline(tmp_path: Path) -> None:
+    assert (
+        read_study(written(tmp_path, WHOLE.replace("name: s", "baseline: zero-shot\nname: s"))).baseline == "zero-shot"
+    )
+
+
 def test_a_file_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
     written(tmp_path, WHOLE)
 
