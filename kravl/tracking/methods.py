@@ -4,7 +4,7 @@ None of them depends on what else a picture or a table holds.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -63,15 +63,14 @@ def look(method: str) -> Look:
         InputError: the file has an unknown key or value, with the nearest.
     """
     given = _given(method) if method in known_methods() else {}
-    digest = int.from_bytes(hashlib.sha256(method.encode("utf-8", "surrogateescape")).digest()[:8])
-    colours, markers = ([name for name in all_ if name not in ONLY_ZERO_SHOT] for all_ in (COLOURS, MARKERS))
-    colour, rest = digest % len(colours), digest // len(colours)
-    marker, dash = rest % len(markers), rest // len(markers) % len(DASHES)
+    # the first of its own row of looks that no method with a file has
+    looks = (pair for pair in _drawn(method) if pair[:2] not in _taken())
+    colour, marker, dash = next(looks, ("black", "circle", 0))
     name = given.get("name") or (f"{method} (a label)" if method in _names_in_files() else method)
     return Look(
         name,
-        given.get("colour", colours[colour]),
-        given.get("marker", markers[marker]),
+        given.get("colour", colour),
+        given.get("marker", marker),
         DASHES[given["family"]] if "family" in given else list(DASHES.values())[dash],
     )
 
@@ -85,6 +84,19 @@ def shown(method: str) -> str:
 def known_methods() -> frozenset[str]:
     """Those with a file."""
     return frozenset(path.stem for path in _folder().glob("*.yaml"))
+
+
+def _drawn(method: str) -> Iterator[tuple[str, str, int]]:
+    """Colours, markers and dashes in an order that the letters of ``method`` decide."""
+    colours, markers = ([name for name in all_ if name not in ONLY_ZERO_SHOT] for all_ in (COLOURS, MARKERS))
+    for turn in range(1000):
+        digest = hashlib.sha256(f"{turn} {method}".encode("utf-8", "surrogateescape")).digest()
+        yield colours[digest[0] % len(colours)], markers[digest[1] % len(markers)], digest[2] % len(DASHES)
+
+
+@cache
+def _taken() -> frozenset[tuple[str | None, str | None]]:
+    return frozenset((given.get("colour"), given.get("marker")) for given in map(_given, known_methods()))
 
 
 @cache

@@ -38,7 +38,7 @@ OKABE_ITO = 17.8  # between the two of theirs that are nearest to each other, in
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """In place of datasets/methods."""
     monkeypatch.setattr(methods, "_folder", lambda: tmp_path)
-    cached = (look, known_methods, methods._names_in_files, methods._given)
+    cached = (look, known_methods, methods._names_in_files, methods._taken, methods._given)
     for each in cached:
         each.cache_clear()
     yield tmp_path
@@ -53,6 +53,15 @@ def test_every_method_of_kravl_has_a_name_and_a_look_of_its_own() -> None:
     looks = [look(method) for method in known_methods()]
     assert len({each.name.lower() for each in looks}) == len(looks)
     assert len({(each.colour, each.marker) for each in looks}) == len(looks)
+
+
+def test_a_label_without_a_file_looks_like_no_method() -> None:
+    taken = {(look(method).colour, look(method).marker) for method in known_methods()}
+
+    labels = [look(f"kra_{number}") for number in range(200)]
+
+    assert not {(label.colour, label.marker) for label in labels} & taken
+    assert len({(label.colour, label.marker) for label in labels}) > 20
 
 
 def test_methods_of_one_picture_are_told_apart() -> None:
@@ -86,7 +95,7 @@ def test_another_file_changes_no_other_method(folder: Path) -> None:
     names = ("mine", "kra", "lora_r4", "../x")
     before = [look(name) for name in names]
 
-    for each in (look, known_methods, methods._names_in_files, methods._given):
+    for each in (look, known_methods, methods._names_in_files, methods._taken, methods._given):
         each.cache_clear()
     for name in ("abba", "lora_r8"):
         (folder / f"{name}.yaml").write_text(f"name: The {name}\nfamily: head\ncolour: blue\nmarker: circle\n")
