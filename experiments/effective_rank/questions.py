@@ -1,0 +1,179 @@
+"""The questions of this folder, answered from runs.jsonl and interventions.jsonl: answers.md and its figures.
+
+python experiments/effective_rank/questions.py
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from measure import CUTS, SHARES, known
+
+from kravl.report.figures.drawing import Place, label_beside, mark_of, save, settle
+from kravl.report.figures.ranks import correlate
+from kravl.report.significance import signed_rank
+
+HERE = Path(__file__).parent
+Row = dict[str, Any]
+PREDICTORS = ("effective_rank", "stable_rank", "norm", "top_16")
+METRICS = {"test": "in domain", "ood": "out of domain"}
+DRAWS = 10_000
+
+
+def task(row: Row) -> tuple[str, int]:
+    return row["dataset"], row["shots"]
+
+
+def centred(rows: Sequence[Row], values: Sequence[str], by: Callable[[Row], object]) -> list[list[float]]:
+    """The ``values`` of each row as differences from the means of the rows that ``by`` puts together."""
+    members: dict[object, list[Row]] = defaultdict(list)
+    for row in rows:
+        members[by(row)].append(row)
+    means = {key: [fmean(row[name] for row in each) for name in values] for key, each in members.items()}
+    return [[row[name] - mean for name, mean in zip(values, means[by(row)], strict=True)] for row in rows]
+
+
+def between(rows: Sequence[Row], predictor: str, metric: str) -> str:
+    """Rank correlation over methods' means, differences between tasks taken out."""
+    members: dict[str, list[list[float]]] = defaultdict(list)
+    for row, pair in zip(rows, centred(rows, (predictor, metric), task), strict=True):
+        members[row["method"]].append(pair)
+    return str(correlate([(fmean(p[0] for p in each), fmean(p[1] for p in each)) for each in members.values()]))
+
+
+def within(rows: Sequence[Row], predictor: str, metric: str) -> str:
+    """Rank correlation over runs, differences between tasks and methods taken out."""
+    pairs = centred(rows, (predictor, metric), lambda row: (row["method"], *task(row)))
+    return str(correlate([(x, y) for x, y in pairs]))
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Mean in points of a percent, with 95 % of a bootstrap of the runs."""
+    values = 100 * np.array(differences)
+    picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
+    return f"{values.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def against(rows: Sequence[Row], metric: str, one: str, other: str) -> list[float]:
+    """Differences of two methods, a pair for each task and seed that both have."""
+    values = {(row["method"], *task(row), row["seed"]): row[metric] for row in rows}
+    return [v - values[other, *key[1:]] for key, v in values.items() if key[0] == one and (other, *key[1:]) in values]
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction (Scand. J. Stat. 1979)."""
+    highest, corrected = 0.0, {}
+    for place, name in enumerate(sorted(p, key=lambda name: p[name])):
+        highest = corrected[name] = min(1.0, max(highest, (len(p) - place) * p[name]))
+    return corrected
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return [f"| {' | '.join(map(str, line))} |" for line in lines] + [""]
+
+
+def methods_table(rows: Sequence[Row], name: str) -> list[str]:
+    shots = sorted({row["shots"] for row in rows})
+    head = ["method", "runs", "parameters", "effective rank", "stable rank", "norm", "share of top 16"]
+    head += [f"{METRICS[m]}, {k} shots" for m in METRICS for k in shots]
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        last = [row for row in own if row["shots"] == shots[-1]] or own
+        numbers = [f"{fmean(row[p] for row in last):.2f}" for p in ("norm", "top_16")]
+        ranks = [f"{fmean(row[p] for row in last):.0f}" for p in ("effective_rank", "stable_rank")]
+        cells = [spread([100 * row[m] for row in own if row["shots"] == k]) for m in METRICS for k in shots]
+        lines.append([method, len(own), f"{own[0]['trainable_parameters']:,}", *ranks, *numbers, *cells])
+    return [f"### {name}", "", *table(head, lines)]
+
+
+def spread(values: Sequence[float]) -> str:
+    return "" if not values else f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def pairs_table(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for metric, where in METRICS.items():
+        found = {other: against(rows, metric, "kra", other) for other in dict.fromkeys(row["method"] for row in rows)}
+        found = {other: each for other, each in found.items() if other != "kra" and each}
+        p = {other: signed_rank(each) for other, each in found.items()}
+        corrected = holm(p)
+        for other, each in found.items():
+            won, lost = sum(d > 0 for d in each), sum(d < 0 for d in each)
+            lines.append(
+                [
+                    f"kra - {other}",
+                    where,
+                    interval(each),
+                    f"{won} / {lost}",
+                    f"{p[other]:.4f}",
+                    f"{corrected[other]:.4f}",
+                ]
+            )
+    return table(["difference", "where", "points, 95 %", "won / lost", "p", "p (Holm)"], lines)
+
+
+def interventions_table(rows: Sequence[Row], changed: Mapping[str, Row]) -> list[str]:
+    names = [*(f"cut_{k}" for k in CUTS), "without_16", "flat", "norm", *(f"wise_{s}" for s in SHARES)]
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [changed[row["key"]]["results"] for row in rows if row["method"] == method and row["key"] in changed]
+        for metric, where in METRICS.items() if own else ():
+            itself = f"{100 * fmean(r['itself'][metric] for r in own):.1f}"
+            lines.append(
+                [method, where, itself, *(interval([r[n][metric] - r["itself"][metric] for r in own]) for n in names)]
+            )
+    return table(["method", "where", "itself", *names], lines)
+
+
+def draw(rows: Sequence[Row]) -> None:
+    """One point a method: effective rank against accuracy, differences between tasks taken out."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for axes, (metric, where) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
+        members: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for row, (gain,) in zip(rows, centred(rows, (metric,), task), strict=True):
+            members[row["method"]].append((row["effective_rank"], 100 * gain))
+        places = []
+        for method, points in members.items():
+            x, gains = fmean(p[0] for p in points), [p[1] for p in points]
+            error = 1.96 * stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+            axes.errorbar(x, fmean(gains), yerr=error, **mark_of(method))
+            places.append(Place.of(method, x, fmean(gains)))
+        axes.set(xlabel="effective rank of the trained update, mean over matrices", title=where)
+        axes.set_ylabel("accuracy, points above the mean of the task")
+        label_beside(axes, places)
+    settle(figure)
+    save(figure, HERE / "effective_rank.png")
+
+
+def main() -> None:
+    rows = list(known(HERE / "runs.jsonl").values())
+    changed = known(HERE / "interventions.jsonl")
+    lines = ["<!-- written by questions.py -->", ""]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        lines += methods_table([row for row in rows if row["dataset"] == dataset], dataset)
+    lines += ["### Rank correlation with accuracy, all tasks", ""]
+    cells = [
+        [predictor, where, between(rows, predictor, m), within(rows, predictor, m)]
+        for predictor in PREDICTORS
+        for m, where in METRICS.items()
+    ]
+    lines += table(["", "where", "between methods", "within methods"], cells)
+    equal = [row | changed[row["key"]]["results"]["norm"] for row in rows if row["key"] in changed]
+    if equal:
+        cells = [["effective_rank", where, between(equal, "effective_rank", m)] for m, where in METRICS.items()]
+        lines += ["### The same at KRAdapter's norm", "", *table(["", "where", "between methods"], cells)]
+    lines += ["### KRAdapter against each method, pairs of task and seed", "", *pairs_table(rows)]
+    lines += ["### Updates changed without training", "", *interventions_table(rows, changed)]
+    (HERE / "answers.md").write_text("\n".join(lines))
+    draw(rows)
+
+
+if __name__ == "__main__":
+    main()
