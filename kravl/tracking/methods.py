@@ -57,13 +57,14 @@ class Look(NamedTuple):
 
 @cache
 def look(method: str) -> Look:
-    """Of its file in ``datasets/methods``; what is not there follows from the letters of ``method`` alone.
+    """Of its file in ``datasets/methods``; what is not there follows from the letters of ``method``.
+
+    A label without a file has a colour and marker that no file has.
 
     Raises:
         InputError: the file has an unknown key or value, with the nearest.
     """
     given = _given(method) if method in known_methods() else {}
-    # the first of its own row of looks that no method with a file has
     looks = (pair for pair in _drawn(method) if pair[:2] not in _taken())
     colour, marker, dash = next(looks, ("black", "circle", 0))
     name = given.get("name") or (f"{method} (a label)" if method in _names_in_files() else method)
