@@ -109,6 +109,7 @@ class Optim:
     label_smoothing: float = limited(0.0, SHARE)  # share of each label that is spread over all classes
     # null | balanced (by the images drawn) | a list in the order of the classes
     class_weights: Any = limited(None, each=POSITIVE)
+    l2_sp: float = limited(0.0, NOT_NEGATIVE)  # adds l2_sp / 2 * the squared norm of what training has changed (L2-SP)
 
     @property
     def trains(self) -> bool:

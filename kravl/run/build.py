@@ -25,7 +25,9 @@ from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.tracking.run_folder import find_run
 from kravl.tracking.settings import is_digest
 from kravl.training.loss import resolved_class_weights
+from kravl.training.trainer import FSDP
 
+L2_SP_0 = "leave optim.l2_sp out"
 Prompts = Sequence[str | Sequence[str]]
 Classes = tuple[Sequence[str], Prompts]  # names and their prompts
 
@@ -170,6 +172,17 @@ def check_trains(cfg: Config) -> None:
     new_head = not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
     if cfg.optim.trains and not any(parts) and not new_head:
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
+
+
+def check_l2_sp(cfg: Config) -> None:
+    """Raise InputError where the penalty would have no effect, or where its gradient cannot be had."""
+    if not cfg.optim.l2_sp:
+        return
+    given = f"optim.l2_sp={cfg.optim.l2_sp:g}"
+    if not (cfg.sites or cfg.targets or cfg.unfreeze):
+        raise InputError(f"{given}: {cfg.label} changes no pretrained weight; {L2_SP_0}")
+    if cfg.trainer.get("strategy") == FSDP:
+        raise InputError(f"{given} with trainer.strategy={FSDP}: no process has a whole update; use ddp, or {L2_SP_0}")
 
 
 def _check_further_prompts(cfg: Config, further: Sequence[Classes]) -> None:

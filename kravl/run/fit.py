@@ -17,7 +17,7 @@ from kravl.backbones.classifier import statistics
 from kravl.config.schema import Config
 from kravl.data.loading.resumable import workers_end
 from kravl.evaluation.predict import image_features
-from kravl.run.build import Run
+from kravl.run.build import L2_SP_0, Run
 from kravl.run.finished.continued import start_from_init
 from kravl.run.finished.model_record import model_record
 from kravl.run.heads.fit import Choice, fit_head
@@ -32,6 +32,7 @@ from kravl.tracking.run_folder import RunFolder
 from kravl.tracking.settings import settings_sha256
 from kravl.training.checkpoint import CheckpointError, latest
 from kravl.training.frozen_state import UnsavedChangeError
+from kravl.training.l2_sp import L2SP
 from kravl.training.learner import DivergedError, Learner
 from kravl.training.loss import Loss
 
@@ -176,7 +177,7 @@ def fit(trainer: Trainer, again: MakeTrainer, cfg: Config, run: Run, checkpoints
     start_from_init(cfg, run)
     if not run.adapters.parameters():
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
-    loss, changing = Loss(cfg.optim.label_smoothing, run.class_weights), []
+    loss, changing = Loss(cfg.optim.label_smoothing, run.class_weights, _penalty(cfg, run)), []
     if cfg.train_statistics:
         changing = statistics(run.classifier)
     stages, lacking = stages_of(cfg), list[str]()
@@ -190,6 +191,17 @@ def fit(trainer: Trainer, again: MakeTrainer, cfg: Config, run: Run, checkpoints
             _train(trainer, learner, cfg, run, checkpoints, profiler)
         lacking += untrained(trainer, stage)
     return Fitted(trainer, {}, lacking)
+
+
+def _penalty(cfg: Config, run: Run) -> L2SP | None:
+    if not cfg.optim.l2_sp:
+        return None
+    new = frozenset(map(id, run.classifier.new_parameters()))
+    if all(id(parameter) in new for parameter in run.adapters.parameters()):
+        raise InputError(
+            f"optim.l2_sp={cfg.optim.l2_sp:g}: all that trains is new and has no pretrained value; {L2_SP_0}"
+        )
+    return L2SP(run.adapters.changes, cfg.optim.l2_sp, new)
 
 
 def _train(trainer: Trainer, learner: Learner, cfg: Config, run: Run, checkpoints: Path, profiler: Profiler) -> None:

@@ -12,7 +12,7 @@ from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config, Evaluation
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
-from kravl.run.build import Run, build_run, check_trains, training_amount
+from kravl.run.build import Run, build_run, check_l2_sp, check_trains, training_amount
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.finished.card import adapter_files
@@ -101,6 +101,7 @@ def check(cfg: Config) -> None:
     check_head_settings(cfg)
     check_init(cfg)
     check_trains(cfg)
+    check_l2_sp(cfg)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")
 

@@ -56,6 +56,7 @@ ADDED: dict[str, Any] = {
     "context_per_class": False,
     "optim.label_smoothing": 0.0,
     "optim.class_weights": None,
+    "optim.l2_sp": 0.0,
     "init": None,
     "stages": [],
 }

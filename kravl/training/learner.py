@@ -145,6 +145,8 @@ class Learner(LightningModule):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
         self.loss.rescale(gradients, self._mean_over_processes)
+        if self.loss.l2_sp is not None:
+            self.log("train/l2_sp", self.loss.l2_sp.add_gradient())
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             return  # half precision: the scaler skips such steps and lowers its scale
         norm = gather(nn.utils.get_total_norm(gradients))

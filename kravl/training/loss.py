@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.runtime.errors import InputError
+from kravl.training.l2_sp import L2SP
 
 BALANCED = "balanced"
 
@@ -23,11 +24,17 @@ class Loss(nn.Module):
     Args:
         label_smoothing: share of each label that is spread over all classes.
         class_weights: of the classes in label order; None: all alike.
+        l2_sp: a penalty of the weights, whose gradient is added once a step; it is in none of `forward`'s losses.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        l2_sp: L2SP | None = None,
+    ) -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.l2_sp = label_smoothing, l2_sp
         # no buffer: in float32 whatever precision the model is in
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.start()

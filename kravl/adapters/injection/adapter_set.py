@@ -1,7 +1,7 @@
 """All adapters of one model: merge, unmerge, disable, load, merge for good and inspect."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kravl.adapters.base import Adapter, without_autocast
 from kravl.adapters.injection.parameter import adapters_of
 from kravl.adapters.injection.sites import Site
+from kravl.adapters.injection.weights import Buffers, Weights
 from kravl.adapters.rank import spectrum
 from kravl.runtime.errors import InputError
 
@@ -21,69 +22,6 @@ def sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-class Buffers:
-    """Buffers of ``model`` by ``names``, looked up each time: a move to another device replaces them."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        self._model, self._names = model, tuple(names)
-
-    def live(self) -> dict[str, Tensor]:
-        return {name: self._model.get_buffer(name) for name in self._names}
-
-
-class Weights:
-    """Pretrained rows of each site, and initial and trained values of what is ``unfrozen``, and of ``buffers``."""
-
-    def __init__(self, sites: Sequence[Site], unfrozen: dict[str, nn.Parameter], buffers: Buffers) -> None:
-        self._sites = {site.name: site for site in sites}
-        self._unfrozen, self._buffers = unfrozen, buffers
-        self._initial = {name: tensor.clone() for name, tensor in self._live().items()}
-        self._base: dict[str, Tensor] = {}  # the pretrained rows while merged ones are written over them
-        self._trained: dict[str, Tensor] = {}
-
-    def base(self) -> Iterator[tuple[str, Tensor]]:
-        """(site name, pretrained rows) of each site, also while merged."""
-        for name, site in self._sites.items():
-            yield name, self._base.get(name, site.weight)
-
-    def trained(self) -> dict[str, Tensor]:
-        """Trained values of the unfrozen parameters and the buffers: the live tensors unless merged."""
-        return {name: self._trained.get(name, tensor) for name, tensor in self._live().items()}
-
-    def _live(self) -> dict[str, Tensor]:
-        parameters = {name: parameter.detach() for name, parameter in self._unfrozen.items()}
-        return parameters | self._buffers.live()
-
-    @torch.no_grad()
-    def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of all else that trains."""
-        self._base = {name: base.clone() for name, base in self.base()}
-        self._trained = {name: value.clone() for name, value in self.trained().items()}
-        if alpha != 0.0:  # zero times a diverged update is not zero
-            for name, weight in adapted:
-                self._sites[name].write(weight)
-        for name, tensor in self._live().items():
-            initial = self._initial[name].to(tensor)
-            if alpha == 0.0:
-                tensor.copy_(initial)
-            elif tensor.is_floating_point():  # else a count of batches
-                tensor.copy_(torch.lerp(initial, tensor, alpha))
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Undo `write` bit for bit."""
-        for name, base in self._base.items():
-            self._sites[name].write(base)
-        live = self._live()
-        for name, trained in self._trained.items():
-            live[name].copy_(trained)
-        self.forget()
-
-    def forget(self) -> None:
-        """Make what `write` wrote permanent."""
-        self._base, self._trained = {}, {}
 
 
 class AdapterSet:
@@ -257,6 +195,16 @@ class AdapterSet:
         for name, base in self._weights.base():
             with without_autocast(base.device.type):
                 yield name, base, self.adapters[name].update(base)
+
+    @torch.enable_grad()
+    def changes(self) -> Iterator[tuple[Tensor, list[nn.Parameter]]]:
+        """(change, parameters it is of) with gradient: each scaled ΔW, and what is unfrozen less its start."""
+        self._require(merged=False)
+        for name, base in self._weights.base():
+            with without_autocast(base.device.type):
+                yield self.adapters[name].update(base), list(self.adapters[name].parameters())
+        for name, parameter in self.unfrozen.items():
+            yield parameter - self._weights.initial(name).to(parameter), [parameter]
 
     def deltas(self) -> Iterator[tuple[str, Tensor]]:
         """(site name, scaled ΔW without gradient) for each adapter; also while merged."""

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from kravl.adapters.base import Adapter
-from kravl.adapters.injection.adapter_set import AdapterSet, Buffers
+from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.attention import AdaptedAttention
 from kravl.adapters.injection.conv import ADAPTED_CONVS
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
 from kravl.adapters.injection.sites import Site, matching, select_sites
+from kravl.adapters.injection.weights import Buffers
 from kravl.runtime.errors import InputError, nearest
 
 log = logging.getLogger(__name__)

@@ -97,6 +97,7 @@ def _refuse_unused(cfg: Config, head: type[Head]) -> None:
         "train_statistics": cfg.train_statistics,
         "optim.label_smoothing": cfg.optim.label_smoothing != 0,
         "optim.class_weights": cfg.optim.class_weights is not None,
+        "optim.l2_sp": cfg.optim.l2_sp != 0,
     }
     if unused := [name for name, is_given in given.items() if is_given]:
         raise InputError(
