@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kravl.adapters.base import Adapter, UpdateGradients, VectorJacobianProduct
-from kravl.adapters.budget import Sizes
+from kravl.adapters.budget import MULTIPLE, Sizes
 from kravl.adapters.workspace import cast, scratch
 from kravl.runtime.errors import InputError, unknown
 
@@ -18,12 +18,13 @@ class KRAdapter(Adapter):
 
     With m the shorter and M the longer side, U is (m, r) and zero, V is (m, c) and Kaiming-uniform with negative slope
     ``init_a``, c = ceil(M / r). r is the floored square root of the side that ``split`` names ("short" as in the
-    released layer, "long" as in the paper's toy experiment) or ``split`` itself. If the shorter side is the input, ΔW
-    is transposed. It has m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot
-    express a generic rank-1 update unless r is M.
+    released layer, "long" as in the paper's toy experiment) or ``split`` itself; "2x" takes the r whose number of
+    parameters is nearest to twice that of "short". If the shorter side is the input, ΔW is transposed. It has
+    m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot express a generic rank-1
+    update unless r is M.
 
     Raises:
-        InputError: ``split`` is neither "short" nor "long" nor a whole number from 1 to M.
+        InputError: ``split`` is neither "short" nor "long", nor a multiple, nor a whole number from 1 to M.
 
     Examples:
         >>> from kravl import KRAdapter
@@ -46,14 +47,21 @@ class KRAdapter(Adapter):
         super().__init__(out_features, in_features, scale, dropout)
         self.split, self.init_a = split, init_a
         short, long = sorted((out_features, in_features))
-        r = inner_size(split, short, long)
+        multiple = isinstance(split, str) and MULTIPLE.fullmatch(split)
+        r = self.legal_sizes().choose(split, self.shape) if multiple else inner_size(split, short, long)
         self.u = nn.Parameter(torch.zeros(short, r))
         self.v = nn.Parameter(torch.empty(short, math.ceil(long / r)))
         nn.init.kaiming_uniform_(self.v, a=init_a)
 
     def legal_sizes(self) -> Sizes:
         short, long = sorted(self.shape)
-        return Sizes.of("split", range(1, long + 1), lambda split: short * (split + math.ceil(long / split)))
+        usual = math.isqrt(short)
+
+        def count(split: int) -> int:
+            return short * (split + math.ceil(long / split))
+
+        # of equal sizes the nearest to the usual one first, which "1x" therefore is
+        return Sizes("split", sorted(range(1, long + 1), key=lambda r: (count(r), abs(r - usual))), count)
 
     def delta_weight(self) -> Tensor:
         if self.out_features <= self.in_features:
@@ -135,8 +143,8 @@ def inner_size(split: str | int, short: int, long: int) -> int:
     """r of `KRAdapter` for a matrix with sides ``short`` and ``long``. Raises InputError as it does."""
     if isinstance(split, int):
         if not 1 <= split <= long:
-            raise InputError(f"split must be short, long or a whole number from 1 to {long}, not {split}")
+            raise InputError(f"split must be short, long, 2x or a whole number from 1 to {long}, not {split}")
         return split
     if split not in ("short", "long"):
-        raise unknown("split", split, ("short", "long"))
+        raise unknown("split", split, ("short", "long", "2x"))
     return math.isqrt(short if split == "short" else long)

@@ -122,6 +122,15 @@ def test_it_cannot_represent_a_generic_rank_one_update_but_has_full_rank():
     assert effective_rank(adapter.delta_weight()) > 40
 
 
+@pytest.mark.parametrize("shape", [(192, 192), (768, 192), (768, 3072)])
+def test_a_multiple_is_that_of_its_own_usual_size(shape):
+    usual, same, twice = (KRAdapter(*shape, split=split) for split in ("short", "1x", "2x"))
+    sizes = [sum(parameter.numel() for parameter in adapter.parameters()) for adapter in (usual, twice)]
+
+    assert same.u.shape == usual.u.shape
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.1)
+
+
 def test_an_unknown_split_names_the_legal_ones():
     with pytest.raises(InputError, match="unknown split 'shrot': did you mean 'short'"):
         KRAdapter(4, 4, split="shrot")
