@@ -1,4 +1,4 @@
-"""The questions of this folder, answered from runs.jsonl and interventions.jsonl: answers.md and its figures.
+"""The questions of this folder, answered from runs.jsonl and interventions.jsonl: answers.md and its two figures.
 
 python experiments/effective_rank/questions.py
 """
@@ -21,11 +21,18 @@ HERE = Path(__file__).parent
 Row = dict[str, Any]
 PREDICTORS = ("effective_rank", "stable_rank", "norm", "top_16")
 METRICS = {"test": "in domain", "ood": "out of domain"}
+BUDGETS, PULLS = ("half", "", "double"), ("", "0.01", "0.1", "1")  # variants of a method: its size, strength of L2-SP
 DRAWS = 10_000
 
 
 def task(row: Row) -> tuple[str, int]:
     return row["dataset"], row["shots"]
+
+
+def named(row: Row) -> tuple[str, str]:
+    """Method and variant, which is empty for the method as it is."""
+    method, _, variant = row["method"].partition("_")
+    return method, variant
 
 
 def centred(rows: Sequence[Row], values: Sequence[str], by: Callable[[Row], object]) -> list[list[float]]:
@@ -132,6 +139,55 @@ def interventions_table(rows: Sequence[Row], changed: Mapping[str, Row]) -> list
     return table(["method", "where", "itself", *names], lines)
 
 
+def varied(rows: Sequence[Row], variants: Sequence[str]) -> dict[str, dict[str, list[Row]]]:
+    """Method -> variant -> runs, of methods that have other variants than themselves, on what all of them have run."""
+    found: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    changed = {named(row)[0] for row in rows if named(row)[1] in variants and named(row)[1]}
+    kept = [row for row in rows if named(row)[0] in changed and named(row)[1] in variants]
+    common = [
+        {(*task(row), row["seed"]) for row in kept if row["method"] == name} for name in {r["method"] for r in kept}
+    ]
+    for row in kept:
+        if (*task(row), row["seed"]) in set.intersection(*common):
+            method, variant = named(row)
+            found[method][variant].append(row)
+    return found
+
+
+def variants_table(rows: Sequence[Row], variants: Sequence[str]) -> list[str]:
+    groups = varied(rows, variants)
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    head = ["method", "variant", "runs", "parameters", "effective rank", "norm"]
+    lines = []
+    for method, found in groups.items():
+        for variant in filter(found.get, variants):
+            own = found[variant]
+            cells = [f"{fmean(row['effective_rank'] for row in own):.0f}", f"{fmean(row['norm'] for row in own):.2f}"]
+            for metric in METRICS:
+                cells += [spread([100 * r[metric] for r in own if r["dataset"] == each]) for each in datasets]
+            lines.append([method, variant, len(own), f"{own[0]['trainable_parameters']:,}", *cells])
+    return table(head + [f"{where}, {each}" for where in METRICS.values() for each in datasets], lines)
+
+
+def draw_norms(rows: Sequence[Row]) -> None:
+    """One line a method: the norm at which L2-SP holds its update against accuracy; the point without is the last."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    groups = varied(rows, PULLS)
+    for axes, (metric, where) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
+        places = []
+        for method, found in groups.items():
+            points = sorted(
+                (fmean(r["norm"] for r in own), 100 * fmean(r[metric] for r in own)) for own in found.values()
+            )
+            axes.plot(*zip(*points, strict=True), **mark_of(method))
+            places.append(Place.of(method, *points[-1]))
+        axes.set(xscale="log", xlabel="Frobenius norm of the trained update, mean over matrices", title=where)
+        axes.set_ylabel("accuracy in percent")
+        label_beside(axes, places)
+    settle(figure)
+    save(figure, HERE / "norm.png")
+
+
 def draw(rows: Sequence[Row]) -> None:
     """One point a method: effective rank against accuracy, differences between tasks taken out."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
@@ -153,7 +209,8 @@ def draw(rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    rows = list(known(HERE / "runs.jsonl").values())
+    every = list(known(HERE / "runs.jsonl").values())
+    rows = [row for row in every if not named(row)[1]]
     changed = known(HERE / "interventions.jsonl")
     lines = ["<!-- written by questions.py -->", ""]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
@@ -171,6 +228,11 @@ def main() -> None:
         lines += ["### The same at KRAdapter's norm", "", *table(["", "where", "between methods"], cells)]
     lines += ["### KRAdapter against each method, pairs of task and seed", "", *pairs_table(rows)]
     lines += ["### Updates changed without training", "", *interventions_table(rows, changed)]
+    for title, variants in (("Half and double budgets", BUDGETS), ("Pulled towards the pretrained weights", PULLS)):
+        if varied(every, variants):
+            lines += [f"### {title}", "", *variants_table(every, variants)]
+    if varied(every, PULLS):
+        draw_norms(every)
     (HERE / "answers.md").write_text("\n".join(lines))
     draw(rows)
 
