@@ -153,3 +153,10 @@ def test_a_step_and_a_layer_are_taken_apart(run):
         named = {row["part"]: row for row in parts}
         assert named["matrix products"]["floor %"] > 0
         assert {"adding the update to the weight", "copies and casts", "Python and autograd between them"} <= set(named)
+
+
+def test_the_start_of_a_command_is_told_apart_from_its_libraries(run):
+    seconds = {row["what"]: row["CPU seconds"] for row in run("start.py")["rows"]}
+
+    assert 0 < seconds["kravl --help"] < seconds["import torch"]  # which it does not import
+    assert seconds["modules of torch"] > seconds["modules of all others"]
