@@ -28,6 +28,7 @@ from kravl.training.loss import resolved_class_weights
 from kravl.training.trainer import FSDP
 
 L2_SP_0 = "leave optim.l2_sp out"
+ANY_CLASSES = ("cat", "dog")  # where those of a run are not known
 Prompts = Sequence[str | Sequence[str]]
 Classes = tuple[Sequence[str], Prompts]  # names and their prompts
 
@@ -126,9 +127,9 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
     _check_further_prompts(cfg, further)
     check_context(cfg, classes[0], [name for names, _ in further for name in names])
-    skeleton, placement = planned(cfg, len(classes[0]))
-    if skeleton is not None and placement is not None:
-        check_names(cfg, planned_names(cfg, skeleton, placement))
+    encoder, placement = planned(cfg, len(classes[0]))
+    if encoder is not None and placement is not None:
+        check_names(cfg, planned_names(cfg, encoder, placement))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
     new_names = _add_classes(cfg, classifier, further, num_images)
@@ -194,11 +195,29 @@ def _check_further_prompts(cfg: Config, further: Sequence[Classes]) -> None:
 
 def planned(cfg: Config, num_classes: int) -> tuple[nn.Module | None, Placement | None]:
     """The model without its weights and what is adapted of it; None where only the loaded one can be asked."""
-    encoder = resolve(cfg.backbone.build, Classifier, cfg.plugins).skeleton(num_classes, cfg.backbone.build)
+    encoder = skeleton(cfg, num_classes)
     if encoder is None:
         return None, None
     _statistics(cfg, encoder)
     return encoder, place(cfg, encoder)
+
+
+def skeleton(cfg: Config, num_classes: int) -> nn.Module | None:
+    """The model without its weights; None where only the loaded one can be asked. Raises InputError without one."""
+    build(cfg.backbone.build, Classifier, cfg.plugins)  # its settings are ones that it has
+    return resolve(cfg.backbone.build, Classifier, cfg.plugins).skeleton(num_classes, cfg.backbone.build)
+
+
+def check_structure(cfg: Config, encoder: nn.Module) -> None:
+    """Hold what is adapted, and what trains, against a `skeleton`, which is left as it is.
+
+    Raises:
+        InputError: an adapter without a setting that is given, a preset or pattern that matches nothing, a stage of
+            what does not train, or a context that the text tower does not take.
+    """
+    _statistics(cfg, encoder)
+    check_names(cfg, planned_names(cfg, encoder, place(cfg, encoder)))
+    check_context(cfg, ANY_CLASSES, ())
 
 
 def _statistics(cfg: Config, encoder: nn.Module) -> list[str]:

@@ -52,8 +52,7 @@ def evaluation_sources(
     """
     sets = {}
     for name, node in evaluation.sets.items():
-        if not isinstance(node, Mapping):
-            raise InputError(f"evaluation set {name}: {str(node)[:80]!r} stands where settings by name are expected")
+        _require_settings(name, node)
         prompts = _templates(node, templates)
         candidate = build(node.get("source") or node, Source, plugins, source=source, **prompts)()
         if candidate.overlaps(source.drawn_from()):
@@ -63,6 +62,23 @@ def evaluation_sources(
             if evaluation.classes == "own":
                 name_classes(candidate, node.get("class_names"), node.get("descriptions"))
     return sets
+
+
+def check_source_settings(cfg: Config) -> None:
+    """Hold the settings of every set against its class; none is listed, its files need not be there.
+
+    Raises:
+        InputError: no such class, or a setting that it does not have.
+    """
+    build(cfg.data.source, Source, cfg.plugins)
+    for name, node in cfg.evaluation.sets.items():
+        _require_settings(name, node)
+        build(node.get("source") or node, Source, cfg.plugins)
+
+
+def _require_settings(name: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise InputError(f"evaluation set {name}: {str(node)[:80]!r} stands where settings by name are expected")
 
 
 def _templates(node: Mapping[str, Any], of_training: Any) -> dict[str, Any]:

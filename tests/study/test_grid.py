@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from kravl.config.compose import as_written
 from kravl.config.quoting import as_overrides
 from kravl.config.schema import CONFIGS
+from kravl.run import build
 from kravl.runtime.errors import InputError
 from kravl.study.checks import check_cells
 from kravl.study.grid import commands, plan_runs
@@ -56,10 +57,51 @@ def test_what_the_runs_of_a_grid_would_refuse_is_said_of_all_cells_before_the_fi
         check_cells(plan_runs(grid, ["data_root=/data", "alphas=3"]))
 
     said = str(refusal.value)
-    with pytest.raises(InputError, match=r"^1 of the 8 cells would be refused: zeroshot \(1 cell\): nothing to train"):
+    refused = r"^1 of the 8 cells would be refused: zeroshot on dtd \(clip_vitb16\): nothing to train"
+    with pytest.raises(InputError, match=refused):
         check_cells(plan_runs(study(backbones={"clip_vitb16": []}, methods=methods), ["data_root=/data"]))
     assert said.startswith("4 of the 8 cells would be refused: ncm (2 cells): alphas has 0.5, and NearestClassMean")
     assert "; coop (2 cells): alphas=3: a learned context" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (["method=lora", "adapter.rang=4"], "unknown setting of LoRA 'rang': did you mean 'rank'?"),
+        (["method=lora", "sites=visoin"], "did you mean 'vision'?"),
+        (["method=lora", "targets=[visual.nowhere.*]"], "'visual.nowhere.*'"),
+        (["method=bitfit", "unfreeze=[visual.nowhere.*]"], "'visual.nowhere.*'"),
+        (["method=lora", "stages=[{train:[nowhere]}]", "optim.steps=9"], "stages.0 trains 'nowhere'"),
+        (["method=coop", "context_init=so"], "context_init='so'"),
+        (["method=lora", "train_statistics=true"], "no norm of kravl_tiny keeps running statistics"),
+        (["method=lora", "backbone.build.logit_scael=fixed"], "did you mean 'logit_scale'?"),
+        (["method=lora", "data.source.sise=32"], "did you mean 'size'?"),
+        (["method=lora", "backbone.build.name=kravl-tniy"], "unknown open_clip model 'kravl-tniy'"),
+    ],
+)
+def test_a_cell_whose_settings_do_not_fit_its_model_is_refused_before_the_first_run(
+    settings: list[str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kravl.backbones.clip.load_clip", lambda _: pytest.fail("weights were loaded"))
+    methods = {"kra": [], "wrong": settings}
+    grid = study(backbones={"kravl_tiny": []}, datasets={"openmoji": []}, methods=methods, shots=[1, 2])
+
+    with pytest.raises(InputError) as refusal:
+        check_cells(plan_runs(grid, ["data_root=/nowhere"]))
+
+    said = str(refusal.value)
+    assert said.startswith("1 of the 2 cells would be refused: wrong on openmoji (kravl_tiny): ") and reason in said
+
+
+def test_a_setting_is_checked_once_however_many_seeds_and_shots_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = build.place
+    placed: list[int] = []
+    monkeypatch.setattr(build, "place", lambda *given: (placed.append(1), place(*given))[1])
+    grid = study(backbones={"kravl_tiny": []}, shots=[1, 2, 4, 8], seeds=list(range(50)), other_seeds=["alphas=1"])
+
+    check_cells(plan_runs(grid, ["data_root=/nowhere"]))
+
+    assert len(placed) == 2  # of two methods on two data sets
 
 
 def test_the_runs_of_a_grid_are_those_of_its_commands() -> None:

@@ -27,7 +27,7 @@ LONG = ["optim.epochs=12"]  # long enough to be stopped in
 
 @pytest.fixture
 def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
-    """Of a study with a run that finishes, one that diverges, and one that is refused once its model is there."""
+    """Of a study with a run that finishes, one that diverges, and one that is refused once its data are asked for."""
     backbone, *size = VIT
     study = {
         "name": "letters",
@@ -37,7 +37,7 @@ def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
         "methods": {
             "kra": LONG,
             "wild": ["method=kra", "optim.lr=1e30", "trainer.gradient_clip_val=null"],
-            "lost": ["method=kra", "sites=[nowhere.*]"],
+            "lost": ["method=kra", "data.class_names=nowhere.csv"],
         },
         "shots": [6],
         "seeds": [1],
@@ -84,9 +84,9 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     [refused] = [
         line for line in second.splitlines() if line.startswith("failed: lost on folder") and "log.txt" in line
     ]
-    assert "nowhere.*" in refused
+    assert "nowhere.csv" in refused
     [log] = (tmp_path / "runs").glob("*_lost_*/*/log.txt")
-    assert "nowhere.*" in log.read_text()
+    assert "nowhere.csv" in log.read_text()
     [metrics] = (tmp_path / "runs").glob("*_kra_*/*/metrics.json")
     assert "resuming from" in metrics.with_name("log.txt").read_text()
     unbroken = train(tiny_run(f"runs={tmp_path}/unbroken", *LONG, "name=vit_tiny_random_kra_6shot_folder"))
