@@ -48,7 +48,10 @@ def main(arguments: Sequence[str]) -> int:
 def _serve(options: argparse.Namespace, folder: "RunFolder") -> int:
     from kravl.demo.comparison import Comparison
     from kravl.demo.server import LOOPBACK, Demo, listen, server
+    from kravl.run.finished.saved import saved_config
+    from kravl.run.prediction.scorer import check_alpha
 
+    check_alpha(saved_config(folder, {"plugins": options.plugins}), options.alpha)
     with listen(options.port) as listening:
         device = device_of(options.device)
         loading = {"data_root": options.data_root, "plugins": options.plugins, "device": device}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kravl.cli.main import EXIT_FAILED, framed, say
-from kravl.export.target import check_target, formats
+from kravl.export.target import check_run, check_target, formats
 from kravl.runtime.errors import printable
 
 DESCRIPTION = """Write a finished run for another library: open_clip, timm and transformers (folders that they load, and
@@ -33,10 +33,14 @@ def main(arguments: Sequence[str]) -> int:
     folder = find_run(options.run)
     out: Path = options.out or folder.path / f"export_{options.to}"
     check_target(options.to, out, options.force)
+    from kravl.adapters.injection.serialization import read_description
     from kravl.export.check import ExportError
     from kravl.export.write import export_run
     from kravl.run.finished.restore import load_run
+    from kravl.run.finished.saved import saved_config
 
+    cfg = saved_config(folder, {"plugins": options.plugins})
+    check_run(options.to, cfg, read_description(folder.adapter).get("method"), options.alpha)
     calibrated = not options.uncalibrated
     run = load_run(folder, data_root=options.data_root, plugins=options.plugins, calibrated=calibrated)
     try:

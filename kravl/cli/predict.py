@@ -2,18 +2,20 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kravl.cli.main import EXIT_FAILED, framed
 from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.files import require_writable
 
 if TYPE_CHECKING:
     from kravl.data.loading.named_files import NamedFiles
-    from kravl.run.finished.restore import LoadedRun
+    from kravl.run.finished.calibration import Calibration
     from kravl.run.prediction.scorer import Scorer
+    from kravl.tracking.run_folder import RunFolder
 
 BATCH_SIZE, TOP = 64, 5
 MOST_BATCH, MOST_WORKERS = 2**16, 256
@@ -68,20 +70,36 @@ def _check_combination(options: argparse.Namespace) -> None:
         raise InputError("--alpha and --uncalibrated are of a run; --model scores zero-shot")
 
 
+class _Plan(NamedTuple):
+    """What is to be scored, known before any weights are loaded.
+
+    Args:
+        settings: what the predictions depend on.
+        load: gives the scorer of these classes.
+    """
+
+    class_names: Sequence[str]
+    settings: dict[str, Any]
+    load: Callable[[], "Scorer"]
+
+
 def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
-    from kravl.run.prediction.output import PredictionFile, format_of
+    from kravl.run.prediction.output import PredictionFile, format_of, require_resumable
     from kravl.run.prediction.stream import Job, listed, predict_files
 
-    scorer, class_names, settings = _of_run(options) if options.model is None else _zero_shot(options)
+    options.device = device_of(options.device)
+    class_names, settings, load = _of_run(options) if options.model is None else _zero_shot(options)
     top = min(TOP, len(class_names)) if options.top is None else options.top
     if top > len(class_names):
         raise InputError(f"--top {top}: the model has {len(class_names)} classes")
-    batches = options.batch_size, options.workers
+    if options.out:
+        settings["top"] = top
+        require_resumable(options.out, settings, options.force)
+    scorer, batches = load(), (options.batch_size, options.workers)
     job = Job(class_names, top, *batches, options.sheet, settings["model"], settings.get("temperature") or 1.0)
     with ExitStack() as stack:
         target: Any = format_of(options.out.suffix[1:] if options.out else options.format, top)
         if options.out:
-            settings["top"] = top
             target = stack.enter_context(PredictionFile(options.out, target, settings, options.force))
         else:
             sys.stdout.write(target.header)
@@ -91,34 +109,39 @@ def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
     return EXIT_FAILED if unreadable.count else 0
 
 
-def _of_run(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
-    from kravl.adapters.injection.serialization import read_adapters
-    from kravl.run.finished.restore import load_run
+def _of_run(options: argparse.Namespace) -> _Plan:
+    from kravl.run.finished.calibration import adapter_sha256, read_calibration
+    from kravl.run.finished.restore import load_run, scored_classes
     from kravl.run.finished.saved import saved_config
     from kravl.run.prediction.other_classes import check_other_classes, other_prompts, score_other_classes
-    from kravl.run.prediction.scorer import Scorer
+    from kravl.run.prediction.scorer import Scorer, check_alpha
 
+    folder: RunFolder = options.run
     others: Sequence[str] | None = options.classes
+    root = {} if options.data_root is None else {"data_root": options.data_root}
+    cfg = saved_config(folder, {**root, "plugins": options.plugins})
+    check_alpha(cfg, options.alpha)
     if others:
-        check_other_classes(saved_config(options.run, {"plugins": options.plugins}))
-    run = load_run(options.run, data_root=options.data_root, plugins=options.plugins, device=device_of(options.device))
-    name, digest = options.run.path.resolve(), read_adapters(options.run.adapter)[0]["tensors_sha256"]
-    settings = {"model": f"{name.parent.name}/{name.name}", "adapter": digest[:16], "alpha": options.alpha}
-    settings["temperature"] = _temperature(run, options)
-    if not others:
-        return Scorer.of_run(run, options.alpha), run.class_names, settings
-    prompts = other_prompts(run.record, options.prompt)
-    columns = score_other_classes(run, others, prompts)
-    return (
-        Scorer.of_run(run, options.alpha, columns=columns),
-        others,
-        {**settings, "classes": list(others), "prompts": list(prompts)},
-    )
+        check_other_classes(cfg)
+    name, (class_names, known) = folder.path.resolve(), scored_classes(folder, cfg)
+    settings = {"model": f"{name.parent.name}/{name.name}", "adapter": adapter_sha256(folder)[:16]}
+    settings |= {"alpha": options.alpha, "temperature": _temperature(read_calibration(folder), options)}
+    prompts = other_prompts(known, options.prompt) if others else ()
+    if others:
+        settings |= {"classes": list(others), "prompts": list(prompts)}
+
+    def load() -> Scorer:
+        given = {"data_root": options.data_root, "plugins": options.plugins, "device": options.device}
+        run = load_run(folder, **given)
+        columns = score_other_classes(run, others, prompts) if others else None
+        return Scorer.of_run(run, options.alpha, columns=columns)
+
+    return _Plan(others or class_names, settings, load)
 
 
-def _temperature(run: "LoadedRun", options: argparse.Namespace) -> float | None:
+def _temperature(known: "Calibration | None", options: argparse.Namespace) -> float | None:
     """What the logits are divided by, which is told; None where they are left as they are."""
-    if run.calibration is None or options.uncalibrated:
+    if known is None or options.uncalibrated:
         return None
     if options.classes or options.alpha != 1:
         what = "other classes" if options.classes else f"alpha={options.alpha:g}"
@@ -127,11 +150,11 @@ def _temperature(run: "LoadedRun", options: argparse.Namespace) -> float | None:
             file=sys.stderr,
         )
         return None
-    print(f"calibrated: {run.calibration.describe()}", file=sys.stderr)
-    return run.calibration.temperature
+    print(f"calibrated: {known.describe()}", file=sys.stderr)
+    return known.temperature
 
 
-def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], dict[str, Any]]:
+def _zero_shot(options: argparse.Namespace) -> _Plan:
     from kravl.backbones.clip import ClipClassifier
     from kravl.data.templates import check_templates
     from kravl.run.prediction.scorer import Scorer
@@ -141,10 +164,13 @@ def _zero_shot(options: argparse.Namespace) -> tuple["Scorer", Sequence[str], di
     prompts = check_templates("--prompt", options.prompt or [PROMPT])
     pretrained = options.pretrained or _only_weights(options.model)
     known = {"name": options.model, "pretrained": pretrained, "logit_scale": "learned"}
-    classifier = ClipClassifier(options.classes, prompts, **known)
     settings = {"model": f"{options.model} {pretrained}", "classes": list(options.classes)}
     settings["prompts"] = list(prompts)
-    return Scorer(classifier.to(device_of(options.device))), classifier.class_names, settings
+
+    def load() -> Scorer:
+        return Scorer(ClipClassifier(options.classes, prompts, **known).to(options.device))
+
+    return _Plan(options.classes, settings, load)
 
 
 def _only_weights(model: str) -> str | None:
@@ -203,9 +229,11 @@ def _check_targets(options: argparse.Namespace) -> None:
         if path and not path.parent.is_dir():
             raise InputError(f"no folder {str(path.parent)!r} for {path.name}; make it first")
     unfinished = options.out and options.out.with_name(f"{options.out.name}.unfinished.json").exists()
-    for path in (None if unfinished else options.out, options.sheet):
-        if path and path.exists() and not options.force:
+    for option, path in (("--out", options.out), ("--sheet", options.sheet)):
+        if path and path.exists() and not options.force and not (unfinished and path is options.out):
             raise InputError(f"{path} is there already; --force writes it anew")
+        if path:
+            require_writable(path, f"pass {option} FILE")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,7 +72,7 @@ class Comparison:
             InputError: no image that is read, or no point of the run's curve.
             OutOfMemory: memory does not suffice for one image.
         """
-        check_alpha(self._run, alpha)
+        check_alpha(self._run.cfg, alpha)
         pixels = self._crop(decode_rgb(data, name))
         batch = Decoded(self._normalize([pixels.transpose(2, 0, 1)]), (name,), (None,))
         if alpha != self._alpha:
@@ -97,7 +97,7 @@ class Comparison:
 
     def _has_curve(self) -> bool:
         try:
-            check_alpha(self._run, 0.5)
+            check_alpha(self._run.cfg, 0.5)
         except InputError:
             return False
         return True

@@ -12,7 +12,6 @@ from kravl.backbones.classifier import Classifier
 from kravl.backbones.clip import ClipClassifier
 from kravl.backbones.heads.head import Head
 from kravl.run.finished.restore import LoadedRun
-from kravl.runtime.errors import InputError
 
 OWN = ("class_weight", "context")  # parameters of kravl's; what they make of the classes is written apart
 
@@ -48,12 +47,6 @@ class PlainModel:
     @property
     def is_clip(self) -> bool:
         return self.head is not None
-
-    def require_clip(self, what: str) -> None:
-        """Raise InputError where there is no text tower."""
-        if not self.is_clip:
-            name = self.run.cfg.backbone.name
-            raise InputError(f"{what} holds an image and a text tower; {name} has an image tower alone: --to timm")
 
     def classifier(self) -> nn.Module:
         """Images (b, 3, height, width) to logits (b, C), as one module."""

@@ -13,7 +13,7 @@ from kravl.backbones.text.class_features import class_prompts
 from kravl.export.card import model_card
 from kravl.export.check import TEXTS, ExportError, difference, reference
 from kravl.export.plain import PlainModel, plain_model
-from kravl.export.target import ABOUT, CARD, check_target
+from kravl.export.target import ABOUT, CARD, check_run, check_target
 from kravl.run.finished.restore import LoadedRun
 from kravl.run.prediction.scorer import Scorer
 from kravl.runtime.errors import InputError
@@ -56,7 +56,7 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     """
     check_target(to, out, force)
     module: Any = import_module(f"kravl.export.formats.{to}")
-    _require_place(run, to, alpha, module)
+    check_run(to, run.cfg, run.adapters.description()["method"], alpha)
     run.classifier.float()  # what was trained in half precision is exported in single
     expected = reference(Scorer.of_run(run, alpha, precision="32-true"))._replace(temperature=run.temperature(alpha))
     try:
@@ -79,17 +79,6 @@ def export_run(run: LoadedRun, to: str, out: Path, alpha: float = 1.0, force: bo
     except OSError as error:
         raise InputError(f"the export cannot be written to {out}: {error.strerror or error}; pass --out") from error
     return Export(out, found, module.TOLERANCE, notes, tuple(more.get("extensions", ())))
-
-
-def _require_place(run: LoadedRun, to: str, alpha: float, module: Any) -> None:
-    head = run.classifier.feature_head
-    if head is not None and not getattr(module, "HOLDS_HEADS", False):
-        raise InputError(
-            f"--to {to} has no place for {type(head).__name__}, a head on features; --to onnx and --to pt2 hold the "
-            "classifier as a whole"
-        )
-    if require := getattr(module, "require", None):
-        require(run, alpha)
 
 
 def _calibration(run: LoadedRun, alpha: float) -> list[str]:

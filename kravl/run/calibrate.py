@@ -22,6 +22,7 @@ from kravl.run.fit import graceful_exit
 from kravl.run.prediction.scorer import Scorer
 from kravl.run.sources import Sources, training_source
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import require_writable
 from kravl.runtime.signals import raise_if_stopped
 from kravl.tracking.run_folder import RunFolder, find_run
 
@@ -68,9 +69,10 @@ def calibrate(
 
 
 def check_uncalibrated(folder: RunFolder, force: bool) -> None:
-    """Raise InputError where there is a calibration, unless ``force``."""
+    """Raise InputError where there is a calibration, unless ``force``, or none can be written."""
     if (path := folder.path / f"{NAME}.json").is_file() and not force:
         raise InputError(f"{path} is there already; --force fits the temperature anew")
+    require_writable(path, "the temperature of a run is kept in its folder; copy the run to another one")
 
 
 def _check_data(cfg: Config, folder: RunFolder, data: FewShotDataModule) -> None:

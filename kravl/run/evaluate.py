@@ -12,7 +12,7 @@ from kravl.evaluation.console import comparison_table, curve_table
 from kravl.evaluation.metrics import Results, score
 from kravl.evaluation.predict import Batches, EvaluationLoaders, Predictions
 from kravl.evaluation.wise_ft import ADAPTED, PRETRAINED, curve_points, wise_ft
-from kravl.run.build import Run
+from kravl.run.build import Run, make_data
 from kravl.run.context import check_curve
 from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.restore import restore
@@ -22,9 +22,9 @@ from kravl.run.heads.checks import check_alphas, check_head_curve
 from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
 from kravl.run.results import scored_by, scores, unevaluated, write_details
-from kravl.run.sources import Sources
+from kravl.run.sources import Sources, list_sources
 from kravl.runtime.errors import InputError, require_name
-from kravl.runtime.files import json_object, read_text
+from kravl.runtime.files import json_object, read_text, require_writable
 from kravl.tracking.run_folder import RunFolder, find_run, provenance
 from kravl.training.callbacks import Polling
 from kravl.training.trainer import check_trainer, make_trainer
@@ -77,9 +77,11 @@ def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     check_trainer(saved.trainer)
     check_curve(saved, cfg.alphas)
     check_alphas(saved, cfg.alphas)
-    run = restore(saved, folder, sources)
-    identity = data_identity(run.data, Fingerprints()) | {"trained_on": []}
+    require_writable(folder.path, "an evaluation is kept in the folder of its run; copy the run to another one")
+    sources = sources or list_sources(saved)
+    identity = data_identity(make_data(saved, sources), Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])
+    run = restore(saved, folder, sources)
     run.data.check(training=False)
     known = read_model_record(folder)
     identity |= trained_on(saved, run.data, known.seen if known else ())

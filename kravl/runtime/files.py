@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml
@@ -47,6 +48,20 @@ def no_folder(path: Path) -> str:
         return f"no folder {path} ({absolute.parents[len(absolute.parents) - len(there.parents) - 2]} does not exist)"
     close = get_close_matches(path.name, (each.name for each in there.iterdir() if each.is_dir()), n=1)
     return f"no folder {path}{f' (did you mean {path.with_name(close[0])}?)' if close else ''}"
+
+
+def require_writable(path: Path, instead: str) -> None:
+    """Raise InputError where the file, or what is to be a folder, ``path`` cannot be written; nothing of it is left.
+
+    Args:
+        instead: what to do, for the message.
+    """
+    try:
+        if path.is_file():
+            path.open("r+b").close()
+        TemporaryFile(dir=path if path.is_dir() else path.parent).close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; {instead}") from error
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

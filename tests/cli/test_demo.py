@@ -50,6 +50,7 @@ def places(finished_run: Path, finished_vit: Path, tmp_path: Path) -> Iterator[d
 )
 def test_mistakes_are_one_line(places, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it is served"))
+    monkeypatch.setattr("kravl.run.finished.restore.build_model", lambda *_, **__: pytest.fail("weights were loaded"))
 
     assert main(["demo", *(places.get(word, word) for word in arguments), "--no-browser"]) == 2
 

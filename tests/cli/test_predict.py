@@ -196,6 +196,13 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
         assert f"cannot read {tmp_path}/{reason}" in err
 
 
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No weights may be loaded."""
+    monkeypatch.setattr("kravl.backbones.clip.load_clip", lambda _: pytest.fail("weights were loaded"))
+
+
+@pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -219,13 +226,22 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
         (["RUN", "IMAGES", "--classes", "nosuch.txt"], "--classes: no file 'nosuch.txt'"),
         (["RUN", "IMAGES", "--out", "x.txt"], "unknown ending of --out '.txt'"),
         (["RUN", "IMAGES", "--out", "no/such/x.csv"], "no folder 'no/such'"),
-        (["RUN", "IMAGES", "--out", "/proc/x.csv"], "cannot be written"),
+        (["RUN", "IMAGES", "--out", "/proc/x.csv"], "/proc/x.csv cannot be written: "),
+        (["RUN", "IMAGES", "--sheet", "/proc/x.png"], "/proc/x.png cannot be written: "),
+        (["RUN", "IMAGES", "--out", "THERE"], "there.csv is there already; --force writes it anew"),
+        (["RUN", "IMAGES", "--out", "BEGUN"], "begun.csv was begun with "),
+        (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--top", "3"], "--top 3: the model has 2 classes"),
+        (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--prompt", "a"], "has no {}"),
         (["RUN", "IMAGES", "--device", "cuda:99"], "--device cuda:99"),
     ],
 )
-def test_mistakes_are_one_line(finished_run, images, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_line_before_weights_are_loaded(finished_run, images, tmp_path, capsys, arguments, message):
+    (tmp_path / "there.csv").write_text("path\n")
+    (tmp_path / "begun.csv").write_text("path\n")
+    (tmp_path / "begun.csv.unfinished.json").write_text(json.dumps({"alpha": 0.5}))
     (tmp_path / "empty").mkdir()
     places = {"RUN": str(finished_run), "EMPTY": str(tmp_path / "empty"), "IMAGES": str(images)}
+    places |= {"THERE": str(tmp_path / "there.csv"), "BEGUN": str(tmp_path / "begun.csv")}
 
     assert main(["predict", *(places.get(argument, argument) for argument in arguments)]) == 2
 

@@ -20,11 +20,12 @@ from kravl.adapters.injection.serialization import read_adapters
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.weights import hf_clip
 from kravl.cli.main import main
+from kravl.config.compose import typed
 from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.export import worker
 from kravl.export.check import KRAVL, ExportError, Reference, difference, picture, write_inputs
 from kravl.export.formats import timm as timm_format
-from kravl.export.target import formats
+from kravl.export.target import check_run, formats
 from kravl.export.write import export_run
 from kravl.run.finished.calibration import Calibration, adapter_sha256
 from kravl.run.finished.restore import load_run
@@ -65,6 +66,7 @@ def runs(finished_run: Path, finished_vit: Path, finished_lora: Path) -> dict[st
 def thesis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of the user's in the folder ``there`` of the working folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kravl.run.finished.restore.build_model", lambda *_, **__: pytest.fail("weights were loaded"))
     (tmp_path / "there").mkdir()
     (tmp_path / "there/thesis.tex").write_text("the only copy")
     return tmp_path / "there/thesis.tex"
@@ -216,6 +218,23 @@ def test_what_cannot_be_exported_is_one_line(runs, thesis, capsys, run, argument
     assert thesis.read_text() == "the only copy"
 
 
+@pytest.mark.parametrize(
+    ("to", "settings", "method", "message"),
+    [
+        ("peft", ["method=2sfs"], None, "--to peft writes adapted matrices, of which 2sfs has none: --to transformers"),
+        ("peft", ["method=shira"], "kravl.adapters.shira.SHiRA", "PEFT has no method for 'kravl.adapters.shira.SHiRA'"),
+        ("open_clip", ["method=ncm"], None, "--to open_clip has no place for NearestClassMean, a head on features"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, settings, method, message):
+    if missing := [name for name in NEEDS.get(to, ()) if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed")
+    cfg = typed(tiny_run(*settings, backbone=("backbone=kravl_tiny",)))
+
+    with pytest.raises(InputError, match=message):
+        check_run(to, cfg, method, 1.0)
+
+
 @pytest.mark.long
 def test_kradapter_on_queries_keys_and_values_apart_goes_to_transformers(tiny_run, tmp_path):
     if not find_spec("transformers"):
@@ -234,5 +253,5 @@ def test_what_is_not_installed_is_told(finished_run, monkeypatch):
     monkeypatch.setattr(onnx, "find_spec", lambda name: None)
 
     with pytest.raises(InputError, match=r"needs onnx, onnxruntime, onnxscript: pip install 'kravl\[onnx\]'"):
-        onnx.require(None, 1.0)
+        onnx.require(None, None, 1.0)
     assert formats() == ["onnx", "open_clip", "peft", "pt2", "timm", "transformers"]

@@ -321,7 +321,7 @@ def test_other_classes_are_scored_by_the_text_tower_and_those_that_were_trained_
     own = Scorer.of_run(run)(pictures := torch.rand(2, 3, size, size))  # type: ignore[arg-type]
     run.adapters.unmerge()
 
-    columns = score_other_classes(run, ["D", "A"], other_prompts(run.record, None))
+    columns = score_other_classes(run, ["D", "A"], other_prompts(run.record.prompts, None))
     scores = Scorer.of_run(run, columns=columns)(pictures)
     with torch.no_grad():
         features = run.classifier.image_features(pictures)

@@ -98,11 +98,17 @@ def read_adapters(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return record, tensors
 
 
-def _read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_description(path: Path | str) -> dict[str, Any]:
+    """The description alone, which takes no time. Raises InputError where the file is missing or truncated."""
+    return _read(path, tensors=False)[0]
+
+
+def _read(path: Path | str, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")
-            return record, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            names = list(file.keys()) if tensors else []
+            return record, {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{str(path)!r} cannot be read as an adapter file: {error}") from error
 

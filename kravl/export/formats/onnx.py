@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kravl.config.schema import Config
 from kravl.export.pictures import copy_pictures, example_images, without_fast_path
 from kravl.export.plain import ImageFeatures, PlainModel, TextFeatures
-from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError, first_line
 
 HOLDS_HEADS = True
@@ -30,7 +30,7 @@ class Probabilities(nn.Module):
         return (logits / self.temperature).softmax(dim=1), logits
 
 
-def require(run: LoadedRun, alpha: float) -> None:
+def require(cfg: Config, method: str | None, alpha: float) -> None:
     """Raise InputError where a package is missing."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise InputError(f"--to onnx needs {', '.join(missing)}: pip install 'kravl[onnx]'")

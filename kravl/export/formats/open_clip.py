@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from kravl.export.plain import OWN, PlainModel
 
 TOLERANCE = 1e-5
+TWO_TOWERS = "open_clip"
 MERGES = "merges.txt.gz"
 
 
 def write(model: PlainModel, folder: Path) -> list[str]:
     """Config, weights, tokenizer and class features; returns a line for each thing that the format cannot hold."""
-    model.require_clip("open_clip")
     assert model.head is not None
     config = model_config(model)
     merges = config["text_cfg"].get("tokenizer_kwargs", {}).pop("bpe_path", None)

@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from kravl.adapters.lora import LoRA
+from kravl.config.schema import Config
 from kravl.export.formats import open_clip, transformers
 from kravl.export.plain import PlainModel
-from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 TOLERANCE = 1e-5
+TWO_TOWERS = "open_clip"
 ADAPTER_ALONE = True  # the encoder that `write` is given has its pretrained weights
 BASE = "base"
 EXTENSION = "kravl.peft"
 
 
-def require(run: LoadedRun, alpha: float) -> None:
+def require(cfg: Config, method: str | None, alpha: float) -> None:
     """Raise InputError where PEFT could not load the adapter."""
-    method = run.adapters.description()["method"]
     own = method is not None and not _is_lora(method)
     if missing := [name for name in ("peft", *(() if own else ("transformers",))) if find_spec(name) is None]:
         raise InputError(f"--to peft needs {' and '.join(missing)}: pip install 'kravl[peft,text]'")
     if method is None:
-        raise InputError(f"--to peft writes adapted matrices, of which {run.cfg.label} has none: --to transformers")
+        raise InputError(f"--to peft writes adapted matrices, of which {cfg.label} has none: --to transformers")
     if alpha != 1:
         raise InputError(f"--alpha {alpha:g} is of merged weights; --to peft writes the adapter as it was trained")
     if own:
         from kravl.peft.exchange import require_method
 
-        require_method(str(method))
+        require_method(method)
 
 
 def write(model: PlainModel, folder: Path) -> list[str]:

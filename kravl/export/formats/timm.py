@@ -9,19 +9,14 @@ from safetensors.torch import save_file
 
 from kravl.backbones.preprocess import RESIZE_MODES, Preprocess, Size
 from kravl.export.plain import PlainModel
-from kravl.runtime.errors import InputError
 
 TOLERANCE = 1e-5
+ONE_TOWER = True
 CROP_MODES = {ours: timms for timms, ours in RESIZE_MODES.items()}
 
 
 def write(model: PlainModel, folder: Path) -> list[str]:
     """Config with class names, and weights."""
-    if model.is_clip:
-        raise InputError(
-            f"timm holds image classifiers with a linear head; the logits of {model.run.cfg.backbone.name} are cosines "
-            "with features of texts: --to open_clip, transformers, onnx or pt2"
-        )
     known = dict(model.encoder.pretrained_cfg)
     names = list(model.run.class_names)
     config: dict[str, Any] = {

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.weights.hf_clip import TRANSPOSED
+from kravl.config.schema import Config
 from kravl.export.pictures import copy_pictures
 from kravl.export.plain import OWN, PlainModel
-from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
 TOLERANCE = 1e-5
+TWO_TOWERS = "transformers' CLIPModel"
 RENAMED = {
     r"^token_embedding\.": "text_model.embeddings.token_embedding.",
     r"^positional_embedding$": "text_model.embeddings.position_embedding.weight",
@@ -42,7 +43,7 @@ SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>
 RESAMPLE = {"bicubic": 3, "bilinear": 2}  # Pillow's numbers
 
 
-def require(run: LoadedRun, alpha: float) -> None:
+def require(cfg: Config, method: str | None, alpha: float) -> None:
     """Raise InputError where transformers is missing."""
     if find_spec("transformers") is None:
         raise InputError("--to transformers needs transformers: pip install 'kravl[text]'")
@@ -50,7 +51,6 @@ def require(run: LoadedRun, alpha: float) -> None:
 
 def write(model: PlainModel, folder: Path) -> list[str]:
     """Config, weights, tokenizer, image processor and class features."""
-    model.require_clip("transformers' CLIPModel")
     assert model.head is not None
     from transformers import CLIPConfig, CLIPModel
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kravl.adapters.injection.serialization import read_adapters
+from kravl.adapters.injection.serialization import read_description
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, read_text
 from kravl.tracking.run_folder import RunFolder, provenance
@@ -48,7 +48,7 @@ class Calibration:
 
 def adapter_sha256(folder: RunFolder) -> str:
     """Digest of what the run in ``folder`` trained."""
-    return str(read_adapters(folder.adapter)[0]["tensors_sha256"])
+    return str(read_description(folder.adapter).get("tensors_sha256"))
 
 
 def read_calibration(folder: RunFolder) -> Calibration | None:
@@ -60,16 +60,20 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     path = folder.path / f"{NAME}.json"
     if not path.is_file():
         return None
-    content = json_object(read_text(path), str(path))
+    again = f"kravl calibrate {folder.path} --force writes it anew"
+    try:
+        content = json_object(read_text(path), str(path))
+    except InputError as error:
+        raise InputError(f"{error}; {again}") from error
     about = content.get("about")
     temperature, images = _numbers(content, "temperature", "images")
     nll, ece = (_numbers(content.get(name), "before", "after") for name in ("nll", "ece"))
     digests = [content.get(name) for name in ("images_sha256", "adapter")]
     numbers = temperature > 0 and images >= 1 and images.is_integer() and min(*nll, *ece) >= 0
     if not numbers or not all(isinstance(digest, str) for digest in digests):
-        raise InputError(f"{path} is not what kravl writes; kravl calibrate {folder.path} --force writes it anew")
+        raise InputError(f"{path} is not what kravl writes; {again}")
     if digests[1] != adapter_sha256(folder):
-        raise InputError(f"{path} is of another adapter; kravl calibrate {folder.path} --force writes it anew")
+        raise InputError(f"{path} is of another adapter; {again}")
     images_sha256, adapter = map(str, digests)
     known = about if isinstance(about, dict) else {}
     return Calibration(temperature, int(images), images_sha256, (nll[0], nll[1]), (ece[0], ece[1]), adapter, known)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from kravl.adapters.injection.adapter_set import AdapterSet
-from kravl.adapters.injection.serialization import load_adapters
+from kravl.adapters.injection.serialization import load_adapters, read_description
 from kravl.backbones.classifier import Classifier
 from kravl.config.schema import Config
 from kravl.run.build import Model, Run, build_model, build_run
 from kravl.run.finished.calibration import Calibration, read_calibration
-from kravl.run.finished.model_record import ModelRecord, read_model_record
+from kravl.run.finished.model_record import ModelRecord, Prompts, read_model_record
 from kravl.run.finished.saved import saved_config
 from kravl.run.inputs import pretrained_sha256
 from kravl.run.sources import Sources, training_source
@@ -31,6 +31,7 @@ def restore(cfg: Config, folder: RunFolder, sources: Sources | None = None) -> R
     Raises:
         InputError: as `build_run` and `load_adapters`.
     """
+    read_description(folder.adapter)  # it is there and whole
     run = build_run(cfg, sources)
     if dtype := TRUE.get(str(cfg.trainer.get("precision"))):  # first: what was trained in double would be rounded
         run.classifier.to(dtype)
@@ -88,6 +89,7 @@ def load_run(
     folder = run if isinstance(run, RunFolder) else find_run(str(run))
     root = {} if data_root is None else {"data_root": data_root}
     cfg = saved_config(folder, {**root, "plugins": list(plugins)})
+    read_description(folder.adapter)  # it is there and whole
     known, calibration = read_model_record(folder), read_calibration(folder) if calibrated else None
     ids, classes = (known.class_ids, (known.class_names, known.prompts)) if known else _classes_of_data(cfg, folder)
     with torch.random.fork_rng(devices=[]):  # a new head is drawn and replaced: the caller's numbers stay
@@ -100,6 +102,16 @@ def load_run(
     model.classifier.to(device).eval()
     record = known or _record(model, ids, classes)
     return LoadedRun(folder, cfg, record, model.classifier, model.adapters, calibration)
+
+
+def scored_classes(folder: RunFolder, cfg: Config) -> tuple[tuple[str, ...], Prompts]:
+    """Names and prompts of the classes that the run of ``cfg`` scores, by model.json; else, as `load_run`, by its data.
+
+    Raises:
+        InputError: as `load_run`.
+    """
+    known = read_model_record(folder)
+    return (known.class_names, known.prompts) if known else _classes_of_data(cfg, folder)[1]
 
 
 def _check_weights(model: Model, trained_on: str, folder: RunFolder) -> None:

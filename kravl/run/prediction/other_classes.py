@@ -7,7 +7,7 @@ from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.templates import check_templates
-from kravl.run.finished.model_record import ModelRecord
+from kravl.run.finished.model_record import Prompts
 from kravl.run.finished.restore import LoadedRun
 from kravl.runtime.errors import InputError
 
@@ -26,16 +26,16 @@ def check_other_classes(cfg: Config) -> None:
             raise _tied(f"the head {head.__name__} is of its classes, and leaves the features of images as they were")
 
 
-def other_prompts(record: ModelRecord, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Templates for other classes: the ``given`` ones, else those that the run was trained with.
+def other_prompts(known: Prompts, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Templates for other classes: the ``given`` ones, else those ``known``, that the run was trained with.
 
     Raises:
         InputError: one that is none, or none ``given`` where the run has descriptions of its own classes.
     """
     if given:
         return check_templates("--prompt", given)
-    own = tuple(prompt for prompt in record.prompts if isinstance(prompt, str))
-    if len(own) != len(record.prompts):
+    own = tuple(prompt for prompt in known if isinstance(prompt, str))
+    if len(own) != len(known):
         raise InputError(
             "the run was trained with descriptions of its own classes; --prompt 'a photo of a {}.' words others"
         )

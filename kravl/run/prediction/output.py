@@ -102,6 +102,27 @@ def format_of(name: str, top: int) -> Format:
     return CsvLines(top) if name == "csv" else JsonLines()
 
 
+def _state_of(path: Path) -> Path:
+    """The file that says with what settings an unfinished one was begun."""
+    return path.with_name(f"{path.name}.unfinished.json")
+
+
+def require_resumable(path: Path, settings: Mapping[str, Any], force: bool) -> None:
+    """Raise InputError where a file is there that is finished, or was begun with other settings, unless ``force``."""
+    state = _state_of(path)
+    if force:
+        return
+    if not path.exists():
+        state.unlink(missing_ok=True)
+    elif not state.is_file():
+        raise InputError(f"{path} is there already; --force writes it anew, --out FILE another one")
+    else:
+        begun = parse_json(read_text(state), str(state))
+        known = begun if isinstance(begun, dict) else {}
+        if changes := [f"{key} {known.get(key)} -> {now}" for key, now in settings.items() if known.get(key) != now]:
+            raise InputError(f"{path} was begun with {'; '.join(changes)}; --force writes it anew")
+
+
 class PredictionFile:
     """A file of predictions that is written, or resumed.
 
@@ -117,9 +138,8 @@ class PredictionFile:
 
     def __init__(self, path: Path, lines: Format, settings: Mapping[str, Any], force: bool) -> None:
         self.path, self._lines = path, lines
-        self._state = path.with_name(f"{path.name}.unfinished.json")
-        if not force:
-            self._check(settings)
+        self._state = _state_of(path)
+        require_resumable(path, settings, force)
         try:
             self._file: BinaryIO = path.open("r+b" if path.exists() else "x+b")
             self._lock()
@@ -180,18 +200,6 @@ class PredictionFile:
     def _write(self, text: str) -> None:
         self._file.write(text.encode("utf-8", "backslashreplace"))  # a file name need not be UTF-8
         self._file.flush()
-
-    def _check(self, settings: Mapping[str, Any]) -> None:
-        if not self.path.exists():
-            self._state.unlink(missing_ok=True)
-        elif not self._state.is_file():
-            raise InputError(f"{self.path} is there already; --force writes it anew, --out FILE another one")
-        else:
-            begun = parse_json(read_text(self._state), str(self._state))
-            known = begun if isinstance(begun, dict) else {}
-            changes = [f"{key} {known.get(key)} -> {now}" for key, now in settings.items() if known.get(key) != now]
-            if changes:
-                raise InputError(f"{self.path} was begun with {'; '.join(changes)}; --force writes it anew")
 
     def _lock(self) -> None:
         try:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from kravl.backbones.classifier import Classifier
+from kravl.config.instantiate import resolve
+from kravl.config.schema import Config
 from kravl.data.loading.unlabelled import Decoded, image_loader
 from kravl.run.context import check_curve
 from kravl.run.finished.restore import LoadedRun
-from kravl.run.heads.checks import check_head_curve
+from kravl.run.heads.checks import check_alphas
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
@@ -31,16 +33,15 @@ class Scored(NamedTuple):
     error: str | None
 
 
-def check_alpha(run: LoadedRun, alpha: float) -> None:
-    """Raise InputError where ``alpha`` is no point of the WiSE-FT curve of ``run``, as `Scorer.of_run` says."""
+def check_alpha(cfg: Config, alpha: float) -> None:
+    """Raise InputError where ``alpha`` is no point of a run's WiSE-FT curve, see `Scorer.of_run`; nothing is loaded."""
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
-    if alpha == 0 and not run.classifier.zero_shot:
-        raise InputError(f"alpha=0: {run.cfg.backbone.name} knows no class without training")
+    if alpha == 0 and not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot:
+        raise InputError(f"alpha=0: {cfg.backbone.name} knows no class without training")
     if 0 < alpha < 1:
-        check_curve(run.cfg, [alpha, 1.0])
-        if (head := run.classifier.feature_head) is not None:
-            check_head_curve(head, [alpha])
+        check_curve(cfg, [alpha, 1.0])
+        check_alphas(cfg, [alpha, 1.0])
 
 
 def evaluated_in(run: LoadedRun) -> str:
@@ -81,7 +82,7 @@ class Scorer:
             InputError: ``alpha`` is outside 0 to 1, 0 of a model that knows no class untrained, or between the two of
                 one that has no WiSE-FT curve.
         """
-        check_alpha(run, alpha)
+        check_alpha(run.cfg, alpha)
         run.adapters.merge(alpha)
         return cls(run.classifier, precision or evaluated_in(run), columns)
 
