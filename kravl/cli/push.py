@@ -24,16 +24,22 @@ that has files already; 130 interrupted"""
 def main(arguments: Sequence[str]) -> int:
     """Push; what is not there is told before the Hub is asked."""
     options = _parser().parse_args(arguments)
-    from kravl.export.push import PushError, check_repository, parcel, push
+    from kravl.export.push import PushError, check_repository, parcel, push, require_place
 
     check_repository(options.repository)
-    files = parcel(options.what, options.plugins)
+    try:
+        if not options.dry_run:
+            require_place(options.repository, options.force)
+        files = parcel(options.what, options.plugins)
+    except PushError as error:
+        return say(f"error: {error}", EXIT_FAILED)
     for name, size in files.sizes():
         print(printable(f"{size:>12,} bytes  {name}"))
     if files.left_out:
-        print(printable(f"left out: {', '.join(files.left_out)}"))
+        print(printable(f"left out: {files.described_rest()}"))
     if options.dry_run:
-        print(f"nothing was sent to {options.repository}: --dry-run")
+        visibility = "public (--public)" if options.public else "private (--public makes it public)"
+        print(f"nothing was sent to {options.repository}: --dry-run; a new repository would be {visibility}")
         return 0
     try:
         print(push(files, options.repository, public=options.public, force=options.force))

@@ -1,6 +1,7 @@
 """An export, or a run, on the Hub of Hugging Face: the files that kravl wrote and no others, private by default."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from kravl.runtime.files import json_object, read_text
 from kravl.tracking.run_folder import RunFolder, find_run
 
 SECONDS = 10.0  # that the Hub has for its first answer
+NOTHING_SENT = "nothing was sent"
 PATIENCE = 120.0  # seconds without a byte, later
 OF_RUN = ("adapter.safetensors", "metrics.json", "model.json")
 IF_THERE = ("calibration.json", "labels.json")
@@ -41,6 +43,12 @@ class Parcel:
 
     files: dict[str, Path | bytes]
     left_out: tuple[str, ...]
+
+    def described_rest(self) -> str:
+        """What is left out, in a line: files by name, those of a folder as their number."""
+        folders = Counter(name.partition("/")[0] for name in self.left_out if "/" in name)
+        counted = [f"{folder}/ ({count} file{'' if count == 1 else 's'})" for folder, count in sorted(folders.items())]
+        return ", ".join([*(name for name in self.left_out if "/" not in name), *counted])
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Path and bytes of each file."""
@@ -68,7 +76,7 @@ def parcel(what: str, plugins: Sequence[str] = ()) -> Parcel:
             raise InputError(f"{file} is a link, or elsewhere; what is sent is in the folder itself")
         if name.endswith(TEXT) and TOKEN.search(file if isinstance(file, bytes) else file.read_bytes()):
             raise InputError(f"{root / name} holds what looks like a token of the Hub; remove it, nothing is sent")
-    there = (str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+    there = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
     return Parcel(files, tuple(sorted(name for name in there if name not in files)))
 
 
@@ -119,25 +127,40 @@ def push(parcel: Parcel, repository: str, *, public: bool = False, force: bool =
         InputError: nobody is logged in, or the repository has files and not ``force``.
         PushError: the Hub does not answer, or refuses.
     """
-    if get_token() is None:
-        raise InputError("nobody is logged in to the Hub here: `hf auth login`, or HF_TOKEN in the environment")
-    api, sent = HfApi(), "nothing was sent"
+    is_there = require_place(repository, force)
+    api, sent = HfApi(), NOTHING_SENT
     try:
-        there = _files_of(api, repository)
-        if there and not force:
-            raise InputError(f"{repository} is on the Hub with {len(there)} files; --force commits on top of them")
         get_session().timeout = PATIENCE
-        if there is None:
+        if not is_there:
             api.create_repo(repository, private=not public)
             sent = "the repository was created and is empty; the same command fills it"
         operations = [CommitOperationAdd(name, file) for name, file in sorted(parcel.files.items())]
         return str(api.create_commit(repository, operations, commit_message="Upload by kravl").commit_url)
-    except InputError:
-        raise
     except REMOTE as error:
-        raise PushError(
-            f"the Hub ({api.endpoint}): {first_line(error)}; {sent}, and nothing here has changed"
-        ) from error
+        raise _refused(api, error, sent) from error
+
+
+def require_place(repository: str, force: bool) -> bool:
+    """Whether ``repository`` is on the Hub; asked before a run is loaded.
+
+    Raises:
+        InputError: nobody is logged in, or the repository has files and not ``force``.
+        PushError: the Hub does not answer.
+    """
+    if get_token() is None:
+        raise InputError("nobody is logged in to the Hub here: `hf auth login`, or HF_TOKEN in the environment")
+    api = HfApi()
+    try:
+        there = _files_of(api, repository)
+    except REMOTE as error:
+        raise _refused(api, error, NOTHING_SENT) from error
+    if there and not force:
+        raise InputError(f"{repository} is on the Hub with {len(there)} files; --force commits on top of them")
+    return there is not None
+
+
+def _refused(api: HfApi, error: BaseException, sent: str) -> PushError:
+    return PushError(f"the Hub ({api.endpoint}): {first_line(error)}; {sent}, and nothing here has changed")
 
 
 def _files_of(api: HfApi, repository: str) -> list[str] | None:

@@ -43,10 +43,16 @@ def export(written: Path, tmp_path: Path) -> Path:
 def test_an_export_goes_to_a_private_repository_with_its_card_and_nothing_else(there, export, capsys):
     (export / ".env").write_text("KEY=secret")
     (export / "notes.txt").write_text("of mine")
+    for number in range(60):
+        (export / "wandb/offline").mkdir(parents=True, exist_ok=True)
+        (export / f"wandb/offline/{number}.log").touch()
 
     assert main(["push", str(export), "me/model", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "left out: .env, notes.txt" in said and "nothing was sent to me/model" in said
+    assert "left out: .env, notes.txt, wandb/ (60 files)\n" in said
+    assert "nothing was sent to me/model: --dry-run; a new repository would be private (--public" in said
+    assert main(["push", str(export), "me/model", "--dry-run", "--public"]) == 0
+    assert "a new repository would be public (--public)\n" in capsys.readouterr().out
     assert not there.tokens
     assert main(["push", str(export), "me/model"]) == 0
 
@@ -101,8 +107,8 @@ def test_a_hub_that_refuses_or_is_silent_is_one_line_and_the_same_command_goes_o
 def test_what_is_not_whole_or_holds_a_secret_is_not_sent(there, export, finished_run, tmp_path, monkeypatch, capsys):
     def refused(what: Path | str, message: str, repository: str = "me/model") -> None:
         assert main(["push", str(what), repository]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+        out, error = capsys.readouterr()
+        assert message in error and error.count("\n") == 1 and not out
         assert not there.repositories
 
     (tmp_path / "empty").mkdir()
