@@ -10,7 +10,7 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationKeyError, ValidationError
+from omegaconf.errors import ConfigTypeError, InterpolationKeyError, ValidationError
 
 from kravl.config.quoting import types_of
 from kravl.config.schema import SCHEMAS, Stage
@@ -43,6 +43,7 @@ WORDS = {
     "list[kravl.config.schema.Stage]": "a list such as [{train:[adapters],share:0.6},{train:[head]}]",
     "None": "null",
 }
+TYPE_ERRORS = (ValidationError, ConfigTypeError)
 NULLS = {"shots": ", which is all images"}
 
 
@@ -69,8 +70,8 @@ def rephrase(
         return _unknown_key(f"key{where}", wrong[1], _legal_keys(overrides_of, config_name))
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, _legal_keys(overrides_of, config_name))
-    if isinstance(error.__cause__, ValidationError) and (typed := re.match(r"Error merging override (.*)", text)):
-        return wrong_type(typed[1], config_name)
+    if isinstance(error.__cause__, TYPE_ERRORS) and (typed := re.match(r"Error merging override (.*)", text)):
+        return wrong_type(typed[1], config_name, str(error.__cause__.full_key or ""))
     if isinstance(error, InterpolationKeyError):
         return omegaconf_error(error)
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
@@ -109,12 +110,24 @@ def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:
     return unknown(kind, key, legal, near=same)
 
 
-def wrong_type(override: str, config_name: str) -> InputError:
-    """What the setting takes, by the schema; of what the schema leaves open, what the value is not."""
-    key = override.partition("=")[0].lstrip("+")
-    legal = [word for kind, word in WORDS.items() if kind in types_of(key, SCHEMAS[config_name])]
+def wrong_type(override: str, config_name: str, inner: str = "") -> InputError:
+    """What the setting takes, by the schema; of what the schema leaves open, what the value is not.
+
+    Args:
+        inner: the dotted key that is wrong, where the override gives several; of a stage the last part of it.
+    """
+    key, subject = override.partition("=")[0].lstrip("+"), "it"
+    if key.startswith("stages") and inner in {field.name for field in fields(Stage)}:
+        key, subject = f"stages.0.{inner}", f"{inner} of a stage"
+    elif inner.startswith(f"{key}."):
+        key = subject = inner
+    types = types_of(key, SCHEMAS[config_name])
+    legal = [word for kind, word in WORDS.items() if kind in types]
+    if any(kind.startswith(("dict[", "kravl.config.schema.")) for kind in types):
+        legal = [f"settings by name, such as {key}={{NAME: VALUE}}", *legal]
     null = NULLS.get(key, "") if "null" in legal else ""
-    return InputError(f"{override.partition(': ')[0]}: it must be {' or '.join(legal) or 'of another type'}{null}")
+    shown = override if override.endswith(("}", "]")) else override.partition(": ")[0]
+    return InputError(f"{shown}: {subject} must be {' or '.join(legal) or 'of another type'}{null}")
 
 
 def _unreadable(override: str, legal: set[str]) -> InputError:

@@ -12,7 +12,7 @@ from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config, Evaluation
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
-from kravl.run.build import Run, build_run, check_l2_sp, check_trains, training_amount
+from kravl.run.build import Run, build_run, check_l2_sp, check_trains, make_data, training_amount
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.finished.card import adapter_files
@@ -23,8 +23,8 @@ from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_tra
 from kravl.run.heads.checks import check_head_settings
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
-from kravl.run.sources import Sources
-from kravl.run.stages.plan import check_stages, stages_of
+from kravl.run.sources import Sources, list_sources
+from kravl.run.stages.plan import by_epochs, check_stages, check_warmup, stages_of
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
@@ -109,6 +109,8 @@ def check(cfg: Config) -> None:
 def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
+        if training is None and not folder.has_checkpoint:  # else it was begun by a release that took any
+            sources = _check_warmup(cfg, sources)
         run = build_run(cfg, sources)
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
@@ -146,6 +148,16 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     _record(folder, trackers, run, metrics, measured, predictions)
     log.info("%s", folder.path / "metrics.json")
     return metrics
+
+
+def _check_warmup(cfg: Config, sources: Sources | None) -> Sources | None:
+    """Raise InputError for a warm-up that is longer than the run; the sets, where they had to be listed."""
+    if cfg.optim.warmup_steps and by_epochs(cfg):
+        sources = sources or list_sources(cfg)
+        check_warmup(cfg, len(make_data(cfg, sources).train_samples))
+    else:
+        check_warmup(cfg)
+    return sources
 
 
 def _record(

@@ -66,6 +66,7 @@ class _Checks:
     def reason(self, run: StudyRun) -> str | None:
         """Why the runs with these settings would be refused; None where they would not be."""
         from kravl.run.sources import check_source_settings
+        from kravl.run.stages.plan import check_warmup
         from kravl.run.train import check  # with torch
 
         if id(run.base) not in self._keys:
@@ -75,6 +76,7 @@ class _Checks:
             self._once(check, run, f"{run.shots} {read}")
             or self._once(check_source_settings, run, of_data)
             or self._once(self._structure, run, of_structure)
+            or (self._once(check_warmup, run, f"{run.shots} {read}") if not run.folder.exists() else None)
         )
 
     def _once(self, check: Callable[[Config], None], run: StudyRun, key: str) -> str | None:

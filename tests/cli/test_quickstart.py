@@ -16,6 +16,7 @@ pytestmark = pytest.mark.long
 SMALL = (
     "shots=2",
     "optim.epochs=1",
+    "optim.warmup_steps=0",
     "loading.min_batches=1",
     "data.source.size=32",
     "evaluation=in_domain",

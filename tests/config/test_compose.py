@@ -36,6 +36,13 @@ TYPOS = {
     "a value that may be null": ("shots=all", "shots=all: it must be a whole number or null, which is all images"),
     "a switch": ("overwrite=yep", "overwrite=yep: it must be true or false"),
     "a list": ("targets=blocks", "targets=blocks: it must be a list such as [a,b]"),
+    "a value in a stage": (
+        "stages=[{train:adapters,share:1}]",
+        "stages=[{train:adapters,share:1}]: train of a stage must be a list such as [a,b]",
+    ),
+    "a mapping for a list": ("stages={train:[head]}", "stages={train:[head]}: it must be a list such as [{train:"),
+    "a value in a section": ("optim={lr:x}", "optim={lr:x}: optim.lr must be a number"),
+    "a list for a section": ("optim=[1]", "optim=[1]: it must be settings by name, such as optim={NAME: VALUE}"),
     "a sweep without -m": ("seed=1,2", "seed=1,2 means several runs: add -m"),
     "a variable of a shell that names a folder": (
         "data_root='${HOME}/x'",

@@ -40,7 +40,7 @@ def steps(data: Path, work: Path, full: bool) -> Iterator[Step]:
     """
     clip = model.clip(work / "clip")
     common = (f"data_root={data}", f"cache_root={work / 'cache'}")
-    few = (f"optim.steps={STEPS}", "trainer.precision=32-true")
+    few = (f"optim.steps={STEPS}", "optim.warmup_steps=0", "trainer.precision=32-true")
     train = [sys.executable, str(ROOT / "train.py")]
     named = "backbone.name=clip_vitb16"  # the run is the larger model's rehearsal
     own = work / "runs/own"

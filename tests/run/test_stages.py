@@ -21,6 +21,7 @@ from kravl.run.evaluate import evaluate_run
 from kravl.run.finished.restore import load_run
 from kravl.run.prediction.other_classes import check_other_classes, other_prompts, score_other_classes
 from kravl.run.prediction.scorer import Scorer
+from kravl.run.stages.plan import check_warmup
 from kravl.run.train import check, train
 from kravl.runtime.errors import InputError
 from kravl.tracking.settings import settings_sha256
@@ -270,7 +271,11 @@ def test_a_class_that_is_trained_is_scored_by_its_weights_in_other_sets_too(stag
             "stages take shares of a number of steps",
         ),
         (["stages=[{train:[unfreeze],share:0.6},{train:[head],share:0.2}]"], "have 4, 1 steps and the run has 7"),
-        (["stages=[{train:[unfreeze],steps:7},{train:[head]}]"], "have 7, 0 steps and the run has 7; each needs one"),
+        (["stages=[{train:[unfreeze],steps:99},{train:[head]}]"], "the others take 99 of the run's 7 steps: none is"),
+        (
+            ["stages=[{train:[unfreeze],steps:7},{train:[head]}]"],
+            "stages.1 has neither a share nor steps, and the others",
+        ),
         (["stages=[{train:[unfreeze]},{train:[head]}]"], "stages 0 and 1 have neither a share nor steps"),
         (["stages=[{train:[unfreeze],share:0.5,steps:3},{train:[head]}]"], "stages.0 has a share and steps"),
         (["stages=[{train:[adapters],share:0.5},{train:[head]}]"], "stages.0 trains adapters, which this run has none"),
@@ -288,6 +293,40 @@ def test_a_class_that_is_trained_is_scored_by_its_weights_in_other_sets_too(stag
 def test_stages_that_do_not_go_with_the_run_are_refused_at_once(staged: Run, overrides: list[str], line: str) -> None:
     with pytest.raises(InputError, match=line):
         check(typed(staged(*overrides)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "images", "line"),
+    [
+        (
+            ["optim.warmup_steps=8", "stages=[]"],
+            None,
+            "optim.warmup_steps=8: the run has 7 steps; it must be at most 7",
+        ),
+        (["optim.warmup_steps=4"], None, "optim.warmup_steps=4: stages.1 has 3 steps; it must be at most that"),
+        (
+            ["stages=[{train:[unfreeze],steps:4,warmup_steps:5},{train:[head]}]"],
+            None,
+            "stages.0.warmup_steps=5: stages.0 has 4 steps; it must be at most that",
+        ),
+        (
+            ["stages=[]", "optim.steps=null", "optim.steps_per_shot=null", "optim.epochs=2", "optim.warmup_steps=9"],
+            25,
+            "optim.warmup_steps=9: the run has 8 steps in 2 epochs; it must be at most 8",
+        ),
+    ],
+)
+def test_a_warm_up_is_no_longer_than_what_it_is_of(
+    staged: Run, overrides: list[str], images: int | None, line: str
+) -> None:
+    cfg = typed(staged(*overrides))
+    with pytest.raises(InputError, match=line):
+        check_warmup(cfg, images)
+
+    cfg.optim.warmup_steps = min(cfg.optim.warmup_steps, 3)
+    if cfg.stages:
+        cfg.stages[0].warmup_steps = 4
+    check_warmup(cfg, images)
 
 
 def test_what_a_pattern_does_not_name_is_refused_before_weights(staged: Run, tiny_run: Run) -> None:

@@ -198,6 +198,7 @@ WRONG = {
     "a timm model": ("backbone.build.name=vit_tinny_patch16_224", "did you mean 'vit_tiny_patch16_224'"),
     "a checkpoint": ("backbone.build.pretrained=/no/file.safetensors", "no checkpoint '/no/file.safetensors'"),
     "a name": ("name=a/b", "is not a folder name"),
+    "a warm-up": ("optim.warmup_steps=7", "optim.warmup_steps=7: the run has 6 steps in 2 epochs"),
     "a label": ("label=zero-shot", "label=zero-shot is what reports call the untrained model"),
 }
 

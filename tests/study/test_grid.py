@@ -72,6 +72,7 @@ def test_what_the_runs_of_a_grid_would_refuse_is_said_of_all_cells_before_the_fi
         (["method=lora", "targets=[visual.nowhere.*]"], "'visual.nowhere.*'"),
         (["method=bitfit", "unfreeze=[visual.nowhere.*]"], "'visual.nowhere.*'"),
         (["method=lora", "stages=[{train:[nowhere]}]", "optim.steps=9"], "stages.0 trains 'nowhere'"),
+        (["method=lora", "optim.steps=9", "optim.warmup_steps=10"], "optim.warmup_steps=10: the run has 9 steps"),
         (["method=coop", "context_init=so"], "context_init='so'"),
         (["method=lora", "train_statistics=true"], "no norm of kravl_tiny keeps running statistics"),
         (["method=lora", "backbone.build.logit_scael=fixed"], "did you mean 'logit_scale'?"),

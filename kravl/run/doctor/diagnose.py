@@ -25,7 +25,7 @@ from kravl.run.doctor.machine import (
 from kravl.run.doctor.measure import measure, total_seconds
 from kravl.run.heads.checks import check_head_images
 from kravl.run.sources import Sources
-from kravl.run.stages.plan import stages_of
+from kravl.run.stages.plan import check_warmup, stages_of
 from kravl.run.train import check
 from kravl.runtime.console import duration
 from kravl.tracking.settings import Settings
@@ -57,6 +57,7 @@ def check_run(checks: Checklist, cfg: Config, settings: Settings, measured: bool
     if data is None:
         return
     checks.passes("head", partial(check_head_images, cfg, data))
+    checks.passes("warm-up", partial(check_warmup, cfg, len(data.train_samples)))
     if files is not None:
         check_prompts(checks, cfg, data)
     cost = checks.attempt("adapters", partial(estimate, cfg, data))

@@ -17,8 +17,7 @@ from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
 from kravl.run.doctor.skeleton import Skeleton, Work
 from kravl.run.placement import Placement, place
-from kravl.run.stages.plan import HEAD, chosen_names, planned_names, stages_of
-from kravl.training.trainer import limits
+from kravl.run.stages.plan import HEAD, chosen_names, planned_names, planned_steps, stages_of
 
 FLOAT = 4  # bytes; what trains is kept in single precision whatever it is computed in
 ADAMW = 2  # moments of a parameter
@@ -98,7 +97,7 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
     of_text = [p for p in trained if id(p) not in tower | set(map(id, skeleton.head()))]
     of_text += skeleton.token_embedding() if cfg.context_tokens else []  # what is before the context has no gradient
     image = skeleton.image(trained)
-    steps = _steps(cfg, len(data.train_samples))
+    steps = planned_steps(cfg, len(data.train_samples))
     tower_steps, prompt_steps = _steps_of_towers(cfg, encoder, placement, tower, steps)
     head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
     return Estimate(
@@ -175,17 +174,6 @@ def _num_prompts(data: FewShotDataModule) -> int:
     if source.descriptions is not None:
         return sum(map(len, source.descriptions))
     return len(source.class_names) * len(source.templates)
-
-
-def _steps(cfg: Config, images: int) -> int:
-    """Optimiser steps: each epoch has every image, or a small set repeatedly for ``loading.min_batches``."""
-    if not cfg.optim.trains or cfg.head:
-        return 0
-    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
-    if steps := bounds.get("max_steps"):
-        return steps
-    batches = max(-(-images // cfg.loading.batch_size), cfg.loading.min_batches)
-    return bounds["max_epochs"] * -(-batches // int(cfg.trainer.get("accumulate_grad_batches", 1)))
 
 
 def product_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -4,6 +4,7 @@
 https://arxiv.org/abs/2202.10054) and an adapter followed by a head.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,12 +100,58 @@ def _lengths(cfg: Config, whole: Mapping[str, int]) -> list[int]:
     if len(open_ones) > 1:
         raise InputError(f"stages {' and '.join(map(str, open_ones))} have neither a share nor steps; one of them may")
     lengths = [steps or 0 for steps in given]
+    if open_ones and (taken := sum(lengths)) >= total:
+        raise InputError(
+            f"stages.{open_ones[0]} has neither a share nor steps, and the others take {taken} of the run's {total} "
+            "steps: none is left for it"
+        )
     if open_ones or abs(sum(s.share or 0.0 for s in cfg.stages) - 1) < ROUNDING:
         lengths[open_ones[0] if open_ones else -1] += total - sum(lengths)
     if sum(lengths) != total or min(lengths) < 1:
         listed = ", ".join(map(str, lengths))
         raise InputError(f"the stages have {listed} steps and the run has {total}; each needs one, and together all")
     return lengths
+
+
+def planned_steps(cfg: Config, images: int) -> int:
+    """Optimiser steps of a run on so many images: each epoch has all, or a small set up to ``loading.min_batches``."""
+    if not cfg.optim.trains or cfg.head:
+        return 0
+    bounds = limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+    if (steps := bounds.get("max_steps")) is not None:
+        return steps
+    counts = (cfg.trainer.get(key, 1) for key in ("devices", "num_nodes"))
+    processes = math.prod(max(1, count) for count in counts if isinstance(count, int))
+    batches = max(-(-images // (cfg.loading.batch_size * processes)), cfg.loading.min_batches)
+    return bounds["max_epochs"] * -(-batches // int(cfg.trainer.get("accumulate_grad_batches", 1)))
+
+
+def by_epochs(cfg: Config) -> bool:
+    """Whether the number of steps follows from that of the images."""
+    return "max_steps" not in limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
+
+
+def check_warmup(cfg: Config, images: int | None = None) -> None:
+    """Hold warm-ups against the number of steps in which the rate rises, and falls again.
+
+    Args:
+        images: that the run trains on; None where they are not known: a run of epochs is not checked then.
+
+    Raises:
+        InputError: a warm-up that is longer than the run, or than its stage: the rate would never be what was asked.
+    """
+    if not cfg.optim.trains or cfg.head or (images is None and by_epochs(cfg)):
+        return
+    if not cfg.stages:
+        warmup, steps = cfg.optim.warmup_steps, planned_steps(cfg, images or 0)
+        if warmup > steps:
+            length = f"{steps} steps in {cfg.optim.epochs} epochs" if by_epochs(cfg) else f"{steps} steps"
+            raise InputError(f"optim.warmup_steps={warmup}: the run has {length}; it must be at most {steps}")
+        return
+    for stage, node in zip(stages_of(cfg), cfg.stages, strict=True):
+        if (warmup := stage.optim.warmup_steps) > stage.steps:
+            key = "optim.warmup_steps" if node.warmup_steps is None else f"stages.{stage.number}.warmup_steps"
+            raise InputError(f"{key}={warmup}: stages.{stage.number} has {stage.steps} steps; it must be at most that")
 
 
 def check_stages(cfg: Config) -> None:
