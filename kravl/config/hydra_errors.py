@@ -10,7 +10,7 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigTypeError, InterpolationKeyError, ValidationError
+from omegaconf.errors import ConfigTypeError, InterpolationKeyError, InterpolationResolutionError, ValidationError
 
 from kravl.config.quoting import types_of
 from kravl.config.schema import SCHEMAS, Stage
@@ -44,6 +44,7 @@ WORDS = {
     "None": "null",
 }
 TYPE_ERRORS = (ValidationError, ConfigTypeError)
+RESOLVING = re.compile(r"(\w+) raised while resolving interpolation: (.*)")
 NULLS = {"shots": ", which is all images"}
 
 
@@ -72,7 +73,7 @@ def rephrase(
         return _unreadable(error.override, _legal_keys(overrides_of, config_name))
     if isinstance(error.__cause__, TYPE_ERRORS) and (typed := re.match(r"Error merging override (.*)", text)):
         return wrong_type(typed[1], config_name, str(error.__cause__.full_key or ""))
-    if isinstance(error, InterpolationKeyError):
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
         return omegaconf_error(error)
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
@@ -89,6 +90,8 @@ def _of_stage(cause: str, text: str) -> InputError | None:
 
 def omegaconf_error(error: Exception) -> InputError:
     """OmegaConf's message in one line; of a variable of the shell that is taken for a setting, what to write."""
+    if isinstance(error, InterpolationResolutionError) and (raised := RESOLVING.match(first_line(error))):
+        return _of_resolver(*raised.groups())
     missing = re.search(r"Interpolation key '([^']+)' not found", str(error))
     if missing is None or not isinstance(error, InterpolationKeyError):
         return InputError(first_line(error))
@@ -101,6 +104,16 @@ def omegaconf_error(error: Exception) -> InputError:
         f"${{{name}}} is no setting; of the variable of that name write {instead}its value, or leave out the single "
         "quotes, within which the shell replaces none"
     )
+
+
+def _of_resolver(kind: str, text: str) -> InputError:
+    """What one of the functions that ``${name:...}`` calls has raised; OmegaConf keeps its type and message alone."""
+    if kind == InputError.__name__:
+        return InputError(text)
+    if variable := re.search(r"Environment variable '([^']*)' not found", text):
+        name = variable[1]
+        return InputError(f"${{oc.env:{name}}}: the variable {name} is not set; export {name}=..., or write its value")
+    return InputError(f"an interpolation ${{...}} cannot be resolved: {text}")
 
 
 def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:

@@ -52,6 +52,15 @@ TYPOS = {
         "name='${PYTEST_VERSION}'",
         "${PYTEST_VERSION} is no setting; of the variable of that name write its",
     ),
+    "a folder that a resolver needs": (
+        "evaluation=folder",
+        "no value for 'evaluation.root'; give it as evaluation.root=...",
+    ),
+    "a variable that is not set": (
+        "data_root='${oc.env:NOWHERE_DIR}'",
+        "${oc.env:NOWHERE_DIR}: the variable NOWHERE_DIR is not set; export NOWHERE_DIR=..., or write its value",
+    ),
+    "a resolver without its argument": ("name='${images:1}'", "an interpolation ${...} cannot be resolved: "),
     "what is neither": ("runs='${NOWHERE}/x'", "${NOWHERE} is no setting; \\${NOWHERE} is this text itself"),
     "the grammar": ("optim.lr=[1", "cannot read 'optim.lr=[1'"),
 }
@@ -65,7 +74,7 @@ def test_a_typo_names_the_nearest(typo):
         check_command_line([argument], "train")
 
     assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "raised while" not in str(caught.value)
 
 
 def test_an_adapter_alone_brings_its_method_so_that_its_name_and_rate_are_its_own():
