@@ -18,8 +18,10 @@ from PIL import Image, ImageOps
 from kravl.runtime.errors import InputError
 
 MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
+MOST_MEGAPIXELS = 10_000
+SHOWN = 60  # characters of a value
 ALLOWED = "KRAVL_MAX_MEGAPIXELS"  # in the environment, which processes that load images inherit
-ALLOW_MORE = " (loading.max_megapixels=... allows more)"
+OF_SETTING = "KRAVL_MEGAPIXELS_OF"  # likewise: what the limit was set by, where a run's settings did
 LONGEST = 500  # times the other side: with its shorter side at a model's 224 pixels, 1 x 20,000 would take 5 GB
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
@@ -179,14 +181,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def allow_megapixels(most: int) -> None:
     """From now on, images of up to ``most`` megapixels are read, here and in processes that load images."""
-    os.environ[ALLOWED] = str(most)
+    os.environ[ALLOWED], os.environ[OF_SETTING] = str(most), "loading.max_megapixels"
 
 
 def _max_pixels() -> int:
-    pixels = int(os.environ.get(ALLOWED, MEGAPIXELS)) * 10**6
+    allowed = os.environ.get(ALLOWED, str(MEGAPIXELS))
+    if not allowed.isdecimal() or not 0 < int(allowed) <= MOST_MEGAPIXELS:
+        raise InputError(f"{ALLOWED}={allowed[:SHOWN]!r}: it must be a whole number from 1 to {MOST_MEGAPIXELS:,}")
+    pixels = int(allowed) * 10**6
     if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own bound, which never was a user's word
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
     return pixels
+
+
+def _allows_more() -> str:
+    """What the command at hand takes: a setting of a run, else the variable alone."""
+    given = os.environ.get(OF_SETTING)
+    return f"{given}=... allows more" if given else f"{ALLOWED}=... in the environment allows more"
 
 
 def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
@@ -194,7 +205,7 @@ def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], 
     try:
         with Image.open(source, formats=raster_formats()) as image:
             if image.width * image.height > most:
-                raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read{ALLOW_MORE}")
+                raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read ({_allows_more()})")
             if max(image.size) > LONGEST * min(image.size):
                 raise ValueError(f"{image.width} x {image.height} pixels: one side is over {LONGEST} times the other")
             if _is_raw(image, source, name):
@@ -269,5 +280,5 @@ def _reason(error: BaseException, most: int) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged beyond recognition"
     if isinstance(error, BOMB):
-        return f"more than {most:,} pixels{ALLOW_MORE}"
+        return f"more than {most:,} pixels ({_allows_more()})"
     return str(error) or type(error).__name__

@@ -127,7 +127,11 @@ def test_images_of_many_megapixels_are_read_where_a_setting_allows_them(
     monkeypatch.setenv("KRAVL_MAX_MEGAPIXELS", "40")  # and what it was, afterwards
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     Image.new("1", (10_000, 10_000), 1).save(tmp_path / "map.png")
-    with pytest.raises(InputError, match=r"allows more"):
+    monkeypatch.delenv("KRAVL_MEGAPIXELS_OF", raising=False)
+    with pytest.raises(InputError, match=r"pixels \(KRAVL_MAX_MEGAPIXELS=... in the environment allows more\)"):
+        check_readable(tmp_path / "map.png")
+    monkeypatch.setenv("KRAVL_MAX_MEGAPIXELS", "1e3")
+    with pytest.raises(InputError, match=r"KRAVL_MAX_MEGAPIXELS='1e3': it must be a whole number from 1 to 10,000"):
         check_readable(tmp_path / "map.png")
 
     allow_megapixels(100)
