@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kravl calibrate", "kravl calibrate RUN [options]", DESCRIPTION, EXAMPLES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("run", metavar="RUN", help="the folder of a finished run")
+    add("run", metavar="RUN", help="the folder of a finished run; the hash at its end may be left out")
     add("--data-root", help="where its data is (default: where the run had it)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--plugins", nargs="+", default=[], help="packages besides kravl that the run's classes may come from")

@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kravl demo", "kravl demo RUN [options]", DESCRIPTION, EXAMPLES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("run", metavar="RUN", help="the folder of a finished run")
+    add("run", metavar="RUN", help="the folder of a finished run; the hash at its end may be left out")
     add("--port", type=whole(0, 65535), help="of the page; 0: any (default: the first that is free from 8650)")
     add("--no-browser", dest="browser", action="store_false", help="print the address and open nothing")
     add("--alpha", type=float, default=1.0, help="share of the update to begin with, WiSE-FT (default: 1, adapted)")

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kravl export", usage, DESCRIPTION, EXAMPLES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("run", metavar="RUN", help="the folder of a finished run")
+    add("run", metavar="RUN", help="the folder of a finished run; the hash at its end may be left out")
     add("--to", required=True, metavar="FORMAT", help=", ".join(formats()))
     add("--alpha", type=float, default=1.0, help="share of the update, WiSE-FT: 0 pretrained, 1 adapted (default)")
     add("--out", type=Path, help="folder (default: export_FORMAT in that of the run)")

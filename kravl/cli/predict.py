@@ -241,7 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kravl predict", usage, DESCRIPTION, EXAMPLES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    images = "a run's folder (not with --model), then files, folders, patterns; - reads a file a line"
+    images = "a run's folder (not with --model; the hash at its end may be left out), then files, folders, patterns; "
+    images += "- reads a file a line"
     add("names", nargs="+", metavar="RUN IMAGES", help=images)
     add("--model", help="zero-shot: any CLIP of open_clip, kravl-tiny, hf-hub:org/repo or local-dir:/folder")
     add("--pretrained", help="its weights: a tag of open_clip, or a file; needed where there are several")

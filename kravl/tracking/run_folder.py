@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kravl.runtime.errors import InputError, nearest, some_of
+from kravl.runtime.errors import LONGEST, InputError, nearest, some_of
 from kravl.runtime.files import PACKAGE, json_object, read_text, remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
@@ -35,6 +35,8 @@ PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch
 LOCKS = {".lock", ".owner"}
 LOG = "log.txt"  # what a run of a study prints
 LISTED = 12  # differing settings that a message shows
+DEEPEST = 3  # folders below that of all runs: those of a study are in one of their own
+RUNS = "runs"  # where they are kept, unless ``runs=`` says otherwise
 ZERO_SHOT = "zero-shot"  # the method of a backbone without training
 
 
@@ -242,15 +244,29 @@ def find_run(run: str) -> RunFolder:
     if not paths and (runs := sorted(str(p.parent) for p in path.rglob("metrics.json"))):
         raise InputError(f"{run!r} holds {len(runs)} finished runs; name one: {some_of(runs, 5)}")
     if not paths:
-        others = [str(p.parent) for p in path.parent.parent.glob("*/*/metrics.json")]
-        near = f"; the nearest are {nearest(run, others)}" if others else ""
-        raise InputError(f"no run {run!r}{near}")
+        near = nearest(run[:LONGEST], _known_runs(path))
+        told = f"; the nearest are {', '.join(near)} (the hash at the end may be left out)" if near else ""
+        raise InputError(f"no run {run!r}{told}")
     if len(paths) > 1:
         raise InputError(f"{run!r} matches several runs, {[p.name for p in paths]}; give one name in full")
     folder = RunFolder(paths[0])
     if not folder.finished:
         raise InputError(f"the run {paths[0]} is not finished; run its training command again to resume")
     return folder
+
+
+def _known_runs(path: Path) -> list[str]:
+    """Finished runs where one at ``path`` would be, but for a mistyped folder, and those below the default folder."""
+    there = next((parent for parent in path.parents if parent.is_dir()), path)
+    missing = len(path.parts) - len(there.parts)
+    places = {(path.parent.parent, 2), (there, min(missing, DEEPEST)), (Path(RUNS), 2), (Path(RUNS), DEEPEST)}
+    kept = {
+        str(file.parent)
+        for folder, depth in places
+        if folder.is_dir() and str(folder) != folder.anchor  # never all of a disk
+        for file in folder.glob(f"{'/'.join('*' * depth)}/metrics.json")
+    }
+    return sorted(kept)
 
 
 def provenance() -> dict[str, Any]:

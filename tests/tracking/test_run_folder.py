@@ -222,6 +222,17 @@ def test_a_finished_run_is_found_without_its_hash(tmp_path):
     assert find_run(str(folder.path)).metrics() == {"accuracy": 0.5}
 
 
+def test_the_nearest_runs_are_named_wherever_they_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs", "runs/study", "elsewhere"):
+        finish(open_run(place, "first", 1, CONFIG, False))
+
+    for asked, near in {"frist": "runs/first/", "elsewere/first/seed2": "elsewhere/first/"}.items():
+        with pytest.raises(InputError, match=rf"no run '{asked}'; the nearest are .*{near}seed1-\w{{8}}") as refusal:
+            find_run(asked)
+    assert "[" not in str(refusal.value) and "(the hash at the end may be left out)" in str(refusal.value)
+
+
 def test_a_missing_unfinished_or_ambiguous_run_is_refused(tmp_path):
     finish(open_run(str(tmp_path), "name", 1, CONFIG, False))
     with pytest.raises(InputError, match=r"no run .*; the nearest are .*name/seed1-"):
