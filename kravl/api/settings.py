@@ -69,11 +69,30 @@ def backbone_settings(model: str, pretrained: str | bool | None) -> dict[str, An
     if library == "timm":
         return {"backbone.build.pretrained": True, **build, "backbone.build.image_size": None}
     if pretrained is None and ":" not in model:
-        import open_clip
-
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        raise InputError(f"model={model!r}: name its weights as pretrained=, one of {', '.join(tags) or 'a path'}")
+        ask = f"model={model!r}: name its weights as pretrained=, one of"
+        build["backbone.build.pretrained"] = only_weights(model, ask)
     return build
+
+
+def only_weights(model: str, ask: str) -> str | None:
+    """The weights of a model of open_clip that has one set of them; None of one that has them in its name, or of none.
+
+    Args:
+        ask: what an error begins with.
+
+    Raises:
+        InputError: there are several, or none are published: random ones would score by chance.
+    """
+    import open_clip
+
+    builds = [read_yaml(path)["build"] for path in sorted((CONFIGS / "backbone").glob("*.yaml"))]
+    if ":" in model or model not in {*open_clip.list_models(), *(build.get("name") for build in builds)}:
+        return None  # an unknown name is told as such
+    own = [build["pretrained"] for build in builds if build.get("name") == model and build.get("pretrained")]
+    tags = list(dict.fromkeys([*own, *open_clip.list_pretrained_tags_by_model(model)]))
+    if len(tags) != 1:
+        raise InputError(f"{ask} {' | '.join(map(str, tags)) or 'FILE'}")
+    return str(tags[0])
 
 
 def _library(model: str, shipped: Sequence[str] | Mapping[str, Any]) -> str:

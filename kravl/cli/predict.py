@@ -155,6 +155,7 @@ def _temperature(known: "Calibration | None", options: argparse.Namespace) -> fl
 
 
 def _zero_shot(options: argparse.Namespace) -> _Plan:
+    from kravl.api.settings import only_weights
     from kravl.backbones.clip import ClipClassifier
     from kravl.data.templates import check_templates
     from kravl.run.prediction.scorer import Scorer
@@ -162,7 +163,9 @@ def _zero_shot(options: argparse.Namespace) -> _Plan:
 
     require_safe_versions()
     prompts = check_templates("--prompt", options.prompt or [PROMPT])
-    pretrained = options.pretrained or _only_weights(options.model)
+    pretrained = options.pretrained or only_weights(
+        options.model, f"--model {options.model}: name its weights, --pretrained"
+    )
     known = {"name": options.model, "pretrained": pretrained, "logit_scale": "learned"}
     settings = {"model": f"{options.model} {pretrained}", "classes": list(options.classes)}
     settings["prompts"] = list(prompts)
@@ -171,23 +174,6 @@ def _zero_shot(options: argparse.Namespace) -> _Plan:
         return Scorer(ClipClassifier(options.classes, prompts, **known).to(options.device))
 
     return _Plan(options.classes, settings, load)
-
-
-def _only_weights(model: str) -> str | None:
-    """The weights of a model that has one set of them, or has them in its name; random ones would score by chance."""
-    import open_clip
-
-    from kravl.config.schema import CONFIGS
-    from kravl.runtime.files import read_yaml
-
-    builds = [read_yaml(path)["build"] for path in sorted((CONFIGS / "backbone").glob("*.yaml"))]
-    if ":" in model or model not in {*open_clip.list_models(), *(build.get("name") for build in builds)}:
-        return None  # an unknown name is told as such
-    own = [build["pretrained"] for build in builds if build.get("name") == model and build.get("pretrained")]
-    tags = list(dict.fromkeys([*own, *open_clip.list_pretrained_tags_by_model(model)]))
-    if len(tags) != 1:
-        raise InputError(f"--model {model}: name its weights, --pretrained {' | '.join(tags) or 'FILE'}")
-    return str(tags[0])
 
 
 def device_of(name: str) -> str:
@@ -210,8 +196,10 @@ def _class_names(given: str) -> tuple[str, ...]:
 
     if "," not in given and not Path(given).is_file() and (Path(given).suffix or "/" in given):
         raise InputError(f"--classes: no file {given!r}")
-    lines = read_text(given).splitlines() if Path(given).is_file() else given.split(",")
-    named = [name for name in lines if name.strip()]
+    in_file = Path(given).is_file()
+    named = [name for name in read_text(given).splitlines() if name.strip()] if in_file else given.split(",")
+    if empty := [str(place) for place, name in enumerate(named, 1) if not name.strip()]:
+        raise InputError(f"--classes {given[:80]!r}: name {' and '.join(empty)} of {len(named)} is empty")
     refuse_control("--classes", named)
     refuse_duplicates("--classes", named)
     if len(named) < 2:

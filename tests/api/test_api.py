@@ -182,6 +182,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no value": ({"data": "dtd", "settings": {"optim.lr": object()}}, r"a setting is a text, .* not object"),
     "no labels": ({"data": FILES}, r"labels are missing: pass images and labels"),
+    "labels as one text": (
+        {"data": FILES, "labels": "dog"},
+        r"labels='dog' is str; labels are a list with one for each",
+    ),
+    "labels as a number": ({"data": FILES, "labels": 3.5}, r"labels='3\.5' is float; labels are a list"),
+    "a value in a section": (
+        {"data": "dtd", "settings": {"optim": {"lr": "x"}}},
+        r"optim={lr:x}: optim\.lr must be a number",
+    ),
     "too few labels": ({"data": FILES, "labels": ["a"]}, r"2 images and 1 labels; each image has one"),
     "no images": ({"data": [], "labels": []}, r"no images are given"),
     "no such file": ({"data": FILES, "labels": ["a", "b"]}, r"cannot read /nowhere/a\.png: no such file"),

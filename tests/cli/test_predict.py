@@ -223,6 +223,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["IMAGES", "--model", "kravl-tini", "--pretrained", "kravl", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
         (["IMAGES", "--model", "kravl-tini", "--classes", "a,b"], "did you mean 'kravl-tiny'"),
         (["IMAGES", "--model", "ViT-B-32", "--classes", "a,b"], "name its weights, --pretrained openai | "),
+        (["RUN", "IMAGES", "--classes", "cat,,dog,"], "--classes 'cat,,dog,': name 2 and 4 of 4 is empty"),
         (["RUN", "IMAGES", "--classes", "nosuch.txt"], "--classes: no file 'nosuch.txt'"),
         (["RUN", "IMAGES", "--out", "x.txt"], "unknown ending of --out '.txt'"),
         (["RUN", "IMAGES", "--out", "no/such/x.csv"], "no folder 'no/such'"),
