@@ -90,6 +90,9 @@ def pairs(data: Any, labels: Any) -> Iterator[tuple[Any, Label]]:
         count = len(data)  # type: ignore[arg-type]
         given: Iterable[tuple[Any, Any]] = (data[i] for i in range(count))
     else:
+        if isinstance(labels, str | int) or not hasattr(labels, "__iter__"):
+            given_as = f"labels={str(labels)[:80]!r} is {type(labels).__name__}"
+            raise InputError(f"{given_as}; labels are a list with one for each image, such as ['cat', 'dog']")
         images, named = listed(data), list(labels)
         count = len(named)
         if len(images) != count:

@@ -176,7 +176,7 @@ def _add(commands: Any, name: str, command: Command, what: str) -> argparse.Argu
     if name != "list":
         one.add_argument("name", metavar="NAME", help="a set as the list names it, or `folder` for your own images")
     if name not in ("list", "download"):
-        settings = "further settings as for train.py, such as data.source.root=/my/images"
+        settings = "further settings as for kravl train, such as data.root=/my/images"
         one.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", help=settings)
     return one
 

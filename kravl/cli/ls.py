@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
@@ -46,6 +47,8 @@ WHAT = {
 def main(arguments: Sequence[str]) -> int:
     """Print the rows that match; 0, or 2 for an unknown kind, a pattern without a match or no folder of runs."""
     options = _parser().parse_args(arguments)
+    if options.kind is None:
+        raise InputError(f"nothing is named to list; give one of {', '.join(WHAT)}, such as kravl ls runs")
     if options.kind not in WHAT:
         raise unknown("kind", options.kind, WHAT)
     for kind, default in (("runs", Config.runs), ("datasets", Config.data_root)):
@@ -55,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.kind != "models":  # matched by their tags too
         rows = matching(options.kind.removesuffix("s"), rows, options.pattern)
     if options.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        plain = [{title: _number(title, cell) for title, cell in row.items()} for row in rows]
+        print(json.dumps(plain, ensure_ascii=False, indent=1))
     else:
         _show(rows)
         print(f"{len(rows):,} {options.kind if len(rows) != 1 else options.kind.removesuffix('s')}{_note(options)}")
@@ -69,11 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG.format(kinds="\n".join(f"  {kind:<12} {what}" for kind, what in WHAT.items())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", metavar="KIND", help=", ".join(WHAT))
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=", ".join(WHAT))
     parser.add_argument("pattern", nargs="*", metavar="PATTERN", help="part of a name, or a pattern with * and ?")
     parser.add_argument("--runs", default=Config.runs, help="the folder of runs (default: %(default)s)")
     parser.add_argument("--data-root", default=Config.data_root, help="of data sets (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="the rows as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="the rows as JSON, numbers as numbers: accuracies in percent"
+    )
     return parser
 
 
@@ -97,6 +103,18 @@ def matching(kind: str, rows: Sequence[Row], patterns: Sequence[str]) -> list[Ro
 
 def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) if set(pattern) & set("*?[") else pattern in name
+
+
+def _number(title: str, cell: str) -> str | int | float | None:
+    """The number that a cell says, of a column of numbers; its text where it says none, None where it is empty."""
+    if title not in (*NUMBERS, "shots"):
+        return cell
+    if not cell:
+        return None
+    text = cell.replace(",", "")
+    if (millions := re.fullmatch(r"(\d+(?:\.\d+)?) M", text)) is not None:
+        return round(float(millions[1]) * 10**6)
+    return int(text) if text.isdecimal() else float(text) if re.fullmatch(r"\d+\.\d+", text) else cell
 
 
 def _show(rows: Sequence[Row]) -> None:

@@ -17,10 +17,10 @@ DESCRIPTION = (
 )
 CREDIT = "Pictures: OpenMoji (https://openmoji.org), CC BY-SA 4.0."
 NEXT = (
-    "python train.py data=folder data.root=/my/train data.test=/my/test backbone=kravl_tiny shots=8",
-    "python train.py experiment=clip_vitb16_kra_16shot data_root=/data tracking=wandb",
-    "python train.py -m experiment=quickstart_kra,quickstart_lora shots=1,4,16 seed=1,2,3",
-    "python evaluate.py run=runs/quickstart/quickstart_kra/seed1 evaluation=openmoji_shifts alphas=11",
+    "kravl train data=folder data.root=/my/train data.test=/my/test backbone=kravl_tiny shots=8",
+    "kravl train experiment=clip_vitb16_kra_16shot data_root=/data tracking=wandb",
+    "kravl train -m experiment=quickstart_kra,quickstart_lora shots=1,4,16 seed=1,2,3",
+    "kravl evaluate run=runs/quickstart/quickstart_kra/seed1 evaluation=openmoji_shifts alphas=11",
 )
 
 

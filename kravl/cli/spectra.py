@@ -71,7 +71,12 @@ def trace_of(folder: "RunFolder", exact: bool, plugins: Sequence[str] = ()) -> "
 
 def _require_matrices(folder: "RunFolder") -> None:
     """Raise InputError of a run that says that it adapts no matrix; nothing is loaded."""
-    if folder.metrics().get("sites") == {}:
+    sites = folder.metrics().get("sites")
+    if sites is None:  # of a record that does not say it
+        from kravl.adapters.injection.serialization import read_description  # with torch
+
+        sites = read_description(folder.adapter).get("sites")
+    if not sites:
         raise InputError(f"the run {folder.path} adapts no matrix; its update has no spectrum")
 
 

@@ -35,6 +35,7 @@ AT_ONCE = 2  # files in memory
 SHOWN = 120  # characters of a file's name
 FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 STRANGER = "wrong or missing token: open the whole address that kravl demo printed"
+NOTHING = "there is nothing here: open the whole address that kravl demo printed"
 OPENED = (
     "this address opens once, and was opened already: use the one that kravl demo printed. If it was not you, end it"
 )
@@ -87,7 +88,7 @@ class Demo:
         if name == "run":
             return Response(self._described, 200, HEADERS, "application/json")
         if name not in FILES:
-            raise HTTPException(404, "there is nothing here")
+            raise HTTPException(404)
         text = files("kravl.demo").joinpath(name or "page.html").read_text(encoding="utf-8")
         return Response(text, 200, HEADERS, FILES[name])
 
@@ -178,4 +179,5 @@ def _equal(given: str, secret: str) -> bool:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return PlainTextResponse(f"{error.detail}\n", error.status_code, {**(error.headers or {}), **HEADERS})
+    said = NOTHING if error.status_code == 404 else error.detail  # Starlette's own, of a path that is no route
+    return PlainTextResponse(f"{said}\n", error.status_code, {**(error.headers or {}), **HEADERS})

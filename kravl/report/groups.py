@@ -15,7 +15,7 @@ from kravl.report.runs import FinishedRun, flatten
 from kravl.runtime.errors import some_of
 from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
-from kravl.tracking.settings import PER_RUN, deciding_settings
+from kravl.tracking.settings import PER_RUN, compared_settings
 
 OF_A_GROUP = {*PER_RUN, "evaluation"}  # settings that its runs may differ in: what they were evaluated on is said apart
 
@@ -190,7 +190,7 @@ def _within_setting(groups: list[Group]) -> Iterator[str]:
         title = f"{group.title}, shots {group.amount}"
         seeds = Counter(run.record["seed"] for run in group.runs)
         yield from (f"{title}: {count} runs have seed {seed}" for seed, count in sorted(seeds.items()) if count > 1)
-        configs = [flatten(deciding_settings(run.record["config"])) for run in group.runs]
+        configs = [flatten(compared_settings(run.record["config"])) for run in group.runs]
         for key in sorted({key for config in configs for key in config} - OF_A_GROUP):
             lines = _differing(key, f"config.{key}", (config.get(key) for config in configs))
             yield from (f"{title}: {line}" for line in lines)

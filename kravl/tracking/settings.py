@@ -118,6 +118,18 @@ def deciding_settings(settings: Settings) -> dict[str, Any]:
     return deciding
 
 
+def compared_settings(settings: Settings) -> dict[str, Any]:
+    """`deciding_settings` without a multiple of shots that ``optim.steps`` takes the place of: it decides nothing."""
+    deciding = deciding_settings(settings)
+    if (
+        isinstance(optim := deciding.get("optim"), dict)
+        and optim.get("steps") is not None
+        and "steps_per_shot" in optim
+    ):
+        optim["steps_per_shot"] = None  # hashes of other runs stay as they are
+    return deciding
+
+
 def _without_modules(tree: Any) -> Any:
     """``tree`` with ``kravl.Class`` in place of ``kravl.package.module.Class`` in each ``_target_``."""
     if isinstance(tree, list):
@@ -162,7 +174,7 @@ def _sha256(deciding: Settings) -> str:
 
 def cell_of(label: str, settings: Settings) -> str:
     """``<label>-<hash of what decides the results, but not PER_RUN>``: runs of one cell are one setting's seeds."""
-    deciding = deciding_settings(settings)
+    deciding = compared_settings(settings)
     return f"{label}-{_sha256({key: value for key, value in deciding.items() if key not in PER_RUN})[:8]}"
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,13 @@ from kravl.study.scheduler import FAILED
 FINISHED = Path(__file__).parents[1] / "fixtures/written_by_2e3b7d2/finished/quickstart_kra/seed1-c0d36105"
 
 
-def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, str]]:
+def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
     assert main([*arguments, "--json"]) == 0
-    listed: list[dict[str, str]] = json.loads(capsys.readouterr().out)
+    listed: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return listed
 
 
-def names(listed: list[dict[str, str]]) -> list[str]:
+def names(listed: list[dict[str, Any]]) -> list[str]:
     return [next(iter(row.values())) for row in listed]
 
 
@@ -59,9 +60,9 @@ def test_a_set_on_disk_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_shift_lists_its_sets(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = rows(capsys, "shifts", "imagenet_ood_1000way")
-    assert (row["sets"], row["names"]) == ("4", "imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r")
+    assert (row["sets"], row["names"]) == (4, "imagenet_v2, imagenet_sketch, imagenet_a, imagenet_r")
     (row,) = rows(capsys, "shifts", "cross_dataset")  # composed of files of configs/data
-    assert row["sets"] == "10"
+    assert row["sets"] == 10
 
 
 def test_runs_have_their_state_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +88,10 @@ def test_runs_have_their_state_and_numbers(tmp_path: Path, capsys: pytest.Captur
     assert (stopped["state"], training["state"]) == ("stopped at step 100", "training")
     assert failed["state"] == "failed: no\\x1b[31m room"
     assert damaged["state"].startswith("damaged: ")
+    first, second, *_ = rows(capsys, "runs", "--runs", str(runs))
+    accuracy = round(100 * record["metrics"]["test/accuracy"], 1)
+    assert (first["test"], first["parameters"], first["shots"]) == (accuracy, record["trainable_parameters"], 2)
+    assert (second["test"], second["state"]) == (None, "stopped at step 100")
     assert main(["runs", "*/d/*", "--runs", str(runs)]) == 0
     shown = capsys.readouterr().out
     assert "stopped" in shown
@@ -96,6 +101,7 @@ def test_runs_have_their_state_and_numbers(tmp_path: Path, capsys: pytest.Captur
 MISTAKES = {
     "no such name": (["methods", "lroa"], "; the nearest are lora, "),
     "no such data set": (["datasets", "caltech10l"], "the nearest are caltech101, "),
+    "nothing": ([], "nothing is named to list; give one of models, methods, datasets, shifts, experiments, runs, such"),
     "no folder": (["runs", "--runs", "/nowhere/at/all"], "error: no folder /nowhere/at/all (/nowhere does not exist)"),
     "runs of a list": (["models", "--runs", "/x"], "error: --runs is for kravl ls runs, not for models"),
 }

@@ -69,7 +69,7 @@ def test_the_same_command_again_writes_the_same_report(done: Path, capsys: pytes
     printed = capsys.readouterr().out
     assert "OOD mean" in printed
     assert "silhouette" in printed
-    assert "python train.py data=folder" in printed
+    assert "kravl train data=folder" in printed
     assert "CC BY-SA 4.0" in printed
 
 

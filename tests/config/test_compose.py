@@ -130,7 +130,7 @@ def test_help_tells_what_to_type():
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert "python train.py experiment=NAME" in done.stdout
+    assert "kravl train experiment=NAME" in done.stdout and "data.source.root" not in done.stdout
     assert "\nadapter: " in done.stdout
     assert "full, gralora, hira, hra, kra, kra_lora" in done.stdout
 

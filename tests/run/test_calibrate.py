@@ -118,6 +118,10 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_and_written_anew(cal
         assert main(["predict", str(calibrated), image]) == 2
         error = capsys.readouterr().err
         assert "--force writes it anew" in error and error.count("\n") == 1
+    (calibrated / "calibration.json").write_text('{"temperature": ')
+    assert main(["predict", str(calibrated), image]) == 2
+    error = capsys.readouterr().err
+    assert f"kravl calibrate {calibrated} --force writes it anew" in error and error.count("\n") == 1
     assert main(["calibrate", str(calibrated), "--force"]) == 0
     assert json.loads((calibrated / "calibration.json").read_text()) == kept
 

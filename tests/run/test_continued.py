@@ -66,7 +66,7 @@ def test_a_head_keeps_the_rows_of_classes_that_both_have(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=lora"], r"does not fit this run: its method is kravl.adapters.kra.KRAdapter, the model's is .*LoRA"),
+        (["method=lora"], r"does not fit this run: its method is KRAdapter, the model's is LoRA$"),
         (["adapter.scale=1"], r"its hyperparameters differ in 1: \{'scale': 2.0\}, the model's are \{'scale': 1\}"),
         (["sites=vision"], "its sites differ in"),
         ([*VIT], "is of another backbone: name kravl-tiny, and not"),

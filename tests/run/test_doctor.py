@@ -214,6 +214,15 @@ def test_trackers_are_told_with_the_server_that_does_not_answer(
     ]
 
 
+def test_what_two_checks_find_is_told_once() -> None:
+    checks = Checklist()
+    for what in ("settings", "tracking"):
+        checks.add("error", what, "tracking=mlflow needs the package mlflow")
+        checks.add("ok", what, "fine")
+
+    assert [finding.level for finding in checks.findings] == ["error", "ok", "ok"]
+
+
 def test_a_run_in_stages_costs_what_each_of_them_trains(tiny_run: Any) -> None:
     def guessed(method: str, steps: int) -> Any:
         settings = (f"method={method}", "optim.steps_per_shot=null", f"optim.steps={steps}", "data.templates=single")

@@ -284,3 +284,11 @@ def test_runs_that_differ_in_seeds_alone_are_of_one_cell():
 
 def test_a_cell_of_a_record_is_that_of_its_run():
     assert cell_of("kra", recorded_settings(CONFIG)) == cell_of("kra", CONFIG)
+
+
+def test_a_multiple_of_shots_that_a_number_of_steps_replaces_makes_no_other_cell():
+    def cell(**optim):
+        return cell_of("2sfs", {**CONFIG, "optim": optim})
+
+    assert cell(steps=9, steps_per_shot=300) == cell(steps=9, steps_per_shot=None) != cell(steps=9)
+    assert cell(steps=None, steps_per_shot=300) != cell(steps=None, steps_per_shot=None)

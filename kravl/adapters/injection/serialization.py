@@ -130,10 +130,16 @@ def _identity(adapters: AdapterSet) -> dict[str, object]:
     return parts | {"base_sha256": adapters.base_sha256()}
 
 
+def _named(value: object) -> str:
+    """A value for a line; of a class of kravl its name alone."""
+    text = str(value)[:SHOWN]
+    return text.rpartition(".")[2] if text.startswith("kravl.") else text
+
+
 def describe_difference(key: str, saved: object, expected: object) -> str:
     """What differs between two descriptions, in one line."""
     if not isinstance(saved, dict) or not isinstance(expected, dict):
-        return f"its {key} is {str(saved)[:SHOWN]}, the model's is {str(expected)[:SHOWN]}"
+        return f"its {key} is {_named(saved)}, the model's is {_named(expected)}"
     names = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
     values = [{name: part.get(name) for name in names[:3]} for part in (saved, expected)]
     return f"its {key} differ in {len(names)}: {str(values[0])[:SHOWN]}, the model's are {str(values[1])[:SHOWN]}"

@@ -35,7 +35,10 @@ class Checklist:
         return any(finding.level == "error" for finding in self.findings)
 
     def add(self, level: Level, what: str, text: str) -> None:
-        self.findings.append(Finding(level, what, " ".join(text.split())))
+        text = " ".join(text.split())
+        if level != "ok" and any(known.level == level and known.text == text for known in self.findings):
+            return  # of two checks that look at the same
+        self.findings.append(Finding(level, what, text))
         self._tell(self.findings[-1])
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
