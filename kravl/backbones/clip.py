@@ -15,13 +15,14 @@ from kravl.backbones.classifier import COSINE_SCALE, FEATURE_HEAD, Classifier, h
 from kravl.backbones.cls_token import clip_first_token, clip_pools_first_token
 from kravl.backbones.heads.head import Head, Problem
 from kravl.backbones.preprocess import Stated, clip_preprocess
+from kravl.backbones.structure.projection import visual_projection
 from kravl.backbones.text.class_features import ClassPrompts, Prompts, class_prompts
 from kravl.backbones.text.context import ContextSettings, context_prompts, initial_context, require_context_tower
 from kravl.backbones.text.tokens import require_text, tokenize, tokenizer_of
 from kravl.backbones.text.tower import causal_text_tower
 from kravl.backbones.weights.clip_weights import choose_clip, find_clip, load_clip, untrained_clip, without_progress
 from kravl.backbones.weights.sources import WeightFile
-from kravl.runtime.errors import InputError, some_of, unknown
+from kravl.runtime.errors import some_of, unknown
 
 log = logging.getLogger(__name__)
 NOT_TEXT = ("logit_scale", "logit_bias", "class_weight")
@@ -125,12 +126,8 @@ class ClipClassifier(Classifier):
 
     @torch.no_grad()
     def head_problem(self, num_images: int, before_projection: bool = False) -> Problem:
-        text, projection = self.encode_text(), None
-        if before_projection and not isinstance(projection := getattr(self.model.visual, "proj", None), nn.Parameter):
-            raise InputError(
-                f"{self._name} has no visual projection that is a matrix of its own, which this head trains; choose a "
-                "vision transformer of CLIP, or method=rla, which adapts the features behind it"
-            )
+        text = self.encode_text()
+        projection = visual_projection(self.model, self._name) if before_projection else None
         width = text.shape[1] if projection is None else projection.shape[0]
         return Problem(len(text), width, num_images, self._cosine_scale(), text, projection)
 

@@ -11,6 +11,7 @@ from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.backbones.classifier import Classifier, statistics
 from kravl.backbones.heads.head import Head
+from kravl.backbones.structure.projection import visual_projection
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
@@ -198,7 +199,7 @@ def planned(cfg: Config, num_classes: int) -> tuple[nn.Module | None, Placement 
     encoder = skeleton(cfg, num_classes)
     if encoder is None:
         return None, None
-    _statistics(cfg, encoder)
+    _check_towers(cfg, encoder)
     return encoder, place(cfg, encoder)
 
 
@@ -215,9 +216,16 @@ def check_structure(cfg: Config, encoder: nn.Module) -> None:
         InputError: an adapter without a setting that is given, a preset or pattern that matches nothing, a stage of
             what does not train, or a context that the text tower does not take.
     """
-    _statistics(cfg, encoder)
+    _check_towers(cfg, encoder)
     check_names(cfg, planned_names(cfg, encoder, place(cfg, encoder)))
     check_context(cfg, ANY_CLASSES, ())
+
+
+def _check_towers(cfg: Config, encoder: nn.Module) -> None:
+    """Raise InputError where running statistics are to train, or a projection, and there are none."""
+    _statistics(cfg, encoder)
+    if cfg.head and resolve(cfg.head, Head, cfg.plugins).before_projection:
+        visual_projection(encoder, str(cfg.backbone.build["name"]))
 
 
 def _statistics(cfg: Config, encoder: nn.Module) -> list[str]:

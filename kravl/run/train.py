@@ -109,9 +109,7 @@ def check(cfg: Config) -> None:
 def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
-        if training is None and not folder.has_checkpoint:  # else it was begun by a release that took any
-            sources = _check_warmup(cfg, sources)
-        run = build_run(cfg, sources)
+        run = build_run(cfg, _after_warmup_check(cfg, folder, sources))
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         inputs = Inputs(cfg, run.data)
@@ -150,8 +148,10 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     return metrics
 
 
-def _check_warmup(cfg: Config, sources: Sources | None) -> Sources | None:
-    """Raise InputError for a warm-up that is longer than the run; the sets, where they had to be listed."""
+def _after_warmup_check(cfg: Config, folder: RunFolder, sources: Sources | None) -> Sources | None:
+    """``sources``, or the sets where they had to be listed. Raises InputError for a warm-up longer than the run."""
+    if folder.has_checkpoint or folder.trained.is_file():  # begun by a release that took any
+        return sources
     if cfg.optim.warmup_steps and by_epochs(cfg):
         sources = sources or list_sources(cfg)
         check_warmup(cfg, len(make_data(cfg, sources).train_samples))

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,17 +219,18 @@ def open_run(path: Path, settings: Settings, overwrite: bool, first: bool = True
     finally:
         if {p.name for p in path.iterdir()} <= LOCKS:  # no run began: a user's mistake leaves no folder
             shutil.rmtree(path)
+            with suppress(OSError):  # it holds other runs, or another process begins one
+                path.parent.rmdir()
         lock.release()
 
 
 def _lock(path: Path) -> Lock:
-    """The lock of ``path``, created if missing: another process may remove the empty folder before it is locked."""
+    """The lock of ``path``, created if missing: another process may remove empty folders before it is locked."""
     for _ in range(100):
         try:
             return Lock(path)
         except FileNotFoundError:
-            if not path.parent.is_dir():  # it cannot be made, as below /proc
-                raise
+            path.parent.mkdir(parents=True, exist_ok=True)  # raises where it cannot be made, as below /proc
     raise InputError(f"the run folder {path} keeps being removed by another process")
 
 

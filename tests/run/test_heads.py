@@ -19,7 +19,7 @@ from kravl.backbones.heads.taskres import TaskRes
 from kravl.backbones.heads.tip_adapter import TipAdapter
 from kravl.config.compose import typed
 from kravl.run import train as train_module
-from kravl.run.build import build_run
+from kravl.run.build import build_run, check_structure, skeleton
 from kravl.run.evaluate import evaluate_run
 from kravl.run.finished.restore import load_run
 from kravl.run.heads.checks import check_head
@@ -230,6 +230,9 @@ def test_a_tower_without_a_projection_of_its_own_is_told(tiny_run):
 
     with pytest.raises(InputError, match=r"tiny-clip has no visual projection that is a matrix .*or method=rla"):
         classifier.attach_head(ProLIP, 24, ProLIP.before_projection)
+    cfg = typed(tiny_run("method=prolip", backbone=("backbone=clip_rn50",)))
+    with pytest.raises(InputError, match=r"RN50 has no visual projection that is a matrix of its own"):
+        check_structure(cfg, skeleton(cfg, 2))  # without weights
 
 
 def test_more_features_than_memory_holds_are_refused_with_figures():

@@ -211,7 +211,12 @@ def test_overwrite_empties_the_folder(tmp_path):
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     with opened(str(tmp_path), "name", 1, CONFIG, False) as folder:
         assert folder.path.is_dir()
-    assert not folder.path.exists()
+    assert not list(tmp_path.iterdir())  # nor one of its name
+
+    finish(open_run(str(tmp_path), "name", 2, CONFIG, False))
+    with opened(str(tmp_path), "name", 1, CONFIG, False):
+        pass
+    assert [path.name.partition("-")[0] for path in (tmp_path / "name").iterdir()] == ["seed2"]
 
 
 def test_a_finished_run_is_found_without_its_hash(tmp_path):
