@@ -65,7 +65,7 @@ def backbone_settings(model: str, pretrained: str | bool | None) -> dict[str, An
     if fitting:
         return {"backbone": next((name for name in fitting if same[name] == PREFERRED), fitting[0])}
     library = _library(model, shipped)
-    build = {"backbone": GENERIC[library], "backbone.build.name": model, **weights}
+    build: dict[str, Any] = {"backbone": GENERIC[library], "backbone.build.name": model, **weights}
     if library == "timm":
         return {"backbone.build.pretrained": True, **build, "backbone.build.image_size": None}
     if pretrained is None and ":" not in model:

@@ -124,7 +124,7 @@ def _of_run(options: argparse.Namespace) -> _Plan:
     if others:
         check_other_classes(cfg)
     name, (class_names, known) = folder.path.resolve(), scored_classes(folder, cfg)
-    settings = {"model": f"{name.parent.name}/{name.name}", "adapter": adapter_sha256(folder)[:16]}
+    settings: dict[str, Any] = {"model": f"{name.parent.name}/{name.name}", "adapter": adapter_sha256(folder)[:16]}
     settings |= {"alpha": options.alpha, "temperature": _temperature(read_calibration(folder), options)}
     prompts = other_prompts(known, options.prompt) if others else ()
     if others:

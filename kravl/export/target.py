@@ -34,7 +34,7 @@ def check_target(to: str, out: Path, force: bool) -> None:
         raise InputError(f"the export cannot be written to {out}: {error}") from error
 
 
-def check_run(to: str, cfg: "Config", method: str | None, alpha: float) -> None:
+def check_run(to: str, cfg: "Config", method: object, alpha: float) -> None:
     """Hold a run against the format ``to``; no weights are needed.
 
     Args:
@@ -68,4 +68,4 @@ def check_run(to: str, cfg: "Config", method: str | None, alpha: float) -> None:
             "features of texts: --to open_clip, transformers, onnx or pt2"
         )
     if require := getattr(module, "require", None):
-        require(cfg, method, alpha)
+        require(cfg, None if method is None else str(method), alpha)

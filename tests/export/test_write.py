@@ -219,20 +219,22 @@ def test_what_cannot_be_exported_is_one_line(runs, thesis, capsys, run, argument
 
 
 @pytest.mark.parametrize(
-    ("to", "settings", "method", "message"),
+    ("to", "settings", "alpha", "message"),
     [
-        ("peft", ["method=2sfs"], None, "--to peft writes adapted matrices, of which 2sfs has none: --to transformers"),
-        ("peft", ["method=shira"], "kravl.adapters.shira.SHiRA", "PEFT has no method for 'kravl.adapters.shira.SHiRA'"),
-        ("open_clip", ["method=ncm"], None, "--to open_clip has no place for NearestClassMean, a head on features"),
+        ("peft", ["method=2sfs"], 1.0, "--to peft writes adapted matrices, of which 2sfs has none: --to transformers"),
+        ("peft", ["method=shira"], 1.0, "PEFT has no method for 'kravl.adapters.shira.SHiRA'"),
+        ("open_clip", ["method=ncm"], 1.0, "--to open_clip has no place for NearestClassMean, a head on features"),
+        ("pt2", ["method=ncm"], 0.5, r"alpha=0\.5: NearestClassMean does not start at zero-shot: .*; it may be 1 \("),
+        ("pt2", ["method=coop"], 0.5, r"alpha=0\.5: a learned context \(context_tokens=16\) takes the place of words"),
     ],
 )
-def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, settings, method, message):
+def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, settings, alpha, message):
     if missing := [name for name in NEEDS.get(to, ()) if find_spec(name) is None]:
         pytest.skip(f"{', '.join(missing)} not installed")
     cfg = typed(tiny_run(*settings, backbone=("backbone=kravl_tiny",)))
 
     with pytest.raises(InputError, match=message):
-        check_run(to, cfg, method, 1.0)
+        check_run(to, cfg, "kravl.adapters.shira.SHiRA" if "method=shira" in settings else None, alpha)
 
 
 @pytest.mark.long

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from kravl.backbones.classifier import Classifier
+from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.loading.unlabelled import Decoded, image_loader
-from kravl.run.context import check_curve
 from kravl.run.finished.restore import LoadedRun
-from kravl.run.heads.checks import check_alphas
 from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 from kravl.runtime.microbatch import MicroBatches
@@ -39,9 +38,17 @@ def check_alpha(cfg: Config, alpha: float) -> None:
         raise InputError(f"alpha={alpha}: from 0 (the pretrained weights) to 1 (the adapted ones)")
     if alpha == 0 and not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot:
         raise InputError(f"alpha=0: {cfg.backbone.name} knows no class without training")
-    if 0 < alpha < 1:
-        check_curve(cfg, [alpha, 1.0])
-        check_alphas(cfg, [alpha, 1.0])
+    if 0 < alpha < 1 and (reason := _no_curve(cfg)):
+        raise InputError(f"alpha={alpha:g}: {reason}; it may be 1 (the adapted model), or 0 (the pretrained one)")
+
+
+def _no_curve(cfg: Config) -> str | None:
+    """Why a run has no model between the pretrained and the adapted one; None where it has."""
+    if cfg.context_tokens:
+        return f"a learned context (context_tokens={cfg.context_tokens}) takes the place of words: none is between them"
+    if cfg.head and not (head := resolve(cfg.head, Head, cfg.plugins)).starts_at_zero_shot:
+        return f"{head.__name__} does not start at zero-shot: there is no WiSE-FT curve of its weights"
+    return None
 
 
 def evaluated_in(run: LoadedRun) -> str:
