@@ -116,7 +116,7 @@ def test_a_head_of_other_settings_or_a_damaged_one_is_refused(tiny_run, tmp_path
     config, adapter = folder / "config.yaml", folder / "adapter.safetensors"
     written, whole = config.read_text(), adapter.read_bytes()
 
-    with pytest.raises(InputError, match=r"alphas has 0\.5, and NearestClassMean does not start at zero-shot"):
+    with pytest.raises(InputError, match=r"alpha=0\.5: NearestClassMean does not start at zero-shot"):
         Scorer.of_run(load_run(folder), 0.5)  # as in the curve of an evaluation
     config.write_text(written.replace("views: 10", "views: 9"))
     with pytest.raises(InputError, match="does not fit this model: its facts differ"):
