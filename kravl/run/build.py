@@ -82,19 +82,22 @@ def classes_digest(class_ids: Sequence[str]) -> str:
     return f"{len(class_ids)}, sha256 {hashlib.sha256(lines).hexdigest()[:16]}"
 
 
-def build_run(cfg: Config, sources: Sources | None = None) -> Run:
+def build_run(cfg: Config, known: Sources | FewShotDataModule | None = None) -> Run:
     """Everything that a run needs: weights loaded, adapters injected and untrained, no image read yet.
 
     Args:
-        sources: what `list_sources` has found, where it was asked before.
+        known: what `list_sources` has found, or `make_data`, where it was asked before.
 
     Raises:
         InputError: whatever in ``cfg`` does not name something that exists.
     """
     require_safe_versions()
-    source, evaluated = sources or list_sources(cfg)
-    require_classes(cfg, source)
-    data = make_data(cfg, Sources(source, evaluated))  # a class with too few images need not wait for the weights
+    if isinstance(known, FewShotDataModule):
+        source, data = known.source, known
+    else:
+        source, evaluated = known or list_sources(cfg)
+        require_classes(cfg, source)
+        data = make_data(cfg, Sources(source, evaluated))  # a class with too few images need not wait for the weights
     if cfg.optim.trains:
         data.check_test_images()
     labels, names = data.train_samples.labels, source.class_names

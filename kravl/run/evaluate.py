@@ -78,10 +78,10 @@ def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:
     check_curve(saved, cfg.alphas)
     check_alphas(saved, cfg.alphas)
     require_writable(folder.path, "an evaluation is kept in the folder of its run; copy the run to another one")
-    sources = sources or list_sources(saved)
-    identity = data_identity(make_data(saved, sources), Fingerprints()) | {"trained_on": []}
+    data = make_data(saved, sources or list_sources(saved))
+    identity = data_identity(data, Fingerprints()) | {"trained_on": []}
     refuse_other_evaluation(folder, name, identity["sets_sha256"])
-    run = restore(saved, folder, sources)
+    run = restore(saved, folder, data)
     run.data.check(training=False)
     known = read_model_record(folder)
     identity |= trained_on(saved, run.data, known.seen if known else ())

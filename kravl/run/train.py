@@ -10,9 +10,18 @@ from kravl.adapters.update_spectra import Diagnosis
 from kravl.backbones.structure.presets import listed_sites
 from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config, Evaluation
+from kravl.data.datamodule import FewShotDataModule
 from kravl.evaluation.metrics import IN_DOMAIN, metric_names
 from kravl.evaluation.wise_ft import ADAPTED, curve_points
-from kravl.run.build import Run, build_run, check_l2_sp, check_trains, make_data, training_amount
+from kravl.run.build import (
+    Run,
+    build_run,
+    check_l2_sp,
+    check_trains,
+    make_data,
+    require_classes,
+    training_amount,
+)
 from kravl.run.context import check_curve, context_of
 from kravl.run.evaluate import Curve, evaluate
 from kravl.run.finished.card import adapter_files
@@ -148,16 +157,18 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     return metrics
 
 
-def _after_warmup_check(cfg: Config, folder: RunFolder, sources: Sources | None) -> Sources | None:
-    """``sources``, or the sets where they had to be listed. Raises InputError for a warm-up longer than the run."""
+def _after_warmup_check(cfg: Config, folder: RunFolder, sources: Sources | None) -> Sources | FewShotDataModule | None:
+    """``sources``, or the images where they had to be drawn. Raises InputError for a warm-up longer than the run."""
     if folder.has_checkpoint or folder.trained.is_file():  # begun by a release that took any
         return sources
-    if cfg.optim.warmup_steps and by_epochs(cfg):
-        sources = sources or list_sources(cfg)
-        check_warmup(cfg, len(make_data(cfg, sources).train_samples))
-    else:
+    if not cfg.optim.warmup_steps or not by_epochs(cfg):
         check_warmup(cfg)
-    return sources
+        return sources
+    sources = sources or list_sources(cfg)
+    require_classes(cfg, sources.training)
+    data = make_data(cfg, sources)
+    check_warmup(cfg, len(data.train_samples))
+    return data
 
 
 def _record(

@@ -11,6 +11,7 @@ from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.serialization import load_adapters, read_description
 from kravl.backbones.classifier import Classifier
 from kravl.config.schema import Config
+from kravl.data.datamodule import FewShotDataModule
 from kravl.run.build import Model, Run, build_model, build_run
 from kravl.run.finished.calibration import Calibration, read_calibration
 from kravl.run.finished.model_record import ModelRecord, Prompts, read_model_record
@@ -22,17 +23,17 @@ from kravl.runtime.errors import InputError
 from kravl.tracking.run_folder import RunFolder, find_run
 
 
-def restore(cfg: Config, folder: RunFolder, sources: Sources | None = None) -> Run:
+def restore(cfg: Config, folder: RunFolder, known: Sources | FewShotDataModule | None = None) -> Run:
     """The model and data of a finished run, with what it trained in place, in the precision of its weights.
 
     Args:
-        sources: as `build_run`.
+        known: as `build_run`.
 
     Raises:
         InputError: as `build_run` and `load_adapters`.
     """
     read_description(folder.adapter)  # it is there and whole
-    run = build_run(cfg, sources)
+    run = build_run(cfg, known)
     if dtype := TRUE.get(str(cfg.trainer.get("precision"))):  # first: what was trained in double would be rounded
         run.classifier.to(dtype)
     load_adapters(run.adapters, folder.adapter, run.fingerprint)
