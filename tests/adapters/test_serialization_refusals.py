@@ -39,7 +39,7 @@ def saved(adapters, tmp_path):
         (
             KRAdapter,
             TARGETS,
-            "its method is kravl.adapters.lora.LoRA, the model's is kravl.adapters.kra.KRAdapter",
+            "its method is LoRA, the model's is KRAdapter",
         ),
         (
             partial(LoRA, rank=2, alpha=4),
