@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kravl.runtime.errors import InputError
+from kravl.runtime.shared import Key, file_state
 
 MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
 MOST_MEGAPIXELS = 10_000
@@ -72,6 +73,10 @@ class Opener(Protocol):
         """The files that the image is read from; none of one that is made, or comes with a package."""
         return ()
 
+    def identity(self, position: int) -> Key | None:
+        """All that decides the image's pixels, by which runs of one process share them; None: they share nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class FileOpener(Opener):
@@ -91,6 +96,9 @@ class FileOpener(Opener):
 
     def files(self, position: int) -> Sequence[Path]:
         return (self.path(position),)
+
+    def identity(self, position: int) -> Key | None:
+        return (file := file_state(self.path(position))) and (*file, os.environ.get(ALLOWED))
 
 
 @cache

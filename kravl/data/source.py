@@ -15,6 +15,7 @@ from PIL import Image
 from kravl.data import catalog
 from kravl.data.images import FileOpener, Opener
 from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.shared import Key, is_sharing, shared
 
 CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Cs: bytes that are not UTF-8
 # what people call the splits, in lower case
@@ -58,7 +59,14 @@ class Samples:
 
     def check(self, index: int) -> None:
         """Raise InputError if the image at ``index`` cannot be read."""
+        if not is_sharing() or (image := self.identity(index)) is None:
+            self.opener.check(self._position(index))
+        else:
+            shared(("readable", *image), lambda: self._is_readable(index))
+
+    def _is_readable(self, index: int) -> bool:
         self.opener.check(self._position(index))
+        return True
 
     def file(self, index: int) -> Path | None:
         """The file that the image at ``index`` is read from; None if it is made in another way."""
@@ -69,6 +77,11 @@ class Samples:
         if hasattr(self.opener, "files"):  # a package's own opener need not say
             for index in range(len(self)):
                 yield from self.opener.files(self._position(index))
+
+    def identity(self, index: int) -> Key | None:
+        """What decides the pixels of the image at ``index``, see `Opener.identity`; None where that is not known."""
+        known = getattr(self.opener, "identity", None)  # a package's own opener need not say
+        return known(self._position(index)) if known else None
 
     def sha256(self) -> str:
         """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""

@@ -1,6 +1,7 @@
 """The evaluation of a run: at its end, and of a finished one on other sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -23,6 +24,7 @@ from kravl.run.heads.features import evaluation_features
 from kravl.run.inputs import data_identity, trained_on
 from kravl.run.results import scored_by, scores, unevaluated, write_details
 from kravl.run.sources import Sources, list_sources
+from kravl.run.zero_shot import ZeroShot
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import json_object, read_text, require_writable
 from kravl.tracking.run_folder import RunFolder, find_run, provenance
@@ -33,11 +35,12 @@ Curve = dict[float, dict[str, Predictions]]
 
 
 def evaluate(
-    trainer: Trainer, run: Run, points: int | Sequence[float], trained: bool
+    trainer: Trainer, run: Run, points: int | Sequence[float], trained: bool, zero_shot: ZeroShot | None = None
 ) -> tuple[dict[float, Results], Curve]:
     """Metrics of every set with merged weights, at the ``points`` of `curve_points`.
 
-    Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once.
+    Of a model that was not ``trained`` all of them are the pretrained one, which is evaluated once; not at all where an
+    earlier run had the same predictions (``zero_shot``).
 
     Returns:
         alpha -> set -> metric -> value, and alpha -> set -> predictions.
@@ -48,8 +51,14 @@ def evaluate(
     if (head := run.classifier.feature_head) is not None:
         check_head_curve(head, alphas)
         loaders = evaluation_features(trainer, run)
+    elif zero_shot is not None:
+        loaders = zero_shot.features(trainer, run, run.data.evaluation_loaders())
     distinct = alphas if trained else [ADAPTED]
-    curve = wise_ft(trainer, run.classifier, run.adapters, loaders, classes, distinct)
+    curve = _curve(
+        zero_shot if trained else None,
+        distinct,
+        partial(wise_ft, trainer, run.classifier, run.adapters, loaders, classes),
+    )
     results = {alpha: {name: score(rows) for name, rows in sets.items()} for alpha, sets in curve.items()}
     scored = {alpha: results[alpha if trained else ADAPTED] for alpha in alphas}
     if trainer.is_global_zero:
@@ -57,6 +66,18 @@ def evaluate(
         if any(0 < alpha < 1 for alpha in scored):
             Console().print(curve_table(scored))
     return scored, curve
+
+
+def _curve(zero_shot: ZeroShot | None, alphas: Sequence[float], evaluated: Callable[[Sequence[float]], Curve]) -> Curve:
+    """Predictions at the ``alphas`` in their order; those of the pretrained model from an earlier run that had them."""
+    if zero_shot is None or PRETRAINED not in alphas:
+        return evaluated(alphas)
+    if (known := zero_shot.known) is None:
+        curve = evaluated(alphas)
+        zero_shot.keep(curve[PRETRAINED])
+        return curve
+    rest = evaluated([alpha for alpha in alphas if alpha != PRETRAINED])
+    return {alpha: dict(known) if alpha == PRETRAINED else rest[alpha] for alpha in alphas}
 
 
 def evaluate_run(config: Any, sources: Sources | None = None) -> dict[str, Any]:

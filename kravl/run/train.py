@@ -34,6 +34,7 @@ from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources, list_sources
 from kravl.run.stages.plan import by_epochs, check_stages, check_warmup, stages_of
+from kravl.run.zero_shot import ZeroShot
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
@@ -143,7 +144,8 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     if (head := run.classifier.feature_head) is not None:
         head.choose(training.selected)
     with profiler("evaluate"):
-        curve, predictions = evaluate(trainer, run, cfg.alphas, trained=cfg.optim.trains)
+        zero_shot = ZeroShot(cfg, trainer, run)
+        curve, predictions = evaluate(trainer, run, cfg.alphas, trained=cfg.optim.trains, zero_shot=zero_shot)
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     measured = cost(training.phases | profiler.costs, training.spectrum_seconds, trainer.strategy.root_device)

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from kravl.runtime.shared import share_of_memory
 from kravl.study.worker import GRACE, WorkerResult, work
 from kravl.tracking.run_folder import LOG
 
@@ -43,13 +44,13 @@ def _context() -> Any:
 
 
 class Worker:
-    """One process, its number of threads, and its GPU if there is one; it trains one run at a time."""
+    """One process, its threads, its GPU if there is one, and bytes to share; it trains one run at a time."""
 
-    def __init__(self, threads: int, gpu: str | None) -> None:
+    def __init__(self, threads: int, gpu: str | None, shared_bytes: int) -> None:
         context = _context()
         self._connection, child_end = context.Pipe()
         self.gpu = gpu
-        self.process = context.Process(target=work, args=(child_end, threads, gpu))
+        self.process = context.Process(target=work, args=(child_end, threads, gpu, shared_bytes))
         self.process.start()
         child_end.close()
         self.handles: tuple[Connection, int] = (self._connection, self.process.sentinel)  # one is ready when a run ends
@@ -86,6 +87,7 @@ class WorkerPool:
         devices = gpus()
         self.size = jobs or len(devices) or min(cores(), MAX_CPU_WORKERS)
         self._threads = max(1, cores() // self.size) if devices else 1
+        self._shared_bytes = share_of_memory(self.size)
         self._free: list[str | None] = [devices[i % len(devices)] if devices else None for i in range(self.size)]
         self._idle: list[Worker] = []
         self._training: dict[int, Worker] = {}
@@ -96,7 +98,7 @@ class WorkerPool:
 
     def submit(self, position: int, folder: Path, cfg: Any) -> None:
         """Let a worker train the run at ``position``; one must be free."""
-        worker = self._idle.pop() if self._idle else Worker(self._threads, self._free.pop())
+        worker = self._idle.pop() if self._idle else Worker(self._threads, self._free.pop(), self._shared_bytes)
         self._training[position] = worker
         worker.submit(folder, cfg)
 

@@ -16,6 +16,7 @@ from kravl.config.compose import register_configs
 from kravl.runtime.console import keep_terminal_plain
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
+from kravl.runtime.shared import sharing
 from kravl.runtime.signals import EXIT_RESUMABLE
 from kravl.tracking.run_folder import LOG
 
@@ -34,15 +35,21 @@ class WorkerResult(NamedTuple):
     last: bool = False  # the process exits after this run
 
 
-def work(connection: Connection, threads: int, gpu: str | None) -> None:
+def work(connection: Connection, threads: int, gpu: str | None, shared_bytes: int) -> None:
     """Train the runs (config, folder) received through ``connection``; send a `WorkerResult` for each.
 
+    What they have in common is computed once, see kravl/runtime/shared.py, which keeps up to ``shared_bytes`` of it.
     Anything but a user's mistake ends the process, as it would the process of a single run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with sharing(shared_bytes):
+        _work(connection, threads)
+
+
+def _work(connection: Connection, threads: int) -> None:
     while True:
         try:
             cfg, folder = connection.recv()

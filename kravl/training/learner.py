@@ -78,6 +78,7 @@ class Learner(LightningModule):
         self.part = part
         self.steps_before = part.before if part else 0
         self.micro_batches = MicroBatches()
+        self._trained: list[nn.Parameter] | None = None  # found in the first step: to look for them takes a millisecond
         self.started = False  # a state has been restored, if there is one, and training has begun
         self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
 
@@ -122,7 +123,7 @@ class Learner(LightningModule):
         check_progress(checkpoint)
 
     def on_train_start(self) -> None:
-        self.started = True
+        self.started, self._trained = True, None
         self.classifier.train()  # Lightning leaves every module as it was built, frozen ones in training mode too
         self.loss.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
         if self.global_step == 0:  # else restored: what loggers count on from
@@ -143,7 +144,8 @@ class Learner(LightningModule):
         return differentiated
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
+        self._trained = self._trained or list(self.trainable().values())
+        gradients = [p.grad for p in self._trained if p.grad is not None]
         self.loss.rescale(gradients, self._mean_over_processes)
         if self.loss.l2_sp is not None:
             self.log("train/l2_sp", self.loss.l2_sp.add_gradient())

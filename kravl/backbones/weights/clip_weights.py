@@ -18,6 +18,7 @@ from kravl.backbones.preprocess import Stated, clip_candidates, clip_settings
 from kravl.backbones.text.tokens import require_text
 from kravl.backbones.weights.checkpoint import check_finite, load_failure, misfit, read_checkpoint
 from kravl.backbones.weights.hf_clip import is_hf_clip, renamed
+from kravl.backbones.weights.shared_model import model_key, shared_model
 from kravl.backbones.weights.sources import (
     LOAD_ERRORS,
     LOCAL_WEIGHTS,
@@ -32,6 +33,7 @@ from kravl.backbones.weights.sources import (
 )
 from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import read_json
+from kravl.runtime.shared import is_sharing
 
 log = logging.getLogger(__name__)
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -109,13 +111,22 @@ def untrained_clip(name: str) -> nn.Module:
 
 
 def load_clip(chosen: Chosen) -> tuple[nn.Module, bool]:
-    """The model with its weights, and whether it uses QuickGELU.
+    """The model with its weights, and whether it uses QuickGELU; runs of one worker load them once.
 
     Its ``visual.preprocess_cfg`` is what the weights expect of an image, with what was stated of weights at a path.
 
     Raises:
         InputError: a damaged or mismatched checkpoint.
     """
+    key = None
+    if is_sharing() and ":" not in chosen.name:
+        config = open_clip.get_model_config(chosen.name)
+        if "hf_model_name" not in config["text_cfg"]:  # whose config comes from elsewhere
+            key = model_key(find_clip(chosen), str(chosen), str(config))
+    return shared_model(key, lambda: _load(chosen))
+
+
+def _load(chosen: Chosen) -> tuple[nn.Module, bool]:
     name, pretrained, activation, preprocess = chosen
     given: dict[str, Tensor] = {}
     try:

@@ -20,9 +20,11 @@ from kravl.backbones.weights.checkpoint import (
     load_failure,
     read_checkpoint,
 )
+from kravl.backbones.weights.shared_model import model_key, shared_model
 from kravl.backbones.weights.sources import LOAD_ERRORS, NUMPY, WeightFile
 from kravl.backbones.weights.timm_sources import check_source, expected_of, published_weights
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.shared import is_sharing
 
 log = logging.getLogger(__name__)
 Size = int | Sequence[int]
@@ -63,14 +65,22 @@ class LoadedVit(NamedTuple):
 def load_vit(name: str, pretrained: bool | str, num_classes: int, image_size: Size | None, stated: Stated) -> LoadedVit:
     """The model ``name`` with the weights ``pretrained``: True for timm's own, a path, or False for none.
 
+    Runs of one worker load them once.
+
     Raises:
         InputError: unknown model, one that kravl cannot score classes with, a size that does not fit, missing or
             mismatched checkpoint, weights that cannot be downloaded, or a checkpoint path of which the preprocessing
             must be given.
     """
+    key = None
+    if is_sharing() and ":" not in name:  # whose config comes from elsewhere
+        key = model_key(find_vit(name, pretrained, stated), repr((name, pretrained, num_classes, image_size, stated)))
+    return shared_model(key, lambda: _load(name, pretrained, num_classes, _plain(image_size), stated))
+
+
+def _load(name: str, pretrained: bool | str, num_classes: int, size: Any, stated: Stated) -> LoadedVit:
     check_source(name, pretrained)
     expected = expected_of(name, pretrained, stated)
-    size = _plain(image_size)
     probe, settings, widths = _probe(name, num_classes, size)
     settings = dict(settings)
     if pretrained is True:

@@ -14,6 +14,7 @@ from kravl.data.corruptions.filters import Pixels
 from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.shared import Key
 
 SIZE = 224  # pixels of the shorter side, for which the published constants were chosen
 SEVERITIES = range(1, 6)
@@ -82,6 +83,12 @@ class CorruptedOpener(Opener):
 
     def check(self, position: int) -> None:
         self.samples.check(position)
+
+    def identity(self, position: int) -> Key | None:
+        if self.frost is not None:  # photographs of a folder, which may change
+            return None
+        clean = self.samples.identity(position)
+        return clean and (self.corruption, self.severity, self.seed, self.samples.names[position], clean)
 
 
 class Corrupted(Source):

@@ -13,6 +13,7 @@ from typing import Any
 from kravl.data.images import FileOpener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError
+from kravl.runtime.shared import file_state, is_sharing, shared
 from kravl.runtime.signals import raise_if_stopped
 
 log = logging.getLogger(__name__)
@@ -184,14 +185,23 @@ def _joint_sha256(part_of: Callable[[Any], bytes], jobs: Sequence[Any]) -> str:
 def _pixel_digest(samples: Samples) -> Callable[[int], bytes]:
     """A function from a position to the digest of the pixels there."""
 
-    def digest(index: int) -> bytes:
+    def compute(index: int) -> bytes:
         image = samples.image(index)
         return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+
+    def digest(index: int) -> bytes:
+        known = samples.identity(index) if is_sharing() else None
+        return shared(known and ("pixels sha256", *known), lambda: compute(index))
 
     return digest
 
 
 def _file_digest(path: Path) -> bytes:
+    known = file_state(path) if is_sharing() else None
+    return shared(known and ("file sha256", *known), lambda: _read_digest(path))
+
+
+def _read_digest(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

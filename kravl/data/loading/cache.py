@@ -16,6 +16,7 @@ from kravl.data.images import decode_rgb
 from kravl.data.loading.transforms import Pixels
 from kravl.data.source import Samples
 from kravl.runtime.errors import InputError
+from kravl.runtime.shared import is_sharing, shared
 from kravl.runtime.signals import raise_if_stopped
 
 LISTED = 20
@@ -33,6 +34,7 @@ class Checked(Protocol):
         """Raise InputError if the image at ``index`` cannot be read; called from several threads."""
 
 
+Form = Callable[[Image.Image], Pixels]  # a function, or an object that is equal to others that do the same
 Job = tuple[str, Checked, range]  # set, its images, and which of them
 
 
@@ -96,6 +98,17 @@ def _problems(job: Job) -> list[str]:
     return found
 
 
+def read_pixels(samples: Samples, index: int, form: Form) -> Pixels:
+    """``form`` of the image at ``index``; runs of one worker share it and must not write to it.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    image = samples.identity(index) if is_sharing() else None
+    key = None if image is None else ("pixels", form, *image)
+    return shared(key, lambda: form(samples.image(index)), lambda pixels: pixels.nbytes)
+
+
 class Cache:
     """The images of ``samples`` as pixels; those that do not fit as the bytes of their files.
 
@@ -109,7 +122,7 @@ class Cache:
     def __init__(
         self,
         samples: Samples,
-        form: Callable[[Image.Image], Pixels] = np.array,
+        form: Form = np.array,
         max_pixel_bytes: int = MAX_PIXEL_BYTES,
         max_encoded_bytes: int = MAX_ENCODED_BYTES,
     ) -> None:
@@ -133,7 +146,7 @@ class Cache:
             return self._pixels[index]
         if index in self._encoded:
             return self._form(decode_rgb(self._encoded[index], self.samples.names[index]))
-        pixels = self._form(self.samples.image(index))
+        pixels = read_pixels(self.samples, index, self._form)
         if self._take("pixels", pixels.nbytes):
             self._pixels[index] = pixels
         elif (file := self.samples.file(index)) and self._take("encoded", file.stat().st_size):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kravl.data.loading.cache import Cache
+from kravl.data.loading.cache import Cache, read_pixels
 from kravl.data.loading.pixel_cache import PixelFile
 from kravl.data.loading.samplers import AugmentedIndex
 from kravl.data.loading.transforms import CentreCrop, CropFlip, Normalization, Pixels
@@ -80,7 +80,7 @@ class EvaluationImages(Dataset[Batch]):
     def _pixels(self, index: int) -> Pixels:
         if self._pixel_file is not None:
             return self._pixel_file[index]
-        return self._crop(self.samples.image(index)).transpose(2, 0, 1)
+        return read_pixels(self.samples, index, self._crop).transpose(2, 0, 1)
 
 
 def _labelled(samples: Samples, indices: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 METADATA_KEY, FEATURES = "kravl", "features"
 GB = 10**9
 ALIGNMENT = 64  # bytes, of torch's allocations on a CPU
-MEMORY = Path("/proc/meminfo")
 Key = Mapping[str, object]
 
 
@@ -153,13 +152,3 @@ def images_identity(samples: Samples) -> str:
         made = f"{type(opener).__name__} {settings} of kravl {kravl.__version__}"
         return f"{made}, {samples.sha256()} {samples.positions} of {images_identity(clean)}"
     return f"{samples.sha256()} {pixels_sha256(samples)}"
-
-
-def available_memory() -> int | None:
-    """Bytes that a process may take without another giving some up; None where the system does not tell."""
-    try:
-        lines = MEMORY.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    sizes = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return sizes[0] if sizes else None

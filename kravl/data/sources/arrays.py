@@ -15,6 +15,7 @@ from kravl.data.catalog import find_folder
 from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.shared import Key, file_state
 
 SEVERITIES = 5
 
@@ -31,6 +32,9 @@ class ArrayOpener(Opener):
 
     def files(self, position: int) -> Sequence[Path]:
         return (self.path,)
+
+    def identity(self, position: int) -> Key | None:
+        return (file := file_state(self.path)) and (*file, self.start + position)
 
 
 class ArraySet(Source):

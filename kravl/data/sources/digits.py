@@ -14,6 +14,7 @@ from kravl.data import catalog
 from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.shared import Key
 
 PACKAGE = "sklearn"
 FILE = "datasets/data/digits.csv.gz"  # one image per line: 64 pixels, row by row, and the digit
@@ -38,6 +39,9 @@ class DigitOpener(Opener):
         ink = _rows()[self.start + position, :-1].reshape(8, 8)
         drawn = Image.fromarray(np.round(ink * (255 / FULL)).astype(np.uint8))
         return STYLES[self.style](drawn).convert("RGB")
+
+    def identity(self, position: int) -> Key:
+        return PACKAGE, self.start + position, self.style
 
 
 class Digits(Source):

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kravl.backbones.heads.head import Head
-from kravl.data.loading.feature_cache import GB, FeatureStore, available_memory, images_identity
+from kravl.data.loading.feature_cache import GB, FeatureStore, images_identity
 from kravl.data.source import Samples
 from kravl.evaluation.predict import Batches, EvaluationLoaders, encode, image_features
 from kravl.evaluation.wise_ft import MAX_IN_MEMORY
 from kravl.run.build import Run
 from kravl.run.inputs import pretrained_sha256
 from kravl.runtime.errors import InputError
+from kravl.runtime.shared import available_memory
 
 BYTES = 4  # of a number
 _digests: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of weights, which take a second to read

@@ -15,6 +15,7 @@ from kravl.data.sources.openmoji.font import character, draw_pictogram, font_fil
 from kravl.data.sources.openmoji.styles import STYLES
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
+from kravl.runtime.shared import Key
 
 MIN_SIZE = 16  # pixels: nothing is recognisable in less
 CACHED = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
@@ -33,6 +34,9 @@ class PictogramOpener(Opener):
 
     def check(self, position: int) -> None:
         character(self.codes[position])
+
+    def identity(self, position: int) -> Key:
+        return "openmoji", self.codes[position], self.style, self.size
 
 
 @lru_cache(CACHED)
