@@ -1,16 +1,19 @@
 """What runs of one process have in common, computed once: a worker of a study keeps it, any other process nothing.
 
-| shared | by what decides it |
-|---|---|
-| an image's pixels as they are kept for training or evaluation (`data/loading/cache.py`) | `Samples.identity` of the image, the transform, the largest image allowed |
-| digests of files and of images without one (`data/inspect/fingerprint.py`) | the same identity |
-| a pretrained model (`backbones/weights`) | its name, settings and config, its files, the state of the random numbers before |
-| the predictions of the pretrained model (`run/zero_shot.py`) | every weight, class of module, prompt and image, and all settings of the trainer |
+What is shared, and by what it is found, which is all that decides it:
 
-A file is its path, size and time of change. Everything else that a number depends on (versions, threads, device, modes of
-torch) is the same for all runs of a worker, or part of the key. What is kept is never a tensor that a run may change: of a
-model every run gets a copy, with the random numbers as loading would have left them; the rest is only read.
-"""  # noqa: E501 (a table)
+- an image's pixels as they are kept for training or evaluation, and whether it can be read (data/loading/cache.py,
+  data/source.py): `Opener.identity` of the image, with the largest image allowed, and the transform;
+- digests of files, and of images without one (data/inspect/fingerprint.py): the same identity;
+- a pretrained model (backbones/weights/shared_model.py): its name, settings and config, its files, and the state of the
+  random numbers before, by which it is initialised;
+- the pretrained model's predictions, and image features where only a head trains (run/zero_shot.py): every weight and
+  class of a module, prompts, images, labels and batches, the settings of model and trainer, the number of threads.
+
+A file is its path, size and time of change. Versions, device and modes of torch are the same for all runs of a worker.
+What is kept is never a tensor that a run may change: of a model each run gets a copy, with the random numbers as
+loading would have left them; all else is only read. What loading says of weights is in the log of the run that loads.
+"""
 
 import sys
 from collections import OrderedDict
