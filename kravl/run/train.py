@@ -23,7 +23,7 @@ from kravl.run.build import (
     training_amount,
 )
 from kravl.run.context import check_curve, context_of
-from kravl.run.evaluate import Curve, evaluate
+from kravl.run.evaluate import Curve, ZeroShot, evaluate
 from kravl.run.finished.card import adapter_files
 from kravl.run.finished.continued import check_init
 from kravl.run.finished.model_record import NAME as MODEL
@@ -34,7 +34,6 @@ from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources, list_sources
 from kravl.run.stages.plan import by_epochs, check_stages, check_warmup, stages_of
-from kravl.run.zero_shot import ZeroShot
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler

@@ -7,7 +7,7 @@ What is shared, and by what it is found, which is all that decides it:
 - digests of files, and of images without one (data/inspect/fingerprint.py): the same identity;
 - a pretrained model (backbones/weights/shared_model.py): its name, settings and config, its files, and the state of the
   random numbers before, by which it is initialised;
-- the pretrained model's predictions, and image features where only a head trains (run/zero_shot.py): every weight and
+- the pretrained model's predictions, and image features where only a head trains (run/evaluate.py): every weight and
   class of a module, prompts, images, labels and batches, the settings of model and trainer, the number of threads.
 
 A file is its path, size and time of change. Versions, device and modes of torch are the same for all runs of a worker.

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from kravl.data.sources.openmoji.font import character, draw_pictogram, font_fil
 from kravl.data.sources.openmoji.styles import STYLES
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.files import read_yaml
-from kravl.runtime.shared import Key
+from kravl.runtime.shared import Key, file_state
 
 MIN_SIZE = 16  # pixels: nothing is recognisable in less
 CACHED = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
@@ -82,4 +83,10 @@ class Pictograms(Source):
 
 
 def _codes() -> Mapping[str, Mapping[str, str]]:
-    return read_yaml(catalog.folder() / "openmoji/classes.yaml")
+    file = catalog.folder() / "openmoji/classes.yaml"
+    return _read(file, file_state(file))
+
+
+@lru_cache(1)  # a run has the set in eight styles
+def _read(file: Path, state: Key | None) -> Mapping[str, Mapping[str, str]]:
+    return read_yaml(file)
