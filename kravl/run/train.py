@@ -143,8 +143,7 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     if (head := run.classifier.feature_head) is not None:
         head.choose(training.selected)
     with profiler("evaluate"):
-        zero_shot = ZeroShot(cfg, trainer, run)
-        curve, predictions = evaluate(trainer, run, cfg.alphas, trained=cfg.optim.trains, zero_shot=zero_shot)
+        curve, predictions = evaluate(trainer, run, cfg.alphas, cfg.optim.trains, ZeroShot(cfg, trainer, run))
     if not trainer.is_global_zero:  # every process has the same metrics; one of them keeps the record
         return {}
     measured = cost(training.phases | profiler.costs, training.spectrum_seconds, trainer.strategy.root_device)
