@@ -1,6 +1,7 @@
 """A local stand-in of the Hub's HTTP API, as its real client asks it: repositories of a user, in memory."""
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+COMMIT = "1" * 40
 
 
 @dataclass
@@ -52,6 +55,11 @@ class Hub:
         siblings = [{"rfilename": file} for file in (".gitattributes", *self.repositories[name])]
         return 200, {"id": name, "siblings": siblings}
 
+    def file(self, path: str) -> bytes | None:
+        """Content of the file at the path of a download; None where there is none, or no repository."""
+        found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/([^?]+)(?:\?.*)?", path)
+        return self.repositories.get(found[1], {}).get(found[2]) if found else None
+
     def _commit(self, name: str, body: bytes) -> tuple[int, Any]:
         if self.refuses:
             return self.refuses, {"error": "not today"}
@@ -67,8 +75,14 @@ def serve() -> Iterator[Hub]:
     hub.silent.set()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._file(body=False)
+
         def do_GET(self) -> None:
-            self._do(b"")
+            if "/resolve/" in self.path:
+                self._file(body=True)
+            else:
+                self._do(b"")
 
         def do_POST(self) -> None:
             self._do(self.rfile.read(int(self.headers["Content-Length"])))
@@ -84,6 +98,19 @@ def serve() -> Iterator[Hub]:
             self.end_headers()
             with suppress(BrokenPipeError):  # of a client that has not waited
                 self.wfile.write(content)
+
+        def _file(self, body: bool) -> None:
+            content = hub.file(self.path)
+            self.send_response(404 if content is None else 200)
+            if content is None:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            else:
+                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            if body:
+                self.wfile.write(content or b"")
 
         def log_message(self, *_: object) -> None:
             """Not into the output of the tests."""

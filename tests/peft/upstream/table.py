@@ -11,11 +11,18 @@ PACKAGES = ("peft", "transformers", "accelerate", "torch")
 
 
 def write(results: Path, out: Path) -> None:
-    """Write ``results.json`` and ``table.md`` to ``out`` from all JUnit files in ``results``."""
-    rows = [counted(path) for path in sorted(results.glob("*/*.xml"))]
+    """Write ``results.json`` and ``table.md`` to ``out`` from all JUnit files in ``results``.
+
+    Rows that ``out`` has already, of the same releases and not among these files, are kept: those of another machine.
+    """
+    counts = {path.relative_to(results).with_suffix("").parts: counted(path) for path in results.glob("*/*.xml")}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    earlier = out / "results.json"
+    if earlier.exists() and (there := json.loads(earlier.read_text()))["versions"] == versions:
+        counts = {(row["method"], row["file"]): row for row in there["rows"]} | counts
+    rows = [row for _, row in sorted(counts.items())]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
+    earlier.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
     (out / "table.md").write_text(_markdown(rows, versions))
 
 
