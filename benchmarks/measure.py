@@ -7,7 +7,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,21 +59,33 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
-    """Bytes that the graph of ``run()`` keeps for the backward pass, each storage once, without those of ``known``."""
+    """Bytes that the graph of ``run()`` keeps for the backward pass, each storage once, without those of ``known``.
+
+    The graph is read after it was made: hooks on what it saves would keep kravl from leaving out what it can recompute.
+    """
     seen = {tensor.untyped_storage().data_ptr() for tensor in known}
-    kept: dict[int, Tensor] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
+    kept: dict[int, int] = {}
+    result = run()
+    for tensor in _saved_in_graph(result.grad_fn):
         for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
-            if (address := part.untyped_storage().data_ptr()) not in seen:
-                kept[address] = part.detach()  # held, so that its address is not given to another
-        return tensor.detach()  # itself it would hold the node that holds it, for ever
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in seen:
+                kept[storage.data_ptr()] = storage.nbytes()
+    return sum(kept.values())
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del result
-    return total
+
+def _saved_in_graph(root: Any) -> Iterator[Tensor]:
+    """What each node behind ``root`` saved; a function of Python's has ``saved_tensors``, others an attribute each."""
+    nodes, visited = [root], {None}
+    while nodes:
+        if (node := nodes.pop()) in visited:
+            continue
+        visited.add(node)
+        nodes += [behind for behind, _ in node.next_functions]
+        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for value in (*saved, getattr(node, "saved_tensors", ())):
+            parts = value if isinstance(value, tuple | list) else [value]
+            yield from (part for part in parts if isinstance(part, Tensor))
 
 
 def peak_bytes(run: Run, device: str) -> int:

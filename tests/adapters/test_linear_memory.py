@@ -34,6 +34,39 @@ def test_no_dense_update_stays_alive_for_the_backward_pass(make_adapter):
     assert sum(saved) <= 2 * between
 
 
+class Gated(nn.Module):
+    """QuickGELU's form: its output is a product of two tensors that autograd keeps."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(x)
+
+
+def _gradients(model: nn.Module, x: torch.Tensor, adapters) -> list[torch.Tensor]:
+    x = x.clone().requires_grad_()
+    loss = model(x).square().sum()
+    return [loss, *torch.autograd.grad(loss, [x, *adapters.parameters()])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_input_that_is_a_product_is_multiplied_again_instead_of_kept(dtype, make_adapter):
+    model = nn.Sequential(nn.Linear(8, 12), Gated(), nn.Linear(12, 8))
+    adapters = inject(model, make_adapter, ["2"])
+    with torch.no_grad():
+        for parameter in adapters.parameters():
+            parameter.add_(0.1)
+    x = torch.randn(5, 8)
+    addresses = []
+    model[1].register_forward_hook(lambda _, __, y: addresses.append(y.untyped_storage()._cdata))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
+        node = model(x.clone().requires_grad_()).grad_fn
+        spared = _gradients(model, x, adapters)
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+            kept = _gradients(model, x, adapters)  # as gradient checkpointing, a hook sees what is saved
+
+    assert all(torch.equal(a, b) for a, b in zip(spared, kept, strict=True))
+    assert addresses[0] not in [t.untyped_storage()._cdata for t in node.saved_tensors if t is not None]
+
+
 def test_hooks_on_factors_see_each_gradient_once():
     layer = nn.Sequential(nn.Linear(3, 4))
     adapters = inject(layer, KRAdapter, ["0"])

@@ -1,6 +1,7 @@
 """The adapted nn.Linear, and the product with a weight whose row blocks are adapted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +53,23 @@ def _multiply(
 
 
 class _Product(torch.autograd.Function):
-    """Saves x and references to W and the factors, dropout masks, and ``hidden`` of each block."""
+    """Saves x and references to W and the factors, dropout masks, and ``hidden`` of each block.
+
+    An x that is an elementwise product, as behind a gate or QuickGELU, is not saved: see `_multiplicands`.
+    """
 
     @staticmethod
     def forward(ctx, blocks, dtype, x, weight, bias, *masks_and_factors):  # type: ignore[no-untyped-def]
         ctx.blocks = blocks
         y, hidden = _multiply(x, weight, bias, blocks, dtype)
-        ctx.save_for_backward(x, weight, *hidden, *masks_and_factors)
+        ctx.save_for_backward(*(_multiplicands(x) or (x, None)), weight, *hidden, *masks_and_factors)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, weight, *saved = ctx.saved_tensors  # read once: gradient checkpointing hands them out a single time
+        x, other, weight, *saved = ctx.saved_tensors  # read once: gradient checkpointing hands them out a single time
+        x = x if other is None else x * other
         hidden, masks_and_factors = saved[: len(ctx.blocks)], saved[len(ctx.blocks) :]
         blocks = _with_saved(ctx.blocks, masks_and_factors)
         tokens, flat = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
@@ -73,6 +78,21 @@ class _Product(torch.autograd.Function):
             grad_x, grads = _gradients((tokens, flat), weight, blocks, hidden, ctx.needs_input_grad[2])
         grad_x = None if grad_x is None else grad_x.view(x.shape)
         return None, None, grad_x, None, grad_bias, *[None] * len(blocks), *grads
+
+
+def _multiplicands(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The two tensors whose elementwise product ``x`` is, where autograd keeps both for the gradients of that product.
+
+    Multiplying them once more gives the bits of ``x`` and spares keeping it. None where a hook has packed them, as
+    gradient checkpointing does.
+    """
+    node: Any = x.grad_fn
+    if node is None or node.name() != "MulBackward0":
+        return None
+    if any(saved.unpack_hook is not None for saved in (node._raw_saved_self, node._raw_saved_other)):
+        return None
+    a, b = node._saved_self, node._saved_other
+    return (a.detach(), b.detach()) if a is not None and b is not None else None
 
 
 def _with_saved(blocks: Sequence[AdaptedRows], saved: Sequence[Tensor]) -> list[AdaptedRows]:
