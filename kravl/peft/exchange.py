@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.injection.adapter_set import AdapterSet, sha256
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.serialization import read_adapters
-from kravl.adapters.injection.sites import select_sites
+from kravl.adapters.injection.sites import find_sites, select_sites
 from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.peft.clip_names import Place, same_name
@@ -28,6 +29,7 @@ from kravl.runtime.files import write_atomic
 
 ROOT = "base_model.model."
 LORA_NAMES = {"a": "lora_A.weight", "b": "lora_B.weight"}
+Places = Callable[[str], Sequence[Place]]  # of a site
 ONLY_PEFT = ("use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "layer_replication", "target_parameters")
 
 
@@ -45,7 +47,7 @@ def save_for_peft(
     source: AdapterSet | Path | str,
     model: nn.Module,
     folder: Path | str,
-    places: Callable[[str], Sequence[Place]] = same_name,
+    places: Places = same_name,
     base_model: str | None = None,
 ) -> None:
     """Write adapters of kravl as a folder that ``PeftModel.from_pretrained(model, folder)`` loads.
@@ -82,10 +84,15 @@ def save_for_peft(
     _write(Path(folder), config, keys)
 
 
-def load_from_peft(model: nn.Module, folder: Path | str) -> AdapterSet:
+def load_from_peft(model: nn.Module, folder: Path | str, places: Places = same_name) -> AdapterSet:
     """Put the adapter that PEFT saved in ``folder`` on the plain base ``model``, as adapters of kravl.
 
-    They can be trained, merged, inspected and, by `kravl.save_adapters`, saved as any others.
+    They can be trained, merged, inspected and, by `kravl.save_adapters`, saved as any others. PEFT's file does not say
+    which base weights it was trained on: only their shapes are compared.
+
+    Args:
+        places: where the weights of a site of ``model`` are in the model that PEFT trained; as for `save_for_peft`,
+            `open_clip_to_hugging_face` takes an adapter of transformers' CLIPModel to the same weights in open_clip.
 
     Raises:
         InputError: the method or a setting of it is one that kravl has not, or the weights do not fit the model, which
@@ -97,6 +104,9 @@ def load_from_peft(model: nn.Module, folder: Path | str) -> AdapterSet:
     for key, tensor in load_peft_weights(str(folder), device="cpu").items():
         tensors[_kravl_name(model, key.removeprefix(ROOT), config)] = tensor
     adapted = [name for name in tensors if name.rpartition(".")[2] in ("a", "b", "u", "v")]
+    if places is not same_name:
+        returned = _returned({name: tensors.pop(name) for name in adapted}, model, config, places)
+        adapted, tensors = list(returned), tensors | returned
     sites = sorted({name.rpartition(".")[0] for name in adapted})
     whole = sorted(tensors.keys() - set(adapted))
     for site in select_sites(model, [escape(name) for name in sites]):
@@ -233,6 +243,25 @@ def _moved(own: dict[str, Tensor], config: PeftConfig, target: Target, site: str
     raise InputError(
         f"the update of {site!r} goes to {target.module!r} as {what}, which no {config.peft_type.value} is"
     )
+
+
+def _returned(tensors: Mapping[str, Tensor], model: nn.Module, config: PeftConfig, places: Places) -> dict[str, Tensor]:
+    """The factors ``tensors``, under names of modules of another model, as those of the sites of ``model``."""
+    sites: dict[str, tuple[str, Target]] = {}
+    for site in find_sites(model):
+        with suppress(InputError):  # a site without a counterpart there
+            first, *more = places(site.name)
+            if not more:
+                sites[first.module] = site.name, Target(first, first.module, "", site.weight)
+    moved: dict[str, Tensor] = {}
+    for module in sorted({name.rpartition(".")[0] for name in tensors}):
+        if module not in sites:
+            near = ", ".join(nearest(module, list(sites)))
+            raise InputError(f"the model has no site for {module!r}, which the adapter is on; the nearest are {near}")
+        name, target = sites[module]
+        own = {key.removeprefix(f"{module}."): tensors[key] for key in tensors if key.rpartition(".")[0] == module}
+        moved |= {f"{name}.{key}": t.contiguous() for key, t in _moved(own, config, target, name).items()}
+    return moved
 
 
 def _peft_keys(own: dict[str, Tensor], config: PeftConfig, target: Target, site: str) -> dict[str, Tensor]:

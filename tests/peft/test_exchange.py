@@ -108,6 +108,32 @@ def test_an_adapter_that_peft_trained_becomes_kravls(config, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        KRAdapterConfig(target_modules="all-linear", scale=1.5, init_weights=False),
+        LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False),
+    ],
+)
+def test_an_adapter_that_peft_trained_on_transformers_clip_goes_to_open_clip(config, tmp_path):
+    hf = clip()
+    model = open_clip_of(hf)
+    peft = get_peft_model(hf, config).eval()
+    peft.save_pretrained(tmp_path / "peft")
+
+    adapters = load_from_peft(model, tmp_path / "peft", open_clip_to_hugging_face)
+
+    with torch.no_grad():
+        images, words, scale = model(IMAGES, WORDS)
+    assert not torch.allclose(outputs(clip()), outputs(peft), atol=1e-3)
+    torch.testing.assert_close(scale * images @ words.T, outputs(peft), rtol=1e-4, atol=1e-4)
+    assert adapters.num_trainable() == sum(p.numel() for p in peft.parameters() if p.requires_grad)
+    save_adapters(adapters, tmp_path / "adapter.safetensors")
+    save_for_peft(tmp_path / "adapter.safetensors", clip(), tmp_path / "again", open_clip_to_hugging_face)
+    again = PeftModel.from_pretrained(clip(), tmp_path / "again").eval()
+    assert torch.equal(outputs(again), outputs(peft))
+
+
+@pytest.mark.parametrize(
     ("method", "sites"),
     [
         ("kra", ["*.attn.[qkv]", "*.attn.out_proj", "*.mlp.c_*", "visual.proj", "text_projection"]),
@@ -237,6 +263,10 @@ def test_what_kravl_cannot_read_is_told_and_the_model_is_left_alone(tmp_path):
     get_peft_model(plain(), KRAdapterConfig(target_modules=["0"])).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"does not fit 0 \(8x6\)"):
         load_from_peft(nn.Sequential(nn.Linear(6, 8)), tmp_path)
+    with pytest.raises(
+        InputError, match="the model has no site for '0', which the adapter is on; the nearest are text"
+    ):
+        load_from_peft(open_clip_of(clip()), tmp_path, open_clip_to_hugging_face)
 
 
 def test_a_file_of_an_adapter_that_was_exchanged_loads_as_any_other(tmp_path):

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,10 +55,13 @@ class Hub:
         siblings = [{"rfilename": file} for file in (".gitattributes", *self.repositories[name])]
         return 200, {"id": name, "siblings": siblings}
 
-    def file(self, path: str) -> bytes | None:
-        """Content of the file at the path of a download; None where there is none, or no repository."""
+    def file(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and content for a download."""
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/([^?]+)(?:\?.*)?", path)
-        return self.repositories.get(found[1], {}).get(found[2]) if found else None
+        content = self.repositories.get(found[1], {}).get(found[2]) if found else None
+        if content is None:
+            return 404, {"X-Error-Code": "EntryNotFound"}, b""
+        return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content
 
     def _commit(self, name: str, body: bytes) -> tuple[int, Any]:
         if self.refuses:
@@ -76,41 +79,31 @@ def serve() -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self._file(body=False)
+            self._send(*hub.file(self.path), b"")
 
         def do_GET(self) -> None:
             if "/resolve/" in self.path:
-                self._file(body=True)
+                status, headers, content = hub.file(self.path)
+                self._send(status, headers, content, content)
             else:
-                self._do(b"")
+                self._answer(b"")
 
         def do_POST(self) -> None:
-            self._do(self.rfile.read(int(self.headers["Content-Length"])))
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
 
-        def _do(self, body: bytes) -> None:
+        def _answer(self, body: bytes) -> None:
             status, answer = hub.answer(self, body)
+            headers = {"Content-Type": "application/json"} | ({"X-Error-Code": "RepoNotFound"} if status == 404 else {})
             content = json.dumps(answer).encode()
+            self._send(status, headers, content, content)
+
+        def _send(self, status: int, headers: Mapping[str, str], content: bytes, sent: bytes) -> None:
             self.send_response(status)
-            if status == 404:
-                self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
             self.end_headers()
             with suppress(BrokenPipeError):  # of a client that has not waited
-                self.wfile.write(content)
-
-        def _file(self, body: bool) -> None:
-            content = hub.file(self.path)
-            self.send_response(404 if content is None else 200)
-            if content is None:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            else:
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-                self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            if body:
-                self.wfile.write(content or b"")
+                self.wfile.write(sent)
 
         def log_message(self, *_: object) -> None:
             """Not into the output of the tests."""
