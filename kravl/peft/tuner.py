@@ -94,6 +94,10 @@ class AdapterModel(BaseTuner):
             raise NoMatchingPeftModuleError(
                 f"{error} The nearest names to {first!r} in the model are {near}."
             ) from None
+        if isinstance(targets, set):
+            unmatched = [t for t in sorted(targets) if not any(f".{name}".endswith(f".{t}") for name in names)]
+            if unmatched:
+                warnings.warn(f"target_modules: no module of the model is named {some_of(unmatched, 5)}", stacklevel=2)
         if config.weights is None:
             self._warn_of_large(adapter_name)
 

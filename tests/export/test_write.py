@@ -238,16 +238,63 @@ def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, s
 
 
 @pytest.mark.long
-def test_kradapter_on_queries_keys_and_values_apart_goes_to_transformers(tiny_run, tmp_path):
-    if not find_spec("transformers"):
-        pytest.skip("transformers not installed")
-    train(tiny_run("sites=cliplora", backbone=("backbone=kravl_tiny",)))
-    (run,) = (tmp_path / "runs").glob("*/*")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in base")  # PEFT looks from the working folder
+@pytest.mark.parametrize(("method", "extensions"), [("kra", ("kravl.peft",)), ("lora", ())])
+def test_a_run_on_queries_keys_and_values_apart_goes_to_transformers_trains_on_there_and_comes_back(
+    tiny_run, tmp_path, method, extensions
+):
+    if missing := [name for name in NEEDS["peft"] if find_spec(name) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed")
+    train(tiny_run(f"method={method}", "sites=cliplora", "optim.lr=3e-3", backbone=("backbone=kravl_tiny",)))
+    (path,) = (tmp_path / "runs").glob("*/*")
+    run = load_run(path)
 
-    export = export_run(load_run(run), "peft", tmp_path / "model")
+    export = export_run(run, "peft", tmp_path / "model")
 
     assert 0 <= export.difference <= 1e-5
-    assert (tmp_path / "model/base/config.json").is_file() and export.extensions == ("kravl.peft",)
+    assert (tmp_path / "model/base/config.json").is_file() and export.extensions == extensions
+    images, words, before, after = _trained_on_in_peft(tmp_path / "model", tmp_path / "further")
+    encoder = run.classifier.encoder()
+    _close(encoder, images, words, before)
+    run.adapters.merge(0.0)
+    run.adapters.merge_and_unload()  # the pretrained weights
+
+    from kravl.peft import load_from_peft
+    from kravl.peft.clip_names import open_clip_to_hugging_face
+
+    load_from_peft(encoder, tmp_path / "further", open_clip_to_hugging_face)
+
+    _close(encoder, images, words, after)
+    assert not torch.allclose(before, after, atol=1e-2)
+
+
+def _trained_on_in_peft(folder: Path, out: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, tokens, and their cosines before and after a step of training in PEFT of the adapter in ``folder``."""
+    from peft import PeftModel
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model = PeftModel.from_pretrained(CLIPModel.from_pretrained(folder / "base"), folder, is_trainable=True).eval()
+    size = model.config.vision_config.image_size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "base")
+    words = tokenizer(["a drawing", "the letter a", "b"], padding="max_length", return_tensors="pt")["input_ids"]
+
+    def cosines() -> torch.Tensor:
+        found = model(input_ids=words, attention_mask=torch.ones_like(words), pixel_values=images)
+        return found.image_embeds @ found.text_embeds.T
+
+    before = cosines()
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    before.diagonal().sum().backward()
+    optimiser.step()
+    model.save_pretrained(out)
+    return images, words, before.detach(), cosines().detach()
+
+
+@torch.no_grad()
+def _close(encoder: Any, images: torch.Tensor, words: torch.Tensor, expected: torch.Tensor) -> None:
+    found = encoder.encode_image(images, normalize=True) @ encoder.encode_text(words, normalize=True).T
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_not_installed_is_told(finished_run, monkeypatch):

@@ -61,6 +61,11 @@ def test_targets_that_match_nothing_are_told_with_the_nearest():
     assert [name for name, _ in base.named_parameters()] == names
 
 
+def test_a_target_that_matches_nothing_beside_others_is_told():
+    with pytest.warns(UserWarning, match="target_modules: no module of the model is named kproj, qproj"):
+        get_peft_model(peft_models.llama(), KRAdapterConfig(target_modules=["qproj", "v_proj", "kproj"]))
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
