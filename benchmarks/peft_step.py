@@ -28,7 +28,7 @@ from kravl.adapters.workspace import release
 from kravl.peft import KRAdapterConfig
 
 MIB = 2**20
-KRADAPTER, LORA = "KRAdapter", "LoRA"
+FROZEN, KRADAPTER, LORA = "frozen", "KRAdapter", "LoRA"
 TOKENS = (256, 2048)
 
 
@@ -57,7 +57,7 @@ def methods(width: int) -> dict[str, PeftConfig | None]:
     rank = _rank(width)
     everywhere: dict[str, Any] = {"target_modules": "all-linear"}
     return {
-        "frozen": None,
+        FROZEN: None,
         KRADAPTER: KRAdapterConfig(**everywhere),
         LORA: LoraConfig(r=rank, lora_alpha=2 * rank, **everywhere),
         "RandLoRA": RandLoraConfig(r=max(1, rank // 2), randlora_alpha=10 * rank, **everywhere),
@@ -76,12 +76,15 @@ def _rank(width: int) -> int:
 class Case:
     """The models of one architecture with each method, and an input whose gradient is taken."""
 
-    def __init__(self, name: str, width: int, layers: int, tokens: int, settings: tuple[str, torch.dtype]) -> None:
-        self.device, self.dtype = settings
+    def __init__(self, name: str, options: argparse.Namespace, tokens: int) -> None:
+        self.device, self.dtype = options.device, getattr(torch, options.dtype)
+        width = options.width
         torch.manual_seed(0)
-        base = MODELS[name](width, layers, tokens).to(self.device).train().requires_grad_(False)
+        base = MODELS[name](width, options.layers, tokens).to(self.device).train().requires_grad_(False)
         self.models: dict[str, nn.Module] = {}
         for method, config in methods(width).items():
+            if method not in (FROZEN, LORA, *options.methods):
+                continue
             model = copy.deepcopy(base)
             if config is not None:
                 with warnings.catch_warnings(action="ignore"):
@@ -121,7 +124,7 @@ def measure(name: str, case: Case, rounds: int) -> list[dict[str, Any]]:
             "model": name, "tokens": case.x.shape[1], "method": method,
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "ms": 1e3 * statistics.median(times[method]),
-            "/ LoRA": ratio(times[method], times[LORA]), "/ frozen": ratio(times[method], times["frozen"]),
+            "/ LoRA": ratio(times[method], times[LORA]), "/ frozen": ratio(times[method], times[FROZEN]),
             "saved MiB": saved_bytes(lambda model=model: case.forward(model), known) / MIB,
             "peak MiB": peak_bytes(runs[method], case.device) / MIB,
         })  # fmt: skip
@@ -131,6 +134,9 @@ def measure(name: str, case: Case, rounds: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=methods(64), default=list(methods(64)), help="beside LoRA and the frozen base"
+    )
     parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--layers", type=int, default=2)
@@ -140,11 +146,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' of its own names
     if options.quick:
         options.tokens, options.width, options.layers, options.rounds = (40,), 64, 1, 1
-    settings = options.device, getattr(torch, options.dtype)
     rows: list[dict[str, Any]] = []
     for name in options.models:
         for tokens in options.tokens:
-            case = Case(name, options.width, options.layers, tokens, settings)
+            case = Case(name, options, tokens)
             if options.quick:
                 check(case)
             rows += measure(name, case, options.rounds)
