@@ -59,9 +59,27 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> float:
 
 
 def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
-    """Bytes that the graph of ``run()`` keeps for the backward pass, each storage once, without those of ``known``.
+    """Bytes that the graph of ``run()`` keeps for the backward pass, each storage once, without those of ``known``."""
+    seen = {tensor.untyped_storage().data_ptr() for tensor in known}
+    kept: dict[int, Tensor] = {}
 
-    The graph is read after it was made: hooks on what it saves would keep kravl from leaving out what it can recompute.
+    def pack(tensor: Tensor) -> Tensor:
+        for part in (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,):
+            if (address := part.untyped_storage().data_ptr()) not in seen:
+                kept[address] = part.detach()  # held, so that its address is not given to another
+        return tensor.detach()  # itself it would hold the node that holds it, for ever
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del result
+    return total
+
+
+def graph_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
+    """As `saved_bytes`, read from the graph after it was made; for a ``run`` without gradient checkpointing.
+
+    Hooks would keep kravl from leaving out what it can recompute, and hold what a method drops before it ends.
     """
     seen = {tensor.untyped_storage().data_ptr() for tensor in known}
     kept: dict[int, int] = {}
@@ -75,17 +93,16 @@ def saved_bytes(run: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
 
 
 def _saved_in_graph(root: Any) -> Iterator[Tensor]:
-    """What each node behind ``root`` saved; a function of Python's has ``saved_tensors``, others an attribute each."""
+    """What each node behind ``root`` saved, by its attributes; not what a hook packed."""
     nodes, visited = [root], {None}
     while nodes:
         if (node := nodes.pop()) in visited:
             continue
         visited.add(node)
         nodes += [behind for behind, _ in node.next_functions]
-        saved = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
-        for value in (*saved, getattr(node, "saved_tensors", ())):
+        for value in (getattr(node, name) for name in dir(node) if name.startswith("_raw_saved_")):
             parts = value if isinstance(value, tuple | list) else [value]
-            yield from (part for part in parts if isinstance(part, Tensor))
+            yield from (part.data for part in parts if part.unpack_hook is None and isinstance(part.data, Tensor))
 
 
 def peak_bytes(run: Run, device: str) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measure import interleaved, peak_bytes, ratio, saved_bytes
+from measure import graph_bytes, interleaved, peak_bytes, ratio
 from peft import HiraConfig, LoraConfig, PeftConfig, RandLoraConfig, VeraConfig, get_peft_model
 from record import add_options, publish, record
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ def measure(name: str, case: Case, rounds: int) -> list[dict[str, Any]]:
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "ms": 1e3 * statistics.median(times[method]),
             "/ LoRA": ratio(times[method], times[LORA]), "/ frozen": ratio(times[method], times[FROZEN]),
-            "saved MiB": saved_bytes(lambda model=model: case.forward(model), known) / MIB,
+            "saved MiB": graph_bytes(lambda model=model: case.forward(model), known) / MIB,
             "peak MiB": peak_bytes(runs[method], case.device) / MIB,
         })  # fmt: skip
     return rows

@@ -51,14 +51,17 @@ def test_a_convolution_keeps_nothing_where_plain_autograd_keeps_the_update(run):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="pip install 'kravl[bench]'")
-def test_kradapter_in_peft_keeps_less_than_methods_that_build_a_matrix(run):
+def test_kradapter_in_peft_keeps_less_than_any_other_method(run):
     rows = {(row["model"], row["method"]): row for row in run("peft_step.py")["rows"]}
 
     for model in ("GPT-2", "Llama"):
         assert rows[model, "KRAdapter"]["trainable"] >= rows[model, "LoRA"]["trainable"] * 0.9
-        assert rows[model, "KRAdapter"]["saved MiB"] < min(
-            rows[model, m]["saved MiB"] for m in ("DoRA", "HiRA", "RandLoRA")
-        )
+        others = [
+            row["saved MiB"]
+            for (name, method), row in rows.items()
+            if name == model and method not in ("frozen", "KRAdapter")
+        ]
+        assert rows[model, "KRAdapter"]["saved MiB"] < min(others)
 
 
 def test_attention_computes_what_torchs_does(run):
