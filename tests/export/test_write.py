@@ -247,12 +247,12 @@ def test_a_run_on_queries_keys_and_values_apart_goes_to_transformers_trains_on_t
         pytest.skip(f"{', '.join(missing)} not installed")
     train(tiny_run(f"method={method}", "sites=cliplora", "optim.lr=3e-3", backbone=("backbone=kravl_tiny",)))
     (path,) = (tmp_path / "runs").glob("*/*")
-    run = load_run(path)
 
-    export = export_run(run, "peft", tmp_path / "model")
+    export = export_run(load_run(path), "peft", tmp_path / "model")
 
     assert 0 <= export.difference <= 1e-5
     assert (tmp_path / "model/base/config.json").is_file() and export.extensions == extensions
+    run = load_run(path)
     images, words, before, after = _trained_on_in_peft(tmp_path / "model", tmp_path / "further")
     encoder = run.classifier.encoder()
     _close(encoder, images, words, before)
