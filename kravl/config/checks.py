@@ -1,6 +1,6 @@
 """Every number and word of a composed config against the bounds in the schema, before anything is loaded."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from kravl.config.bounds import FINITE, Bounds, shown
 from kravl.config.hydra_errors import wrong_type
 from kravl.config.quoting import types_of
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, printable, unknown
 
 INTEGER = Bounds(-(2**63), 2**63 - 1, whole=True)  # where nothing else bounds it
 OR_TEXT = ("trainer.devices", "trainer.val_check_interval")  # auto, or a time
@@ -29,6 +29,23 @@ def check_bounds(config: Any) -> None:
         # those that follow others last, so that a message names what was said
         for key, spec, value in sorted(_settings(config, schema), key=lambda each: _follows(config, each[0])):
             _check(key, spec, value, schema)
+
+
+def check_choices(overrides: Sequence[Override], names: Callable[[str], Sequence[str]]) -> None:
+    """Check what is chosen of each group of files; ``names`` are those of a group, none of what is no group.
+
+    Raises:
+        InputError: a number, a mapping or a text that no file can have as its name, at which Hydra fails.
+    """
+    for override in overrides:
+        key = str(override.key_or_group)
+        if override.is_delete() or not (names(key) or key.startswith("hydra/")):
+            continue
+        for choice in _listed(override) if override.is_sweep_override() else [override.value()]:
+            for name in choice if isinstance(choice, list) else [choice]:
+                text = name.text if isinstance(name, QuotedString) else name
+                if not isinstance(text, str) or _unencodable(text):
+                    raise unknown(key, shown(printable(str(override.input_line).partition("=")[2])), names(key))
 
 
 def check_sweeps(config: Any, overrides: Sequence[Override], config_name: str) -> None:
@@ -127,10 +144,17 @@ def _check_text(key: str, text: Any) -> None:
         raise InputError(f"{key}= is empty; leave it out, or give a value")
     if isinstance(text, str) and "\0" in text:
         raise InputError(f"{key}={shown(text)!r} holds a character of no name")
+    if _unencodable(text):
+        raise InputError(f"{key}={shown(text)!a} is not UTF-8; rename it, or give a link to it")
+
+
+def _unencodable(text: Any) -> bool:
+    """Whether a text has half a character, as a file name that is not UTF-8 has here."""
     try:
         str(text if isinstance(text, str) else "").encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{key}={shown(text)!a} is not UTF-8; rename it, or give a link to it") from error
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _check_list(key: str, numbers: list[Any], spec: Field[Any], each: Bounds) -> None:

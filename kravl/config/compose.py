@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kravl.config.checks import check_bounds, check_sweeps
+from kravl.config.checks import check_bounds, check_choices, check_sweeps
 from kravl.config.config_source import hold_files
 from kravl.config.hydra_errors import dotted, omegaconf_error, rephrase
 from kravl.config.model_name import backbone_name, with_backbone_name
@@ -165,6 +165,7 @@ def compose_checked(
         if theirs := next((o for o in _parsed(of_file) if o.is_hydra_override()), None):  # a search path is imported
             raise InputError(f"{theirs.input_line} sets Hydra up, which may run code; only the command line may")
         hydra_typed = [str(o.input_line) for o in by_hand if o.is_hydra_override()]
+        check_choices(overrides, _names)
         if multirun:  # what Hydra sets its sweeper and launcher up by
             plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
             check_hydra(compose(config_name, plain, True), _frame(config_name, *hydra_typed), hydra_typed)

@@ -113,6 +113,26 @@ def test_every_value_of_a_sweep_is_checked() -> None:
     check_command_line(["seed=1,2", "method=lora", "adapter.rank=4,8"], "train", multirun=True)
 
 
+def test_a_choice_of_files_is_a_name() -> None:
+    """Hydra fails at each of them with an error of its own."""
+    choices = (
+        "data=0",
+        "data=nan",
+        "data=null",
+        "method=true",
+        "data={a: 1}",
+        "data=[1,digits]",
+        "+data=5",
+        "data@x=5",
+    )
+    swept = ("backbone=1,vit_s14", "evaluation=range(1,3)", "evaluation=interval(1,3)")
+    for argument in (*choices, "data=a\ud800", "hydra/launcher=5", *swept):
+        with pytest.raises(
+            InputError, match=f"^unknown {argument.lstrip('+').partition('=')[0].partition('@')[0]} ['\"]"
+        ):
+            check_command_line(as_overrides([argument], "train", True), "train", multirun=True)
+
+
 def test_every_number_that_a_class_or_the_trainer_takes_is_bounded_by_name() -> None:
     targets = {t for file in CONFIGS.glob("*/*.yaml") for t in TARGET.findall(file.read_text(encoding="utf-8"))}
     taken = {
