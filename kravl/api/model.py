@@ -24,6 +24,7 @@ from kravl.run.calibrate import calibrate
 from kravl.run.finished.restore import LoadedRun, load_run
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches
+from kravl.tracking.records import record_of
 
 BATCH = 64  # images at a time; where memory runs out, fewer
 # of a run's folder, what no model needs
@@ -51,7 +52,7 @@ class FewShotModel:
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
         self.folder = run.folder.path
         self.classes: tuple[Label, ...] = tuple(read_labels(self.folder, len(run.class_names)) or run.record.class_ids)
-        self.metrics: dict[str, float | None] = run.folder.metrics()["metrics"]
+        self.metrics: dict[str, float | None] = record_of(run.folder)["metrics"]
         preprocess = run.classifier.preprocess
         self._crop, self._normalize = CentreCrop.of(preprocess), Normalization(preprocess.mean, preprocess.std)
         self.temperature = run.temperature()

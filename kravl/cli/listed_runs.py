@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kravl.report.records import RUN_FIELDS, is_number, record_problem
 from kravl.runtime.errors import InputError, first_line, printable
 from kravl.runtime.files import no_folder, read_json
 from kravl.runtime.lock import in_use
 from kravl.study.scheduler import FAILED
+from kravl.tracking.records import RUN_FIELDS, is_number, record_problem
 from kravl.tracking.run_folder import RunFolder
 
 MARKS = ("metrics.json", "inputs.json", FAILED)  # one of these files, or a lock, makes a folder that of a run

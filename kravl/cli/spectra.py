@@ -25,6 +25,7 @@ def spectra(cfg: Any) -> None:
     Raises:
         InputError: no such run, or one that adapts no matrix.
     """
+    from kravl.tracking.records import record_of
     from kravl.tracking.run_folder import find_run
 
     wanted = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
@@ -43,7 +44,7 @@ def spectra(cfg: Any) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be written: {error.strerror}; pass out=/a/folder") from error
-    methods = {name: str(folder.metrics()["method"]) for name, folder in zip(traces, folders, strict=True)}
+    methods = {name: str(record_of(folder)["method"]) for name, folder in zip(traces, folders, strict=True)}
     report_spectra(traces, methods, out)
 
 
@@ -83,7 +84,9 @@ def _require_matrices(folder: "RunFolder") -> None:
 def _names(folders: "Sequence[RunFolder]") -> list[str]:
     """Method and seed of each run, with its folder where that is not enough to tell them apart."""
     from kravl.tracking.methods import shown
+    from kravl.tracking.records import record_of
 
-    short = [f"{shown(folder.metrics()['method'])}, seed {folder.metrics()['seed']}" for folder in folders]
+    records = [record_of(folder) for folder in folders]
+    short = [f"{shown(record['method'])}, seed {record['seed']}" for record in records]
     where = [f"{folder.path.parent.name}/{folder.path.name}" for folder in folders]
     return [name if short.count(name) == 1 else f"{name}, {at}" for name, at in zip(short, where, strict=True)]

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 
 from kravl.run.finished.card import amount, described_classes, licence, metadata, results_table
 from kravl.run.finished.restore import LoadedRun
+from kravl.tracking.records import record_of
 
 LIBRARY = {"open_clip": "open_clip", "timm": "timm", "transformers": "transformers", "onnx": "onnx", "peft": "peft"}
 CARD = """---
@@ -57,7 +58,7 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensi
         imports = " and ".join(f"`import {name}`" for name in extensions)
         needs = f"{library} and {imports}, which adds the method to it (`pip install 'kravl[{library},text]'`)"
         process = f"with {', '.join(extensions)} and nothing else of kravl"
-    metrics = run.folder.metrics()
+    metrics = record_of(run.folder)
     backbone, calibrated = run.record.backbone, run.calibration if alpha == 1 else None
     text = CARD.format(
         metadata=metadata(metrics, run.classifier.zero_shot, LIBRARY.get(to)),
@@ -67,7 +68,7 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensi
         data=metrics["dataset"],
         amount=amount(metrics),
         seed=metrics["seed"],
-        version=metrics["versions"]["kravl"],
+        version=metrics["versions"].get("kravl"),
         share="" if alpha == 1 else f"; WiSE-FT at {alpha:g} of the update",
         count=len(run.class_names),
         classes=described_classes(run.class_names, "export.json"),

@@ -14,6 +14,7 @@ from huggingface_hub.utils import get_session
 from kravl.export.target import ABOUT, CARD
 from kravl.runtime.errors import InputError, first_line, some_of
 from kravl.runtime.files import json_object, read_text
+from kravl.tracking.records import record_of
 from kravl.tracking.run_folder import RunFolder, find_run
 
 SECONDS = 10.0  # that the Hub has for its first answer
@@ -101,13 +102,14 @@ def _has(path: Path, size: object) -> bool:
 def _of_run(folder: RunFolder, plugins: Sequence[str]) -> dict[str, Path | bytes]:
     if missing := [name for name in OF_RUN if not (folder.path / name).is_file()]:
         raise InputError(f"{folder.path} has no {missing[0]}, which loading it elsewhere takes; export it instead")
+    record = record_of(folder)
     from kravl.run.finished.card import run_card  # with torch, which no export needs here
     from kravl.run.finished.restore import load_run
 
     run = load_run(folder, plugins=plugins)  # it loads: its files are whole
     calibrated = run.calibration.describe() if run.calibration else None
-    card = run_card(folder.metrics(), run.record, run.classifier.zero_shot, calibrated)
-    settings = yaml.safe_dump(folder.metrics()["config"], sort_keys=False, allow_unicode=True)
+    card = run_card(record, run.record, run.classifier.zero_shot, calibrated)
+    settings = yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True)
     known = {name: folder.path / name for name in (*OF_RUN, *IF_THERE) if (folder.path / name).is_file()}
     return {**known, "config.yaml": settings.encode(), CARD: card.encode()}
 

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kravl.report.records import COST_FIELDS, EVALUATION_FIELDS, RUN_FIELDS, Fields, is_number, record_problem
 from kravl.runtime.errors import InputError, printable, some_of, unknown
 from kravl.runtime.files import read_json
+from kravl.tracking.records import COST_FIELDS, EVALUATION_FIELDS, RUN_FIELDS, Fields, is_number, record_problem
 from kravl.tracking.settings import dotted
 
 LONGEST_START = 100  # characters of the name of a run

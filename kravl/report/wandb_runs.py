@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress
 
-from kravl.report.records import RUN_FIELDS, record_problem
 from kravl.report.runs import FinishedRun, with_start
 from kravl.runtime.errors import InputError, first_line
+from kravl.tracking.records import RUN_FIELDS, record_problem
 from kravl.tracking.settings import CELL
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
-"""What the record of a run must be, so that nothing in one file can stop or falsify a report on the others."""
+"""What the record of a run must be, so that nothing in one file can stop or falsify what is made of it."""
 
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kravl.runtime.errors import printable
-from kravl.tracking.run_folder import ZERO_SHOT
+from kravl.runtime.errors import InputError, printable
+from kravl.tracking.run_folder import ZERO_SHOT, RunFolder
 from kravl.tracking.settings import deciding_settings
 
 SCHEMA = 1
@@ -104,8 +104,17 @@ RUN_FIELDS: Fields = {
     "versions": _are_texts,
     "config": _is_config,
 }
+NAMED_FIELDS: Fields = {**RUN_FIELDS, "name": _is_name}
 EVALUATION_FIELDS: Fields = {name: RUN_FIELDS[name] for name in ("evaluation", "metrics", "zero_shot", "wise_ft")}
 COST_FIELDS: Fields = {}
+
+
+def record_of(folder: RunFolder) -> dict[str, Any]:
+    """The record of the finished run in ``folder``, for what shows or sends it. Raises InputError for no valid one."""
+    record = folder.metrics()
+    if problem := record_problem(record, NAMED_FIELDS):
+        raise InputError(f"{folder.path / 'metrics.json'} is not what kravl writes: {problem}")
+    return record
 
 
 def record_problem(record: Mapping[str, Any], fields: Fields) -> str | None:

@@ -60,7 +60,8 @@ class RunFolder:
     @property
     def shortened(self) -> list[str]:
         """Why a finished run is less than its settings say, see `kravl.run.results.shortened`; empty of a whole one."""
-        return [str(reason) for reason in self.metrics().get("shortened") or []] if self.finished else []
+        reasons = (self.metrics().get("shortened") or []) if self.finished else []
+        return [str(reason) for reason in reasons] if isinstance(reasons, list) else ["it says so"]
 
     @property
     def done(self) -> bool:

@@ -1,5 +1,6 @@
 """What is sent to the Hub, by its real client to a local stand-in: files of kravl's alone, private by default."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -138,3 +139,15 @@ def test_what_is_not_whole_or_holds_a_secret_is_not_sent(there, export, finished
     refused(export, "does not say which files it has")
     monkeypatch.setattr("kravl.export.push.get_token", lambda: None)
     refused(finished_run, "nobody is logged in to the Hub here")
+
+
+def test_a_record_that_kravl_did_not_write_is_one_line_and_no_card(finished_run, tmp_path, capsys):
+    folder = shutil.copytree(finished_run, tmp_path / "theirs")
+    record = json.loads((folder / "metrics.json").read_text())
+    edits = {"config": [1], "versions": [], "metrics": 5, "method": 5, "seed": "5", "shots": [1]}
+    edits |= {"name": "x\n---\n# theirs", "zero_shot": {"test/accuracy": "x"}}
+    for key, value in edits.items():
+        (folder / "metrics.json").write_text(json.dumps({**record, key: value}))
+        assert main(["push", str(folder), "me/model", "--dry-run"]) == 2, (key, value)
+        error = capsys.readouterr().err
+        assert f"is not what kravl writes: missing or invalid: {key}" in error and error.count("\n") == 1

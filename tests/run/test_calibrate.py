@@ -113,7 +113,8 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_and_written_anew(cal
         str(next((glyphs / "glyphs/test/A").iterdir())),
         json.loads((calibrated / "calibration.json").read_text()),
     )
-    for change in ({"temperature": 0}, {"temperature": "1"}, {"adapter": "x"}, {"nll": 3}, {"images": True}):
+    temperatures = ({"temperature": value} for value in (0, "1", 1e-300, 1e11))  # logits / 1e-300 are no numbers
+    for change in (*temperatures, {"adapter": "x"}, {"nll": 3}, {"images": True}):
         (calibrated / "calibration.json").write_text(json.dumps({**kept, **change}))
         assert main(["predict", str(calibrated), image]) == 2
         error = capsys.readouterr().err

@@ -297,3 +297,10 @@ def test_a_multiple_of_shots_that_a_number_of_steps_replaces_makes_no_other_cell
 
     assert cell(steps=9, steps_per_shot=300) == cell(steps=9, steps_per_shot=None) != cell(steps=9)
     assert cell(steps=None, steps_per_shot=300) != cell(steps=None, steps_per_shot=None)
+
+
+def test_a_record_that_says_it_is_shortened_in_another_way_is_taken_for_shortened(tmp_path):
+    folder = open_run(str(tmp_path), "name", 1, CONFIG, False)
+    for said, reasons in ((5, ["it says so"]), (["a"], ["a"]), (None, []), ([], [])):
+        (folder.path / "metrics.json").write_text(json.dumps({"shortened": said}))
+        assert folder.shortened == reasons

@@ -14,6 +14,7 @@ from kravl.report.groups import Group
 from kravl.report.interactive.run_files import details_folder
 from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import refuse_endless
 from kravl.tracking.run_folder import ZERO_SHOT
 
 PER_PAIR = 4  # images that one gets right and the other wrong
@@ -73,6 +74,7 @@ def _read(run: FinishedRun, problems: list[str]) -> dict[str, MethodPredictions]
     path = details_folder(run) / "predictions.csv"
     models: dict[str, dict[int, tuple[int, int, float]]] = {"adapted": {}, "zero_shot": {}}
     try:
+        refuse_endless(path)
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 for name, rows in models.items():

@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from kravl.report.groups import Group
-from kravl.report.records import is_number, odd_values
 from kravl.report.runs import FinishedRun
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_json
+from kravl.tracking.records import is_number, odd_values
 from kravl.tracking.run_folder import ZERO_SHOT
 
 BINS = 15  # as in kravl.run.results

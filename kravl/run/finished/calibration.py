@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kravl.adapters.injection.serialization import read_description
+from kravl.evaluation.temperature import HIGHEST, LOWEST
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, read_text
 from kravl.tracking.run_folder import RunFolder, provenance
@@ -69,7 +70,7 @@ def read_calibration(folder: RunFolder) -> Calibration | None:
     temperature, images = _numbers(content, "temperature", "images")
     nll, ece = (_numbers(content.get(name), "before", "after") for name in ("nll", "ece"))
     digests = [content.get(name) for name in ("images_sha256", "adapter")]
-    numbers = temperature > 0 and images >= 1 and images.is_integer() and min(*nll, *ece) >= 0
+    numbers = LOWEST <= temperature <= HIGHEST and images >= 1 and images.is_integer() and min(*nll, *ece) >= 0
     if not numbers or not all(isinstance(digest, str) for digest in digests):
         raise InputError(f"{path} is not what kravl writes; {again}")
     if digests[1] != adapter_sha256(folder):

@@ -75,7 +75,7 @@ def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool, c
         data=data,
         amount=amount(metrics),
         seed=metrics["seed"],
-        version=metrics["versions"]["kravl"],
+        version=metrics["versions"].get("kravl"),
         count=len(record.class_names),
         classes=described_classes(record.class_names, f"{NAME}.json"),
         sha256=str(record.weights_sha256)[:12],
@@ -128,6 +128,7 @@ def results_table(metrics: Mapping[str, Any]) -> Iterator[str]:
 
 def licence(weights: object, data: str) -> str:
     """What is known of it: the weights' is their publisher's, the data set's is on its card."""
-    known = catalog.card(data).get("licence") if (catalog.folder() / data / "card.yaml").is_file() else None
+    is_card = Path(data).name == data and (catalog.folder() / data / "card.yaml").is_file()
+    known = catalog.card(data).get("licence") if is_card else None
     of_data = f"The licence of {data}: {known}." if known else f"{data} has no card; its licence is its owner's to say."
     return f"The pretrained weights ({weights}) keep the licence of their publisher. {of_data}"

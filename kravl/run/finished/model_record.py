@@ -82,6 +82,7 @@ def _parsed(content: Mapping[str, Any], what: str) -> ModelRecord:
     images = content.get("num_images", 0)  # earlier runs had no such head
     if not isinstance(backbone, dict) or not isinstance(weights, str | None) or not _is_count(images):
         raise InputError(f"{what} is not what kravl writes")
+    refuse_control(what, [name for name in backbone.values() if isinstance(name, str)])  # a card shows them
     sites, unfrozen = (_texts(content.get(key), f"{what}: {key}") for key in ("sites", "unfrozen"))
     prompts = _prompts(content.get("prompts"), len(names), f"{what}: prompts")
     seen = _texts(content.get("seen", []), f"{what}: seen")
