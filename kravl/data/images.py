@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import refuse_endless
 from kravl.runtime.shared import Key, file_state
 
 MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
@@ -131,7 +132,7 @@ def is_image_file(path: str | Path) -> bool:
 def _begins_as_image(path: str | Path) -> bool:
     try:
         return SIGNATURES.match(_head(path)) is not None
-    except OSError:
+    except (OSError, InputError):
         return False
 
 
@@ -210,6 +211,8 @@ def _allows_more() -> str:
 
 def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
     most = _max_pixels()
+    if isinstance(source, Path):
+        refuse_endless(source)
     try:
         with Image.open(source, formats=raster_formats()) as image:
             if image.width * image.height > most:
@@ -254,13 +257,14 @@ def unread_kind(path: str | Path) -> str | None:
         return RAW_REASON
     try:
         return HEIC_REASON if HEIC.match(_head(path)) else None
-    except OSError:
+    except (OSError, InputError):
         return None
 
 
 def _head(source: str | Path | BytesIO) -> bytes:
     if isinstance(source, BytesIO):
         return source.getvalue()[:HEAD]
+    refuse_endless(source)
     with Path(source).open("rb") as file:
         return file.read(HEAD)
 

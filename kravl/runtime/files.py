@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -62,6 +63,16 @@ def require_writable(path: Path, instead: str) -> None:
         TemporaryFile(dir=path if path.is_dir() else path.parent).close()
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; {instead}") from error
+
+
+def refuse_endless(path: str | Path) -> None:
+    """Raise InputError for what a reader would wait for, or never see the end of: a pipe, a socket or a device."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 (a path may be text)
+    except OSError:
+        return  # opening it says what is wrong
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"cannot read {path}: it is a pipe or a device, not a file")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -261,6 +272,7 @@ def read_text(path: str | Path) -> str:
     Raises:
         InputError: there is no such file, or it is not UTF-8.
     """
+    refuse_endless(path)
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -270,6 +282,7 @@ def read_text(path: str | Path) -> str:
 
 
 def _text(path: Path, max_bytes: int) -> str:
+    refuse_endless(path)
     try:
         if (size := path.stat().st_size) > max_bytes:
             raise InputError(f"{path} has {size:,} bytes; at most {max_bytes:,} are read")

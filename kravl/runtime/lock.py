@@ -124,6 +124,8 @@ def _is_alive(folder: Path, lock: FileLock) -> bool:
 def _owner(folder: Path) -> dict[str, Any]:
     """The record in ``.owner``; empty if it is missing, or half written by a process that was killed or is writing."""
     try:
+        if not (folder / ".owner").is_file():  # a pipe would be waited for
+            return {}
         with (folder / ".owner").open(errors="replace") as file:
             owner = json.loads(file.read(MAX_RECORD))
     except (OSError, ValueError, RecursionError):

@@ -1,7 +1,6 @@
 """The progress of a study: what is done, what is left, and how long that may take."""
 
 import itertools
-import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -11,6 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kravl.runtime.console import plain, text_table
+from kravl.runtime.errors import InputError
+from kravl.runtime.files import read_json
 from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 from kravl.study.scheduler import FAILED
@@ -19,6 +20,7 @@ from kravl.tracking.run_folder import LOG, RunFolder
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]
 STATES: tuple[State, ...] = ("done", "failed", "running", "interrupted", "missing")
+MOST_SECONDS = 1e9  # that a run may say it took
 GAP = 2  # between two columns
 MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "interrupted": "interrupted"}
 
@@ -37,8 +39,8 @@ def state(run: StudyRun) -> State:
 def failure(run: StudyRun) -> str:
     """One line: which run, why it failed, and its log."""
     try:
-        reason = json.loads((run.folder / FAILED).read_text())["reason"]
-    except (OSError, ValueError, KeyError, TypeError):
+        reason = read_json(run.folder / FAILED)["reason"]
+    except (InputError, KeyError, TypeError):
         reason = "unknown"
     return f"{run.title}: {reason} ({run.folder / LOG})"
 
@@ -74,9 +76,10 @@ def _similarity_keys(run: StudyRun) -> Iterator[Hashable]:
 
 def _seconds(run: StudyRun) -> float | None:
     try:
-        phases: Mapping[str, Mapping[str, float]] = json.loads((run.folder / "cost.json").read_text())["phases"]
-        return sum(phase["seconds"] for phase in phases.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        phases: Mapping[str, Mapping[str, float]] = read_json(run.folder / "cost.json")["phases"]
+        seconds = sum(phase["seconds"] for phase in phases.values())
+        return seconds if 0 <= seconds < MOST_SECONDS else None
+    except (InputError, KeyError, TypeError, AttributeError):
         return None
 
 

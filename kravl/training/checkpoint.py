@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import fsync
+from kravl.runtime.files import fsync, read_json, refuse_endless
 
 log = logging.getLogger(__name__)
 TENSORS, STATE = "tensors.safetensors", "state.json"
@@ -216,11 +216,10 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def _bounded_json(file: Path) -> Any:
-    if file.stat().st_size > MAX_JSON:
-        raise ValueError(f"{file.name} has more than {MAX_JSON:,} bytes")
-    return json.loads(file.read_text())
+    return read_json(file, MAX_JSON)
 
 
 def _sha256(path: Path) -> str:
+    refuse_endless(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, write_atomic
+from kravl.runtime.files import json_object, refuse_endless, write_atomic
 from kravl.training.callbacks import step_of_run
 from kravl.training.fsdp import gathered_weights
 
@@ -69,6 +69,7 @@ class Trace:
 
 def read_trace(path: Path) -> Trace:
     """What `Trace` wrote. Raises InputError for any other file."""
+    refuse_endless(path)
     try:
         with safe_open(path, framework="pt") as file:
             head = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {str(path)!r}")

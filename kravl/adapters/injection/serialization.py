@@ -13,7 +13,7 @@ import kravl
 from kravl.adapters.injection.adapter_set import AdapterSet, sha256
 from kravl.runtime.dtypes import refuse_other_dtypes
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, write_atomic
+from kravl.runtime.files import json_object, refuse_endless, write_atomic
 
 METADATA_KEY = "kravl"
 SHOWN = 300  # characters of an untrusted description in an error
@@ -104,6 +104,7 @@ def read_description(path: Path | str) -> dict[str, Any]:
 
 
 def _read(path: Path | str, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    refuse_endless(path)
     try:
         with safe_open(path, framework="pt") as file:
             record = json_object((file.metadata() or {}).get(METADATA_KEY, "{}"), f"the description in {str(path)!r}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kravl.analysis.approximation.target import Shape, Target
 from kravl.runtime.errors import InputError, nearest
-from kravl.runtime.files import PACKAGE, json_object
+from kravl.runtime.files import PACKAGE, json_object, refuse_endless
 from kravl.tracking.run_folder import find_run
 
 SHIPPED = PACKAGE / "backbones/kravl_tiny/weights.safetensors"
@@ -53,6 +53,7 @@ class Delta(Target):
 
 
 def _read(path: Path, pattern: str, method: str | None = None) -> Tensor:
+    refuse_endless(path)
     try:
         with safe_open(path, framework="pt") as file:
             stored = json_object((file.metadata() or {}).get("kravl", "{}"), f"the description in {path}").get("method")

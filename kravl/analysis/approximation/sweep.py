@@ -17,6 +17,7 @@ from kravl.analysis.approximation.fit import Decomposed, FitDivergedError
 from kravl.analysis.approximation.study import Goal, Trial, run_trial
 from kravl.analysis.approximation.target import draw_matrix
 from kravl.runtime.errors import InputError
+from kravl.runtime.files import refuse_endless
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
+        refuse_endless(path)
         try:
             text = path.read_text(encoding="utf-8") if path.exists() else ""
         except UnicodeDecodeError as error:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from kravl.backbones.weights.checkpoint import blocked_names, container, load_content
 from kravl.backbones.weights.file_kinds import odd_file
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import refuse_endless
 
 NUMPY = (".npz", ".npy")
 TOKENIZER = {"clean", "strip_sep_token", "language", "context_length"}  # what a folder's config may set of it
@@ -48,6 +49,7 @@ def check_weights(path: Path) -> None:
     Raises:
         InputError: it holds anything else, is damaged, or has members that unpack to more than the size of the file.
     """
+    refuse_endless(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused, or loaded again later
             _check(path)

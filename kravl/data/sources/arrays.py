@@ -15,6 +15,7 @@ from kravl.data.catalog import find_folder
 from kravl.data.images import Opener
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import refuse_endless
 from kravl.runtime.shared import Key, file_state
 
 SEVERITIES = 5
@@ -100,6 +101,7 @@ def _load(path: Path) -> NDArray[np.uint8]:
 @lru_cache(maxsize=128)  # CIFAR-10-C is 750,000 images in 15 files: opening a file takes longer than reading a row
 def _mapped(path: Path, modified: int, size: int) -> NDArray[np.uint8]:
     """The array in ``path``, mapped once as long as the file does not change."""
+    refuse_endless(path)
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:

@@ -16,6 +16,7 @@ from kravl.data.classes import read_text
 from kravl.data.images import Opener, check_readable, open_rgb
 from kravl.data.source import Samples, Source
 from kravl.runtime.errors import InputError, some_of
+from kravl.runtime.files import refuse_endless
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 SPLITS = ("train", "val", "test")
@@ -78,6 +79,7 @@ class Voc2007(Source):
 
 def _objects(path: Path) -> list[tuple[str, Box]]:
     """Class and box of each object of an annotation."""
+    refuse_endless(path)
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
     except (OSError, ElementTree.ParseError) as error:
