@@ -120,7 +120,7 @@ def _check_mapping(key: str, value: Mapping[str, Any], spec: Field[Any], schema:
     like = spec.metadata.get("like")
     named = {f.name: f.metadata["bounds"] for f in fields(like) if f.metadata.get("bounds")} if like else {}
     for place, number in _numbers(value, key):
-        _check_text(place, number or None)
+        _check_text(place, number)
         _check_named(place, number, {**named, **spec.metadata.get("named", {})}, schema)
 
 
