@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 log = logging.getLogger(__name__)
 Encode = Callable[[Tensor], Tensor]
+# of CUDA's libraries, which take memory beside PyTorch's allocator
+NO_WORKSPACE = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED")
 
 
 class OutOfMemory(RuntimeError):  # noqa: N818 (the condition's name)
@@ -68,4 +70,6 @@ class MicroBatches:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that host or GPU memory has run out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or is_oom_error(error):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_WORKSPACE)

@@ -80,7 +80,8 @@ class Learner(LightningModule):
         self.micro_batches = MicroBatches()
         self._trained: list[nn.Parameter] | None = None  # found in the first step: to look for them takes a millisecond
         self.started = False  # a state has been restored, if there is one, and training has begun
-        self.accuracy = MulticlassAccuracy(num_classes=len(classifier.class_names), average="micro")
+        # unchecked: torchmetrics looks for labels beyond the classes by sorting them, for which a GPU's step would wait
+        self.accuracy = MulticlassAccuracy(len(classifier.class_names), average="micro", validate_args=False)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> trainable parameter, in the model's order."""

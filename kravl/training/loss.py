@@ -47,6 +47,8 @@ class Loss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch with ``logits`` (b, C) and ``labels`` (b,), and what to differentiate in its place."""
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(logits.device)  # once: a copy to a GPU waits for it
         weights = None if self.class_weights is None else self.class_weights.to(logits)
         loss = F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
         if not self._adds_up:

@@ -65,7 +65,7 @@ def test_the_context_is_computed_once_for_all_classes() -> None:
     tokens = context_prompts(TOKENIZER, NAMES, ContextSettings(16))
     model = clip()
     prompts = ClassPrompts(tokens, [1] * len(NAMES), model.encode_text, causal_text_tower(model, lambda: None), 8192)
-    prompts._build_trees(causal_text_tower(model))
+    prompts._build_trees()
 
     (tree,) = prompts._trees
     assert sorted(tree.tokens[tree.tokens < 0].tolist()) == list(range(-16, 0))

@@ -34,7 +34,8 @@ class Weights:
             yield name, self._base.get(name, site.weight)
 
     def initial(self, name: str) -> Tensor:
-        """What an unfrozen parameter was before training."""
+        """What an unfrozen parameter was before training, from the first call on where the parameter is."""
+        self._initial[name] = self._initial[name].to(self._unfrozen[name].device)
         return self._initial[name]
 
     def trained(self) -> dict[str, Tensor]:

@@ -44,7 +44,8 @@ class RLA(Head):
         return cosine_logits(self.scale, self.image_features(features), given(text))
 
     def penalty(self, text: Tensor | None) -> Tensor:
-        return self._weight * (self.matrix - torch.eye(len(self.matrix)).to(self.matrix)).square().sum()
+        one = torch.eye(len(self.matrix), dtype=self.matrix.dtype, device=self.matrix.device)
+        return self._weight * (self.matrix - one).square().sum()
 
     def learn(self, support: Support) -> None:
         shots = int(support.counts(self.num_classes).max())

@@ -49,7 +49,12 @@ class ClassPrompts(nn.Module):
         self.register_buffer("tokens", tokens, persistent=False)
         self._sizes, self._encode, self._tower, self._max_rows = list(sizes), encode, tower, max_rows
         self._trees = nn.ModuleList()
-        self._places: list[int] = []  # of each prompt among the concatenated features of the trees
+        # of each prompt among the concatenated features of the trees; a buffer, as a copy to a GPU would wait for it
+        self.register_buffer("_places", None, persistent=False)
+        self._places: Tensor | None
+        self._ends: Tensor | None
+        self.register_buffer("_ends", None if tower is None else tower.ends(tokens), persistent=False)
+        self._length = tokens.shape[1] if self._ends is None else int(self._ends.max()) + 1  # that is computed
         self._share: list[ClassPrompts] = []  # at most one; not a child module: processes would differ in it
 
     def features(self) -> Tensor:
@@ -60,10 +65,10 @@ class ClassPrompts(nn.Module):
         for chunk in chunks:
             if not torch.is_grad_enabled():  # a training step is finished first
                 raise_if_stopped()
-            encoded.append(checkpoint(chunk, use_reentrant=False) if recompute else chunk())
+            encoded.append(_recomputed(chunk, self.tokens) if recompute else chunk())
         features = F.normalize(torch.cat(encoded), dim=-1)
-        if self._places:
-            features = features[torch.tensor(self._places, device=features.device)]
+        if self._places is not None:
+            features = features[self._places]
         if len(set(self._sizes)) == 1:
             means = features.unflatten(0, (len(self._sizes), -1)).mean(dim=1)
         else:
@@ -97,32 +102,38 @@ class ClassPrompts(nn.Module):
     def _chunks(self) -> Iterator[Callable[[], Tensor]]:
         tower = self._tower
         if tower is not None and tower.can_share_prefixes():
-            self._build_trees(tower)
+            self._build_trees()
             yield from (_bound(tower.encode_tree, tree) for tree in self._trees)
             return
-        ends = None if tower is None else tower.ends(self.tokens)
-        length = self.tokens.shape[1] if ends is None else int(ends.max()) + 1
-        count = max(1, self._max_rows // length)
+        count = max(1, self._max_rows // self._length)
         for i in range(0, len(self.tokens), count):
             rows = slice(i, i + count)
             if tower is None:
                 yield _bound(self._encode, self.tokens[rows])
             else:
-                assert ends is not None
-                yield _bound(tower.encode_truncated, self.tokens[rows], ends[rows])
+                assert self._ends is not None
+                yield _bound(tower.encode_truncated, self.tokens[rows, : self._length], self._ends[rows])
 
-    def _build_trees(self, tower: CausalTextTower) -> None:
+    def _build_trees(self) -> None:
         if len(self._trees):
             return
-        prompts = [
-            tuple(tokens[: end + 1])
-            for tokens, end in zip(self.tokens.tolist(), tower.ends(self.tokens).tolist(), strict=True)
-        ]
+        assert self._ends is not None
+        pairs = zip(self.tokens.tolist(), self._ends.tolist(), strict=True)
+        prompts = [tuple(tokens[: end + 1]) for tokens, end in pairs]
         chunks = chunk_prompts(prompts, self._max_rows)
         self._trees.extend(PromptTree([prompts[i] for i in chunk]) for chunk in chunks)
         self._trees.to(self.tokens.device)
         order = [i for chunk in chunks for i in chunk]
-        self._places = sorted(range(len(order)), key=order.__getitem__)
+        self._places = torch.tensor(order, device=self.tokens.device).argsort()
+
+
+def _recomputed(chunk: Callable[[], Tensor], on_device: Tensor) -> Tensor:
+    """``chunk()``, whose backward pass computes it again, with the same random numbers.
+
+    PyTorch keeps the state of a GPU's generator only where an argument lies on that GPU: without one, dropout would
+    draw other masks in the backward pass than in the forward pass.
+    """
+    return checkpoint(lambda _: chunk(), on_device, use_reentrant=False)
 
 
 def _bound(encode: Callable[..., Tensor], *arguments: object) -> Callable[[], Tensor]:

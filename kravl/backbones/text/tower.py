@@ -60,9 +60,9 @@ class CausalTextTower:
         return self._finish(x)[tree.leaves]
 
     def encode_truncated(self, tokens: Tensor, ends: Tensor) -> Tensor:
-        """Features (n, d) of prompts (n, length), computed only up to the last of ``ends``."""
-        length = int(ends.max()) + 1
-        x = self._embed(tokens[:, :length], torch.arange(length, device=tokens.device))
+        """Features (n, d) of prompts (n, length), pooled at ``ends`` (n,); nothing after the last of them matters."""
+        length = tokens.shape[1]
+        x = self._embed(tokens, torch.arange(length, device=tokens.device))
         x = self._transformer(x, attn_mask=self._owner.attn_mask[:length, :length])
         return self._finish(x[torch.arange(len(x), device=x.device), ends])
 

@@ -126,5 +126,6 @@ class FinishCrops:
     def __call__(self, crops: Crops) -> Batch:
         resized = torch.stack([self._augment.resize(view) for view in crops.views])
         images = torch.where(crops.mirrored[:, None, None, None], resized.flip(-1), resized)
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return Batch((images.float() / 255 - mean) / std, crops.labels, crops.indices)
+        # once: a copy to a GPU waits for it
+        self._mean, self._std = self._mean.to(images.device), self._std.to(images.device)
+        return Batch((images.float() / 255 - self._mean) / self._std, crops.labels, crops.indices)

@@ -49,6 +49,7 @@ class Loaders:
         self._crop = CentreCrop.of(preprocess)
         self._augment = CropFlip(preprocess.image_size, preprocess.interpolation, loading.transforms)
         self._normalize = Normalization(preprocess.mean, preprocess.std)
+        self._finish = FinishCrops(self._augment, self._normalize)
         self._cache = Cache(train, self._crop) if loading.augmentation == "none" else Cache(train)
 
     def check(self, training: bool = True) -> None:
@@ -124,7 +125,7 @@ class Loaders:
 
     def finish(self, batch: Batch | Crops) -> Batch:
         """A batch as the learner expects it, on the device that it has been moved to."""
-        return FinishCrops(self._augment, self._normalize)(batch) if isinstance(batch, Crops) else batch
+        return self._finish(batch) if isinstance(batch, Crops) else batch
 
 
 def derived_seed(view: int, name: str) -> int:

@@ -46,7 +46,7 @@ def check_device(checks: Checklist, trainer: dict[str, Any]) -> torch.device:
     """The device that a run takes, and the precision that it computes in."""
     on_cpu = str(trainer.get("accelerator", "auto")) == "cpu"
     if torch.cuda.is_available() and not on_cpu:
-        device = torch.device("cuda")
+        device = torch.device("cuda", _first(trainer.get("devices", 1)))
         total = torch.cuda.get_device_properties(device).total_memory
         checks.add("ok", "device", f"{torch.cuda.get_device_name(device)}, {decimal(total)}")
     elif torch.backends.mps.is_available() and not on_cpu:
@@ -64,6 +64,11 @@ def check_device(checks: Checklist, trainer: dict[str, Any]) -> torch.device:
     if precision := checks.attempt("precision", lambda: str(chosen_precision(trainer))):
         checks.add("ok", "precision", precision)
     return device
+
+
+def _first(devices: Any) -> int:
+    """The number of the first GPU that Trainer takes: that of a list of them, else 0."""
+    return int(devices[0]) if isinstance(devices, Sequence) and not isinstance(devices, str) and devices else 0
 
 
 def check_run_folder(checks: Checklist, cfg: Config, settings: Settings) -> Path | None:

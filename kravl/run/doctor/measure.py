@@ -76,7 +76,7 @@ def measure(cfg: Config, sources: Sources) -> Measured:
     shares = [stage.steps for stage in stages_of(cfg)] if cfg.stages and cfg.optim.trains else [1]
     pairs = zip(shares, times.means(len(shares)), strict=True)
     seconds = sum(share * mean for share, mean in pairs) / sum(shares)
-    key = "peak_gpu_bytes" if torch.cuda.is_initialized() else "peak_memory_bytes"
+    key = "peak_gpu_bytes" if trainer.strategy.root_device.type == "cuda" else "peak_memory_bytes"
     return Measured(
         seconds, profiler.costs["evaluate"]["seconds"] / images, int(max(c[key] for c in profiler.costs.values()))
     )
