@@ -14,6 +14,7 @@ from typing import Any
 import letters
 import numpy as np
 import pytest
+import torch
 from file_server import Shelf, serve
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -43,8 +44,33 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+# what PyTorch says of a GPU's kernels, whatever is asked of them; none is about kravl
+ON_A_GPU = (
+    "ignore:.*(does not have a|non-)deterministic:UserWarning",
+    "ignore:Deterministic behavior was enabled:UserWarning",
+    "ignore:.*TensorFloat32:UserWarning",
+    "ignore:.*(barrier|No device id is provided|device used by this process).*:UserWarning",
+    "ignore:The AccumulateGrad node's stream:UserWarning",
+    "ignore:.*cusolver:UserWarning",
+)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """A test that takes it runs on the CPU, and once more on a GPU where there is one."""
+    return request.param
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: a file is run by one process, and one that starts last would be waited for."""
+    """The longest files first: a file is run by one process, and one that starts last would be waited for.
+
+    Tests on a GPU are skipped without one, and do not take PyTorch's notes on its kernels for errors.
+    """
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: make gpu"))
+            for warning in ON_A_GPU:
+                item.add_marker(pytest.mark.filterwarnings(warning))
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

@@ -22,12 +22,14 @@ from kravl.training.fsdp import ShardedStrategy
 AUTO, HALF, SINGLE = "auto", "bf16-mixed", "32-true"
 X86 = ("x86_64", "AMD64")
 log = logging.getLogger(__name__)
-# Lightning's warnings that are of no use to a user: a deprecated call, and advice that does not fit small sets
+# Lightning's warnings that are of no use to a user: a deprecated call, advice that does not fit small sets, and frozen
+# modules in eval mode where training begins again, after memory ran out or with a new stage
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"The '\w+' does not have many workers",
     r"Precision bf16-mixed is not supported by the model summary",
     r"The number of training batches .* is smaller than the logging interval",
+    r"Found \d+ module\(s\) in eval mode at the start of training",
 )
 SHARDED = ("fsdp_", "deepspeed", "model_parallel", "xla_fsdp")
 FSDP = "fsdp"

@@ -34,16 +34,16 @@ class Case:
 
 
 def run_clip(model: nn.Module) -> Tensor:
-    images = IMAGES.to(model.logit_scale.dtype)
-    return torch.cat([model.encode_image(images), model.encode_text(TOKENS)])
+    images, tokens = IMAGES.to(model.logit_scale), TOKENS.to(model.logit_scale.device)
+    return torch.cat([model.encode_image(images), model.encode_text(tokens)])
 
 
 def run_vit(model: nn.Module) -> Tensor:
-    return model(IMAGES.to(model.head.bias.dtype))
+    return model(IMAGES.to(model.head.bias))
 
 
 def run_convnext(model: nn.Module) -> Tensor:
-    return model(IMAGES.to(model.head.fc.bias.dtype))
+    return model(IMAGES.to(model.head.fc.bias))
 
 
 @pytest.fixture(scope="session")

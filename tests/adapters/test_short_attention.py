@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from kravl.adapters.injection.attention import SHORT, is_short, short_attention
 
 
-def heads(dtype: torch.dtype, length: int = 9) -> list[torch.Tensor]:
+def heads(dtype: torch.dtype, length: int = 9, device: str = "cpu") -> list[torch.Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(2, 3, length, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    return [torch.randn(2, 3, length, 8, dtype=dtype).to(device).requires_grad_() for _ in range(3)]
 
 
 def causal(dtype: torch.dtype) -> torch.Tensor:
@@ -17,10 +17,10 @@ def causal(dtype: torch.dtype) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_outputs_have_the_bits_of_torch_and_gradients_are_exact(masked: bool) -> None:
-    q, k, v = heads(torch.float64)
-    mask = causal(torch.float64) if masked else None
-    weights = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+def test_outputs_have_the_bits_of_torch_and_gradients_are_exact(masked: bool, device: str) -> None:
+    q, k, v = heads(torch.float64, device=device)
+    mask = causal(torch.float64).to(device) if masked else None
+    weights = torch.randn(2, 3, 9, 8, dtype=torch.float64).to(device)
 
     actual, torchs = short_attention(q, k, v, mask), F.scaled_dot_product_attention(q, k, v, mask)
     gradients = torch.autograd.grad((actual * weights).sum(), (q, k, v))

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.lora import LoRA
+from kravl.backbones.text import class_features
 from kravl.backbones.text.class_features import ClassPrompts
 from kravl.backbones.text.prompt_tree import PromptTree, chunk_prompts
 from kravl.backbones.text.tower import CausalTextTower, causal_text_tower
@@ -16,13 +17,14 @@ SIZES = [len(TEMPLATES)] * len(NAMES)
 
 
 def class_prompts(model: nn.Module, max_rows: int = 8192) -> ClassPrompts:
-    tokens = prompts()[:-1]
+    tokens = prompts()[:-1].to(model.logit_scale.device)
     return ClassPrompts(tokens, SIZES, model.encode_text, causal_text_tower(model), max_rows)
 
 
 def plain(model: nn.Module) -> torch.Tensor:
     """As open_clip's own zero-shot classifier has it."""
-    features = F.normalize(model.encode_text(prompts()[:-1]), dim=-1)
+    tokens = prompts()[:-1].to(model.logit_scale.device)
+    features = F.normalize(model.encode_text(tokens), dim=-1)
     return F.normalize(features.unflatten(0, (len(NAMES), len(TEMPLATES))).mean(dim=1), dim=-1)
 
 
@@ -36,9 +38,10 @@ TOWERS = {
 
 @pytest.mark.parametrize("settings", TOWERS.values(), ids=TOWERS)
 @pytest.mark.parametrize("max_rows", [8192, 60])
-def test_features_and_gradients_are_those_of_all_77_tokens(settings, max_rows):
+def test_features_and_gradients_are_those_of_all_77_tokens(settings, max_rows, device):
     model = clip(**settings)
     parameters = adapted(model).parameters()
+    model.to(device)
     actual = class_prompts(model, max_rows)
 
     features, expected = actual.features(), plain(model)
@@ -186,6 +189,26 @@ def test_a_tower_that_drops_draws_its_own_numbers_for_every_prompt(monkeypatch):
     model.eval()
     actual.features()
     assert len(cuts) == 1 and actual._trees
+
+
+def test_pieces_that_are_computed_again_drop_what_they_dropped_before(device, monkeypatch):
+    model = clip()
+    adapters = inject(model, lambda o, i: LoRA(o, i, rank=2, alpha=2, dropout=0.5), ["transformer.*.attn.qkv"])
+    for parameter in adapters.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.train().to(device)
+    prompts = class_prompts(model, max_rows=400)
+
+    def features_and_gradients():
+        torch.manual_seed(1)
+        features = prompts.features()
+        torch.manual_seed(2)  # what a step draws between its two passes
+        return [features, *gradients(features, adapters.parameters())]
+
+    again = features_and_gradients()
+    monkeypatch.setattr(class_features, "_recomputed", lambda piece, on_device: piece())
+
+    assert_equal(again, features_and_gradients())
 
 
 def test_in_bfloat16_features_are_no_further_from_float64_than_those_of_all_tokens():

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 
+from kravl.data.loading.dataset import Crops
 from kravl.data.loading.loaders import Loaders
 from kravl.data.loading.resumable import Batch, LoadingSettings, require_handles
 from kravl.data.loading.transforms import PreprocessLike
@@ -63,6 +65,23 @@ def test_training_reads_each_image_once_and_before_the_first_batch(
         (samples.file(i) or Path()).unlink()
 
     assert same(list(loaders.training()), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_arrive_on_the_device_as_they_were_made(
+    num_workers: int, samples: Samples, preprocess: PreprocessLike, device: str
+) -> None:
+    plain, loading = replace(LOADING, transforms="tensor"), replace(LOADING, num_workers=num_workers)
+    expected = list(Loaders(preprocess, LOADING, samples, {}).training())
+    batches = list(Loaders(preprocess, loading, samples, {}).training())
+    crops = list(Loaders(preprocess, replace(plain, num_workers=num_workers), samples, {}).training())
+
+    pinned = torch.cuda.is_available()
+    assert all(tensor.is_pinned() == pinned for batch in batches for tensor in batch)
+    assert all(view.is_pinned() for batch in crops if isinstance(batch, Crops) for view in batch.views)
+    there = [move_data_to_device(batch, device) for batch in batches]
+    assert {tensor.device.type for batch in there for tensor in batch} == {device}
+    assert same([move_data_to_device(batch, "cpu") for batch in there], expected)
 
 
 def test_without_augmentation_training_sees_what_evaluation_sees(samples: Samples, preprocess: PreprocessLike) -> None:

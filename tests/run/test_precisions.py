@@ -1,30 +1,36 @@
 """A run ends with the same bits in every precision, wherever it is interrupted, and evaluates to them later."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kravl.run import train as module
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
 
-PRECISIONS = ("64-true", "bf16-true")  # faults/row_23_precisions.py has the others
+PRECISIONS = [("cpu", "64-true"), ("cpu", "bf16-true")]  # faults/row_24_precisions.py has the others
+ON_A_GPU = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
+PRECISIONS += [pytest.param("gpu", precision, marks=pytest.mark.gpu) for precision in ON_A_GPU]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_resumed_run_is_bitwise_the_undisturbed_one(
+@pytest.mark.parametrize(("accelerator", "precision"), PRECISIONS)
+def test_a_resumed_run_is_bitwise_the_undisturbed_one(  # noqa: PLR0913 (fixtures)
     tiny_run: Callable[..., Any],
     stop: Callable[..., None],
     compose_evaluation: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    accelerator: str,
     precision: str,
 ) -> None:
     def command(runs: str) -> Any:
         small = ("shots=2", "loading.batch_size=4", "spectrum_every=2", "alphas=1", "cache_root=null")
-        return tiny_run(f"runs={tmp_path}/{runs}", f"trainer.precision={precision}", "unfreeze=[norm.*]", *small)
+        machine = (f"trainer.accelerator={accelerator}", f"trainer.precision={precision}")
+        return tiny_run(f"runs={tmp_path}/{runs}", *machine, "unfreeze=[norm.*]", *small)
 
     metrics = train(command("whole"))
     stop(command("stopped"))
@@ -39,3 +45,10 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(
         compose_evaluation(f"run={whole.parent}", "evaluation=in_domain", "alphas=1", "cache_root=null")
     )
     assert later["metrics"] == metrics["metrics"]
+    cost = json.loads((whole.parent / "cost.json").read_text())
+    on_gpu = accelerator == "gpu"
+    assert cost["device"] == (torch.cuda.get_device_name() if on_gpu else "cpu")
+    assert not on_gpu or cost["phases"]["train"]["peak_gpu_bytes"] > 0
+    assert cost["peak_memory_bytes"] == max(
+        phase["peak_gpu_bytes" if on_gpu else "peak_memory_bytes"] for phase in cost["phases"].values()
+    )

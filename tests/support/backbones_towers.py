@@ -59,7 +59,8 @@ def prompts() -> Tensor:
 def gradients(features: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
     """Of a loss in which every feature counts differently."""
     weights = torch.randn(features.shape, dtype=features.dtype, generator=torch.Generator().manual_seed(1))
-    return list(torch.autograd.grad((features * weights).sum(), parameters, allow_unused=True))
+    total = (features * weights.to(features.device)).sum()
+    return list(torch.autograd.grad(total, parameters, allow_unused=True))
 
 
 def assert_equal(ours: list[Tensor], theirs: list[Tensor]) -> None:
