@@ -38,6 +38,7 @@ QUOTED = re.compile(IN_QUOTES, re.DOTALL)
 ITEM = re.compile(rf"\s*({IN_QUOTES})\s*(?:,|$)|([^,]*)(?:,|$)", re.DOTALL)
 PLAIN = re.compile(r"(?!(?i:true|false|null|inf|nan)$)[A-Za-z/_][\w/.-]*", re.ASCII)  # Hydra reads it as it is
 CALL = re.compile(r"(choice|glob|interval|range|shuffle|sort|tag)\(.*\)", re.DOTALL)
+SHOWN = 80  # characters of an argument in an error
 TEXT, TEXTS = "str", "list[str]"
 SEQUENCES = ("Sequence[str]", "tuple[str, ...]", "Iterable[str]")
 TARGET = re.compile(r"_target_:\s*(kravl\.[\w.]+)")
@@ -69,7 +70,8 @@ def _override(argument: str, schema: type, multirun: bool) -> str:
         return argument
     key, sets, value = argument.partition("=")
     if not sets:
-        raise InputError(f"{argument!r} sets nothing; a setting is key=value: {_example(argument, schema)}")
+        shown = argument[:SHOWN]
+        raise InputError(f"{shown!r} sets nothing; a setting is key=value: {_example(shown, schema)}")
     name = key.lstrip("+")
     if name.startswith(("hydra.", "hydra/")):
         return argument

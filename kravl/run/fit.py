@@ -24,7 +24,7 @@ from kravl.run.heads.fit import Choice, fit_head
 from kravl.run.stages.plan import Stage, stages_of
 from kravl.run.stages.training import RESTORE_ERRORS, begin, only, part_of, stage_in, unwritten
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import write_atomic
+from kravl.runtime.files import read_json, write_atomic
 from kravl.runtime.microbatch import OutOfMemory, is_out_of_memory
 from kravl.runtime.profiler import Profiler
 from kravl.runtime.signals import EXIT_RESUMABLE, Interrupted, handling
@@ -128,8 +128,8 @@ def keep_training(folder: RunFolder, run: Run, training: Training) -> None:
 def ended_training(folder: RunFolder) -> Training | None:
     """What `keep_training` wrote with the same deciding settings; None if there is nothing, or not all of it."""
     try:
-        training = Training(**json.loads(folder.trained.read_text()))
-    except (OSError, ValueError, TypeError):
+        training = Training(**read_json(folder.trained))
+    except (InputError, TypeError):
         return None
     return (
         training if training.settings_sha256 == settings_sha256(folder.settings) and folder.adapter.is_file() else None

@@ -3,30 +3,49 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from run_records import record
 from safetensors.torch import save
 
+from kravl.adapters.injection.adapter_set import sha256
+from kravl.adapters.injection.serialization import read_adapters
 from kravl.analysis.approximation.sweep import Ledger
+from kravl.api.given import read_labels
+from kravl.config.quoting import as_overrides
 from kravl.data import catalog
-from kravl.data.classes import read_class_list
+from kravl.data.classes import read_class_list, read_descriptions
 from kravl.data.download.fetch import remote_files
+from kravl.data.download.transfer import PartialFile
+from kravl.data.images import open_rgb
+from kravl.data.loading.feature_cache import _read as read_features
 from kravl.data.sources.cub200 import Cub200
 from kravl.data.sources.list_files import ListFiles
 from kravl.data.sources.split_file import SplitFile
 from kravl.data.sources.table import Table
 from kravl.data.sources.voc2007 import _objects
+from kravl.data.templates import read_templates
+from kravl.export.push import parcel
 from kravl.report.groups import group_runs
 from kravl.report.interactive.payload import payload
+from kravl.report.interactive.pictures import _read as read_predictions
 from kravl.report.interactive.run_files import RunFiles
-from kravl.report.runs import read_runs
+from kravl.report.published.rows import folder as published_folder
+from kravl.report.published.rows import read_published
+from kravl.report.runs import FinishedRun, read_runs
 from kravl.report.tables import group_table
+from kravl.run.finished.calibration import read_calibration
+from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.saved import saved_config
+from kravl.run.fit import ended_training
+from kravl.run.prediction.output import PredictionFile, format_of
 from kravl.study.schema import read_study
-from kravl.tracking.run_folder import find_run
+from kravl.tracking.records import record_of
+from kravl.tracking.run_folder import RunFolder, find_run
 from kravl.training.checkpoint import SafeCheckpointIO, _sha256, latest
 from kravl.training.spectrum_monitor import read_trace
 
@@ -106,6 +125,67 @@ def _birds(folder: Path) -> object:
     return Cub200(str(folder)).split("train")
 
 
+def _published(folder: Path) -> object:
+    if not (folder / "names.yaml").exists():
+        (folder / "names.yaml").write_bytes((published_folder() / "names.yaml").read_bytes())
+    return read_published(folder)
+
+
+def _calibration(folder: Path) -> object:
+    (folder / "adapter.safetensors").write_bytes(save({}, {"kravl": json.dumps({"tensors_sha256": sha256({})})}))
+    return read_calibration(RunFolder(folder))
+
+
+def _begun(folder: Path) -> object:
+    """What `kravl predict` goes on with: a file, and beside it with what settings it was begun."""
+    file = next(path for path in folder.iterdir() if path.suffix in (".csv", ".jsonl"))
+    (folder / f"{file.name}.unfinished.json").write_text("{}")
+    with PredictionFile(file, format_of(file.suffix[1:], 1), {}, force=False) as begun:
+        return list(begun.written(iter(["a.png", "b.png"])))
+
+
+def _unfinished(folder: Path) -> object:
+    (folder / "a.csv").write_text("")
+    with PredictionFile(folder / "a.csv", format_of("csv", 1), {"top": 1}, force=False) as begun:
+        return list(begun.written(iter(())))
+
+
+def _predictions(folder: Path) -> object:
+    problems: list[str] = []
+    return read_predictions(FinishedRun(folder, record(), {}), problems), problems
+
+
+def _part(folder: Path) -> object:
+    (folder / "a.part").write_bytes(b"abc")
+    return PartialFile(folder / "a.part").facts
+
+
+def _typed(folder: Path) -> object:
+    return as_overrides([(folder / "a.txt").read_text(errors="surrogateescape")], "train")
+
+
+def _export(folder: Path) -> object:
+    (folder / "README.md").write_text("a")
+    (folder / "load.py").write_text("a")
+    return list(parcel(str(folder)).sizes())
+
+
+CALIBRATION = {
+    "temperature": 1.5, "images": 3, "images_sha256": "a", "adapter": sha256({}), "about": {},
+    "nll": {"before": 1.0, "after": 0.5}, "ece": {"before": 0.5, "after": 0.25},
+}  # fmt: skip
+MODEL = {
+    "class_ids": ["a", "b"], "class_names": ["cat", "dog"], "prompts": ["a {}."], "weights_sha256": "a", "unfrozen": [],
+    "backbone": {"model": "a", "pretrained": "b"}, "sites": ["a"], "num_images": 2, "seen": [],
+}  # fmt: skip
+PREDICTIONS = b"index,label,adapted_predicted,adapted_confidence\n0,1,1,0.5\n"
+TRAINING = {"settings_sha256": "a", "precision": "32-true", "phases": {}, "spectrum_seconds": 1.0, "shortened": []}
+PUBLISHED = sorted(path for path in published_folder().glob("*.yaml") if path.name != "names.yaml")[0].read_bytes()
+FEATURES = save({"features": torch.ones(2, 2)}, {"kravl": '{"key": "{}", "checksum": "a"}'})
+PICTURE = BytesIO()
+Image.new("RGB", (2, 2)).save(PICTURE, "PNG")
+ADAPTER = save({"a": torch.ones(2)}, {"kravl": json.dumps({"tensors_sha256": sha256({"a": torch.ones(2)})})})
+
 PARSERS = {
     "split file": Parser("a.json", json.dumps(SPLIT).encode(), lambda d: SplitFile("a", str(d), str(d / "a.json"))),
     "table": Parser("a.csv", b"path,label,split\na.png,cat,train\n", lambda d: Table(str(d / "a.csv"))),
@@ -136,4 +216,38 @@ PARSERS = {
     "ledger": Parser("a.jsonl", b'{"key": "a"}\n{"key": "b"}\n', lambda d: Ledger(d / "a.jsonl")),
     "manifest": Parser("manifest.json", b'{"tensors.safetensors": {"bytes": 1, "sha256": ""}}', _checkpoint),
     "state": Parser("state.json", b'{"pairs": [["a", {"tensor": "0"}], [1, {"tuple": [1.5]}]]}', _state),
+    "record of a card": Parser("metrics.json", json.dumps(record()).encode(), lambda d: record_of(RunFolder(d))),
+    "model": Parser("model.json", json.dumps(MODEL).encode(), lambda d: read_model_record(RunFolder(d))),
+    "calibration": Parser("calibration.json", json.dumps(CALIBRATION).encode(), _calibration),
+    "adapter": Parser("adapter.safetensors", ADAPTER, lambda d: read_adapters(d / "adapter.safetensors")),
+    "inputs": Parser("inputs.json", b'{"paths": {"data_root": ["data", "a"]}}', lambda d: RunFolder(d).inputs),
+    "ended training": Parser(
+        "checkpoints/trained.json", json.dumps(TRAINING).encode(), lambda d: ended_training(RunFolder(d))
+    ),
+    "labels": Parser("labels.json", b'{"labels": ["a", 1]}', lambda d: read_labels(d, 2)),
+    "predictions of a run": Parser("predictions.csv", PREDICTIONS, _predictions),
+    "begun predictions": Parser("a.csv", b"path,class_1,probability_1,energy,error\na.png,a,0.5,1.0,\n", _begun),
+    "begun predictions as objects": Parser(
+        "a.jsonl",
+        b'{"path": "a.png", "classes": ["a"], "probabilities": [1], "energy": 1.0, "error": null}\n',
+        _begun,
+    ),
+    "settings of predictions": Parser("a.csv.unfinished.json", b'{"top": 1}', _unfinished),
+    "templates": Parser("a.txt", b"a photo of a {}.\nart of {}\n", lambda d: read_templates(str(d / "a.txt"))),
+    "list of templates": Parser("a.yaml", b'["a photo of a {}.", "{}"]', lambda d: read_templates(str(d / "a.yaml"))),
+    "descriptions": Parser("a.json", b'{"cat": ["It purrs."]}', lambda d: read_descriptions(str(d / "a.json"))),
+    "published numbers": Parser("a.yaml", PUBLISHED, _published),
+    "features": Parser("a.safetensors", FEATURES, lambda d: read_features(d / "a.safetensors", "{}", 2)),
+    "export": Parser("export.json", b'{"files": {"load.py": 1}}', _export),
+    "part of a download": Parser(
+        "a.part.json",
+        b'{"url": "x", "total": 3}',
+        _part,
+    ),
+    "picture": Parser("a.png", PICTURE.getvalue(), lambda d: open_rgb(d / "a.png")),
+    "command line": Parser(
+        "a.txt",
+        b"data.root='a, b',adapter.rank=[1,2]",
+        _typed,
+    ),
 }

