@@ -75,7 +75,9 @@ class EvaluationImages(Dataset[Batch]):
         return len(self.samples)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return Batch(self._normalize([self._pixels(i) for i in indices]), *_labelled(self.samples, indices))
+        # one at a time: an image that was just held against its checksum is still in the processor's cache
+        images = self._normalize.as_they_come(map(self._pixels, indices), len(indices))
+        return Batch(images, *_labelled(self.samples, indices))
 
     def _pixels(self, index: int) -> Pixels:
         if self._pixel_file is not None:

@@ -1,8 +1,9 @@
 """From an image to pixels: the transforms of evaluation and of training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -108,9 +109,15 @@ class Normalization:
 
     def __call__(self, images: Sequence[Pixels]) -> Tensor:
         """Images (3, h, w), of any strides, to a batch (b, 3, h, w)."""
+        return self.as_they_come(images, len(images))
+
+    def as_they_come(self, images: Iterable[Pixels], count: int) -> Tensor:
+        """Likewise of ``count`` images, each of which is asked for when the one before is done."""
+        each = iter(images)
+        first = next(each)
         # numpy asks the kernel for huge pages: half of the time with a fresh torch.empty is page faults
-        batch = np.empty((len(images), *images[0].shape), dtype=np.float32)
-        for image, out in zip(images, batch, strict=True):  # one image at a time stays in the CPU's cache
+        batch = np.empty((count, *first.shape), dtype=np.float32)
+        for image, out in zip(chain([first], each), batch, strict=True):  # one image at a time stays in the CPU's cache
             np.divide(np.ascontiguousarray(image), np.float32(255), out=out, dtype=np.float32)
             np.subtract(out, self.mean, out=out)
             np.divide(out, self.std, out=out)
