@@ -4,6 +4,7 @@
 # make faults: kill, interrupt and starve runs, feed them damaged and hostile files, and print what held.
 # make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
+# make gpu: on a machine with a GPU, the tests marked gpu, then the benchmarks and their section of benchmarks/README.md.
 # make docs: the documentation as a site in build/docs.
 # make docs-version VERSION=0.1: the same as a version, with a choice of versions, on the local branch gh-pages (BRANCH=...).
 # make peft-tests: hold kravl.peft, and methods of PEFT as controls, to the tests of the installed PEFT.
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BRANCH ?= gh-pages
 
-.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests docs docs-version lint clean
+.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests gpu docs docs-version lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
@@ -40,6 +41,10 @@ rehearsal: .venv/installed
 
 peft-tests: .venv/installed
 	$(BIN)/python -m tests.peft.upstream
+
+gpu: .venv/installed
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu: no CUDA device is here")'
+	$(BIN)/python -m pytest -m gpu; tested=$$?; $(BIN)/python benchmarks/gpu.py && $(BIN)/python benchmarks/report.py && exit $$tested
 
 docs: .venv/installed
 	$(BIN)/python -m mkdocs build --strict

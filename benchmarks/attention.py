@@ -1,11 +1,12 @@
-"""Attention blocks of ViT-B on a CPU in bf16: kravl's against nn.MultiheadAttention's, frozen and trained.
+"""Attention blocks of ViT-B in bf16: kravl's against nn.MultiheadAttention's, frozen and trained.
 
 python benchmarks/attention.py            prints a table, then a JSON object in one line
+python benchmarks/attention.py --device cuda
 python benchmarks/attention.py --quick    checks itself on a tiny block; its figures mean nothing
 
 Frozen: a forward pass without gradient. Trained: forward and backward with KRAdapter on q, k and v; with "torch's
-backward" the gradient of the attention itself is PyTorch's, else kravl's for short sequences. The floor is the
-operations over the measured rate of a large bf16 product.
+backward" the gradient of the attention itself is PyTorch's, else kravl's for short sequences, which is for CPUs alone.
+The floor is the operations over the measured rate of a large bf16 product.
 """
 
 import argparse
@@ -31,17 +32,18 @@ TOKENS = (50, 77, 128, 197)  # ViT-B/32, a text tower, the longest that kravl tr
 class Block:
     """One attention layer on (images, tokens, width), under bf16 autocast."""
 
-    def __init__(self, images: int, tokens: int, width: int) -> None:
+    def __init__(self, images: int, tokens: int, width: int, device: str = "cpu") -> None:
         torch.manual_seed(0)
-        self.x = torch.randn(images, tokens, width)
-        self.plain = nn.ModuleDict({"attn": nn.MultiheadAttention(width, width // 64 or 1, batch_first=True)})
+        self.x = torch.randn(images, tokens, width).to(device)
+        attention = nn.MultiheadAttention(width, width // 64 or 1, batch_first=True)
+        self.plain = nn.ModuleDict({"attn": attention}).to(device)
         self.plain.requires_grad_(False)
         self.frozen, self.trained = copy.deepcopy(self.plain), copy.deepcopy(self.plain)
         inject(self.frozen, KRAdapter, [])  # swaps the layer, adapts nothing
         inject(self.trained, KRAdapter, ["attn.qkv"])
 
     def __call__(self, model: nn.Module, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.x.device.type, torch.bfloat16):
             return model["attn"](x, x, x, need_weights=False)[0]
 
     def forward(self, model: nn.Module) -> Tensor:
@@ -81,6 +83,7 @@ def measure(block: Block, rounds: int, floor: Floor) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS)
@@ -92,10 +95,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.quick:
         options.images, options.width, options.tokens, options.rounds = 2, 64, (5, 130), 1
-    floor = Floor("cpu", torch.bfloat16)
+    floor = Floor(options.device, torch.bfloat16)
     rows: list[dict[str, Any]] = []
     for tokens in options.tokens:
-        block = Block(options.images, tokens, options.width)
+        block = Block(options.images, tokens, options.width, options.device)
         torch.testing.assert_close(block.forward(block.frozen), block.forward(block.plain), rtol=0.02, atol=0.02)
         rows += measure(block, options.rounds, floor)
     settings = {"images": options.images, "width": options.width, "rounds": options.rounds, "dtype": "bfloat16"}

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 Run = Callable[[], object]
 SHORTEST = 0.02  # seconds; a shorter run is repeated within one timing
 LONG = 1.0  # seconds; of a longer run what is paid once is no matter
+WARM = 0.5  # seconds of products that raise a GPU's clocks to what they are under load
 PRODUCT = {"cpu": (2048, 4096, 2048), "cuda": (16384, 4096, 4096)}  # m, k, n of the product that sets the floor
 COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes, larger than any cache
 # an operation that PyTorch's counter leaves out; of the shapes of its operands
@@ -29,14 +30,31 @@ def clock(device: str) -> Callable[[], float]:
 
 
 def seconds(run: Run, device: str, repeats: int = 1) -> float:
-    """Of one run, with the work that it queued on the device."""
+    """Of one run, with the work that it queued on the device, whose own clock is taken there (CUDA events)."""
+    if device == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeats
     now = clock(device)
-    _synchronise(device)
-    begin = now()
+    start = now()
     for _ in range(repeats):
         run()
-    _synchronise(device)
-    return (now() - begin) / repeats
+    return (now() - start) / repeats
+
+
+def warm(device: str) -> None:
+    """Multiply until a GPU's clocks are up; nothing on a CPU, whose first runs are not counted anyway."""
+    if device != "cuda":
+        return
+    a, begin = torch.randn(4096, 4096, device=device, dtype=torch.float16), time.perf_counter()
+    while time.perf_counter() - begin < WARM:
+        a @ a
+        torch.cuda.synchronize()
 
 
 def interleaved(runs: Mapping[str, Run], rounds: int, device: str) -> dict[str, list[float]]:
@@ -46,6 +64,7 @@ def interleaved(runs: Mapping[str, Run], rounds: int, device: str) -> dict[str, 
         first = seconds(run, device)  # with what is paid once, such as the choice of a kernel
         again = first if first > LONG else seconds(run, device)
         repeats[name] = max(1, math.ceil(SHORTEST / max(again, 1e-9)))
+    warm(device)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -169,8 +188,3 @@ def copy_bandwidth(device: str, rounds: int = 9) -> float:
     return (
         2 * len(source) / statistics.median(interleaved({"copy": lambda: target.copy_(source)}, rounds, device)["copy"])
     )
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

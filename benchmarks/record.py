@@ -40,6 +40,14 @@ def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[
     return {**about, **facts, "machine": machine, "versions": versions, "rows": list(rows)}
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as columns of text."""
+    lines = [list(rows[0]), *([text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
 def _told(arguments: Sequence[str]) -> list[str]:
     """The arguments without where the record goes, and without this machine's folders."""
     rest = list(arguments)
@@ -50,12 +58,12 @@ def _told(arguments: Sequence[str]) -> list[str]:
 
 
 def publish(result: Mapping[str, Any], file: Path | None = None) -> None:
-    """Print the rows of a `record` as a table, then the whole as one line of JSON; keep it in ``file`` too."""
-    lines = [list(result["rows"][0]), *([text(value) for value in row.values()] for row in result["rows"])]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(result["title"])
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Print the rows of a `record` as a table, then the whole as one line of JSON; keep it in ``file`` too.
+
+    Its ``parts``, where it has some, are tables of their own, by title.
+    """
+    for title, rows in {result["title"]: result["rows"], **result.get("parts", {})}.items():
+        print(f"{title}\n{table(rows)}")
     print(json.dumps(result))
     if file is not None:
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

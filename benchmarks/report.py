@@ -14,24 +14,34 @@ MARK = "<!-- what follows is written by benchmarks/report.py -->"
 
 
 def section(found: dict[str, Any]) -> str:
-    """A record as Markdown: title, command, where it ran, table."""
+    """A record as Markdown: title, command, where it ran, table, and a table for each of its ``parts``."""
     machine, versions = found["machine"], found["versions"]
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     where = f"{machine['processor']}{gpu}, {machine['threads']} of {machine['cores']} cores"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    facts = {key: value for key, value in found.items() if isinstance(value, dict)} | {"machine": {}, "versions": {}}
+    apart: dict[str, Any] = {"machine": {}, "versions": {}, "parts": {}}
+    facts = {key: value for key, value in found.items() if isinstance(value, dict)} | apart
     settings = "; ".join(f"{key} {text(value)}" for group in facts.values() for key, value in group.items())
-    names = list(found["rows"][0])
-    numbers = {name: all(not isinstance(row[name], str) for row in found["rows"]) for name in names}
     lines = [
         f"## {found['title']}\n",
         f"`{found['command']}`\n",
         f"Commit {found['commit']}; {where}; {packages}. {settings}.\n",
+        *table(found["rows"]),
+    ]
+    for title, rows in found.get("parts", {}).items():
+        lines += [f"\n### {title}\n", *table(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table in Markdown; columns of numbers on the right."""
+    names = list(rows[0])
+    numbers = {name: all(not isinstance(row[name], str) for row in rows) for name in names}
+    return [
         f"| {' | '.join(names)} |",
         f"|{'|'.join('---:' if numbers[name] else '---' for name in names)}|",
-        *(f"| {' | '.join(text(value) for value in row.values())} |" for row in found["rows"]),
+        *(f"| {' | '.join(text(value) for value in row.values())} |" for row in rows),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ METHODS = {
     "LoRA, dropout 0.25": (partial(LoRA, rank=2, alpha=1, rank_stabilised=True, dropout=0.25), APART),
 }
 PROBE = "linear probe"
+MATRICES = "full fine-tuning of the matrices"  # of those that KRAdapter adapts, in kravl's loop alone
 HEAD = 64  # width of an attention head
 TEMPLATE = "a photo of a {}."
 
@@ -108,11 +109,15 @@ def plain_copy(model: Any) -> Any:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a step runs and in which type; of bfloat16 the products alone (autocast)."""
+    """Where a step runs and in which type; of bfloat16 the products alone (autocast).
+
+    ``blocks``: of each tower, or all. ``plain``: whether there is a plain loop too, which takes a second model.
+    """
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     blocks: int | None = None
+    plain: bool = True
 
     def like(self) -> Tensor:
         return torch.empty(0, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
@@ -122,10 +127,7 @@ class Setting:
 
 
 class Steps:
-    """An open_clip model, random images (batch, 3, size, size) and labels, and the steps of both loops on them.
-
-    ``setting``: where it runs, and ``dtype``, of which bfloat16 is autocast; ``blocks``: of each tower, or all.
-    """
+    """An open_clip model, random images (batch, 3, size, size) and labels, and the steps of both loops on them."""
 
     def __init__(self, name: str, method: str, classes: int, batch: int, setting: "Setting") -> None:
         names = open_clip.IMAGENET_CLASSNAMES[:classes]
@@ -137,11 +139,13 @@ class Steps:
         if method == PROBE:
             self.classifier.free_head()
             inject(self.classifier.encoder(), KRAdapter, [], unfreeze=["class_weight"])
+        elif method == MATRICES:
+            inject(self.classifier.encoder(), KRAdapter, [], ["*.attn.in_proj_weight", "*.mlp.c_*.weight"])
         else:
             for adapter in inject(self.classifier.encoder(), *METHODS[method]).adapters.values():
                 _away_from_zero(adapter)
         self.classifier.to(like).train()
-        self.plain = plain_copy(self.classifier.model)
+        self.plain = plain_copy(self.classifier.model) if setting.plain else nn.Module()
         size = self.classifier.preprocess.image_size
         self.images = torch.randn(batch, 3, size, size).to(like)
         self.labels = torch.randint(classes, (batch,)).to(like.device)
@@ -149,9 +153,10 @@ class Steps:
         self.setting = setting
         with torch.no_grad(), setting.autocast():
             self.features = self.classifier.image_features(self.images) if method == PROBE else None
-        trained = {"kravl": self.classifier, "plain": self.plain}
+        trained = {"kravl": self.classifier} | ({"plain": self.plain} if setting.plain else {})
         self.parameters = {loop: [p for p in m.parameters() if p.requires_grad] for loop, m in trained.items()}
-        self.optimizers = {loop: torch.optim.AdamW(ps, lr=1e-6) for loop, ps in self.parameters.items()}
+        fused = True if setting.device == "cuda" else None  # of both: a GPU's default takes longer for many weights
+        self.optimizers = {loop: torch.optim.AdamW(ps, lr=1e-6, fused=fused) for loop, ps in self.parameters.items()}
 
     def text(self, loop: str) -> Tensor:
         """Unit class features (classes, d)."""

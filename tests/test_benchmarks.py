@@ -19,11 +19,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def run(monkeypatch, capsys, tmp_path):
     """Runs a benchmark as the command line does, and gives back its record."""
 
-    def quick(name: str) -> dict:
+    def quick(name: str, *options: str) -> dict:
         monkeypatch.syspath_prepend(BENCHMARKS)
         # the product that sets the floor: 34 GFLOP beside each run, which are seconds without instructions for bfloat16
         monkeypatch.setitem(importlib.import_module("measure").PRODUCT, "cpu", (256, 512, 256))
-        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / name), "--quick", "--json", str(tmp_path / "record.json")])
+        told = [*(options or ("--quick",)), "--json", str(tmp_path / "record.json")]
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / name), *told])
         threads = torch.get_num_threads()
         runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
         torch.set_num_threads(threads)
@@ -129,6 +130,25 @@ def test_a_share_of_the_floor_is_taken_within_rounds(monkeypatch):
 
     assert floor.share(times, "run", m * k * n) == 25.0  # half of the product's operations; 25, 50 and 12.5 %
     assert floor.share(times, "run", m * k * n, least=1.5) == 75.0  # 75, 75 and 12.5 %
+
+
+def test_everything_of_a_gpu_goes_its_way_to_a_table_on_a_cpu_too(run):
+    record = run("gpu.py", "--device", "cpu", "--model", "tiny")
+
+    parts = record["parts"]
+    steps = {(row["classes"], row["method"], row["loop"]): row for row in parts["Training steps of both towers"]}
+    assert {row["layer"] for row in parts["Layers, forward and backward"]} >= {"full fine-tuning", "KRAdapter, kravl"}
+    assert len(steps) == 5 + 3
+    assert all(row["/ full"] > 0 and row["MFU %"] > 0 for row in steps.values())
+    # its matrices, of which an adapter has fewer numbers; both towers do the same products
+    full, adapted = (steps[3, method, "kravl"] for method in ("full fine-tuning of the matrices", "KRAdapter"))
+    assert adapted["trained"] < full["trained"]
+    assert adapted["GFLOP"] == pytest.approx(full["GFLOP"], rel=0.05)
+    assert {"train", "all"} <= {row["phase"] for row in parts["A job: an epoch of 16,000 images in 1,000 classes"]}
+    assert {row["met"] for row in record["rows"]} == {"not measured"}  # goals are of real sizes
+    assert record["left_out"] == {"did_not_fit": "nothing"}
+    section = runpy.run_path(str(BENCHMARKS / "report.py"))["section"](record)
+    assert all(f"### {title}\n" in section for title in parts)
 
 
 def test_spectra_are_timed_fast_and_exact(run):
