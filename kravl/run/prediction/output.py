@@ -108,7 +108,7 @@ def _state_of(path: Path) -> Path:
 
 
 def require_resumable(path: Path, settings: Mapping[str, Any], force: bool) -> None:
-    """Raise InputError where a file is there that is finished, or was begun with other settings, unless ``force``; or a pipe."""
+    """Raise InputError for a pipe; unless ``force`` for a file that is finished, or was begun with other settings."""
     state = _state_of(path)
     refuse_endless(path)
     if force:
