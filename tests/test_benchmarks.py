@@ -155,16 +155,6 @@ def test_spectra_are_timed_fast_and_exact(run):
     assert {row["record"] for row in run("spectra.py")["rows"]} >= {"statistics", "fast, later", "exact"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processor time of another process is read from /proc")
-def test_cells_of_a_study_are_timed_alone_and_sharing(run):
-    rows = run("grid.py")["rows"]
-
-    assert [(row["arm"], row["run"][-1]) for row in rows] == [
-        (arm, seed) for arm in ("each by itself", "shared") for seed in "12"
-    ]
-    assert all(row["processor s"] > 0 for row in rows)
-
-
 def test_the_readme_has_every_record_that_is_kept(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     section = runpy.run_path(str(BENCHMARKS / "report.py"))["section"]
