@@ -36,7 +36,8 @@ class Comparison:
 
     def __init__(self, folder: RunFolder, alpha: float = 1.0, **settings: Any) -> None:
         self._run = load_run(folder, **settings)
-        self._adapted, self._alpha = Scorer.of_run(self._run, alpha), alpha
+        self._adapted = Scorer.of_run(self._run, alpha)
+        self._alpha: float | None = alpha
         classifier = self._run.classifier
         self._crop = CentreCrop.of(classifier.preprocess)
         self._normalize = Normalization(classifier.preprocess.mean, classifier.preprocess.std)
@@ -76,7 +77,9 @@ class Comparison:
         pixels = self._crop(decode_rgb(data, name))
         batch = Decoded(self._normalize([pixels.transpose(2, 0, 1)]), (name,), (None,))
         if alpha != self._alpha:
-            self._run.adapters.unmerge()
+            self._alpha = None  # until the weights are those of alpha: memory may run out before
+            if self._run.adapters.merged:
+                self._run.adapters.unmerge()
             self._adapted, self._alpha = Scorer.of_run(self._run, alpha), alpha
         adapted = self._said(self._adapted, batch, self._run.temperature(alpha))
         before = self._said(self._pretrained, batch) if self._pretrained else None

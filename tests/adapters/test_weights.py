@@ -123,3 +123,22 @@ def test_without_sites_the_set_still_merges_what_was_unfrozen(vit, built_vit, pe
     assert torch.equal(vit(IMAGES), probed)
     assert adapters.description()["method"] is None
     assert adapters.statistics() == {}
+
+
+def test_a_merge_that_fails_on_the_way_leaves_all_weights_as_they_were(vit, perturb, monkeypatch):
+    adapters = inject(vit, KRAdapter, ["blocks.*.mlp.*"], unfreeze=["head.*"])
+    perturb(adapters)
+    before = {name: parameter.clone() for name, parameter in vit.named_parameters()}
+    probed = vit(IMAGES)
+    last = list(adapters.adapters.values())[-1]
+
+    def out_of_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(last, "adapted", out_of_memory)
+        adapters.merge(0.5)
+
+    assert all(torch.equal(parameter, before[name]) for name, parameter in vit.named_parameters())
+    assert torch.equal(vit(IMAGES), probed)
+    adapters.merge()

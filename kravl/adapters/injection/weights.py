@@ -1,6 +1,7 @@
 """The weights that adapters change: pretrained ones, what is written over them, and how that is undone."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -48,18 +49,24 @@ class Weights:
 
     @torch.no_grad()
     def write(self, adapted: Iterable[tuple[str, Tensor]], alpha: float) -> None:
-        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of all else that trains."""
-        self._base = {name: base.clone() for name, base in self.base()}
-        self._trained = {name: value.clone() for name, value in self.trained().items()}
-        if alpha != 0.0:  # zero times a diverged update is not zero
-            for name, weight in adapted:
-                self._sites[name].write(weight)
-        for name, tensor in self._live().items():
-            initial = self._initial[name].to(tensor)
-            if alpha == 0.0:
-                tensor.copy_(initial)
-            elif tensor.is_floating_point():  # else a count of batches
-                tensor.copy_(torch.lerp(initial, tensor, alpha))
+        """Write the ``adapted`` weights of each site, and ``alpha`` times the changes of all else that trains.
+
+        All of it, or none where an error, such as memory that runs out, comes between.
+        """
+        with ExitStack() as undo:
+            undo.callback(self.restore)
+            self._base = {name: base.clone() for name, base in self.base()}
+            self._trained = {name: value.clone() for name, value in self.trained().items()}
+            if alpha != 0.0:  # zero times a diverged update is not zero
+                for name, weight in adapted:
+                    self._sites[name].write(weight)
+            for name, tensor in self._live().items():
+                initial = self._initial[name].to(tensor)
+                if alpha == 0.0:
+                    tensor.copy_(initial)
+                elif tensor.is_floating_point():  # else a count of batches
+                    tensor.copy_(torch.lerp(initial, tensor, alpha))
+            undo.pop_all()
 
     @torch.no_grad()
     def restore(self) -> None:
