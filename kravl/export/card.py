@@ -2,10 +2,16 @@
 
 from collections.abc import Sequence
 
-import yaml
 from huggingface_hub import ModelCard
 
-from kravl.run.finished.card import amount, described_classes, licence, metadata, results_table
+from kravl.run.finished.card import (
+    amount,
+    described_classes,
+    licence,
+    metadata,
+    results_table,
+    settings_block,
+)
 from kravl.run.finished.restore import LoadedRun
 from kravl.tracking.records import record_of
 
@@ -40,8 +46,7 @@ Accuracies are of the adapted weights{alpha_note}. `test` is of {data}; other se
 
 These settings of `kravl train` gave the run, and `kravl export RUN --to {to}{alpha_option}` this folder.
 
-```yaml
-{settings}```
+{settings}
 """
 
 
@@ -81,7 +86,7 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensi
         licence=licence(weights=backbone.get("pretrained"), data=str(metrics["dataset"])),
         to=to,
         alpha_option="" if alpha == 1 else f" --alpha {alpha:g}",
-        settings=yaml.safe_dump(metrics["config"], sort_keys=False, allow_unicode=True),
+        settings=settings_block(metrics["config"]),
     )
     card = ModelCard(text)
     return str(card.content)

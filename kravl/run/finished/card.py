@@ -1,6 +1,7 @@
 """The card of a run: what it is, what it scored, and whose its weights and images are; an export has the same parts."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,7 @@ with these files (`pip install kravl`): `adapter.safetensors` holds what was tra
 
 ## Settings
 
-```yaml
-{settings}```
+{settings}
 """
 
 
@@ -82,9 +82,16 @@ def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool, c
         calibration=f"\nIts probabilities are calibrated: {calibrated}.\n" if calibrated else "",
         results="\n".join(results_table(metrics)),
         licence=licence(weights, data),
-        settings=yaml.safe_dump(metrics["config"], sort_keys=False, allow_unicode=True),
+        settings=settings_block(metrics["config"]),
     )
     return str(ModelCard(text).content)
+
+
+def settings_block(config: Mapping[str, Any]) -> str:
+    """The settings as a block of YAML, which no text in them can end."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}yaml\n{text}{fence}"
 
 
 def amount(metrics: Mapping[str, Any]) -> str:
