@@ -100,7 +100,7 @@ def test_the_same_command_goes_on_where_it_stopped(study: Path, tmp_path: Path):
         ("fit.steps=0", "both must be positive"),
         ("++variants.kra.split=short", "the variant kra does not say of what"),
         ("++variants.kra={of: kra, spilt: long}", "unknown setting of KRAdapter 'spilt': did you mean 'split'"),
-        ("++variants.kra={of: kra, split: 99}", "split must be short, long or a whole number from 1 to 20"),
+        ("++variants.kra={of: kra, split: 99}", "split must be short, long, 2x or a whole number from 1 to 20"),
         ("++variants.gaussian={of: power_law, exponent: -1}", "exponent must be at least 0"),
     ],
 )

@@ -32,7 +32,7 @@ def model_of(**kwargs):
     ("config", "settings", "told"),
     [
         (KRAdapterConfig, {"split": "shrt"}, "unknown split 'shrt': did you mean 'short'?"),
-        (KRAdapterConfig, {"split": 0}, "split must be short, long or a whole number from 1"),
+        (KRAdapterConfig, {"split": 0}, "split must be short, long, 2x or a whole number from 1"),
         (KRAdapterConfig, {"split": 2.5}, "split must be str | int, not 2.5"),
         (KRAdapterConfig, {"scale": "2"}, "scale must be a number, not '2'"),
         (KRAdapterConfig, {"scale": float("nan")}, "scale must be a finite number, not nan"),
