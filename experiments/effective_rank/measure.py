@@ -1,6 +1,6 @@
 """One line for each finished run of the study, and what is left of its update at another rank or norm, untrained.
 
-    python experiments/effective_rank/measure.py RUNS [--interventions [--shots 16] [--seeds 1 2 3]]
+    python experiments/effective_rank/measure.py RUNS [--interventions [--shots 16] [--seeds 1 2 3] [--datasets digits]]
 
 Appends to runs.jsonl and interventions.jsonl beside this file; what they have already is passed over, so that the
 study may go on for days and on several machines. Interventions need the KRAdapter runs of the same set and shots.
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--interventions", action="store_true", help="also evaluate each update cut, flat and rescaled")
     parser.add_argument("--shots", type=int, nargs="+", help="of the runs that --interventions takes; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", help="likewise")
+    parser.add_argument("--datasets", nargs="+", help="likewise")
     arguments = parser.parse_args()
     runs, problems = read_runs(arguments.runs)
     if problems:
@@ -180,7 +181,7 @@ def main() -> None:
     if arguments.interventions:
         file, interventions = HERE / "interventions.jsonl", Interventions(reference_norms(runs))
         done = known(file)
-        wanted = {"shots": arguments.shots, "seed": arguments.seeds}
+        wanted = {"shots": arguments.shots, "seed": arguments.seeds, "dataset": arguments.datasets}
         left = [run for run in runs if key_of(run) not in done]
         left = [run for run in left if all(v is None or run.record[name] in v for name, v in wanted.items())]
         for run in track(left, "interventions"):
