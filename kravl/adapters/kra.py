@@ -18,8 +18,8 @@ class KRAdapter(Adapter):
 
     With m the shorter and M the longer side, U is (m, r) and zero, V is (m, c) and Kaiming-uniform with negative slope
     ``init_a``, c = ceil(M / r). r is the floored square root of the side that ``split`` names ("short" as in the
-    released layer, "long" as in the paper's toy experiment) or ``split`` itself; "2x" takes the r whose number of
-    parameters is nearest to twice that of "short". If the shorter side is the input, ΔW is transposed. It has
+    released layer, "long" as in the paper's toy experiment) or ``split`` itself; "2x" takes the r above that of "short"
+    whose number of parameters is nearest to twice as many. If the shorter side is the input, ΔW is transposed. It has
     m * (r + c) parameters, fewest near r = sqrt(M), and full rank almost surely; it cannot express a generic rank-1
     update unless r is M.
 
@@ -48,20 +48,18 @@ class KRAdapter(Adapter):
         self.split, self.init_a = split, init_a
         short, long = sorted((out_features, in_features))
         multiple = isinstance(split, str) and MULTIPLE.fullmatch(split)
-        r = self.legal_sizes().choose(split, self.shape) if multiple else inner_size(split, short, long)
+        usual_or_more = range(math.isqrt(short), long + 1)  # a size has two solutions: the same one for every shape
+        r = self._sizes(usual_or_more).choose(split, self.shape) if multiple else inner_size(split, short, long)
         self.u = nn.Parameter(torch.zeros(short, r))
         self.v = nn.Parameter(torch.empty(short, math.ceil(long / r)))
         nn.init.kaiming_uniform_(self.v, a=init_a)
 
     def legal_sizes(self) -> Sizes:
+        return self._sizes(range(1, max(self.shape) + 1))
+
+    def _sizes(self, splits: range) -> Sizes:
         short, long = sorted(self.shape)
-        usual = math.isqrt(short)
-
-        def count(split: int) -> int:
-            return short * (split + math.ceil(long / split))
-
-        # of equal sizes the nearest to the usual one first, which "1x" therefore is
-        return Sizes("split", sorted(range(1, long + 1), key=lambda r: (count(r), abs(r - usual))), count)
+        return Sizes.of("split", splits, lambda split: short * (split + math.ceil(long / split)))
 
     def delta_weight(self) -> Tensor:
         if self.out_features <= self.in_features:

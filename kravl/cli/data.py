@@ -155,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--split-file", type=Path, help="a file like CoOp's split_zhou_*.json; its images need not be there"
     )
-    one.add_argument("--shots", help="images per class, or null for all (default: as train.py)")
-    one.add_argument("--seed", type=int, help="split_seed of the run (default: as train.py)")
-    one.add_argument("--protocol", help="split_protocol of the run (default: as train.py)")
+    one.add_argument("--shots", help="images per class, or null for all (default: as kravl train)")
+    one.add_argument("--seed", type=int, help="split_seed of the run (default: as kravl train)")
+    one.add_argument("--protocol", help="split_protocol of the run (default: as kravl train)")
 
     one = _add(commands, "show", show, "a contact sheet: classes and samples, or corruptions and severities")
     one.add_argument("--out", type=Path, default=Path("sheet.png"), help="the PNG to write (default: %(default)s)")
@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add(commands: Any, name: str, command: Command, what: str) -> argparse.ArgumentParser:
     one: argparse.ArgumentParser = commands.add_parser(name, help=what, description=f"{name}: {what}.")
     one.set_defaults(command=command, set=[])
-    one.add_argument("--data-root", help="the folder of all data sets (default: data, as for train.py)")
+    one.add_argument("--data-root", help="the folder of all data sets (default: data, as for kravl train)")
     if name != "list":
         one.add_argument("name", metavar="NAME", help="a set as the list names it, or `folder` for your own images")
     if name not in ("list", "download"):

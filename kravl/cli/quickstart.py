@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="kravl quickstart", description=DESCRIPTION, epilog=CREDIT)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's"
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as kravl train's"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="default: 1 2 3")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a core, at most four)")

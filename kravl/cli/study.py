@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retry-failed", action="store_true", help="run what failed again, too")
     parser.add_argument("--print-commands", action="store_true", help="the grid as plain train.py -m commands, and end")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as train.py's; a sweep's last"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of every run, as kravl train's; a sweep's last",
     )
     return parser
 

@@ -80,8 +80,9 @@ class Samples:
 
     def identity(self, index: int) -> Key | None:
         """What decides the pixels of the image at ``index``, see `Opener.identity`; None where that is not known."""
-        known = getattr(self.opener, "identity", None)  # a package's own opener need not say
-        return known(self._position(index)) if known else None
+        if "identity" not in vars(type(self.opener)):  # of a package, or reads in a way of its own what it inherits
+            return None
+        return self.opener.identity(self._position(index))
 
     def sha256(self) -> str:
         """Hex digest of the lines ``name<tab>label``, names in NFC: which images these are, in which order."""

@@ -21,7 +21,8 @@ class KRAdapterConfig(AdapterConfig):
 
     Args:
         scale: multiplier of the update; 2 as in the released layer.
-        split: length r of u_i: "short" or "long", the floored square root of that side, or a number.
+        split: length r of u_i: "short" or "long", the floored square root of that side, a number, or
+            "2x" for twice the usual number of parameters.
         init_a: negative slope of the Kaiming initialisation of V; U starts at zero.
         dropout: fraction of the columns of ΔW that a step of training drops.
 

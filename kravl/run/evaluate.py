@@ -60,9 +60,14 @@ class ZeroShot:
         on_cpu = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
         if not is_sharing() or not on_cpu or run.classifier.feature_head is not None:
             return
+        asked = PRETRAINED in curve_points(cfg.alphas, run.classifier.zero_shot)
+        if not asked and not run.classifier.features_are_fixed():
+            return
         if (images := _images(run)) is None:
             return
-        settings = repr((cfg.backbone.build, cfg.trainer, cfg.loading, cfg.data.long_prompts, str(trainer.precision)))
+        prompts = [(source.class_names, source.prompts) for source in (run.source, *run.data.sources.values())]
+        made = cfg.backbone.build, cfg.data.long_prompts, str(trainer.precision)
+        settings = repr((made, cfg.trainer, cfg.loading, prompts))
         with run.adapters.disable_adapters():
             self._key = ("zero-shot", settings, images, _model(run), torch.get_num_threads())
             if self.known is not None:

@@ -159,7 +159,7 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
 
 def _after_warmup_check(cfg: Config, folder: RunFolder, sources: Sources | None) -> Sources | FewShotDataModule | None:
     """``sources``, or the images where they had to be drawn. Raises InputError for a warm-up longer than the run."""
-    if folder.has_checkpoint or folder.trained.is_file():  # begun by a release that took any
+    if folder.begun:  # by a release that took any
         return sources
     if not cfg.optim.warmup_steps or not by_epochs(cfg):
         check_warmup(cfg)

@@ -15,6 +15,7 @@ What is kept is never a tensor that a run may change: of a model each run gets a
 loading would have left them; all else is only read. What loading says of weights is in the log of the run that loads.
 """
 
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -35,7 +36,7 @@ class Store:
     """Values by key in at most ``limit`` bytes; those unused for longest leave first."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._taken = limit, 0
+        self._limit, self._taken, self._process = limit, 0, os.getpid()
         self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
         self._lock = Lock()  # images are read by several threads
 
@@ -47,10 +48,14 @@ class Store:
             self._kept.move_to_end(key)
             return self._kept[key][0]
 
+    def fits(self, num_bytes: int) -> bool:
+        """Whether a value of so many bytes is kept: by a worker, not by each process that it forks to load images."""
+        return num_bytes <= self._limit and os.getpid() == self._process
+
     def keep(self, key: Key, value: Any, num_bytes: int) -> None:
         """Keep ``value``, which takes so many bytes, unless it alone takes more than all may."""
         with self._lock:
-            if num_bytes > self._limit or key in self._kept:
+            if not self.fits(num_bytes) or key in self._kept:
                 return
             self._kept[key] = value, num_bytes
             self._taken += num_bytes
@@ -95,7 +100,8 @@ def shared(
     if kept is not None:
         return kept if copy is None else copy(kept)
     value = make()
-    keep(key, value if copy is None else copy(value), num_bytes(value))
+    if _stores[-1].fits((taken := num_bytes(value)) + ENTRY):  # else a copy would be for nothing
+        keep(key, value if copy is None else copy(value), taken)
     return value
 
 

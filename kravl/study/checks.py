@@ -10,6 +10,7 @@ from kravl.config.compose import as_written, typed
 from kravl.config.schema import Config
 from kravl.runtime.errors import InputError, some_of
 from kravl.study.grid import Cell, StudyRun
+from kravl.tracking.run_folder import RunFolder
 
 # what `kravl.run.train.check` does not look at, and a grid has many of
 UNREAD = ("data", "data_root", "name", "runs", "seed", "shots", "split_seed", "study", "label")
@@ -76,7 +77,7 @@ class _Checks:
             self._once(check, run, f"{run.shots} {read}")
             or self._once(check_source_settings, run, of_data)
             or self._once(self._structure, run, of_structure)
-            or (self._once(check_warmup, run, f"{run.shots} {read}") if not run.folder.exists() else None)
+            or (None if RunFolder(run.folder).begun else self._once(check_warmup, run, f"{run.shots} {read}"))
         )
 
     def _once(self, check: Callable[[Config], None], run: StudyRun, key: str) -> str | None:

@@ -97,6 +97,11 @@ class RunFolder:
         return any(self.checkpoints.glob("step=*.ckpt"))
 
     @property
+    def begun(self) -> bool:
+        """Whether something has been trained: steps that are kept, or all of them."""
+        return self.finished or self.trained.is_file() or self.has_checkpoint
+
+    @property
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
 
@@ -265,7 +270,7 @@ def _known_runs(path: Path) -> list[str]:
     kept = {
         str(file.parent)
         for folder, depth in places
-        if folder.is_dir() and str(folder) != folder.anchor  # never all of a disk
+        if depth and folder.is_dir() and str(folder) != folder.anchor  # never all of a disk
         for file in folder.glob(f"{'/'.join('*' * depth)}/metrics.json")
     }
     return sorted(kept)

@@ -140,6 +140,8 @@ def damage(folder: Path) -> str | None:
             if _sha256(folder / name) != recorded["sha256"]:
                 return f"{name} is not what was written"
         _bounded_json(folder / STATE)
+    except InputError as error:
+        return str(error)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{type(error).__name__} {first_line(error)}"
     return None

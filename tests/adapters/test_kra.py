@@ -122,12 +122,13 @@ def test_it_cannot_represent_a_generic_rank_one_update_but_has_full_rank():
     assert effective_rank(adapter.delta_weight()) > 40
 
 
-@pytest.mark.parametrize("shape", [(192, 192), (768, 192), (768, 3072)])
+@pytest.mark.parametrize("shape", [(192, 192), (768, 192), (512, 512), (768, 3072)])
 def test_a_multiple_is_that_of_its_own_usual_size(shape):
     usual, same, twice = (KRAdapter(*shape, split=split) for split in ("short", "1x", "2x"))
     sizes = [sum(parameter.numel() for parameter in adapter.parameters()) for adapter in (usual, twice)]
 
     assert same.u.shape == usual.u.shape
+    assert twice.u.shape[1] > usual.u.shape[1]  # not by V in one matrix of a model and by U in another
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.1)
 
 

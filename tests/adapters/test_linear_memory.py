@@ -127,3 +127,36 @@ def test_compiled_gradients_equal_eager_ones():
 
     for gradient, reference in zip(gradients, eager, strict=True):
         torch.testing.assert_close(gradient, reference)
+
+
+def _written(x, sides):
+    with torch.no_grad():
+        x[:, 0] = 0.0
+
+
+def _differentiated(x, sides):
+    torch.autograd.grad(x.sum(), sides[0])  # which frees what autograd keeps of the product
+
+
+def _changed(x, sides):
+    with torch.no_grad():
+        sides[0].add_(1.0)
+
+
+@pytest.mark.parametrize("happens", [_written, _differentiated, _changed])
+def test_a_product_that_cannot_be_multiplied_again_is_kept(happens):
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(6, 4))
+    adapters = inject(layer, KRAdapter, ["0"])
+    for parameter in adapters.parameters():
+        nn.init.normal_(parameter)
+    sides = [torch.randn(5, 6, requires_grad=True) for _ in range(2)]
+    x = sides[0] * sides[1]
+
+    happens(x, sides)
+
+    expected = torch.autograd.grad(layer(x.detach()).square().sum(), adapters.parameters())
+    for gradient, reference in zip(
+        torch.autograd.grad(layer(x).square().sum(), adapters.parameters()), expected, strict=True
+    ):
+        assert torch.equal(gradient, reference)

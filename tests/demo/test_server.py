@@ -217,6 +217,6 @@ def test_a_head_and_a_context_have_two_ends_and_nothing_between(
     for side, alpha in (("zero_shot", 0), ("adapted", 1)):
         assert_same(said[side], predicted(run, photos[:1], alpha, capsys)[0])
     assert not comparison.described()["curve"]
-    with pytest.raises(InputError, match="alpha=0.5"):
+    with pytest.raises(InputError, match=r"alpha=0\.5"):
         comparison.score(data, "photo.png", 0.5)
     assert comparison.score(data, "photo.png", 1.0) == said

@@ -1,5 +1,6 @@
 """A store of what runs share: bounded, the oldest first to leave, copies where a caller may change what it gets."""
 
+import os
 from pathlib import Path
 
 from kravl.runtime.shared import ENTRY, Store, file_state, shared, sharing
@@ -45,3 +46,12 @@ def test_a_file_is_its_path_size_and_time_of_change(tmp_path: Path) -> None:
     first = file_state(file)
     file.write_text("ab")
     assert first != file_state(file) == file_state(file)
+
+
+def test_a_process_that_a_worker_forks_keeps_nothing_of_its_own(monkeypatch):
+    with sharing(10_000):
+        shared(("known",), lambda: b"1")
+        monkeypatch.setattr(os, "getpid", lambda: -1)  # as in the process of a loader
+
+        assert (shared(("mine",), lambda: b"2"), shared(("mine",), lambda: b"3")) == (b"2", b"3")
+        assert shared(("known",), lambda: b"4") == b"1"

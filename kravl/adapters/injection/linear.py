@@ -84,14 +84,18 @@ def _multiplicands(x: Tensor) -> tuple[Tensor, Tensor] | None:
     """The two tensors whose elementwise product ``x`` is, where autograd keeps both for the gradients of that product.
 
     Multiplying them once more gives the bits of ``x`` and spares keeping it. None where a hook has packed them, as
-    gradient checkpointing does.
+    gradient checkpointing does, where ``x`` has been written to since (through ``.data`` it cannot be seen), and where
+    autograd no longer has them as they were: its graph is freed, or one of them has changed.
     """
     node: Any = x.grad_fn
-    if node is None or node.name() != "MulBackward0":
+    if node is None or node.name() != "MulBackward0" or x._version:
         return None
-    if any(saved.unpack_hook is not None for saved in (node._raw_saved_self, node._raw_saved_other)):
+    try:
+        if any(saved.unpack_hook is not None for saved in (node._raw_saved_self, node._raw_saved_other)):
+            return None
+        a, b = node._saved_self, node._saved_other
+    except RuntimeError:
         return None
-    a, b = node._saved_self, node._saved_other
     return (a.detach(), b.detach()) if a is not None and b is not None else None
 
 

@@ -114,7 +114,8 @@ class Normalization:
     def as_they_come(self, images: Iterable[Pixels], count: int) -> Tensor:
         """Likewise of ``count`` images, each of which is asked for when the one before is done."""
         each = iter(images)
-        first = next(each)
+        if (first := next(each, None)) is None:
+            raise IndexError("a batch of no image")
         # numpy asks the kernel for huge pages: half of the time with a fresh torch.empty is page faults
         batch = np.empty((count, *first.shape), dtype=np.float32)
         for image, out in zip(chain([first], each), batch, strict=True):  # one image at a time stays in the CPU's cache

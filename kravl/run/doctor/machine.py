@@ -67,8 +67,9 @@ def check_device(checks: Checklist, trainer: dict[str, Any]) -> torch.device:
 
 
 def _first(devices: Any) -> int:
-    """The number of the first GPU that Trainer takes: that of a list of them, else 0."""
-    return int(devices[0]) if isinstance(devices, Sequence) and not isinstance(devices, str) and devices else 0
+    """The number of the first GPU that Trainer takes: that of a list, else 0; 0 too where there is none of it."""
+    first = int(devices[0]) if isinstance(devices, Sequence) and not isinstance(devices, str) and devices else 0
+    return first if 0 <= first < torch.cuda.device_count() else 0
 
 
 def check_run_folder(checks: Checklist, cfg: Config, settings: Settings) -> Path | None:
