@@ -123,6 +123,8 @@ def _of_run(options: argparse.Namespace) -> _Plan:
     check_alpha(cfg, options.alpha)
     if others:
         check_other_classes(cfg)
+    if options.prompt and cfg.context_tokens:
+        raise InputError(f"--prompt: the context that {cfg.label} has learned takes the place of words; leave it out")
     name, (class_names, known) = folder.path.resolve(), scored_classes(folder, cfg)
     settings: dict[str, Any] = {"model": f"{name.parent.name}/{name.name}", "adapter": adapter_sha256(folder)[:16]}
     settings |= {"alpha": options.alpha, "temperature": _temperature(read_calibration(folder), options)}

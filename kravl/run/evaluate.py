@@ -33,7 +33,8 @@ from kravl.run.sources import Sources, list_sources
 from kravl.runtime.errors import InputError, require_name
 from kravl.runtime.files import json_object, read_text, require_writable
 from kravl.runtime.shared import Key, is_sharing, keep, known, shared
-from kravl.tracking.run_folder import RunFolder, find_run, provenance
+from kravl.tracking.provenance import provenance
+from kravl.tracking.run_folder import RunFolder, find_run
 from kravl.training.callbacks import Polling
 from kravl.training.trainer import check_trainer, make_trainer
 

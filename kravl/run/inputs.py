@@ -26,7 +26,8 @@ from kravl.run.finished.saved import saved_config
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.runtime.errors import InputError, some_of
 from kravl.runtime.files import PACKAGE
-from kravl.tracking.run_folder import RunFolder, find_run, package_versions, place_sha256
+from kravl.tracking.provenance import package_versions
+from kravl.tracking.run_folder import RunFolder, find_run, place_sha256
 from kravl.tracking.settings import dotted, is_digest
 from kravl.training.trainer import precision_of
 

@@ -13,15 +13,19 @@ from kravl.adapters.base import Adapter
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import Site, select_sites
 from kravl.adapters.kra import KRAdapter
+from kravl.backbones.classifier import Classifier
 from kravl.backbones.structure.presets import KINDS_OF, PARAMETERS, count_sites, select_parameters, select_roles
 from kravl.backbones.structure.roles import Role, roles
 from kravl.config.instantiate import build, fits, resolve
-from kravl.config.schema import Config
-from kravl.runtime.errors import some_of, unknown
+from kravl.config.schema import CONFIGS, Config
+from kravl.runtime.errors import InputError, some_of, unknown
+from kravl.runtime.files import read_yaml
 
 log = logging.getLogger(__name__)
 KRA_SCALE = 2  # alpha / rank of a LoRA at KRAdapter's own scale
 LISTED = 3
+EVERYTHING = "*"
+ONE_TOWER = ("vision", "text")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,31 @@ class Placement:
     targets: list[str]
     unfreeze: list[str]
     sites: dict[str, dict[str, int]]
+
+
+def check_sites(cfg: Config) -> None:
+    """Hold ``sites`` and ``targets`` against the method, before any model is built.
+
+    Raises:
+        InputError: a method without an adapter of its own, which would train another's under its name, or all
+            parameters unfrozen, which no choice of matrices restricts.
+    """
+    given = f"targets={cfg.targets}" if cfg.targets else f"sites={cfg.sites}"
+    if not (cfg.targets or cfg.sites) or cfg.head:
+        return
+    file = CONFIGS / "method" / f"{cfg.method}.yaml"
+    if cfg.label == cfg.method and file.is_file() and read_yaml(file).get("sites", given) is None:
+        name = resolve(cfg.adapter, Adapter, cfg.plugins).__name__
+        raise InputError(
+            f"{given}: {cfg.method} adapts no matrix, and would train {name} under its name; leave it out, choose that "
+            "method with what this one trains (unfreeze, linear_head, context_tokens), or name the mixture by label="
+        )
+    two_towers = resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
+    if EVERYTHING in cfg.unfreeze and cfg.sites in ONE_TOWER and two_towers:
+        raise InputError(
+            f"{given} restricts nothing: unfreeze={cfg.unfreeze} trains all parameters; give patterns of one "
+            "tower, such as unfreeze=[visual.*]"
+        )
 
 
 def place(cfg: Config, encoder: nn.Module) -> Placement:

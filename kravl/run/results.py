@@ -16,7 +16,8 @@ from kravl.run.finished.continued import init_record
 from kravl.run.stages.training import stage_record
 from kravl.runtime.files import csv_text, write_atomic
 from kravl.runtime.profiler import Costs, peak, seconds
-from kravl.tracking.run_folder import RunFolder, provenance
+from kravl.tracking.provenance import provenance
+from kravl.tracking.run_folder import RunFolder
 from kravl.tracking.settings import cell_of
 
 OF_INPUTS = ("accepted", "data_sha256", "sets_sha256", "trained_on")  # what a record repeats of inputs.json

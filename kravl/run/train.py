@@ -31,6 +31,7 @@ from kravl.run.finished.model_record import model_record
 from kravl.run.fit import Training, ended_training, fit, graceful_exit, keep_training, load_training
 from kravl.run.heads.checks import check_head_settings
 from kravl.run.inputs import Inputs, accepted_changes, check_finished
+from kravl.run.placement import check_sites
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources, list_sources
 from kravl.run.stages.plan import by_epochs, check_stages, check_warmup, stages_of
@@ -110,6 +111,7 @@ def check(cfg: Config) -> None:
     check_head_settings(cfg)
     check_init(cfg)
     check_trains(cfg)
+    check_sites(cfg)
     check_l2_sp(cfg)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")

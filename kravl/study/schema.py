@@ -110,7 +110,7 @@ def _check(file: Path, study: Study) -> None:
         for name, settings in getattr(study, axis).items():
             _check_name(file, axis, name)
             _check_settings(f"{file}: {name!r} of {axis}", settings)
-    _check_settings(str(file), [*study.settings, *study.other_seeds])
+    _check_settings(str(file), [*study.settings, *study.other_seeds], of_cells=("backbone", "data", "method", "name"))
     for number in study.seeds:
         _within(file, "seeds", number, SEED)
     for amount in study.shots:
@@ -133,10 +133,10 @@ def _check_name(file: Path, key: str, name: str) -> None:
         raise InputError(f"{file}: {error}") from error
 
 
-def _check_settings(where: str, settings: list[str]) -> None:
+def _check_settings(where: str, settings: list[str], of_cells: tuple[str, ...] = ()) -> None:
     for setting in settings:
         key = setting.partition("=")[0].lstrip("+~")
         if "=" not in setting:
             raise InputError(f"{where} sets {setting!r}, which is not key=value")
-        if key in ("shots", "seed", "runs", "study", "label"):
+        if key in ("shots", "seed", "runs", "study", "label", *of_cells):
             raise InputError(f"{where} sets {key}, which the study itself decides")

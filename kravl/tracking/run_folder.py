@@ -5,12 +5,10 @@ A run is reproducible bit for bit on one kind of processor with the same number 
 
 import glob
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import LONGEST, InputError, nearest, some_of
-from kravl.runtime.files import PACKAGE, json_object, read_text, remove_leftovers, write_atomic, write_yaml
+from kravl.runtime.files import json_object, read_text, remove_leftovers, write_atomic, write_yaml
 from kravl.runtime.lock import Lock
 from kravl.tracking.settings import (
     Settings,
@@ -31,7 +29,6 @@ from kravl.tracking.settings import (
 )
 
 log = logging.getLogger(__name__)
-PACKAGES = ("kravl", "torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "torchmetrics")
 LOCKS = {".lock", ".owner"}
 LOG = "log.txt"  # what a run of a study prints
 LISTED = 12  # differing settings that a message shows
@@ -246,6 +243,8 @@ def find_run(run: str) -> RunFolder:
     Raises:
         InputError: no such run, several of them, or one that is not finished.
     """
+    if not run.strip():  # a variable of the shell that is not set: it would be the working folder
+        raise InputError("the name of a run is empty; give the path of its folder")
     path = Path(run)
     paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))
     if not paths and (runs := sorted(str(p.parent) for p in path.rglob("metrics.json"))):
@@ -274,26 +273,3 @@ def _known_runs(path: Path) -> list[str]:
         for file in folder.glob(f"{'/'.join('*' * depth)}/metrics.json")
     }
     return sorted(kept)
-
-
-def provenance() -> dict[str, Any]:
-    """Package versions and the commit of the checkout that kravl runs from (None outside a checkout)."""
-    return {"versions": package_versions(), "git_commit": _git_commit()}
-
-
-def package_versions() -> dict[str, str]:
-    """The installed releases of kravl and what it computes with."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def _git_commit() -> str | None:
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(PACKAGE), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", ".") else commit

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from kravl.backbones import catalog
 from kravl.cli.main import EXIT_INPUT, say
 from kravl.runtime.files import write_atomic
-from kravl.tracking.run_folder import provenance
+from kravl.tracking.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 DESCRIPTION = (

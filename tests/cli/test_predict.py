@@ -209,6 +209,8 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["RUN"], "no images are named"),
         (["RUN", "EMPTY"], "no images in"),
         (["RUN", "nothing.png"], "no file or folder 'nothing.png'"),
+        (["RUN", ""], "the name of an image is empty"),
+        (["", "EMPTY"], "the name of a run is empty"),
         (["RUN", "nothing*.png"], "no image matches 'nothing*.png'"),
         (["RUN", "-", "-"], "- is given twice"),
         (["nowhere/seed1", "EMPTY"], "no run 'nowhere/seed1'"),

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kravl.runtime.files import write_atomic
-from kravl.tracking.run_folder import provenance
+from kravl.tracking.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hydra-core", "omegaconf", "safetensors", "wandb", "pillow")

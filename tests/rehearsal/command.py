@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from kravl.runtime.files import write_atomic
-from kravl.tracking.run_folder import provenance
+from kravl.tracking.provenance import provenance
 
 DESCRIPTION = (
     "Build data folders with the layout and the counts of every set that a shipped command names, of small pictures, "

@@ -12,7 +12,7 @@ from tiny_run import WHOLE_VIT
 from kravl.config.compose import as_written, typed
 from kravl.run import build
 from kravl.run.build import build_run
-from kravl.run.placement import place
+from kravl.run.placement import check_sites, place
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.tracking.former_presets import RANKS, former_presets
@@ -43,6 +43,31 @@ RESNET = ("backbone.build.name=test_resnet", "backbone.build.image_size=null")
 def test_a_mistake_in_what_adapts_is_told_before_weights_are_loaded(tiny_run: Any, mistake: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         build_run(typed(tiny_run("method=lora", NOWHERE, mistake)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["method=linear_probe", "sites=vision"],
+            "sites=vision: linear_probe adapts no matrix, and would train KRA",
+        ),
+        (["method=bitfit", "targets=[visual.*.mlp.*]"], "bitfit adapts no matrix, and would train KRAdapter"),
+        (["method=full", "sites=vision"], r"sites=vision restricts nothing: unfreeze=\['\*'\] trains all"),
+        (["method=linear_probe", "sites=vision", "label=probe_and_kra"], None),
+        (["method=full", "sites=vision", "unfreeze=[visual.*]"], None),
+    ],
+)
+def test_sites_are_refused_where_a_method_has_no_use_for_them(
+    tiny_run: Any, settings: list[str], message: str | None
+) -> None:
+    cfg = typed(tiny_run(*settings, backbone=["backbone=kravl_tiny"]))
+
+    if message is None:
+        check_sites(cfg)
+    else:
+        with pytest.raises(InputError, match=message):
+            check_sites(cfg)
 
 
 def test_a_tower_without_such_matrices_stops_the_run_before_weights_are_loaded(tiny_run: Any) -> None:

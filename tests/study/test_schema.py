@@ -52,6 +52,7 @@ def test_lists_from_outside_replace_those_of_the_file(tmp_path: Path) -> None:
         (("[kra, lora]", "{zero-shot: [method=kra]}"), "methods: 'zero-shot' is what tables call"),
         (("[kra, lora]", "{kra: [optim.lr]}"), "'kra' of methods sets 'optim.lr', which is not key=value"),
         (("[kra, lora]", "{kra: [seed=4]}"), "'kra' of methods sets seed, which the study itself decides"),
+        (("name: ", "settings: [method=lora]\nname: "), "sets method, which the study itself decides"),
         (("[kra, lora]", "{kra: optim.lr=1}"), "FILE: .*optim.lr=1"),
         (("name: s", "name: ../s"), "FILE: name '../s' is not a folder name"),
         (("name: s", "shots: [four]"), "FILE: .*four"),

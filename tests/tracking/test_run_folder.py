@@ -13,7 +13,8 @@ from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import Lock
-from kravl.tracking.run_folder import find_run, folder_of, provenance
+from kravl.tracking.provenance import provenance
+from kravl.tracking.run_folder import find_run, folder_of
 from kravl.tracking.run_folder import open_run as open_path
 from kravl.tracking.settings import cell_of, deciding_settings, recorded_settings
 

@@ -44,6 +44,8 @@ class NamedFiles:
 
 
 def _found(name: str) -> list[str]:
+    if not name.strip():  # a variable of the shell that is not set: it would be the working folder
+        raise InputError("the name of an image is empty; . is the folder that you are in")
     path = Path(name)
     if path.is_dir():
         found = find_images(path)

@@ -22,7 +22,8 @@ from kravl.run.doctor.estimate import FLOAT, Estimate
 from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.runtime.lock import in_use
 from kravl.tracking.kinds import NONE, kinds_of
-from kravl.tracking.run_folder import RunFolder, folder_of, package_versions
+from kravl.tracking.provenance import package_versions
+from kravl.tracking.run_folder import RunFolder, folder_of
 from kravl.tracking.server import MLFLOW_URI, TRACKIO_ELSEWHERE, mlflow_obstacle, without_login
 from kravl.tracking.settings import Settings
 from kravl.tracking.wandb_run import obstacle

@@ -8,7 +8,8 @@ from kravl.adapters.injection.serialization import read_description
 from kravl.evaluation.temperature import HIGHEST, LOWEST
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, read_text
-from kravl.tracking.run_folder import RunFolder, provenance
+from kravl.tracking.provenance import provenance
+from kravl.tracking.run_folder import RunFolder
 
 NAME = "calibration"  # .json
 MOST = 1e12  # of any of its numbers
