@@ -48,6 +48,8 @@ class KRAdapter(Adapter):
         self.split, self.init_a = split, init_a
         short, long = sorted((out_features, in_features))
         multiple = isinstance(split, str) and MULTIPLE.fullmatch(split)
+        if multiple and 0 < float(multiple[1]) < 1:
+            raise InputError(f"split={split}: KRAdapter with its usual split is the smallest of its kind; 1x is that")
         usual_or_more = range(math.isqrt(short), long + 1)  # a size has two solutions: the same one for every shape
         r = self._sizes(usual_or_more).choose(split, self.shape) if multiple else inner_size(split, short, long)
         self.u = nn.Parameter(torch.zeros(short, r))

@@ -132,6 +132,11 @@ def test_a_multiple_is_that_of_its_own_usual_size(shape):
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.1)
 
 
+def test_less_than_the_usual_size_is_refused_since_there_is_next_to_none():
+    with pytest.raises(InputError, match=r"split=0\.5x: .* is the smallest of its kind"):
+        KRAdapter(192, 192, split="0.5x")
+
+
 def test_an_unknown_split_names_the_legal_ones():
     with pytest.raises(InputError, match="unknown split 'shrot': did you mean 'short'"):
         KRAdapter(4, 4, split="shrot")
