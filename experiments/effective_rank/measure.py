@@ -131,7 +131,8 @@ def changed(updates: Updates, norms: Mapping[str, float]) -> Iterator[tuple[str,
     """The name of each intervention, and the update of each matrix (out, in) under it.
 
     ``cut_k`` keeps the k leading singular directions as they are, ``without_16`` all but 16, ``flat`` gives all
-    directions one singular value at the norm that the update has, and ``norm`` scales it to ``norms``.
+    directions one singular value at the norm that the update has, and ``norm`` scales it to ``norms``, where there is
+    one: full fine-tuning changes further matrices.
     """
     parts = {name: torch.linalg.svd(update.double(), full_matrices=False) for name, update in updates.items()}
 
@@ -142,7 +143,8 @@ def changed(updates: Updates, norms: Mapping[str, float]) -> Iterator[tuple[str,
         yield f"cut_{k}", rebuilt(lambda s, k=k: torch.where(torch.arange(len(s)) < k, s, 0))
     yield f"without_{TOP[1]}", rebuilt(lambda s: torch.where(torch.arange(len(s)) < TOP[1], 0, s))
     yield "flat", rebuilt(flat)
-    yield "norm", {name: update.double() * (norms[name] / update.double().norm()) for name, update in updates.items()}
+    scales = {name: norms[name] / update.double().norm() for name, update in updates.items() if name in norms}
+    yield "norm", {name: update.double() * scales.get(name, 1.0) for name, update in updates.items()}
 
 
 def flat(values: Tensor) -> Tensor:
