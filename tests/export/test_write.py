@@ -222,6 +222,12 @@ def test_what_cannot_be_exported_is_one_line(runs, thesis, capsys, run, argument
     ("to", "settings", "alpha", "message"),
     [
         ("peft", ["method=2sfs"], 1.0, "--to peft writes adapted matrices, of which 2sfs has none: --to transformers"),
+        (
+            "peft",
+            ["method=lora", "linear_head=true"],
+            1.0,
+            r"lora has trained class weights \(linear_head\)",
+        ),
         ("peft", ["method=shira"], 1.0, "PEFT has no method for 'kravl.adapters.shira.SHiRA'"),
         ("open_clip", ["method=ncm"], 1.0, "--to open_clip has no place for NearestClassMean, a head on features"),
         ("pt2", ["method=ncm"], 0.5, r"alpha=0\.5: NearestClassMean does not start at zero-shot: .*; it may be 1 \("),
@@ -233,8 +239,10 @@ def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, s
         pytest.skip(f"{', '.join(missing)} not installed")
     cfg = typed(tiny_run(*settings, backbone=("backbone=kravl_tiny",)))
 
+    adapters = {"method=shira": "kravl.adapters.shira.SHiRA", "method=lora": "kravl.adapters.lora.LoRA"}
+
     with pytest.raises(InputError, match=message):
-        check_run(to, cfg, "kravl.adapters.shira.SHiRA" if "method=shira" in settings else None, alpha)
+        check_run(to, cfg, adapters.get(settings[0]), alpha)
 
 
 @pytest.mark.long

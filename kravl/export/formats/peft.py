@@ -31,6 +31,9 @@ def require(cfg: Config, method: str | None, alpha: float) -> None:
         raise InputError(f"--to peft writes adapted matrices, of which {cfg.label} has none: --to transformers")
     if alpha != 1:
         raise InputError(f"--alpha {alpha:g} is of merged weights; --to peft writes the adapter as it was trained")
+    if cfg.linear_head or cfg.context_tokens:
+        what = "class weights (linear_head)" if cfg.linear_head else f"a context (context_tokens={cfg.context_tokens})"
+        raise InputError(f"--to peft keeps modules of the base alone, and {cfg.label} has trained {what}: --to onnx")
     if own:
         from kravl.peft.exchange import require_method
 
