@@ -60,10 +60,8 @@ class Lock:
     def _claim(self, file: Path) -> None:
         if dead := os.path.lexists(file) and not _is_alive(self._folder, self._lock):
             file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
-        text = json.dumps(self._record)  # before creating the file, so that a process killed here leaves no empty one
         try:
-            with file.open("x") as opened:
-                opened.write(text)
+            _create(file, json.dumps(self._record))
         except FileExistsError:
             raise _in_use(self._folder) from None
         if dead:
@@ -77,6 +75,25 @@ class Lock:
                 os.utime(self._folder / ".owner")
             except OSError:  # the folder has been moved or removed
                 return
+
+
+def _create(file: Path, text: str) -> None:
+    """Write ``file``, whole when it appears: a process killed in between must not leave an empty one.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    whole = file.with_name(f"{file.name}-{socket.gethostname()}")  # of this host's one owner, who overwrites a leftover
+    whole.write_text(text)
+    try:
+        os.link(whole, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with file.open("x") as opened:
+            opened.write(text)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def in_use(folder: Path) -> bool:
