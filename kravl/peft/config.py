@@ -3,9 +3,11 @@
 import inspect
 import logging
 import math
+import re
 import warnings
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -17,6 +19,7 @@ from torch import nn
 
 import kravl
 from kravl.adapters.base import Adapter
+from kravl.peft.model_card import complete_card
 from kravl.peft.weighted_sum import WeightedSum
 from kravl.runtime.errors import InputError
 
@@ -65,7 +68,8 @@ class AdapterConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = self.method
         for name in ("target_modules", "exclude_modules"):
-            if isinstance(getattr(self, name), list):
+            _check_names(name, getattr(self, name))
+            if isinstance(getattr(self, name), list | tuple):
                 setattr(self, name, set(getattr(self, name)))
         registered = PEFT_TYPE_TO_CONFIG_MAPPING.get(self.method)
         if registered is None or not isinstance(self, registered):
@@ -79,8 +83,15 @@ class AdapterConfig(PeftConfig):
             raise InputError(f"layers_pattern {self.layers_pattern!r} needs layers_to_transform, the layers' indices")
         if not isinstance(self.init_weights, bool):
             raise InputError(f"init_weights must be True or False, not {self.init_weights!r}")
+        if isinstance(self.modules_to_save, str):
+            raise InputError(f"modules_to_save must be a list of names, not {self.modules_to_save!r}")
+        _check_names("modules_to_save", self.modules_to_save)
         self._check_values()
         self._warn_if_later()
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        complete_card(Path(save_directory), self.method.value)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments of the adapter's ``__init__`` after the two sizes."""
@@ -147,6 +158,21 @@ def _draw_zeros(adapter: Adapter) -> None:
     for parameter in adapter.parameters():
         if not parameter.is_meta and not parameter.any():
             nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+
+
+def _check_names(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is None, names, or one regular expression."""
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise InputError(
+                f"{name} {value!r} is no regular expression ({error}): a pattern such as '.*q_proj', or a list of names"
+            ) from error
+    elif value is not None and not (
+        isinstance(value, list | tuple | set) and all(isinstance(entry, str) and entry for entry in value)
+    ):
+        raise InputError(f"{name} must be names or one regular expression, not {value!r}")
 
 
 def _is_finite(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Exchange the weights of a loaded adapter for those of another file, in place: a compiled model stays valid."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ def hotswap_adapter(model: PeftModel, model_id: str, adapter_name: str = "defaul
             merged; nothing is changed.
     """
     model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, PeftModel):
+        raise InputError(f"adapters are exchanged in a PeftModel, not in a {type(model).__name__}")
     if adapter_name not in model.peft_config:
         raise unknown("adapter", adapter_name, model.peft_config)
     layers = [m for m in model.modules() if isinstance(m, AdapterLayer) and adapter_name in m.factors]
@@ -32,7 +35,8 @@ def hotswap_adapter(model: PeftModel, model_id: str, adapter_name: str = "defaul
     current, config = model.peft_config[adapter_name], PeftConfig.from_pretrained(model_id, **hub)
     _check_same(current, config, model_id)
     loaded = load_peft_weights(model_id, device="cpu", **hub)
-    remapped = model.base_model._remap_adapter_state_dict_for_load(model, current, adapter_name, loaded)
+    with warnings.catch_warnings(action="ignore"):  # of weights without a place, which are an error here
+        remapped = model.base_model._remap_adapter_state_dict_for_load(model, current, adapter_name, loaded)
     names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
     targets = {names[id(p)]: p for layer in layers for p in layer.factors[adapter_name].parameters()}
     if extra := sorted(remapped.keys() - targets.keys()):

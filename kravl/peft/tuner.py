@@ -1,17 +1,17 @@
 """The tuner model: puts adapters on a model's layers, merges, sums and mixes them, as PEFT expects it."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, onload_layer
 from peft.utils import get_quantization_kwargs, resolve_quantization_backend
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.error import NoMatchingPeftModuleError
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
@@ -21,8 +21,9 @@ from kravl.peft.layers.conv import AdaptedConv
 from kravl.peft.layers.embedding import AdaptedEmbedding
 from kravl.peft.layers.layer import BASE, AdapterLayer
 from kravl.peft.layers.linear import AdaptedLinear, OutProjectionLinear
+from kravl.peft.targets import require_possible_name, suggestion, warn_of_shared, warn_of_unmatched
 from kravl.peft.weighted_adapter import copy_terms, sum_of
-from kravl.runtime.errors import InputError, nearest, some_of, unknown
+from kravl.runtime.errors import InputError, some_of, unknown
 
 KINDS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], Callable[..., AdapterLayer]], ...] = (
     (nn.MultiheadAttention, AdaptedAttention),
@@ -81,23 +82,16 @@ class AdapterModel(BaseTuner):
         )
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        require_possible_name(adapter_name)
         config = self.peft_config[adapter_name]
         if config.fan_in_fan_out:
             warnings.warn("fan_in_fan_out is not needed: a layer's type says how it stores its weight", stacklevel=2)
         names = [name for name, _ in model.named_modules()]
-        targets = config.target_modules
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except NoMatchingPeftModuleError as error:
-            first = targets if isinstance(targets, str) else next(iter(sorted(targets or [])), "")
-            near = ", ".join(map(repr, nearest(first, {name.rpartition(".")[2] for name in names if name})))
-            raise NoMatchingPeftModuleError(
-                f"{error} The nearest names to {first!r} in the model are {near}."
-            ) from None
-        if isinstance(targets, set):
-            unmatched = [t for t in sorted(targets) if not any(f".{name}".endswith(f".{t}") for name in names)]
-            if unmatched:
-                warnings.warn(f"target_modules: no module of the model is named {some_of(unmatched, 5)}", stacklevel=2)
+            raise NoMatchingPeftModuleError(f"{error}{suggestion(config, names)}") from None
+        warn_of_unmatched(config, names)
         if config.weights is None:
             self._warn_of_large(adapter_name)
 
@@ -124,6 +118,21 @@ class AdapterModel(BaseTuner):
         before, found, after = key.rpartition(f"{container}{adapter_name}.")
         return before + container + after if found else super()._remove_adapter_name_from_key(key, adapter_name)
 
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: AdapterConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        left = sorted({k.partition(f".{cls.prefix}factors.")[0] for k in cls.without_place(state_dict, remapped)})
+        if left:  # PEFT drops them without a word
+            warnings.warn(f"the adapter belongs to another base: the model has no {some_of(left, 3)}", stacklevel=2)
+        return remapped
+
+    @classmethod
+    def without_place(cls, state_dict: Mapping[str, Tensor], remapped: Mapping[str, Tensor]) -> list[str]:
+        """Factors of a file that keep their name there when PEFT gives the ``remapped`` ones those of the model."""
+        return [key for key in state_dict if f".{cls.prefix}factors." in key and key in remapped]
+
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         if isinstance(new_module, nn.MultiheadAttention):  # PEFT's would look for its ``weight``
             setattr(parent, child_name, new_module)
@@ -131,15 +140,34 @@ class AdapterModel(BaseTuner):
             super()._replace_module(parent, child_name, new_module, child)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        self._check_merge(adapter_names, safe_merge)
         super().merge_adapter(adapter_names=adapter_names, safe_merge=safe_merge)
         _warn_of_loss([layer for _, layer in self._layers()])
 
-    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> nn.Module:
         layers = [layer for _, layer in self._layers()]
-        model = super()._unload_and_optionally_merge(merge, *args, **kwargs)
+        if merge:
+            self._check_merge(adapter_names, safe_merge)
+        model = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
         if merge:
             _warn_of_loss(layers)
         return model
+
+    def _check_merge(self, adapter_names: list[str] | None, safe_merge: bool) -> None:
+        """What is wrong with a merge, before a layer of the model is changed."""
+        for name in adapter_names or []:
+            self._config_of(name)
+        if safe_merge:
+            for _, layer in self._layers():
+                with onload_layer(layer):
+                    layer.require_finite(adapter_names)
+        warn_of_shared(self.model, [name for name, layer in self._layers() if not layer.merged])
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -189,6 +217,7 @@ class AdapterModel(BaseTuner):
         if adapter_name in self.peft_config:
             raise InputError(f"there is an adapter {adapter_name!r} already")
         config = sum_of(configs, weights)
+        require_possible_name(adapter_name)
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for _, layer in self._layers():

@@ -41,6 +41,14 @@ def model_of(**kwargs):
         (KRAdapterConfig, {"init_weights": "gaussian"}, "init_weights must be True or False, not 'gaussian'"),
         (KRAdapterConfig, {"layers_pattern": "h"}, "layers_pattern 'h' needs layers_to_transform"),
         (KRAdapterConfig, {"target_modules": "q", "layers_to_transform": 0}, "needs target_modules as a list"),
+        (
+            KRAdapterConfig,
+            {"target_modules": "*.q_proj"},
+            r"target_modules '\*.q_proj' is no regular expression \(nothing",
+        ),
+        (KRAdapterConfig, {"target_modules": 5}, "target_modules must be names or one regular expression, not 5"),
+        (KRAdapterConfig, {"exclude_modules": ["q", 1]}, "exclude_modules must be names or one regular expression"),
+        (KRAdapterConfig, {"modules_to_save": "lm_head"}, "modules_to_save must be a list of names, not 'lm_head'"),
         (KRAdapterConfig, {"kravl_version": "new"}, "kravl_version 'new' is not a version"),
         (SinLoRAConfig, {"rank": 0}, "rank must be a whole number of at least 1, not 0"),
         (SinLoRAConfig, {"rank": "4"}, "rank must be a whole number, not '4'"),
@@ -59,11 +67,30 @@ def test_targets_that_match_nothing_are_told_with_the_nearest():
     with pytest.raises(NoMatchingPeftModuleError, match=r"nearest names to 'qproj' in the model are 'q_proj'"):
         get_peft_model(base, KRAdapterConfig(target_modules=["qproj"]))
     assert [name for name, _ in base.named_parameters()] == names
+    with pytest.raises(NoMatchingPeftModuleError, match=r"nearest names to 'all_linear' in the model are 'all-linear'"):
+        get_peft_model(base, KRAdapterConfig(target_modules="all_linear"))
+    with pytest.raises(NoMatchingPeftModuleError, match="'layers_to_transform': \\[7\\]") as error:
+        get_peft_model(base, KRAdapterConfig(target_modules=["q_proj"], layers_to_transform=[7]))
+    assert "nearest names" not in str(error.value)
 
 
 def test_a_target_that_matches_nothing_beside_others_is_told():
     with pytest.warns(UserWarning, match="target_modules: no module of the model is named kproj, qproj"):
         get_peft_model(peft_models.llama(), KRAdapterConfig(target_modules=["qproj", "v_proj", "kproj"]))
+    with pytest.warns(UserWarning, match="modules_to_save: no module of the model is named lmhead"):
+        get_peft_model(peft_models.llama(), KRAdapterConfig(target_modules=["v_proj"], modules_to_save=["lmhead"]))
+
+
+@pytest.mark.parametrize("name", ["half", "parameters", "a.b"])
+def test_a_name_that_no_module_can_have_is_refused_before_anything_is_changed(name):
+    model = model_of()
+    before = [key for key, _ in model.named_parameters()]
+    with pytest.raises(InputError, match=f"named? .*'{name}'"):
+        model.add_adapter(name, KRAdapterConfig(target_modules=["0"]))
+    with pytest.raises(InputError, match=f"named? .*'{name}'"):
+        model.add_weighted_adapter(["default"], [1.0], name)
+    assert [key for key, _ in model.named_parameters()] == before
+    assert set(model.peft_config) == {"default"}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +124,16 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
         PeftModel.from_pretrained(nn.Sequential(nn.Linear(30, 24)), tmp_path, ignore_mismatched_sizes=True)
 
 
+def test_updates_of_layers_that_the_base_lacks_are_told(tmp_path):
+    base, config = peft_models.llama(), KRAdapterConfig(target_modules=["q_proj"])
+    shallow = copy.deepcopy(base)
+    del shallow.model.layers[1]
+    get_peft_model(base, config).save_pretrained(tmp_path)
+    told = r"belongs to another base: the model has no base_model.model.model.layers.1.self_attn.q_proj$"
+    with pytest.warns(UserWarning, match=told):
+        PeftModel.from_pretrained(shallow, tmp_path)
+
+
 def test_a_config_of_a_later_release_is_told(tmp_path):
     model_of().save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
@@ -124,15 +161,33 @@ def test_mixed_batches_are_checked():
         model(x, adapter_names=["default", "__base__"])
 
 
-def test_an_update_that_is_not_finite_is_not_merged():
-    model = model_of(init_weights=False)
-    layer = model.base_model.model[0]
-    before = layer.get_base_layer().weight.clone()
-    layer.adapters("default")["weight"].u.data[0, 0] = float("inf")
+@pytest.mark.parametrize("merge", ["merge_adapter", "merge_and_unload"])
+def test_an_update_that_is_not_finite_is_not_merged_and_nothing_else_is(merge):
+    base = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 30))
+    model = get_peft_model(base, KRAdapterConfig(target_modules=["0", "1"], init_weights=False))
+    before = copy.deepcopy(model.state_dict())
+    bad = model.base_model.model[1].adapters("default")["weight"].u
+    bad.data[0, 0] = float("inf")
     with pytest.raises(ValueError, match="The adapter default seems to be broken"):
-        model.merge_adapter(safe_merge=True)
-    assert torch.equal(layer.get_base_layer().weight, before)
-    assert not layer.merged
+        getattr(model, merge)(safe_merge=True)
+    bad.data.copy_(before["base_model.model.1.kradapter_factors.default.u"])
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(layer.merged for layer in model.base_model.model)
+
+
+def test_merging_an_unknown_adapter_is_told():
+    model = model_of()
+    for merge in (model.merge_adapter, model.merge_and_unload):
+        with pytest.raises(InputError, match="unknown adapter 'defalt': did you mean 'default'"):
+            merge(adapter_names=["defalt"])
+    assert not model.base_model.model[0].merged
+
+
+def test_merging_into_a_weight_that_another_module_shares_is_told():
+    model = get_peft_model(peft_models.gpt2(), KRAdapterConfig(target_modules=["wte"], init_weights=False))
+    with pytest.warns(UserWarning, match=r"^transformer.wte and lm_head share one weight: merging adds each update to"):
+        model.merge_adapter()
 
 
 def test_sums_of_adapters_that_do_not_fit_are_refused():
@@ -167,6 +222,8 @@ def test_an_exchange_for_another_kind_is_refused(tmp_path):
         hotswap_adapter(model, str(tmp_path))
     with pytest.raises(InputError, match="unknown adapter 'defalt'"):
         hotswap_adapter(model, str(tmp_path), "defalt")
+    with pytest.raises(InputError, match="in a PeftModel, not in a Sequential"):
+        hotswap_adapter(plain, str(tmp_path))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.merge_adapter()
     with pytest.raises(InputError, match="is merged"):

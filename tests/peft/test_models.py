@@ -204,6 +204,18 @@ def test_loading_on_the_meta_device_gives_the_same_bits(tmp_path: Path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+def test_the_model_card_says_how_the_adapter_is_loaded(tmp_path: Path):
+    model = adapted(peft_models.llama(), target_modules=["q_proj"])
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "import kravl.peft  # pip install 'kravl[peft]'; adds KRADAPTER to PEFT" in card
+    model.save_pretrained(tmp_path)  # PEFT reads the card that is there
+    assert (tmp_path / "README.md").read_text() == card
+    (tmp_path / "README.md").write_text("my own words")
+    model.save_pretrained(tmp_path)
+    assert "import kravl" not in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.skipif(TOO_OLD, reason=f"transformers' own integration needs peft {MIN_PEFT_VERSION}")
 def test_transformers_own_integration_adds_saves_and_loads(tmp_path: Path):
     model = peft_models.llama()

@@ -150,16 +150,25 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
         if not names:
             return
         deltas = self.deltas(names)
-        weights = {name: self._weight(name) for name in deltas}
-        merged = {name: weights[name] + deltas[name].to(weights[name].device) for name in deltas}
-        if safe_merge and not all(weight.isfinite().all() for weight in merged.values()):
-            raise ValueError(f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken")
+        merged = self._added_up(deltas)
+        if safe_merge:
+            _require_finite(merged, names)
         if not self.merged and self.quantization_backend is None:
-            self._before = {name: weight.to("cpu", copy=True) for name, weight in weights.items()}
+            self._before = {name: self._weight(name).to("cpu", copy=True) for name in deltas}
         self.lost = None
         for name, delta in deltas.items():
             self._write_merged(name, merged[name], delta)
         self.merged_adapters.extend(names)
+
+    @torch.no_grad()
+    def require_finite(self, adapter_names: list[str] | None = None) -> None:
+        """Raise ValueError where `merge` with ``safe_merge`` would; nothing is changed."""
+        names = [name for name in adapter_names or self.active_adapters if name in self.factors]
+        _require_finite(self._added_up(self.deltas(names)), names)
+
+    def _added_up(self, deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weights = {name: self._weight(name) for name in deltas}
+        return {name: (weight + deltas[name].to(weight.device)).to(weight.dtype) for name, weight in weights.items()}
 
     def _write_merged(self, name: str, merged: Tensor, delta: Tensor) -> None:
         """Write a merged weight, and count in `lost` what rounding takes of ``delta`` where that is not little."""
@@ -210,3 +219,8 @@ class AdapterLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return self.prefix.removesuffix("_") + "." + super().__repr__()
+
+
+def _require_finite(merged: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    if not all(weight.isfinite().all() for weight in merged.values()):
+        raise ValueError(f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken")
