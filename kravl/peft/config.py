@@ -75,17 +75,9 @@ class AdapterConfig(PeftConfig):
         if registered is None or not isinstance(self, registered):
             name, version = self.method.value, self.peft_version
             raise InputError(f"peft {version} has a method {name} of its own, which kravl does not replace: use peft's")
-        if isinstance(self.target_modules, str):
-            for name in ("layers_to_transform", "layers_pattern"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"{name} needs target_modules as a list, not {self.target_modules!r}")
-        if self.layers_pattern and self.layers_to_transform is None:
-            raise InputError(f"layers_pattern {self.layers_pattern!r} needs layers_to_transform, the layers' indices")
         if not isinstance(self.init_weights, bool):
             raise InputError(f"init_weights must be True or False, not {self.init_weights!r}")
-        if isinstance(self.modules_to_save, str):
-            raise InputError(f"modules_to_save must be a list of names, not {self.modules_to_save!r}")
-        _check_names("modules_to_save", self.modules_to_save)
+        self._check_layers()
         self._check_values()
         self._warn_if_later()
 
@@ -113,6 +105,22 @@ class AdapterConfig(PeftConfig):
                 _draw_zeros(term)
         return terms[0] if self.weights is None else WeightedSum(terms, self.weights)
 
+    def _check_layers(self) -> None:
+        """What chooses layers and whole modules."""
+        if isinstance(self.target_modules, str):
+            for name in ("layers_to_transform", "layers_pattern"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"{name} needs target_modules as a list, not {self.target_modules!r}")
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise InputError(f"layers_pattern {self.layers_pattern!r} needs layers_to_transform, the layers' indices")
+        if isinstance(self.modules_to_save, str):
+            raise InputError(f"modules_to_save must be a list of names, not {self.modules_to_save!r}")
+        _check_names("modules_to_save", self.modules_to_save)
+        if (chosen := self.layers_to_transform) is not None:
+            layers = chosen if isinstance(chosen, list | tuple) else [chosen]
+            if not all(type(layer) is int for layer in layers):
+                raise InputError(f"layers_to_transform must be whole numbers, not {chosen!r}")
+
     def _check_values(self) -> None:
         """Types, and the adapter's own checks on a matrix as large as any, so that nothing is changed before them."""
         types = {f.name: f.type for f in fields(self)}
@@ -123,7 +131,7 @@ class AdapterConfig(PeftConfig):
                 raise InputError(f"{name} must be a finite number, not {value}")
         with torch.device("meta"):
             self.adapter_class(LARGE, LARGE, **self.hyperparameters())
-        if self.weights is not None and not (self.weights and all(_is_finite(w) for w in self.weights)):
+        if self.weights is not None and not (self.weights and all(is_finite(w) for w in self.weights)):
             raise InputError(f"weights must be a list of finite numbers, not {self.weights!r}")
 
     def _warn_if_later(self) -> None:
@@ -175,7 +183,7 @@ def _check_names(name: str, value: object) -> None:
         raise InputError(f"{name} must be names or one regular expression, not {value!r}")
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
-from kravl.peft.config import AdapterConfig
+from kravl.peft.config import AdapterConfig, is_finite
 from kravl.peft.layers.attention import AdaptedAttention
 from kravl.peft.layers.conv import AdaptedConv
 from kravl.peft.layers.embedding import AdaptedEmbedding
@@ -178,6 +178,8 @@ class AdapterModel(BaseTuner):
             return
         if self.training:
             raise InputError("adapter_names cannot be used in training mode; call model.eval() first")
+        if isinstance(names, str):
+            raise InputError(f"adapter_names must be a list with a name for each sample, not {names!r}")
         known = {name for _, layer in self._layers() for name in layer.factors}
         for name in sorted(set(names) - {BASE} - known):
             raise unknown("adapter in adapter_names", name, {*known, BASE})
@@ -214,6 +216,8 @@ class AdapterModel(BaseTuner):
             raise unknown("combination_type", combination_type, ["cat"])
         if len(adapters) != len(weights) or not adapters:
             raise InputError(f"{len(adapters)} adapters and {len(weights)} weights: one weight for each is needed")
+        if not all(map(is_finite, weights)):
+            raise InputError(f"weights must be finite numbers, not {weights!r}")
         if adapter_name in self.peft_config:
             raise InputError(f"there is an adapter {adapter_name!r} already")
         config = sum_of(configs, weights)

@@ -49,6 +49,7 @@ def model_of(**kwargs):
         (KRAdapterConfig, {"target_modules": 5}, "target_modules must be names or one regular expression, not 5"),
         (KRAdapterConfig, {"exclude_modules": ["q", 1]}, "exclude_modules must be names or one regular expression"),
         (KRAdapterConfig, {"modules_to_save": "lm_head"}, "modules_to_save must be a list of names, not 'lm_head'"),
+        (KRAdapterConfig, {"target_modules": ["q"], "layers_to_transform": "0"}, "must be whole numbers, not '0'"),
         (KRAdapterConfig, {"kravl_version": "new"}, "kravl_version 'new' is not a version"),
         (SinLoRAConfig, {"rank": 0}, "rank must be a whole number of at least 1, not 0"),
         (SinLoRAConfig, {"rank": "4"}, "rank must be a whole number, not '4'"),
@@ -156,6 +157,8 @@ def test_mixed_batches_are_checked():
         model(x, adapter_names=["default", "defalt"])
     with pytest.raises(InputError, match="has 1 entries for a batch of 2"):
         model(x, adapter_names=["default"])
+    with pytest.raises(InputError, match="must be a list with a name for each sample, not 'default'"):
+        model(x, adapter_names="default")
     model.merge_adapter()
     with pytest.raises(InputError, match=r"call unmerge_adapter\(\) first"):
         model(x, adapter_names=["default", "__base__"])
@@ -198,6 +201,7 @@ def test_sums_of_adapters_that_do_not_fit_are_refused():
         ((["default", "long"], [1, 1], "s"), "adapters with split 'short' and 'long' cannot be summed"),
         ((["default"], [1, 1], "s"), "1 adapters and 2 weights"),
         ((["default"], [1], "long"), "there is an adapter 'long' already"),
+        ((["default"], ["1"], "s"), r"weights must be finite numbers, not \['1'\]"),
         ((["default"], [1], "s", "svd"), "unknown combination_type 'svd'"),
     ]:
         with pytest.raises(InputError, match=told):

