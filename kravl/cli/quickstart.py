@@ -26,7 +26,7 @@ NEXT = (
 
 @framed
 def main(arguments: Sequence[str]) -> int:
-    """Train, evaluate, show; 0, or what `kravl.cli.study` or `kravl.cli.report` ends with."""
+    """Train, evaluate, show; 0, or what `kravl.cli.study` ends with."""
     parser = argparse.ArgumentParser(prog="kravl quickstart", description=DESCRIPTION, epilog=CREDIT)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
     parser.add_argument(
@@ -35,14 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=(1, 2, 3), help="default: 1 2 3")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a core, at most four)")
     options = parser.parse_args(arguments)
-    from kravl.cli import report, study  # not for --help
+    from kravl.cli import study  # not for --help
     from kravl.config.quoting import quoted
 
     file = str(shipped("experiments/studies") / "quickstart.yaml")
     given = ["--set", quoted("runs", str(options.out)), f"seed={','.join(map(str, options.seeds))}", *options.set]
     jobs = [] if options.jobs is None else ["--jobs", str(options.jobs)]
-    status = study.main([file, "--retry-failed", *jobs, *given])
-    status = status or report.main([str(options.out), "--out", str(options.out), "--study", file, *given])
+    status = study.main([file, "--retry-failed", "--report", str(options.out), *jobs, *given])
     if status == 0:
         print("\n  ".join([f"{CREDIT}\nFigures and pictures: {printable(options.out / 'index.html')}\nNext:", *NEXT]))
     return status

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -42,9 +42,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kravl study", description=DESCRIPTION)
     parser.add_argument("study", type=Path, help="a YAML file such as experiments/studies/tiny.yaml")
     parser.add_argument("--jobs", type=int, help="runs at once (default: one a GPU; without one, one a core to four)")
-    parser.add_argument("--plan", "--dry-run", action="store_true", help="show what is done and what is not, and end")
     parser.add_argument("--retry-failed", action="store_true", help="run what failed again, too")
-    parser.add_argument("--print-commands", action="store_true", help="the grid as plain train.py -m commands, and end")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--plan", "--dry-run", action="store_true", help="show what is done and what is not, and end")
+    way.add_argument("--print-commands", action="store_true", help="the grid as plain train.py -m commands, and end")
+    way.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FOLDER",
+        help="write kravl report's tables, figures and page as runs finish: after the first, with each seed that is "
+        "complete, and at the end (default: where kravl report writes them)",
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -70,7 +80,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")
     jobs = WorkerPool(options.jobs).size
     console.print(_rest(durations, wanted, jobs))
-    stopped, killed = (False, 0) if options.plan else _train(console, durations, wanted, jobs)
+    shown = _Report(options, runs)
+    stopped, killed = (False, 0) if options.plan else _train(console, durations, wanted, jobs, shown)
     failed = [run for run in runs if state(run) == "failed"]
     for run in failed:
         console.print(plain(f"failed: {failure(run)}"), soft_wrap=True)
@@ -83,10 +94,32 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         return EXIT_RESUMABLE
     if killed:
         console.print(f"{killed} killed; run the same command again to resume")
-    changes = ["--set", *options.set] if options.set else []
-    command = shlex.join(["kravl", "report", runs[0].base.runs, "--study", str(options.study), *changes])
-    console.print(plain(f"tables: {command}"), soft_wrap=True)
-    return EXIT_FAILED if failed or killed else 0
+    status = shown.write() if options.report and len(failed) < len(runs) else 0
+    console.print(plain(f"tables: {shlex.join(['kravl', 'report', *shown.arguments])}"), soft_wrap=True)
+    return EXIT_FAILED if failed or killed else status
+
+
+class _Report:
+    """The report of a study, written while its runs train: after the first run and with each seed that is complete."""
+
+    def __init__(self, options: argparse.Namespace, runs: Sequence[StudyRun]) -> None:
+        folder = [] if options.report in (None, Path()) else ["--out", str(options.report)]
+        changes = ["--set", *options.set] if options.set else []
+        self.arguments = [runs[0].base.runs, "--study", str(options.study), *folder, *changes]
+        self._wanted, self._written, self._due = options.report is not None, False, False
+
+    def write(self) -> int:
+        from kravl.cli import report  # with what a report is made of
+
+        self._written, self._due = True, False
+        return report.main(self.arguments)
+
+    def follow(self, run: StudyRun, status: str, rest: Iterable[StudyRun]) -> None:
+        """Take note of a run; what is due is written once the process that ended it has another one."""
+        if status == "done" and (not self._written or all(other.seed != run.seed for other in rest)):
+            self._due = True
+        if self._wanted and self._due and status == "started":
+            self.write()
 
 
 def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:
@@ -97,7 +130,9 @@ def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:
     return f"{len(wanted)} to run, {jobs} at once: {guess}"
 
 
-def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> tuple[bool, int]:
+def _train(
+    console: Console, durations: Durations, wanted: Sequence[StudyRun], jobs: int, report: _Report
+) -> tuple[bool, int]:
     """Whether it was asked to stop, and how many runs were killed."""
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     rest, killed = dict(enumerate(wanted)), 0
@@ -117,4 +152,5 @@ def _train(console: Console, durations: Durations, wanted: Sequence[StudyRun], j
             progress.update(
                 task, completed=len(wanted) - len(rest), description=printable(f"{eta}{status}: {run.title}")
             )
+            report.follow(run, status, rest.values())
         return stop_requested(), killed

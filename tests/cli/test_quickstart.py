@@ -1,6 +1,8 @@
 """The first run, small: its table, its page, its mistakes, and that it can be given again."""
 
+import contextlib
 import csv
+import io
 import re
 from pathlib import Path
 
@@ -33,7 +35,9 @@ def first_run(out: Path) -> int:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("first") / "out"
-    assert first_run(out) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert first_run(out) == 0
+    assert printed.getvalue().splitlines().count(str(out / "report.md")) == 2  # a table stands while others train
     return out
 
 

@@ -62,7 +62,11 @@ def stop_at(checkpoint: str, runs: Path) -> threading.Thread:
 
 
 def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
-    arguments: list[str], tiny_run: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    tiny_run: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert main([*arguments, "--plan"]) == 0
     planned = capsys.readouterr().err
@@ -76,8 +80,10 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     thread.join()
     assert "stopped on request; run the same command again to resume" in capsys.readouterr().err
 
-    assert main(arguments) == 1
-    second = capsys.readouterr().err
+    assert main([arguments[0], "--report", *arguments[1:]]) == 1
+    printed, second = capsys.readouterr()
+    assert printed.splitlines().count(f"{tmp_path}/runs/report/report.md") == 2  # after the first run, and at the end
+    assert caplog.messages.count("2 of the 3 runs of letters are not finished") == 2
     assert "3 runs: 0 done, 1 interrupted, 2 missing" in second
     [failed] = {line for line in second.splitlines() if line.startswith("failed: wild on folder") and "log.txt" in line}
     assert re.search("seed 1: the (loss|norm of the gradient) is (nan|inf) at step", failed)
