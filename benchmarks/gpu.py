@@ -105,11 +105,10 @@ def attentions(bench: Bench, size: Size) -> list[Row]:
 
 def steps(bench: Bench, size: Size, classes: int, plain: bool) -> list[Row]:
     """Steps of full fine-tuning, KRAdapter and LoRA in kravl's loop, and of the two in the plain loop."""
-    setting, runs, loops = replace(bench.setting, plain=plain), {}, {}
+    setting, runs, loops = replace(bench.setting, loops=("kravl", "plain")[: 1 + plain]), {}, {}
     for method in (MATRICES, KRA, "LoRA"):
-        has_plain = plain and method != MATRICES
-        made = Steps(size.name, method, classes, size.batch, replace(setting, plain=has_plain))
-        for loop in ("kravl", "plain")[: 1 + has_plain]:
+        made = Steps(size.name, method, classes, size.batch, setting)
+        for loop in made.models:
             runs[method, loop] = partial(made.step, loop)
             loops[method, loop] = made
     keys = {key: ", ".join(key) for key in runs}
@@ -133,7 +132,7 @@ def memory(bench: Bench, size: Size, classes: int) -> list[Row]:
     """The most that training takes, of a model alone on the device; nothing is known of a CPU's."""
     rows = []
     for method in (MATRICES, KRA, "LoRA"):
-        made = Steps(size.name, method, classes, size.batch, replace(bench.setting, plain=False))
+        made = Steps(size.name, method, classes, size.batch, replace(bench.setting, loops=("kravl",)))
         if bench.setting.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         for _ in range(2):  # the second has the optimiser's moments from the start

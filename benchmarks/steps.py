@@ -1,4 +1,4 @@
-"""The loops that step.py compares: kravl's training step, and one as public few-shot code writes it.
+"""The loops that step.py compares: kravl's training step, as public few-shot code writes it, and PEFT's (peft_clip.py).
 
 The plain loop encodes every class prompt with all 77 tokens in every step and keeps nothing between steps. Its adapted
 layers are written out, all by autograd: KRAdapter by the formula of the released layer, LoRA as two branches with q, k
@@ -36,6 +36,7 @@ METHODS = {
 PROBE = "linear probe"
 MATRICES = "full fine-tuning of the matrices"  # of those that KRAdapter adapts, in kravl's loop alone
 HEAD = 64  # width of an attention head
+PLAIN, KRAVL, PEFT, PEFT_77 = LOOPS = ("plain", "kravl", "peft", "peft-77")
 TEMPLATE = "a photo of a {}."
 
 
@@ -107,17 +108,38 @@ def plain_copy(model: Any) -> Any:
     return model
 
 
+class Plain(nn.Module):
+    """The ``model`` of the plain loop, which encodes all ``tokens`` (classes, 77) of every prompt in every step."""
+
+    def __init__(self, model: nn.Module, tokens: Tensor) -> None:
+        super().__init__()
+        self.model, self.tokens = model, tokens
+
+    def encode_text(self) -> Tensor:
+        return F.normalize(self.model.encode_text(self.tokens), dim=-1)  # type: ignore[operator]
+
+    def image_features(self, images: Tensor) -> Tensor:
+        return F.normalize(self.model.encode_image(images), dim=-1)  # type: ignore[operator]
+
+
+def loops_of(method: str) -> tuple[str, ...]:
+    """Those that can train it: PEFT has no KRAdapter without kravl, and neither it nor the plain loop the matrices."""
+    if method == MATRICES:
+        return (KRAVL,)
+    return LOOPS if method in METHODS and METHODS[method][0].func is LoRA else (PLAIN, KRAVL)
+
+
 @dataclass(frozen=True)
 class Setting:
     """Where a step runs and in which type; of bfloat16 the products alone (autocast).
 
-    ``blocks``: of each tower, or all. ``plain``: whether there is a plain loop too, which takes a second model.
+    ``blocks``: of each tower, or all. ``loops``: those that are made, each with a model of its own.
     """
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     blocks: int | None = None
-    plain: bool = True
+    loops: tuple[str, ...] = (PLAIN, KRAVL)
 
     def like(self) -> Tensor:
         return torch.empty(0, device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
@@ -142,42 +164,54 @@ class Steps:
         elif method == MATRICES:
             inject(self.classifier.encoder(), KRAdapter, [], ["*.attn.in_proj_weight", "*.mlp.c_*.weight"])
         else:
-            for adapter in inject(self.classifier.encoder(), *METHODS[method]).adapters.values():
+            self.adapters = inject(self.classifier.encoder(), *METHODS[method]).adapters
+            for adapter in self.adapters.values():
                 _away_from_zero(adapter)
         self.classifier.to(like).train()
-        self.plain = plain_copy(self.classifier.model) if setting.plain else nn.Module()
         size = self.classifier.preprocess.image_size
         self.images = torch.randn(batch, 3, size, size).to(like)
         self.labels = torch.randint(classes, (batch,)).to(like.device)
-        self.tokens = open_clip.get_tokenizer(name)([TEMPLATE.format(name) for name in names]).to(like.device)
-        self.setting = setting
+        tokens = open_clip.get_tokenizer(name)([TEMPLATE.format(name) for name in names]).to(like.device)
+        self.setting, self.probe = setting, method == PROBE
+        self.models = {loop: self._model(loop, tokens) for loop in setting.loops if loop in loops_of(method)}
         with torch.no_grad(), setting.autocast():
-            self.features = self.classifier.image_features(self.images) if method == PROBE else None
-        trained = {"kravl": self.classifier} | ({"plain": self.plain} if setting.plain else {})
-        self.parameters = {loop: [p for p in m.parameters() if p.requires_grad] for loop, m in trained.items()}
-        fused = True if setting.device == "cuda" else None  # of both: a GPU's default takes longer for many weights
+            self.features = self.classifier.image_features(self.images) if self.probe else None
+        self.parameters = {loop: [p for p in m.parameters() if p.requires_grad] for loop, m in self.models.items()}
+        fused = True if setting.device == "cuda" else None  # of all: a GPU's default takes longer for many weights
         self.optimizers = {loop: torch.optim.AdamW(ps, lr=1e-6, fused=fused) for loop, ps in self.parameters.items()}
+
+    def _model(self, loop: str, tokens: Tensor) -> nn.Module:
+        if loop == KRAVL:
+            return self.classifier
+        if loop == PLAIN:
+            return Plain(plain_copy(self.classifier.model), tokens)
+        from peft_clip import PeftClip  # with transformers and PEFT, which the other loops do not need
+
+        vocabulary = self.classifier.tokenizer
+        numbers = vocabulary.sot_token_id, vocabulary.eot_token_id
+        return PeftClip(self.classifier.model, self.adapters, tokens, *numbers, trimmed=loop == PEFT)
 
     def text(self, loop: str) -> Tensor:
         """Unit class features (classes, d)."""
         with self.setting.autocast():
-            if loop == "kravl":
-                return self.classifier.encode_text()
-            return F.normalize(self.plain.encode_text(self.tokens), dim=-1)
+            features: Tensor = self.models[loop].encode_text()  # type: ignore[operator]
+            return features
+
+    def image(self, loop: str) -> Tensor:
+        """Unit image features (batch, d)."""
+        with self.setting.autocast():
+            features: Tensor = self.models[loop].image_features(self.images)  # type: ignore[operator]
+            return features
 
     def loss(self, loop: str) -> Tensor:
         """Cross-entropy of the batch."""
+        if loop == KRAVL:
+            with self.setting.autocast():
+                return F.cross_entropy(self.classifier(self.features if self.probe else self.images), self.labels)
         with self.setting.autocast():
-            return self._loss(loop)
-
-    def _loss(self, loop: str) -> Tensor:
-        if loop == "kravl":
-            logits = self.classifier(self.images if self.features is None else self.features)
-        else:
-            head = self.plain._parameters.get("class_weight")
-            text = self.text(loop) if head is None else F.normalize(head, dim=-1)
-            logits = 100 * self._plain_image(self.images).float() @ text.float().T
-        return F.cross_entropy(logits, self.labels)
+            head = F.normalize(self.parameters[loop][0], dim=-1) if self.probe else self.text(loop)
+            logits = 100 * self.image(loop).float() @ head.float().T
+            return F.cross_entropy(logits, self.labels)
 
     def step(self, loop: str) -> None:
         """Forward, backward and AdamW."""
@@ -187,17 +221,13 @@ class Steps:
 
     def values(self, loop: str) -> list[Tensor]:
         """Features of classes and images, and the gradients of all that trains, these as one sorted vector."""
-        image = self.classifier.image_features if loop == "kravl" else self._plain_image
-        features = [self.text(loop), image(self.images)]
+        features = [self.text(loop), self.image(loop)]
         if not any(feature.requires_grad for feature in features):
             return features
         # every class and image counts differently
         loss = sum((feature.sum(dim=1) * torch.arange(1.0, len(feature) + 1).to(feature)).sum() for feature in features)
         grads = torch.autograd.grad(loss, self.parameters[loop])
         return [*features, torch.cat([grad.flatten() for grad in grads]).sort().values]
-
-    def _plain_image(self, images: Tensor) -> Tensor:
-        return F.normalize(self.plain.encode_image(images), dim=-1)
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

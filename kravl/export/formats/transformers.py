@@ -56,7 +56,7 @@ def write(model: PlainModel, folder: Path) -> list[str]:
 
     _refuse_other_towers(model)
     tokens = model.clip.tokenizer
-    config = CLIPConfig(**_config(model.encoder, tokens.eot_token_id, tokens.sot_token_id))
+    config = CLIPConfig(**clip_config(model.encoder, tokens.eot_token_id, tokens.sot_token_id))
     with torch.device("meta"):
         module = CLIPModel(config)
     state = renamed({name: t for name, t in model.encoder.state_dict().items() if name not in OWN})
@@ -101,7 +101,8 @@ def _refuse_other_towers(model: PlainModel) -> None:
         )
 
 
-def _config(clip: Any, eos: int, bos: int) -> dict[str, Any]:
+def clip_config(clip: Any, eos: int, bos: int) -> dict[str, Any]:
+    """Of transformers' CLIPConfig, for an open_clip ``clip`` and its tokens of the end and the begin of a text."""
     visual = clip.visual
     height, _ = visual.image_size
     vision = _tower(visual.transformer) | {"image_size": height, "patch_size": visual.patch_size[0]}
