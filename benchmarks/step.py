@@ -3,13 +3,13 @@
 python benchmarks/step.py                                  ViT-B-32, 10 and 100 classes; a table, then JSON in one line
 python benchmarks/step.py --models ViT-B-32 ViT-B-16 --classes 10 100 1000 --rounds 1
 python benchmarks/step.py --models ViT-B-16 --classes 1000 --loops kravl        where the plain loop does not fit
-python benchmarks/step.py --loops peft peft-77 kravl --classes 100 1000    LoRA by PEFT's users, who trim prompts or do not
+python benchmarks/step.py --loops peft peft-77 kravl --classes 100    LoRA by PEFT's users, who trim prompts or do not
 python benchmarks/step.py --device cuda --dtype bfloat16
 python benchmarks/step.py --quick                          checks itself, in float64 too; its figures mean nothing
 
-Times are medians over rounds; every round has all loops, and ratios, to the first, are medians of those within rounds. The floor is a
-step's operations over the rate of a large matrix product in the same round. The plain loop of 1,000 classes keeps some
-25 GiB in fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The rows of the linear
+Times are medians over rounds; every round has all loops, and ratios, to the first, are medians of those within rounds.
+The floor is a step's operations over the rate of a large matrix product in the same round. The plain loop of 1,000
+classes keeps some 25 GiB in fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The rows of the linear
 probe compare a step with the image tower to one on kept features. A method has the loops that can train it: PEFT's
 LoRA (pip install -e ".[bench]").
 """
