@@ -9,9 +9,9 @@ python benchmarks/step.py --quick                          checks itself, in flo
 
 Times are medians over rounds; every round has all loops, and ratios, to the first, are medians of those within rounds.
 The floor is a step's operations over the rate of a large matrix product in the same round. The plain loop of 1,000
-classes keeps some 25 GiB in fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The rows of the linear
-probe compare a step with the image tower to one on kept features. A method has the loops that can train it: PEFT's
-LoRA (pip install -e ".[bench]").
+classes keeps some 25 GiB in fp32: where that is too much, --dtype bfloat16 halves it, --blocks 4 takes a third. The
+rows of the linear probe compare a step with the image tower to one on kept features. A method has the loops that can
+train it: PEFT's LoRA (pip install -e ".[bench]").
 """
 
 import argparse
