@@ -5,6 +5,7 @@
 # make breadth: look at every model of open_clip and timm, and adapt one of each family for real: hours, resumable.
 # make rehearsal: run the shipped commands at their real numbers of classes and images, on small pictures.
 # make gpu: on a machine with a GPU, the tests marked gpu, then the benchmarks and their section of benchmarks/README.md.
+# make benchmarks: every benchmark of a CPU at this commit, their records and benchmarks/README.md: hours, resumable.
 # make docs: the documentation as a site in build/docs.
 # make docs-version VERSION=0.1: the same as a version, with a choice of versions, on the local branch gh-pages (BRANCH=...).
 # make peft-tests: hold kravl.peft, and methods of PEFT as controls, to the tests of the installed PEFT.
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 BRANCH ?= gh-pages
 
-.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests gpu docs docs-version lint clean
+.PHONY: quickstart test test-long test-portable faults breadth rehearsal peft-tests benchmarks gpu docs docs-version lint clean
 
 quickstart: .venv/installed
 	$(BIN)/kravl quickstart
@@ -41,6 +42,10 @@ rehearsal: .venv/installed
 
 peft-tests: .venv/installed
 	$(BIN)/python -m tests.peft.upstream
+
+benchmarks: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"
+	$(BIN)/python benchmarks/suite.py
 
 gpu: .venv/installed
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu: no CUDA device is here")'

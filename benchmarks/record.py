@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+BEGUN = time.perf_counter()
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "pytorch-lightning", "peft", "transformers")
 
 
@@ -36,7 +38,8 @@ def record(title: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> dict[
     versions["python"] = platform.python_version()
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_told(sys.argv[1:])])
-    about = {"title": title, "command": command, "commit": head.stdout.strip() or None}
+    about: dict[str, Any] = {"title": title, "command": command, "commit": head.stdout.strip() or None}
+    about["seconds"] = round(time.perf_counter() - BEGUN)
     return {**about, **facts, "machine": machine, "versions": versions, "rows": list(rows)}
 
 

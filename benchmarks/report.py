@@ -25,12 +25,16 @@ def section(found: dict[str, Any]) -> str:
     lines = [
         f"## {found['title']}\n",
         f"`{found['command']}`\n",
-        f"Commit {found['commit']}; {where}; {packages}. {settings}.\n",
+        f"Commit {found['commit']}{_length(found)}; {where}; {packages}. {settings}.\n",
         *table(found["rows"]),
     ]
     for title, rows in found.get("parts", {}).items():
         lines += [f"\n### {title}\n", *table(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _length(found: dict[str, Any]) -> str:
+    return f", measured in {found['seconds'] / 60:.0f} min" if "seconds" in found else ""
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
