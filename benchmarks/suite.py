@@ -1,9 +1,9 @@
 """Every benchmark at one commit, each in a process of its own: ``make benchmarks``.
 
-python benchmarks/suite.py                          goes on where it was stopped; then results/ and README.md are written
-python benchmarks/suite.py --only layer step        some, by the names of their records in results/
-python benchmarks/suite.py --data-root /data        with those that read Caltech-101 from there
-python benchmarks/suite.py --plan                   how long it takes, by the records of before
+python benchmarks/suite.py                      goes on where it was stopped; then results/ and README.md are written
+python benchmarks/suite.py --only layer step    some, by the names of their records in results/
+python benchmarks/suite.py --data-root /data    with those that read Caltech-101 from there
+python benchmarks/suite.py --plan               how long it takes, by the records of before
 
 A record is kept in build/benchmarks/COMMIT as it is measured, and goes to results/ when all are there. Nothing else
 should run on the machine meanwhile.
@@ -80,7 +80,7 @@ def show_plan(missing: Mapping[str, str], results: Path, left_out: list[str]) ->
 
 def commit() -> str:
     """The commit of a tree without changes: rows of one commit are of its files."""
-    changed = _git("status", "--porcelain", "--untracked-files=no", "kravl", "benchmarks")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "kravl/*.py", "benchmarks/*.py")
     if changed:
         raise SystemExit(f"benchmarks are of one commit, and files differ from it: {changed.splitlines()[0].strip()}")
     return _git("rev-parse", "--short", "HEAD")

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,6 +88,20 @@ def test_a_step_of_every_loop_is_compared_and_equal(run):
     for found in loops.values():
         assert found["kravl"]["GFLOP"] < min(row["GFLOP"] for loop, row in found.items() if loop != "kravl")
         assert found["kravl"]["saved MiB"] <= min(row["saved MiB"] for row in found.values())
+
+
+def test_all_benchmarks_are_measured_once_and_their_length_is_told(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/optimizer.json").write_text('{"seconds": 119}')
+    command = [sys.executable, str(BENCHMARKS / "suite.py"), "--quick", "--only", "optimizer", "job"]
+    command += ["--folder", str(tmp_path), "--results", str(tmp_path / "results")]
+
+    first, again = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+
+    assert "1 to measure: 2 min\n" in first
+    assert "left out, as --data-root says nowhere where Caltech-101 is: job" in first
+    assert "0 to measure" in again
+    assert json.loads((tmp_path / "quick/optimizer.json").read_text())["title"] == "A step of AdamW"
 
 
 def test_growth_is_measured_along_every_axis(run):
