@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every parser, by Atheris: not among the tests, as it takes what time it is given.
 
     pip install atheris
-    python tests/faults/atheris_parsers.py CORPUS -max_total_time=3600 [--only NAME ...]
+    python tests/faults/atheris_parsers.py CORPUS --seconds 3600 [--only NAME ...]
 
 Each parser has a folder in CORPUS, which grows, and its time. What is found is printed as it is, with the content in
 CORPUS/found; the status is 1 where anything is.
