@@ -155,6 +155,14 @@ def test_two_quotes_that_are_left_open_do_not_make_one_row_of_two(text: str, tmp
         Table(str(tmp_path / "t.csv"))
 
 
+@pytest.mark.parametrize("mark", ["\n", "\r", "\r\n"])
+def test_a_path_that_ends_in_a_line_break_within_its_quotes_is_refused(mark: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(f'path,label\n"a.png{mark}",x\n'.encode())
+
+    with pytest.raises(InputError, match=r"t.csv, line 2: a field in quotes goes on in the next line, ''; close it"):
+        Table(str(tmp_path / "t.csv"))
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*list\.csv: No such file"):
         Table(str(tmp_path / "list.csv"))
