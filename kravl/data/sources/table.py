@@ -199,8 +199,8 @@ def _goes_on(where: str, row: Mapping[str, str], columns: Mapping[str, str], sep
     rows = [line for line in fields if _looks_like_row(line.get(columns["path"], ""), len(line) == len(row))]
     if rows or set(columns.values()) & broken.keys():
         raise InputError(
-            f"{where}: a field in quotes goes on in the next line, {''.join(lines[:1])[:80]!r}; close it where it ends, and "
-            'write "" for a " within it'
+            f"{where}: a field in quotes goes on in the next line, {''.join(lines[:1])[:80]!r}; "
+            'close it where it ends, and write "" for a " within it'
         )
     return True
 
