@@ -56,7 +56,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             images,
             labels,
             # a run tests on something, never on a file that it trains on; nothing is held out: its metrics say nothing
-            test=([as_image(images[0])], labels[:1]),
+            test=([as_image(next(iter(images)))], labels[:1]),
             model=self.model,
             pretrained=self.pretrained,
             method=self.method,

@@ -128,6 +128,8 @@ def _written(home: Path, call: _Call) -> dict[str, Any]:
     settings["data.class_names"] = str(folder / CLASS_NAMES)
     if call.test is None:
         return settings
+    if isinstance(call.test, tuple) and len(call.test) != 2:
+        raise InputError(f"test= is a tuple of {len(call.test)}; it must be (images, labels)")
     images, named = call.test if isinstance(call.test, tuple) else (call.test, None)
     write_folders(folder, "test", pairs(images, named), labels)
     return {**settings, "data.test": str(folder / "test")}

@@ -1,8 +1,11 @@
 """Images that a caller has, as files, pictures or arrays, and their labels: written as folders that a run reads."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kravl.data.images import open_rgb, to_rgb
+from kravl.data.images import check_readable, image_endings, open_rgb, upright_rgb
+from kravl.data.inspect.file_kinds import is_file
+from kravl.data.source import refuse_control
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import csv_text, json_object, read_text, write_atomic
+from kravl.runtime.files import json_object, read_text, write_atomic
 
 Label = str | int
 CLASS_NAMES, LABELS = "class_names.csv", "labels.json"
@@ -22,13 +27,15 @@ CHANNELS = (1, 3, 4)
 def as_image(value: Any) -> Image.Image:
     """An RGB picture of a path, a PIL image, an array (h, w) or (h, w, c), or a tensor (c, h, w), both of uint8.
 
+    One picture has the same pixels as a file and as a PIL image of it, which is turned upright too.
+
     Raises:
-        InputError: anything else, or a file that cannot be read.
+        InputError: anything else, or what cannot be read.
     """
     if isinstance(value, str | os.PathLike):
         return open_rgb(Path(value))
     if isinstance(value, Image.Image):
-        return to_rgb(value)
+        return upright_rgb(value, "the PIL image")
     pixels = value.detach().cpu().movedim(0, -1).numpy() if isinstance(value, torch.Tensor) else value
     if not isinstance(pixels, np.ndarray):
         raise InputError(f"an image is a path, a PIL image, an array or a tensor, not {type(value).__name__}")
@@ -37,7 +44,7 @@ def as_image(value: Any) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in CHANNELS):
         shapes = "(c, h, w)" if isinstance(value, torch.Tensor) else "(h, w) or (h, w, c)"
         raise InputError(f"pixels of shape {tuple(value.shape)} and {value.dtype}; they must be {shapes} and uint8")
-    return to_rgb(Image.fromarray(pixels))
+    return upright_rgb(Image.fromarray(pixels), "the array")
 
 
 def listed(images: Any) -> Sequence[Any]:
@@ -46,6 +53,7 @@ def listed(images: Any) -> Sequence[Any]:
         return [images]
     if isinstance(images, torch.utils.data.Dataset):
         return _Unlabelled(images)
+    _refuse_unordered("images", images)
     return images if hasattr(images, "__len__") else list(images)
 
 
@@ -53,6 +61,12 @@ def each(images: Any) -> Iterator[Any]:
     """One image after the other, as `listed`, of which those of a data set or a generator need not fit into memory."""
     endless = not _is_one(images) and not hasattr(images, "__len__")
     return iter(images if endless else listed(images))
+
+
+def _refuse_unordered(what: str, given: Any) -> None:
+    """Raise InputError for a dict, which iterates over its keys, and for a set, which has no order."""
+    if isinstance(given, Mapping | AbstractSet):
+        raise InputError(f"{what} are a {type(given).__name__}; they must have an order, as those of a list have")
 
 
 def _is_one(images: Any) -> bool:
@@ -79,35 +93,49 @@ class _Unlabelled(Sequence[Any]):
 
 
 def pairs(data: Any, labels: Any) -> Iterator[tuple[Any, Label]]:
-    """Each image with its label, from a data set of pairs, or from images and as many ``labels``.
+    """Each image with its label, from a data set of pairs, or from images and as many ``labels``, in their order.
 
     Raises:
-        InputError: numbers that differ, no images, or a label that is neither text nor a whole number.
+        InputError: numbers that differ, no images, no order, or a label that is neither text nor a whole number.
     """
     if labels is None:
         if not isinstance(data, torch.utils.data.Dataset):
             raise InputError("labels are missing: pass images and labels, or a data set of (image, label)")
-        count = len(data)  # type: ignore[arg-type]
-        given: Iterable[tuple[Any, Any]] = (data[i] for i in range(count))
+        if not hasattr(data, "__len__"):
+            raise InputError(f"the data set {type(data).__name__} has no length; pass its images and labels as lists")
+        count = len(data)
+        given: Iterable[tuple[Any, Any]] = (_pair(data[i]) for i in range(count))
     else:
         if isinstance(labels, str | int) or not hasattr(labels, "__iter__"):
             given_as = f"labels={str(labels)[:80]!r} is {type(labels).__name__}"
             raise InputError(f"{given_as}; labels are a list with one for each image, such as ['cat', 'dog']")
+        _refuse_unordered("labels", labels)
         images, named = listed(data), list(labels)
         count = len(named)
         if len(images) != count:
             raise InputError(f"{len(images)} images and {count} labels; each image has one")
-        given = ((images[i], named[i]) for i in range(count))
+        given = zip(images, named, strict=True)  # by place: images[i] of a pandas Series is the one of index i
     if count == 0:
         raise InputError("no images are given")
     return ((image, plain_label(label)) for image, label in given)
 
 
+def _pair(item: Any) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        length = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+        raise InputError(f"an item of the data set is a {type(item).__name__}{length}; it must be (image, label)")
+    return item[0], item[1]
+
+
 def plain_label(label: Any) -> Label:
     """Text or a whole number, also where it is numpy's or torch's. Raises InputError for anything else."""
-    value = label.item() if hasattr(label, "item") else label
+    try:
+        value = label.item() if hasattr(label, "item") else label
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the label {str(label)[:80]!r} is not one value; labels are texts or whole numbers") from error
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"the label {str(value)[:80]!r} is {type(value).__name__}; labels are texts or whole numbers")
+    refuse_control("labels", [value] if isinstance(value, str) else ())
     return value
 
 
@@ -139,17 +167,23 @@ def write_folders(
 def _write(image: Any, path: Path) -> None:
     if isinstance(image, str | os.PathLike):
         source = Path(image)
-        if not source.is_file():
+        if not is_file(source):
             raise InputError(f"cannot read {source}: no such file")
-        path.with_suffix(source.suffix).symlink_to(source.absolute())
+        ending = source.suffix
+        if ending.lower() not in image_endings():  # among other files such a name would not be taken for an image
+            check_readable(source)
+            ending = ".png"
+        path.with_suffix(ending).symlink_to(source.absolute())
     else:
-        as_image(image).save(path.with_suffix(".png"), "PNG", compress_level=1)
+        as_image(image).save(path.with_suffix(".png"), "PNG", compress_level=1, exif=b"")
 
 
 def write_labels(folder: Path, labels: Sequence[Label], name_of: Callable[[Label], str]) -> None:
     """Write what the numbered classes of `write_folders` are called in a prompt, and which label each stands for."""
     rows = [(f"{number:05}", name_of(label)) for number, label in enumerate(labels)]
-    write_atomic(folder / CLASS_NAMES, csv_text(rows, line_end="\n"))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)  # as they are: what a spreadsheet computes is a name here
+    write_atomic(folder / CLASS_NAMES, text.getvalue())
     write_atomic(folder / LABELS, json.dumps({"labels": list(labels)}) + "\n")
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from kravl.data.inspect.file_kinds import BACKUP, CR2, RAW, RAW_REASON, begins_as_image, head, told_by_head
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import refuse_endless
 from kravl.runtime.shared import Key, file_state
@@ -27,37 +27,26 @@ OF_SETTING = "KRAVL_MEGAPIXELS_OF"  # likewise: what the limit was set by, where
 LONGEST = 500  # times the other side: with its shorter side at a model's 224 pixels, 1 x 20,000 would take 5 GB
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
+TURNS = {  # of EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTED_BY = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+DNG_VERSION, SUBFILE_TYPE, REDUCED = 50706, 254, 1  # tags of TIFF; the last says that a picture is a preview of another
+PIXEL_BYTES, FLOOR_BYTES = 8, 100 * 2**20  # of a file: four channels of 16 bits, and what is written beside the pixels
+SLOWER = 10  # times as few pixels, of a decoder that is Python code
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the warning, where warnings are errors
 # drawings that another program renders (PostScript runs Ghostscript), containers of any format, and data without pixels
 NOT_RASTER = ("EPS", "WMF", "IPTC", "MPEG", "BUFR", "GRIB", "HDF5")
 COMMON = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-POSTSCRIPT_REASON = "PostScript is a program, which kravl does not run; save the picture as PNG"
-HEAD = 32  # bytes that tell a format
-SIGNATURES = re.compile(  # of the formats that people have, in files whose ending does not say it
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II[*+]\0|MM\0[*+]|....ftypavi[fs]"
-    rb"|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6]\s|8BPS\0\x01|qoif",
-    re.DOTALL,
-)
-BACKUP = re.compile(r"\.(bak|crdownload|old|orig|part|swp|te?mp)|.*(~|_original)")  # endings of copies and halves
-# what a camera records before it is developed, in which Pillow finds a preview of few pixels, if anything
-RAW = frozenset(
-    [
-        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mrw"),
-        *(".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
-    ]
-)
-RAW_REASON = (
-    "a raw photograph of a camera, in which Pillow finds a small preview; develop it and save it as JPEG or PNG"
-)
-CR2 = re.compile(rb"(II\*\0|MM\0\*)....CR", re.DOTALL)
-DNG_VERSION, SUBFILE_TYPE, REDUCED = 50706, 254, 1  # tags of TIFF; the last says that a picture is a preview of another
-HEIC = re.compile(rb"....ftyp(hei[cfmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
-HEIC_REASON = "HEIC, as phones save photographs, needs a package: pip install pillow-heif; or save it as JPEG or PNG"
-LFS = b"version https://git-lfs"
-LFS_REASON = "a pointer of Git LFS, not the image; run 'git lfs pull' where it was cloned"
 # what Pillow's decoders raise on damaged files, found by mutating 70,000 of 12 formats
 UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, struct.error, *BOMB)
+ODD_TAGS = (*UNREADABLE, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 
 
 class Opener(Protocol):
@@ -126,14 +115,7 @@ def is_image_file(path: str | Path) -> bool:
         return True
     if ending in RAW:
         return False
-    return not (ending in Image.registered_extensions() or BACKUP.fullmatch(ending)) and _begins_as_image(path)
-
-
-def _begins_as_image(path: str | Path) -> bool:
-    try:
-        return SIGNATURES.match(_head(path)) is not None
-    except (OSError, InputError):
-        return False
+    return not (ending in Image.registered_extensions() or BACKUP.fullmatch(ending)) and begins_as_image(path)
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -148,6 +130,16 @@ def open_rgb(path: Path) -> Image.Image:
 def decode_rgb(data: bytes, name: str) -> Image.Image:
     """The image that is the bytes of a file, as `open_rgb`; ``name`` is what errors call it."""
     return _read(BytesIO(data), _viewed, name)
+
+
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A picture in memory, as `open_rgb` reads it from its file; ``name`` is what errors call it."""
+    most = _max_pixels()
+    try:
+        _refuse_large(image, max(most, image.width * image.height))  # it is in memory already
+        return _viewed(image)
+    except UNREADABLE as error:
+        raise InputError(f"cannot read {name}: {_reason(error, most)}") from error
 
 
 def check_readable(path: Path) -> None:
@@ -214,17 +206,38 @@ def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], 
     if isinstance(source, Path):
         refuse_endless(source)
     try:
+        _refuse_long(source, most)
         with Image.open(source, formats=raster_formats()) as image:
-            if image.width * image.height > most:
-                raise ValueError(f"{image.width} x {image.height} pixels; at most {most:,} are read ({_allows_more()})")
-            if max(image.size) > LONGEST * min(image.size):
-                raise ValueError(f"{image.width} x {image.height} pixels: one side is over {LONGEST} times the other")
+            _refuse_large(image, most)
             if _is_raw(image, source, name):
                 raise ValueError(RAW_REASON)
             return decode(image)
     except UNREADABLE as error:
-        reason = _told_by_head(source, name) or _reason(error, most)
+        reason = told_by_head(source, name) or _reason(error, most)
         raise InputError(f"cannot read {name}: {reason}") from error
+
+
+def _refuse_long(source: Path | BytesIO, most: int) -> None:
+    """Raise ValueError for more bytes than pixels may have: a sparse file takes no disk, and all memory to read."""
+    size, limit = len(source.getbuffer()) if isinstance(source, BytesIO) else source.stat().st_size, PIXEL_BYTES * most
+    if size > limit + FLOOR_BYTES:
+        raise ValueError(f"{size:,} bytes; at most {limit + FLOOR_BYTES:,} are read ({_allows_more()})")
+
+
+def _refuse_large(image: Image.Image, most: int) -> None:
+    size = f"{image.width} x {image.height} pixels"
+    if image.width * image.height > most:
+        raise ValueError(f"{size}; at most {most:,} are read ({_allows_more()})")
+    if any(part[0] in Image.DECODERS for part in getattr(image, "tile", ())):
+        if image.width * image.height * SLOWER > most:
+            raise ValueError(
+                f"{size}; at most {most // SLOWER:,} are read of {image.format}, which takes seconds a megapixel "
+                f"({_allows_more()}); save it as PNG"
+            )
+    if not min(image.size):
+        raise ValueError(f"{size}: it is empty")
+    if max(image.size) > LONGEST * min(image.size):
+        raise ValueError(f"{size}: one side is over {LONGEST} times the other")
 
 
 def _is_raw(image: Image.Image, source: Path | BytesIO, name: str) -> bool:
@@ -233,40 +246,9 @@ def _is_raw(image: Image.Image, source: Path | BytesIO, name: str) -> bool:
     if image.format != "TIFF":  # which most of them are
         return False
     tags = getattr(image, "tag_v2", {})
-    return bool(tags.get(SUBFILE_TYPE, 0) & REDUCED or DNG_VERSION in tags or CR2.match(_head(source)))
-
-
-def _told_by_head(source: Path | BytesIO, name: str) -> str | None:
-    """What the first bytes say of a file that cannot be read, or None."""
-    try:
-        head = _head(source)
-    except OSError:
-        return None
-    if head.startswith(POSTSCRIPT):
-        return POSTSCRIPT_REASON
-    if head.startswith(LFS):
-        return LFS_REASON
-    if HEIC.match(head) and not find_spec("pillow_heif"):
-        return HEIC_REASON
-    return RAW_REASON if Path(name).suffix.lower() in RAW or CR2.match(head) else None
-
-
-def unread_kind(path: str | Path) -> str | None:
-    """What a file that is no image to kravl is, and what to do; None where that is not known."""
-    if Path(path).suffix.lower() in RAW:
-        return RAW_REASON
-    try:
-        return HEIC_REASON if HEIC.match(_head(path)) else None
-    except (OSError, InputError):
-        return None
-
-
-def _head(source: str | Path | BytesIO) -> bytes:
-    if isinstance(source, BytesIO):
-        return source.getvalue()[:HEAD]
-    refuse_endless(source)
-    with Path(source).open("rb") as file:
-        return file.read(HEAD)
+    kind = tags.get(SUBFILE_TYPE, 0)  # of any type that the file says
+    reduced = isinstance(kind, int) and bool(kind & REDUCED)
+    return reduced or DNG_VERSION in tags or CR2.match(head(source)) is not None
 
 
 def _viewed(image: Image.Image) -> Image.Image:
@@ -274,16 +256,27 @@ def _viewed(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # exif_transpose copies even an upright image
-    upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-    return image if upright else ImageOps.exif_transpose(image)
+    image.load()  # which turns a TIFF, and reads what a PNG says behind its pixels
+    try:
+        turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    except ODD_TAGS:  # a viewer shows it as it is
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)  # exif_transpose writes all tags anew, at which odd ones stop it
+    for said in ORIENTED_BY:
+        turned.info.pop(said, None)  # or it would be turned again
+    return turned
 
 
 def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:  # Pillow reads some 16-bit files into 32-bit integers
         raise ValueError(f"32-bit pixels from {values.min()} to {values.max()}; save the image with 8 or 16 bits")
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    scaled = (values * 255 + 32767) // 65535
+    if isinstance(key := image.info.get("transparency"), int):  # a colour key
+        scaled[values == key] = 255
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
 
 
 def _reason(error: BaseException, most: int) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from kravl.data.images import image_endings, is_image_file, unread_kind
+from kravl.data.images import image_endings, is_image_file
+from kravl.data.inspect.file_kinds import unread_kind
 from kravl.data.source import composed_form
 from kravl.runtime.errors import InputError, some_of
 
@@ -95,7 +96,7 @@ def say_left_out(root: Path, others: Iterable[str], passed: Iterable[str]) -> No
 
 
 def why_no_image(root: Path, files: Iterable[str]) -> str:
-    """`kravl.data.images.unread_kind` of the first of the ``files`` for which it is known, to end a line with."""
+    """`unread_kind` of the first of the ``files`` for which it is known, to end a line with."""
     kinds = ((file, unread_kind(root / file)) for file in files)
     return next((f"; {file} is {kind}" for file, kind in kinds if kind), "")
 

@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 import kravl
 from kravl import FewShotModel, InputError
-from kravl.api.given import as_image, listed
+from kravl.api.given import as_image, listed, pairs, write_folders, write_labels
 from kravl.api.settings import backbone_settings, compose_run, data_settings
+from kravl.data.classes import read_class_list
+from kravl.data.tree import find_images
 from kravl.run.train import train
 
 SETTINGS = {
@@ -225,3 +227,100 @@ def test_an_unknown_class_of_an_evaluation_is_told(fitted: FewShotModel, glyphs:
     files, _ = images_of(glyphs / "glyphs/test")
     with pytest.raises(InputError, match=r"unknown class of the model 'E': did you mean"):
         fitted.evaluate(files[:1], ["E"])
+
+
+class ByIndex:
+    """What a pandas Series does after a shuffle: by place when it is iterated over, by its index in brackets."""
+
+    def __init__(self, values: list[Any], index: list[int]) -> None:
+        self.values, self.index = values, index
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Any:
+        return iter(self.values)
+
+    def __getitem__(self, key: int) -> Any:
+        return self.values[self.index.index(key)]
+
+
+@pytest.mark.parametrize("index", [[3, 2, 1, 0], [10, 11, 12, 13]])
+def test_images_and_labels_go_together_by_their_place(index: list[int]) -> None:
+    files, labels = ["a", "b", "c", "d"], ["cat", "dog", "cat", "cow"]
+
+    given = list(pairs(ByIndex(files, index), ByIndex(labels, index)))
+
+    assert given == list(zip(files, labels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "reason"),
+    [
+        ({0: "a.png", 1: "b.png"}, ["x", "y"], "images are a dict; they must have an order"),
+        ({"a.png", "b.png"}, ["x", "y"], "images are a set"),
+        (["a.png", "b.png"], {0: "x", 1: "y"}, "labels are a dict"),
+        (["a.png", "b.png"], np.eye(2), r"the label '\[1. 0.\]' is not one value"),
+        (["a.png", "b.png"], torch.eye(2), "is not one value"),
+        (["a.png"], ["\ud800"], "not UTF-8"),
+    ],
+)
+def test_images_without_an_order_and_labels_that_are_none_are_refused(data: Any, labels: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        list(pairs(data, labels))
+
+
+@pytest.mark.parametrize("item", [("a.png", 1, 2), "a.png", {"image": 1, "label": 2}, None])
+def test_a_data_set_of_no_pairs_is_told(item: Any) -> None:
+    class Given(Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return item
+
+    with pytest.raises(InputError, match=r"an item of the data set is a .*; it must be \(image, label\)"):
+        list(pairs(Given(), None))
+
+
+def test_a_stream_of_pairs_without_a_length_is_told() -> None:
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Any:
+            return iter(())
+
+    with pytest.raises(InputError, match="Stream has no length"):
+        list(pairs(Stream(), None))
+
+
+def test_names_that_a_spreadsheet_computes_are_written_as_they_are(tmp_path: Path) -> None:
+    names = ["=cat", "@home", "-foo", "+1 dog", 'a "b", c']
+
+    write_labels(tmp_path, names, str)
+
+    assert list(read_class_list(str(tmp_path / "class_names.csv")).values()) == names
+
+
+@pytest.mark.parametrize("ending", [".tmp", ".part", ".bak", ".old", ".jpg~", ".pdf", "", ".JPG"])
+def test_a_file_that_is_given_is_read_whatever_it_is_called(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"photo{ending}"
+    Image.new("RGB", (4, 5), "red").save(file, "PNG")
+
+    write_folders(tmp_path / "home", "train", [(file, "a"), (file, "b")])
+
+    found = [path for folder in (tmp_path / "home/train").iterdir() for path in find_images(folder).images]
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), "5 x 0 pixels: it is empty"),
+        (np.zeros((1, 20_000, 3), np.uint8), "one side is over 500 times the other"),
+        (Image.new("F", (5, 5)), "floating-point pixels have no known range"),
+        ("x" * 300 + ".png", "no such file"),
+        ("photo.nef", "no such file"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_one_line(image: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=reason):
+        write_folders(tmp_path, "train", [(image, "a")])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kravl.data.images import open_rgb
+from kravl.data.inspect.file_kinds import is_file, why_no_file
 from kravl.data.loading.resumable import LoadingSettings, no_collate, require_handles
 from kravl.data.loading.transforms import CentreCrop, Normalization, Pixels, PreprocessLike, height_width
 from kravl.runtime.errors import InputError
@@ -47,8 +48,8 @@ class NamedImages(Dataset[Decoded]):
 
     def _pixels(self, path: str) -> Pixels:
         file = Path(path)
-        if not file.is_file():  # a pipe would be waited for
-            raise InputError(f"cannot read {path}: {'not a file' if file.exists() else 'no such file'}")
+        if not is_file(file):  # a pipe would be waited for
+            raise InputError(f"cannot read {path}: {why_no_file(file)}")
         return self._crop(open_rgb(file)).transpose(2, 0, 1)
 
 
