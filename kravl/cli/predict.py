@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kravl.tracking.run_folder import RunFolder
 
 BATCH_SIZE, TOP = 64, 5
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 MOST_BATCH, MOST_WORKERS = 2**16, 256
 PROMPT = "a photo of a {}."
 DESCRIPTION = """Score images with a finished run, whose folder is all it needs, or zero-shot with any CLIP.
@@ -100,7 +101,7 @@ def _predict(options: argparse.Namespace, files: "NamedFiles") -> int:
     with ExitStack() as stack:
         target: Any = format_of(options.out.suffix[1:] if options.out else options.format, top)
         if options.out:
-            target = stack.enter_context(PredictionFile(options.out, target, settings, options.force))
+            target = stack.enter_context(PredictionFile(options.out, target, settings, options.force, class_names))
         else:
             sys.stdout.write(target.header)
         unreadable = predict_files(scorer, files, job, target)
@@ -184,28 +185,32 @@ def device_of(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if (kind := name.partition(":")[0]) not in DEVICES:
+        raise unknown("--device", kind, ("auto", *DEVICES))
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}; cpu is always there") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise InputError(f"--device {name}: {reason}; cpu is always there") from error
     return name
 
 
 def _class_names(given: str) -> tuple[str, ...]:
     """Names with commas between them, or those in a file, one a line."""
+    from kravl.data.inspect.file_kinds import is_file
     from kravl.data.source import readable_names, refuse_control, refuse_duplicates
     from kravl.runtime.files import read_text
 
-    if "," not in given and not Path(given).is_file() and (Path(given).suffix or "/" in given):
+    in_file = is_file(given)
+    if "," not in given and not in_file and (Path(given).suffix or "/" in given):
         raise InputError(f"--classes: no file {given!r}")
-    in_file = Path(given).is_file()
     named = [name for name in read_text(given).splitlines() if name.strip()] if in_file else given.split(",")
     if empty := [str(place) for place, name in enumerate(named, 1) if not name.strip()]:
         raise InputError(f"--classes {given[:80]!r}: name {' and '.join(empty)} of {len(named)} is empty")
     refuse_control("--classes", named)
     refuse_duplicates("--classes", named)
     if len(named) < 2:
-        raise InputError(f"--classes {given!r}: {len(named)} class; every image would be of it; name two or more")
+        raise InputError(f"--classes {given[:80]!r}: {len(named)} class; every image would be of it; name two or more")
     return readable_names("--classes", named)
 
 

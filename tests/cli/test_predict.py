@@ -184,14 +184,14 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_predicted(
     broken.write_bytes(good.read_bytes()[:60])
     os.mkfifo(pipe)
     Image.new("I;16", (9, 500), 40000).save(grey)
-    names = "\n".join(map(str, (good, broken, pipe, grey, tmp_path / "listed.png")))
+    names = "\n".join(map(str, (good, broken, pipe, grey, tmp_path / "listed.png", "x" * 5000, "a" * 256 + "/b.png")))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
 
     assert main(["predict", str(finished_run), "-", "--workers", "2", "--batch-size", "2"]) == 1
 
     out, err = capsys.readouterr()
-    assert [bool(row["error"]) for row in csv.DictReader(io.StringIO(out))] == [False, True, True, False, True]
-    assert "3 files could not be read:" in err
+    assert [bool(row["error"]) for row in csv.DictReader(io.StringIO(out))] == [False, True, True, False] + 3 * [True]
+    assert "5 files could not be read:" in err and err.count("file name too long") == 2
     for reason in ("broken.jpg: ", "pipe.png: not a file", "listed.png: no such file"):
         assert f"cannot read {tmp_path}/{reason}" in err
 
@@ -236,6 +236,10 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--top", "3"], "--top 3: the model has 2 classes"),
         (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--prompt", "a"], "has no {}"),
         (["RUN", "IMAGES", "--device", "cuda:99"], "--device cuda:99"),
+        (["RUN", "IMAGES", "--device", "meta"], "unknown --device 'meta'"),
+        (["RUN", "IMAGES", "--device", "cud"], "did you mean 'cuda'?"),
+        (["RUN", "x" * 300 + ".png"], "no file or folder 'xxx"),
+        (["RUN", "IMAGES", "--top", "99", "--classes", ",".join(f"name {i}" for i in range(60))], "has 60 classes"),
     ],
 )
 def test_mistakes_are_one_line_before_weights_are_loaded(finished_run, images, tmp_path, capsys, arguments, message):
@@ -286,6 +290,66 @@ def test_patterns_and_order(tmp_path):
     found = [str(tmp_path / name) for name in ("a/x.png", "b/1.png", "b/2.png")]
     assert list(files) == [*found, "one.png", "two\udce9.png", str(tmp_path / "b/2.png")]
     assert NamedFiles([str(tmp_path)]).total == 3
+
+
+def test_a_pattern_goes_round_no_links_and_into_a_linked_folder_once(tmp_path):
+    for name in ("set/a/1.png", "set/a/b/2.png", "set/a/b/2.jpg", "set/.hidden/3.png", "other/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for link, target in (("a/here", "."), ("a/again", "."), ("a/up", ".."), ("linked", "../other")):
+        (tmp_path / "set" / link).symlink_to(target)  # with glob, 2^40 paths
+
+    def found(pattern):
+        return [str(Path(name).relative_to(tmp_path)) for name in NamedFiles([f"{tmp_path}/{pattern}"])]
+
+    assert found("set/**/*.png") == ["set/a/1.png", "set/a/b/2.png", "set/linked/4.png"]
+    assert found("set/**/b/*") == ["set/a/b/2.jpg", "set/a/b/2.png"]
+    assert found("*/**/?.png") == ["other/4.png", "set/a/1.png", "set/a/b/2.png", "set/linked/4.png"]
+    assert found("set/**/*/*/*.png") == ["set/a/b/2.png"]
+    assert found("set/**") == found("set/**/*") == ["set/a/1.png", "set/a/b/2.jpg", "set/a/b/2.png", "set/linked/4.png"]
+
+
+EDITS = {  # of the row of a prediction, in JSON
+    "text for numbers": {"probabilities": ["x", "y"]},
+    "no numbers": {"probabilities": [None, None]},
+    "fewer numbers": {"probabilities": []},
+    "not a number": {"probabilities": [float("nan"), 0.1]},
+    "above one": {"probabilities": [2, 0.1]},
+    "infinite": {"energy": float("inf")},
+    "objects": {"classes": [{}, {}]},
+    "numbers for names": {"classes": [1, 2]},
+    "a class of no model": {"classes": ["hotdog", "cat"]},
+    "a reason that is a number": {"error": 5},
+    "a reason beside classes": {"error": "x"},
+}
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_row_that_was_edited_is_no_prediction_to_go_on_from(edit, ending, tmp_path):
+    row, lines, out = Prediction("a.png", ("cat", "=dog"), (0.75, 0.25), -1.5), format_of(ending[1:], 2), tmp_path / "p"
+    edited = {**row._asdict(), **edit}
+    with PredictionFile(out, lines, {}, force=True, class_names=("cat", "=dog")) as begun:
+        begun.write([row])
+        assert list(begun.written(iter(["a.png"]))) == [row]
+        if ending == ".jsonl":
+            out.write_text(json.dumps(edited) + "\n")
+        elif "error" in edit or not edited["probabilities"]:
+            pytest.skip("a row of CSV has a field for each, and a reason or classes")
+        else:
+            pairs = [str(cell) for pair in zip(edited["classes"], edited["probabilities"], strict=True) for cell in pair]
+            out.write_text(lines.header + ",".join(["a.png", *pairs, str(edited["energy"]), ""]) + "\n")
+
+        with pytest.raises(InputError, match="holds .*--force writes it anew"):
+            list(begun.written(iter(["a.png"])))
+
+
+def test_a_field_longer_than_a_csv_reader_takes_is_no_prediction(tmp_path):
+    lines = format_of("csv", 1)
+    with PredictionFile(tmp_path / "p.csv", lines, {}, force=True) as begun:
+        (tmp_path / "p.csv").write_text(lines.header + '"' + "a" * 200_000 + '",cat,1,1,\n')
+        with pytest.raises(InputError, match="--force writes it anew"):
+            list(begun.written(iter(["a.png"])))
 
 
 def test_progress_says_rate_and_time_left():

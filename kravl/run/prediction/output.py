@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -15,6 +16,7 @@ from kravl.runtime.errors import InputError
 from kravl.runtime.files import csv_text, json_object, parse_json, read_text, refuse_endless, write_atomic
 
 DIGITS = 6
+SHOWN = 80  # characters of a value
 FORMATS = (".csv", ".jsonl")
 
 
@@ -49,6 +51,7 @@ class Format(Protocol):
 
     def line(self, prediction: Prediction) -> str: ...
     def parse(self, line: str) -> Prediction: ...
+    def read_back(self, text: str) -> str: ...
     def whole(self, line: bytes) -> bool: ...
 
 
@@ -75,6 +78,11 @@ class CsvLines(Format):
             return Prediction(path, error=error)
         return Prediction(path, tuple(pairs[::2]), tuple(map(float, pairs[1::2])), float(energy))
 
+    def read_back(self, text: str) -> str:
+        """``text`` as it is read of a file where it was written: a formula is quoted."""
+        ((cell,),) = csv.reader(io.StringIO(csv_text([[text]], "\n"), newline=""))
+        return cell
+
     def whole(self, line: bytes) -> bool:
         return line.endswith(b"\n") and line.count(b'"') % 2 == 0
 
@@ -92,6 +100,9 @@ class JsonLines(Format):
         if set(values) != set(Prediction._fields) or not isinstance(values["path"], str):
             raise ValueError("other fields")
         return Prediction(**{**values, **{key: tuple(values[key]) for key in ("classes", "probabilities")}})
+
+    def read_back(self, text: str) -> str:
+        return text
 
     def whole(self, line: bytes) -> bool:
         return line.endswith(b"\n")
@@ -120,7 +131,8 @@ def require_resumable(path: Path, settings: Mapping[str, Any], force: bool) -> N
     else:
         begun = parse_json(read_text(state), str(state))
         known = begun if isinstance(begun, dict) else {}
-        if changes := [f"{key} {known.get(key)} -> {now}" for key, now in settings.items() if known.get(key) != now]:
+        changed = [(key, known.get(key), now) for key, now in settings.items() if known.get(key) != now]
+        if changes := [f"{key} {str(before)[:SHOWN]} -> {str(now)[:SHOWN]}" for key, before, now in changed]:
             raise InputError(f"{path} was begun with {'; '.join(changes)}; --force writes it anew")
 
 
@@ -131,14 +143,23 @@ class PredictionFile:
 
     Args:
         settings: what the predictions depend on; a file that was begun with others is not resumed.
+        class_names: of the model; a row that names another is no prediction of it. None: any.
 
     Raises:
         InputError: the file is there and finished, was begun with other settings, is not one of predictions, is
             written by another process, or cannot be written; unless ``force``, which begins anew.
     """
 
-    def __init__(self, path: Path, lines: Format, settings: Mapping[str, Any], force: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lines: Format,
+        settings: Mapping[str, Any],
+        force: bool,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         self.path, self._lines = path, lines
+        self._names = None if class_names is None else {lines.read_back(name): name for name in class_names}
         self._state = _state_of(path)
         require_resumable(path, settings, force)
         try:
@@ -165,7 +186,7 @@ class PredictionFile:
         end = 0
         for row in islice(self._rows(), headers + max(whole, 0) // batch_size * batch_size):
             if headers and not end:
-                self._require(row == self._lines.header.encode(), f"begins with {row[:80]!r}")
+                self._require(row == self._lines.header.encode(), f"begins with {row[:SHOWN]!r}")
             else:
                 yield self._matched(row, next(paths, None))
             end += len(row)
@@ -212,13 +233,29 @@ class PredictionFile:
     def _matched(self, row: bytes, path: str | None) -> Prediction:
         text = row.decode("utf-8", "backslashreplace")
         try:
-            prediction = self._lines.parse(text)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{self.path} holds {text[:80]!r}; --force writes it anew") from error
-        expected = path and self._lines.parse(self._lines.line(Prediction(path, error="?"))).path
+            prediction = self._known(self._lines.parse(text))
+        except (ValueError, TypeError, csv.Error) as error:
+            raise InputError(f"{self.path} holds {text[:SHOWN]!r}; --force writes it anew") from error
+        expected = path and self._lines.read_back(path)
         shown = expected and expected.encode("utf-8", "backslashreplace").decode()
         self._require(prediction.path in (expected, shown), f"has {prediction.path!r} where {path!r} is now")
         return prediction if path is None else prediction._replace(path=path)
+
+    def _known(self, read: Prediction) -> Prediction:
+        """A prediction that was read, with the model's own class names. Raises ValueError or TypeError for others."""
+        if read.error is not None:
+            if not isinstance(read.error, str) or read.classes or read.probabilities:
+                raise ValueError("a reason and classes")
+            return read
+        numbers = (*read.probabilities, read.energy)
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError("not a number")
+        if not all(0 <= probability <= 1 for probability in read.probabilities):
+            raise ValueError("not a probability")
+        names = dict.fromkeys(read.classes) if self._names is None else self._names
+        if not read.classes or len(read.classes) != len(read.probabilities) or not names.keys() >= {*read.classes}:
+            raise ValueError("other classes")
+        return read if self._names is None else read._replace(classes=tuple(names[name] for name in read.classes))
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
