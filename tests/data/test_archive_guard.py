@@ -88,3 +88,60 @@ def test_an_archive_that_grows_beyond_reason_is_refused(
 
     assert archive.stat().st_size < 20_000
     assert list((tmp_path / "set").iterdir()) == []
+
+
+def described(kind: bytes, size: int) -> tarfile.TarInfo:
+    """A header that says what comes next, with ``size`` bytes to be read for it."""
+    info = tarfile.TarInfo("described")
+    info.type, info.size = kind, size
+    return info
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_is_not_read_into_memory_whatever_its_size(kind: bytes, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as packed:
+        packed.write(described(kind, 2**33).tobuf(tarfile.GNU_FORMAT))
+        packed.write(bytes(2**20))
+
+    with pytest.raises(InputError, match=r"a header of 8,589,934,592 bytes; at most 1,048,576 are read"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "set")
+
+
+def _with(name: str, **fields: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {key.replace("_", "."): value for key, value in fields.items()}
+    return info
+
+
+ODD: dict[str, list[Member]] = {
+    "a file in a file": [("a", b"x"), ("a/b", b"y")],
+    "a name that is too long": [("x" * 300, b"x")],
+    "a time beyond all": [_with("a", mtime="1e400")],
+    "a time beyond the system's": [_with("a", mtime="9" * 20)],
+    "a sparse file of no size": [_with("a", GNU_sparse_size="x", GNU_sparse_map="0,1")],
+    "a NUL in a name": [_with("a", path="a\0b")],
+    "an old sparse file": [described(tarfile.GNUTYPE_SPARSE, 0)],
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_tarfile_and_the_system_make_of_odd_fields_is_one_line(case: str, tmp_path: Path) -> None:
+    archive = tar(tmp_path / "a.tar.gz", [("good", b"good"), *ODD[case]])
+
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.tar\.gz: "):
+        unpack(archive, tmp_path / "set")
+
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+@pytest.mark.parametrize("members", [[("a", b"x"), ("a/b", b"y")], [("x" * 300, b"x")]])
+def test_names_in_a_zip_that_the_disk_refuses_are_one_line(members: list[tuple[str, bytes]], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.zip: (Not a directory|File name too long)"):
+        unpack(zipped(tmp_path / "a.zip", members), tmp_path / "set")
+
+
+def test_a_damaged_bzip2_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.bz2").write_bytes(b"BZh9" + bytes(range(50)))
+
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.bz2: Invalid data stream"):
+        unpack(tmp_path / "a.bz2", tmp_path / "set")

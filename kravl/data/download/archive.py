@@ -1,6 +1,7 @@
 """Unpack an archive that may be hostile."""
 
 import bz2
+import errno
 import filecmp
 import gzip
 import lzma
@@ -21,9 +22,12 @@ MAX_RATIO = 200  # unpacked to packed; deflate reaches 1032 on a bomb, and photo
 FLOOR = 2**24  # bytes that any archive may unpack to
 MIN_MEMBER = 4096  # bytes charged even for an empty file, against archives of countless empty files
 CHUNK = 2**20
+SHOWN = 80  # characters of a name
 ENCRYPTED = 0x1
 SINGLE: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-# the last one: a method of compression that zipfile lacks
+MAX_HEADER = 2**20  # bytes of a long name or of PAX's fields, which tarfile reads into memory whole
+DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES[:2])
+# the last three: a method of compression that zipfile lacks, a field of PAX that is no number or no time
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -32,11 +36,28 @@ DAMAGE = (
     gzip.BadGzipFile,
     EOFError,
     NotImplementedError,
+    ValueError,
+    OverflowError,
 )
+# what the names of members lead to, and a damaged bzip2 file; other errors are of this disk
+OF_NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, None)
 
 
 class HostileError(Exception):
     """Why the archive is refused."""
+
+
+class Header(tarfile.TarInfo):
+    """A header of a tar archive; one that describes another, or a sparse file's, may not be a bomb itself."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in DESCRIBING and header.size > MAX_HEADER:
+            raise HostileError(f"a header of {header.size:,} bytes; at most {MAX_HEADER:,} are read")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise HostileError(f"{header.name!r} is a sparse file")
+        return header
 
 
 class Budget:
@@ -112,8 +133,15 @@ def unpack(archive: Path, folder: Path) -> None:
         if differing := _differing(temporary, folder):
             raise InputError(f"cannot unpack {archive}: {differing} exists already and differs; move it away")
         _move(temporary, folder)
+    except InputError:
+        raise
     except (*DAMAGE, HostileError) as error:
         raise InputError(f"cannot unpack {archive}: {first_line(error)}") from error
+    except OSError as error:
+        if error.errno not in OF_NAMES:
+            raise
+        named = f" ({Path(error.filename).name[:SHOWN]!r})" if error.filename else ""
+        raise InputError(f"cannot unpack {archive}: {error.strerror or error}{named}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -128,8 +156,8 @@ def _extract(archive: Path, folder: Path, budget: Budget) -> None:
                     raise HostileError(f"{info.filename!r} is encrypted")
             members = [info for info in zipped.infolist() if not info.filename.startswith("__MACOSX/")]
             zipped.extractall(folder, members)  # a link becomes a file that holds the path
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
+    elif tar := _opened(archive):
+        with tar:
             for member in tar:
                 refuse_hostile(member, folder)
                 budget.spend(member.size)
@@ -141,6 +169,13 @@ def _extract(archive: Path, folder: Path, budget: Budget) -> None:
                 file.write(chunk)
     else:
         raise HostileError(f"neither a zip or tar archive nor one of {', '.join(SINGLE)}")
+
+
+def _opened(archive: Path) -> tarfile.TarFile | None:
+    try:
+        return tarfile.open(archive, tarinfo=Header)
+    except tarfile.ReadError:
+        return None
 
 
 def _differing(source: Path, target: Path) -> Path | None:
