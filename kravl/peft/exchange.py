@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig
-from peft.utils.save_and_load import load_peft_weights
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from kravl.adapters.kra import KRAdapter
 from kravl.adapters.lora import LoRA
 from kravl.peft.clip_names import Place, same_name
 from kravl.peft.config import AdapterConfig
+from kravl.peft.saved import read_saved
 from kravl.runtime.errors import InputError, nearest, some_of
 from kravl.runtime.files import write_atomic
 
@@ -95,13 +95,13 @@ def load_from_peft(model: nn.Module, folder: Path | str, places: Places = same_n
             `open_clip_to_hugging_face` takes an adapter of transformers' CLIPModel to the same weights in open_clip.
 
     Raises:
-        InputError: the method or a setting of it is one that kravl has not, or the weights do not fit the model, which
-            is left as it was.
+        InputError: as `read_saved`; or the method or a setting of it is one that kravl has not, or the weights do not
+            fit the model, which is left as it was.
     """
-    config = PeftConfig.from_pretrained(str(folder))
+    config, saved = read_saved(Path(folder), next(model.parameters()).dtype)
     make = _adapter_of(config)
     tensors: dict[str, Tensor] = {}
-    for key, tensor in load_peft_weights(str(folder), device="cpu").items():
+    for key, tensor in saved.items():
         tensors[_kravl_name(model, key.removeprefix(ROOT), config)] = tensor
     adapted = [name for name in tensors if name.rpartition(".")[2] in ("a", "b", "u", "v")]
     if places is not same_name:
