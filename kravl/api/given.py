@@ -132,7 +132,9 @@ def plain_label(label: Any) -> Label:
     try:
         value = label.item() if hasattr(label, "item") else label
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"the label {str(label)[:80]!r} is not one value; labels are texts or whole numbers") from error
+        raise InputError(
+            f"the label {str(label)[:80]!r} is not one value; labels are texts or whole numbers"
+        ) from error
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"the label {str(value)[:80]!r} is {type(value).__name__}; labels are texts or whole numbers")
     refuse_control("labels", [value] if isinstance(value, str) else ())

@@ -228,12 +228,12 @@ def _refuse_large(image: Image.Image, most: int) -> None:
     size = f"{image.width} x {image.height} pixels"
     if image.width * image.height > most:
         raise ValueError(f"{size}; at most {most:,} are read ({_allows_more()})")
-    if any(part[0] in Image.DECODERS for part in getattr(image, "tile", ())):
-        if image.width * image.height * SLOWER > most:
-            raise ValueError(
-                f"{size}; at most {most // SLOWER:,} are read of {image.format}, which takes seconds a megapixel "
-                f"({_allows_more()}); save it as PNG"
-            )
+    in_python = any(part[0] in Image.DECODERS for part in getattr(image, "tile", ()))
+    if in_python and image.width * image.height * SLOWER > most:
+        raise ValueError(
+            f"{size}; at most {most // SLOWER:,} are read of {image.format}, which takes seconds a megapixel "
+            f"({_allows_more()}); save it as PNG"
+        )
     if not min(image.size):
         raise ValueError(f"{size}: it is empty")
     if max(image.size) > LONGEST * min(image.size):

@@ -32,6 +32,7 @@ LOOPBACK = "127.0.0.1"
 FIRST_PORT, TRIED = 8650, 20
 MOST_BYTES = 100 * 2**20  # of a file: 40 megapixels with 16 bits a channel are 240 MB before compression
 AT_ONCE = 2  # files in memory
+STALLED = 30.0  # seconds without a byte of a file
 SHOWN = 120  # characters of a file's name
 FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 STRANGER = "wrong or missing token: open the whole address that kravl demo printed"
@@ -160,16 +161,21 @@ def _asked(request: Request) -> tuple[str, float]:
 
 
 async def _received(request: Request, name: str) -> bytes:
-    """The body, which is refused as soon as it is known to be too long."""
+    """The body, which is refused as soon as it is known to be too long, or has stopped coming."""
     too_long = InputError(f"cannot read {name}: a file of more than {MOST_BYTES // 2**20} MiB")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MOST_BYTES:
         raise too_long
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > MOST_BYTES:
-            raise too_long
+    data, now = bytearray(), asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(STALLED) as left:
+            async for part in request.stream():
+                data += part
+                if len(data) > MOST_BYTES:
+                    raise too_long
+                left.reschedule(now() + STALLED)
+    except TimeoutError as error:  # others wait for its place
+        raise InputError(f"cannot read {name}: nothing of it has come for {STALLED:g} s") from error
     return bytes(data)
 
 

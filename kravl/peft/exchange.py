@@ -98,10 +98,10 @@ def load_from_peft(model: nn.Module, folder: Path | str, places: Places = same_n
         InputError: as `read_saved`; or the method or a setting of it is one that kravl has not, or the weights do not
             fit the model, which is left as it was.
     """
-    config, saved = read_saved(Path(folder), next(model.parameters()).dtype)
+    config, read = read_saved(Path(folder), next(model.parameters()).dtype)
     make = _adapter_of(config)
     tensors: dict[str, Tensor] = {}
-    for key, tensor in saved.items():
+    for key, tensor in read.items():
         tensors[_kravl_name(model, key.removeprefix(ROOT), config)] = tensor
     adapted = [name for name in tensors if name.rpartition(".")[2] in ("a", "b", "u", "v")]
     if places is not same_name:

@@ -66,9 +66,13 @@ def _tensors(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise InputError(f"{path}: {str(name)[:80]!r} is {kind}; the factors of an adapter are floating-point numbers")
+            raise InputError(
+                f"{path}: {str(name)[:80]!r} is {kind}; the factors of an adapter are floating-point numbers"
+            )
         if tensor.dtype == torch.float64 != dtype:
-            raise InputError(f"{path}: {name[:80]!r} is in double precision, and the model is {dtype}; convert the model")
+            raise InputError(
+                f"{path}: {name[:80]!r} is in double precision, and the model is {dtype}; convert the model"
+            )
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name[:80]!r} has values that are infinite or no numbers")
     return tensors

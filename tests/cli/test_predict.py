@@ -337,10 +337,12 @@ def test_a_row_that_was_edited_is_no_prediction_to_go_on_from(edit, ending, tmp_
         elif "error" in edit or not edited["probabilities"]:
             pytest.skip("a row of CSV has a field for each, and a reason or classes")
         else:
-            pairs = [str(cell) for pair in zip(edited["classes"], edited["probabilities"], strict=True) for cell in pair]
+            pairs = [
+                str(cell) for pair in zip(edited["classes"], edited["probabilities"], strict=True) for cell in pair
+            ]
             out.write_text(lines.header + ",".join(["a.png", *pairs, str(edited["energy"]), ""]) + "\n")
 
-        with pytest.raises(InputError, match="holds .*--force writes it anew"):
+        with pytest.raises(InputError, match=r"holds .*--force writes it anew"):
             list(begun.written(iter(["a.png"])))
 
 

@@ -123,6 +123,21 @@ def test_who_hangs_up_or_sends_no_http_is_left_alone(page, caplog):
     assert "Traceback" not in caplog.text
 
 
+def test_uploads_that_stall_give_up_their_places(page, monkeypatch):
+    monkeypatch.setattr(server, "STALLED", 0.5)
+    half = f"POST {page.path}score?name=slow.jpg HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nfew"
+    stalled = [socket.create_connection((LOOPBACK, page.port), timeout=30) for _ in range(2 * server.AT_ONCE)]
+    try:
+        for connection in stalled:
+            connection.sendall(half.encode())
+        assert "adapted" in page.score(picture(), "photo.jpg"), WORKS
+        said = b"".join(iter(lambda: stalled[0].recv(2000), b""))
+        assert b"cannot read slow.jpg: nothing of it has come for 0.5 s" in said
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

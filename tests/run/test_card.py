@@ -1,8 +1,9 @@
-"""The card of a run: no text of a setting leaves its place in it."""
+"""The card of a run: no text of a setting and no name of a class leaves its place in it."""
 
 import yaml
+from markdown_it import MarkdownIt
 
-from kravl.run.finished.card import settings_block
+from kravl.run.finished.card import described_classes, settings_block
 
 
 def test_no_setting_ends_the_block_of_settings():
@@ -13,3 +14,12 @@ def test_no_setting_ends_the_block_of_settings():
     assert first == f"{last}yaml"
     assert last not in lines
     assert yaml.safe_load("\n".join(lines)) == config
+
+
+def test_the_name_of_a_class_is_shown_and_is_no_markup():
+    names = ["<img src=http://other/a.png>", "![a](http://other/b.png)", "&amp; *b* _c_ `d`", "a\\<b>", "cat"]
+
+    (inline,) = [token for token in MarkdownIt().parse(described_classes(names, "f")) if token.type == "inline"]
+
+    assert {token.type for token in inline.children} == {"text"}  # no picture, no HTML, no emphasis
+    assert "".join(token.content for token in inline.children) == ", ".join(names)

@@ -71,14 +71,15 @@ def _matching(pattern: str) -> tuple[list[str], int]:
         matches = sorted(glob.iglob(pattern))  # noqa: PTH207 (keeps the pattern's own form)
         images = [match for match in matches if is_file(match) and is_image_file(match)]
         return images, len(matches) - len(images)
-    images, others = set(), 0
+    recursed: set[str] = set()
+    others = 0
     for folder in sorted(glob.iglob(before)) if before else [""]:  # noqa: PTH207
         if folder and not os.path.isdir(folder):  # noqa: PTH112
             continue
         found = find_images(Path(folder))  # links are followed once, where glob goes round those that lead back
-        images.update(_joined(folder, [path for path in found.images if _fits(path.split("/"), after)]))
+        recursed.update(_joined(folder, [path for path in found.images if _fits(path.split("/"), after)]))
         others += sum(_fits(path.split("/"), after) for path in found.others)
-    return sorted(images), others
+    return sorted(recursed), others
 
 
 def _divided(pattern: str) -> tuple[str, bool, list[str]]:

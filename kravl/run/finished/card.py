@@ -15,6 +15,7 @@ from kravl.run.finished.model_record import NAME, ModelRecord, model_record
 from kravl.tracking.run_folder import RunFolder
 
 SHOWN = 20  # classes
+MARKUP = re.compile(r"[\\`*_\[\]<>&|!#$~]")  # of Markdown and HTML: a name may not fetch a picture where a card is read
 README = "README.md"
 CARD = """---
 {metadata}
@@ -100,9 +101,9 @@ def amount(metrics: Mapping[str, Any]) -> str:
 
 
 def described_classes(names: Sequence[str], file: str) -> str:
-    """The first ``names``, and how many more are in ``file``."""
+    """The first ``names`` as Markdown that shows them as they are, and how many more are in ``file``."""
     more = f" and {len(names) - SHOWN} more, see {file}" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(MARKUP.sub(r"\\\g<0>", name) for name in names[:SHOWN]) + more
 
 
 def metadata(metrics: Mapping[str, Any], zero_shot: bool, library: str | None) -> str:

@@ -252,10 +252,10 @@ class PredictionFile:
             raise ValueError("not a number")
         if not all(0 <= probability <= 1 for probability in read.probabilities):
             raise ValueError("not a probability")
-        names = dict.fromkeys(read.classes) if self._names is None else self._names
+        names = self._names or {name: name for name in read.classes if isinstance(name, str)}
         if not read.classes or len(read.classes) != len(read.probabilities) or not names.keys() >= {*read.classes}:
             raise ValueError("other classes")
-        return read if self._names is None else read._replace(classes=tuple(names[name] for name in read.classes))
+        return read._replace(classes=tuple(names[name] for name in read.classes))
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:
