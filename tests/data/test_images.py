@@ -256,17 +256,25 @@ def test_a_colour_key_of_sixteen_bits_is_transparent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "AVIF", "PNG", "JPEG"])
-def test_a_sparse_file_is_refused_by_its_bytes_before_it_is_read(kind: str, tmp_path: Path) -> None:
+def test_a_sparse_file_is_refused_by_its_bytes_before_it_is_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KRAVL_MAX_MEGAPIXELS", raising=False)  # of a run in this process
     path = tmp_path / f"hole.{kind.lower()}"
     Image.fromarray(RGB).save(path, kind)
     os.truncate(path, 2**40)  # takes no disk
 
     for read in (open_rgb, check_readable):
-        with pytest.raises(InputError, match=r"1,099,511,627,776 bytes; at most 424,857,600 are read \(KRAVL_MAX_MEGA"):
+        with pytest.raises(
+            InputError, match=r"1,099,511,627,776 bytes; at most 424,857,600 are read \(.* allows more\)"
+        ):
             read(path)
 
 
-def test_a_format_that_is_decoded_by_python_has_a_tenth_of_the_pixels(tmp_path: Path) -> None:
+def test_a_format_that_is_decoded_by_python_has_a_tenth_of_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KRAVL_MAX_MEGAPIXELS", raising=False)
     header = b"qoif" + struct.pack(">IIBB", 3000, 2000, 3, 0)
     (tmp_path / "large.qoi").write_bytes(header + b"\x6a" * 6_000_000)
 
