@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kravl.cli.main import EXIT_FAILED, framed
+from kravl.config.bounds import shown
 from kravl.runtime.console import duration, plain
 from kravl.runtime.errors import InputError, printable
 from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
@@ -24,14 +25,15 @@ DESCRIPTION = (
     "Run every method, data set, number of shots and seed that a study names. Run the same command again to resume: "
     "finished runs are skipped, interrupted ones resume where they stopped, and it may be given twice at once."
 )
+MOST_JOBS = 1024  # processes, each with torch and a model
 
 
 @framed
 def main(arguments: Sequence[str]) -> int:
     """0 when all runs are finished, 1 where some failed, 2 for a mistake in the study, 75 when asked to stop."""
     options = _parser().parse_args(arguments)
-    if options.jobs is not None and options.jobs < 1:
-        raise InputError(f"--jobs is {options.jobs}; it must be at least 1")
+    if options.jobs is not None and not 1 <= options.jobs <= MOST_JOBS:
+        raise InputError(f"--jobs is {shown(options.jobs)}; it must be at least 1 and at most {MOST_JOBS}")
     if options.print_commands:
         print("\n".join(commands(read_study(options.study, options.set), options.set)))
         return 0

@@ -179,19 +179,23 @@ def compose_checked(
         raise rephrase(error, every, config_name, experiments) from error
     except RecursionError as error:
         raise InputError(f"a config file names itself in its defaults, {_chosen(every)}") from error
-    except AssertionError as error:
+    except (AssertionError, AttributeError, TypeError) as error:
         if not _is_hydras(error):
             raise
-        raise InputError(f"a config file has a defaults list that Hydra cannot read, {_chosen(every)}") from error
+        reason = "a defaults list, or settings of Hydra's own, that Hydra cannot read"
+        raise InputError(f"a config file has {reason}, {_chosen(every)}") from error
     return config
 
 
-def _is_hydras(error: AssertionError) -> bool:
-    """Whether Hydra's own code fails: it asserts that choices are texts once one of them is overridden."""
+def _is_hydras(error: Exception) -> bool:
+    """Whether Hydra's own code fails.
+
+    It asserts that choices are texts once one of them is overridden, and takes its own node for what its schema says.
+    """
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("hydra.")
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(("hydra.", "omegaconf."))
 
 
 def _one(

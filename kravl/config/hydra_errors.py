@@ -43,6 +43,11 @@ WORDS = {
     "list[kravl.config.schema.Stage]": "a list such as [{train:[adapters],share:0.6},{train:[head]}]",
     "None": "null",
 }
+COMPOSING = re.compile(
+    r"In '(?P<file>[^']+)': \w+ raised while composing config:\n(?P<what>[^\n]*)(\n\s*full_key: (?P<key>\S*))?"
+)
+VALUE = re.compile(r"(?:Value|Cannot convert '\w+' to string:) '?(.*?)'?(?: of type .*| \(.*|$)")
+OF_VALUES = re.compile(r"dict\[str, (int \| None|list\[str\])\]")
 TYPE_ERRORS = (ValidationError, ConfigTypeError)
 RESOLVING = re.compile(r"(\w+) raised while resolving interpolation: (.*)")
 NULLS = {"shots": ", which is all images"}
@@ -75,13 +80,42 @@ def rephrase(
         return wrong_type(typed[1], config_name, str(error.__cause__.full_key or ""))
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError):
         return omegaconf_error(error)
+    return _in_file(text, config_name) or _as_it_is(error)
+
+
+def _as_it_is(error: Exception) -> InputError:
+    if str(getattr(error.__cause__, "full_key", "")).partition(".")[0] == "hydra":
+        return InputError("a config file sets Hydra up (hydra), which may run code; only the command line may")
     because = f": {first_line(error.__cause__)}" if error.__cause__ else ""
     return InputError(f"{first_line(error)}{because}")
+
+
+def _in_file(text: str, config_name: str) -> InputError | None:
+    """What is wrong with a value in a file of configs, and what its setting takes; None of other mistakes."""
+    if (found := COMPOSING.match(text)) is None:
+        return None
+    what, key = found["what"], found["key"] or ""
+    if section := re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", what):
+        kinds = {field.name: getattr(field.type, "__name__", "") for field in fields(SCHEMAS[config_name])}
+        key = next((name for name, kind in kinds.items() if kind == section[1]), "hydra")
+        what = f"Value {section[2]} (is no section)"
+    if key.partition(".")[0] == "hydra":
+        return InputError(f"configs/{found['file']}.yaml sets Hydra up ({key}); only the command line may")
+    legal = _legal(f"stages.0.{key}" if key in {field.name for field in fields(Stage)} else key, config_name)
+    if value := VALUE.match(what):
+        what = f"{key}={value[1]}"
+    elif key and legal:
+        what = f"{key}={'null' if 'not Optional' in what else '...'}"
+    elif what.startswith("Cannot merge "):
+        what = "a list stands where settings by name are expected, or they where a list is"
+    return InputError(f"configs/{found['file']}.yaml: {what}{f': it must be {legal}' if legal else ''}")
 
 
 def _of_stage(cause: str, text: str) -> InputError | None:
     """What is wrong with a key of one of the stages; None of other mistakes."""
     if wrong := re.search(r"Key '([^']*)' not in 'Stage'", cause):
+        return unknown("key of a stage", wrong[1], [field.name for field in fields(Stage)])
+    if wrong := re.search(r"Key '([^']*)' not in 'Stage'", text):  # in a file
         return unknown("key of a stage", wrong[1], [field.name for field in fields(Stage)])
     if "not a subclass of Stage" in cause and (place := re.search(r"override \+*stages\.(\d+)", text)):
         return InputError(f"stages.{place[1]}: there is no such stage; they count from 0, and stages=[...] gives all")
@@ -118,6 +152,10 @@ def _of_resolver(kind: str, text: str) -> InputError:
 
 def _unknown_key(kind: str, key: str, legal: set[str]) -> InputError:
     """The nearest is one with the same last part, wherever it belongs, or with what it is called here."""
+    if key in legal:
+        nested = key.replace(".", ": {", 1) + ": ...}" if "." in key else key
+        told = f"in a file it is nested, {nested}" if kind != "key" else f"+{key}.NAME=... adds one to it"
+        return InputError(f"{kind} {key!r}: {told}")
     last = key.rpartition(".")[2]
     same = [each for each in legal if each.rpartition(".")[2] == SYNONYMS.get(last, last)]
     return unknown(kind, key, legal, near=same)
@@ -134,13 +172,19 @@ def wrong_type(override: str, config_name: str, inner: str = "") -> InputError:
         key, subject = f"stages.0.{inner}", f"{inner} of a stage"
     elif inner.startswith(f"{key}."):
         key = subject = inner
-    types = types_of(key, SCHEMAS[config_name])
+    shown = override if override.endswith(("}", "]")) else override.partition(": ")[0]
+    return InputError(f"{shown.lstrip('+')}: {subject} must be {_legal(key, config_name) or 'of another type'}")
+
+
+def _legal(key: str, config_name: str) -> str:
+    """What a setting takes by the schema, in words; empty where that says nothing of it."""
+    types = types_of(key, SCHEMAS[config_name]) if key else frozenset()
+    if key and not types and (values := OF_VALUES.match(str(*types_of(key.rpartition(".")[0], SCHEMAS[config_name])))):
+        types = frozenset(values[1].split(" | "))  # one of a mapping
     legal = [word for kind, word in WORDS.items() if kind in types]
     if any(kind.startswith(("dict[", "kravl.config.schema.")) for kind in types):
         legal = [f"settings by name, such as {key}={{NAME: VALUE}}", *legal]
-    null = NULLS.get(key, "") if "null" in legal else ""
-    shown = override if override.endswith(("}", "]")) else override.partition(": ")[0]
-    return InputError(f"{shown}: {subject} must be {' or '.join(legal) or 'of another type'}{null}")
+    return f"{' or '.join(legal)}{NULLS.get(key, '') if 'null' in legal else ''}"
 
 
 def _unreadable(override: str, legal: set[str]) -> InputError:

@@ -8,7 +8,7 @@ from kravl.report.groups import Group, comparability_warnings, group_runs
 from kravl.report.paper_table import beside_published, overviews
 from kravl.report.published.compare import published_matches, with_published
 from kravl.report.robustness import curve_notes
-from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select
+from kravl.report.runs import FinishedRun, leave_out_shortened, read_runs, select, without_start
 from kravl.report.significance import compare
 from kravl.report.wandb_runs import PREFIX, read_wandb
 from kravl.report.writers import Report
@@ -36,7 +36,7 @@ def read_report(options: argparse.Namespace) -> tuple[Report, list[FinishedRun]]
     planned = plan_runs(study, options.set) if study else []
     if study and runs:
         places = {run.place for run in planned}
-        runs = [run for run in runs if _place(run) in places]
+        runs = [without_start(run) for run in runs if _place(run) in places]
         if missing := len(places - {_place(run) for run in runs}):
             problems.append(f"{missing} of the {len(places)} runs of {study.name} are not finished")
     if not runs:
@@ -71,8 +71,9 @@ def _title(study: Study | None) -> str:
 
 
 def _in_order(groups: Sequence[Group], methods: Iterable[str]) -> list[Group]:
-    order = [ZERO_SHOT, *methods]
-    return sorted(groups, key=lambda group: (group.setting, order.index(group.method)))
+    """As the study names its methods; one that it does not name, by a record that was edited, comes last."""
+    order = {name: place for place, name in enumerate([ZERO_SHOT, *methods])}
+    return sorted(groups, key=lambda group: (group.setting, order.get(group.method, len(order)), group.method))
 
 
 def _baseline(groups: Sequence[Group], named: str | None, required: bool) -> tuple[str | None, list[str]]:

@@ -4,7 +4,7 @@ import fnmatch
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kravl.tracking.records import COST_FIELDS, EVALUATION_FIELDS, RUN_FIELDS, F
 from kravl.tracking.settings import dotted
 
 LONGEST_START = 100  # characters of the name of a run
+START = " from "  # between a method and what its run started from; the name of a method has no space
 HASH_PREFIX = 7  # characters of a hash or commit that suffice to select it
 
 
@@ -103,7 +104,14 @@ def with_start(record: dict[str, Any]) -> dict[str, Any]:
     start = record.get("init")
     if not isinstance(start, dict) or not isinstance(run := start.get("run"), str):
         return record
-    return {**record, "method": f"{record['method']} from {printable(run.partition('/')[0])[:LONGEST_START]}"}
+    return {**record, "method": f"{record['method']}{START}{printable(run.partition('/')[0])[:LONGEST_START]}"}
+
+
+def without_start(run: FinishedRun) -> FinishedRun:
+    """The ``run`` by the name that a study gives its method, which tells its cells apart, without `with_start`."""
+    method = run.record["method"]
+    known = isinstance(run.record.get("init"), dict)
+    return replace(run, record={**run.record, "method": method.partition(START)[0]}) if known else run
 
 
 def _without_metrics(offline: Sequence[Path]) -> list[str]:

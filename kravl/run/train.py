@@ -34,7 +34,7 @@ from kravl.run.inputs import Inputs, accepted_changes, check_finished
 from kravl.run.placement import check_sites
 from kravl.run.results import cost, describe, precisions, scores, unevaluated, write_details
 from kravl.run.sources import Sources, list_sources
-from kravl.run.stages.plan import by_epochs, check_stages, check_warmup, stages_of
+from kravl.run.stages.plan import by_epochs, check_shares, check_stages, check_warmup, stages_of
 from kravl.runtime.distributed import is_first_process
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.profiler import Profiler
@@ -121,6 +121,8 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
         run = build_run(cfg, _after_warmup_check(cfg, folder, sources))
+    trained, evaluated = run.data.train_samples, run.data.evaluated
+    check_shares(cfg, len(trained) if cfg.optim.trains else 0, {name: len(each) for name, each in evaluated.items()})
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         inputs = Inputs(cfg, run.data)

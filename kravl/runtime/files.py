@@ -181,7 +181,7 @@ def _parse(text: str, what: str) -> Any:
     try:
         _refuse_growth(text, what)
         return OmegaConf.load(io.StringIO(text)) if text.strip() else OmegaConf.create({})
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, LookupError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
@@ -297,4 +297,4 @@ def _place(error: BaseException) -> str:
     """The problem, and its line if YAML's error has one."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return first_line(error)
+    return "a value is not what its tag says" if type(error) in (KeyError, IndexError) else first_line(error)

@@ -73,11 +73,13 @@ class _Checks:
         if id(run.base) not in self._keys:
             self._keys[id(run.base)] = _keys(as_written(run.base))
         read, of_data, of_structure = self._keys[id(run.base)]
+        # else it is the same to a check how many there are
+        read = f"{run.shots if run.base.optim.steps_per_shot is not None else run.shots is None} {read}"
         return (
-            self._once(check, run, f"{run.shots} {read}")
+            self._once(check, run, read)
             or self._once(check_source_settings, run, of_data)
             or self._once(self._structure, run, of_structure)
-            or (None if RunFolder(run.folder).begun else self._once(check_warmup, run, f"{run.shots} {read}"))
+            or (None if RunFolder(run.folder).begun else self._once(check_warmup, run, read))
         )
 
     def _once(self, check: Callable[[Config], None], run: StudyRun, key: str) -> str | None:

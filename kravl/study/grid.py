@@ -1,6 +1,7 @@
 """The runs of a study in order, and the same as plain commands for Hydra's sweeps."""
 
 import itertools
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any, NamedTuple
 
 from kravl.config.compose import as_written, compose_checked, composing, register_configs
 from kravl.config.quoting import as_overrides, quoted
-from kravl.runtime.errors import InputError
-from kravl.study.schema import AXES, LISTS, Settings, Study
+from kravl.runtime.errors import InputError, unknown
+from kravl.study.schema import AXES, LISTS, OF_CELLS, Settings, Study
 from kravl.tracking.run_folder import folder_of
 from kravl.tracking.settings import places_of
 
 CHOICE = {"backbones": "backbone", "datasets": "data", "methods": "method"}  # axis -> group of configs
 NAME = {"backbones": "backbone.name", "datasets": "data.name", "methods": "label"}  # axis -> key of the name in tables
+MOST_RUNS = 200_000
+SHOWN = 80  # characters of a setting in an error
 ALL = "null"  # shots that mean all images, on a command line
 
 
@@ -95,6 +98,8 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
             decides, a setting of its file that the command line alone may give, or two runs that a table could not
             distinguish.
     """
+    _check_changes(changes)
+    _check_size(study)
     _register(study, changes)
     cells = [Cell(*names) for names in itertools.product(study.backbones, study.datasets, study.methods)]
     runs: list[StudyRun] = []
@@ -111,6 +116,24 @@ def plan_runs(study: Study, changes: Sequence[str] = ()) -> list[StudyRun]:
     order = {seed: place for place, seed in enumerate(study.seeds)}
     amounts = {shots: place for place, shots in enumerate(study.shots)}
     return sorted(runs, key=lambda run: (order[run.seed], amounts[run.shots]))
+
+
+def _check_changes(changes: Sequence[str]) -> None:
+    """Raise InputError for a change of every run under which the names of a grid would no longer say what is run."""
+    for change in changes:
+        key = change.partition("=")[0].lstrip("+~")
+        if key in LISTS.values():
+            raise unknown("setting", key, [*LISTS, *OF_CELLS], near=[{v: k for k, v in LISTS.items()}[key]])
+        if key in (*OF_CELLS, "label", "study"):
+            raise InputError(f"{change[:SHOWN]} of every run: the study decides {key}; change it in the study's file")
+        if key.startswith(("hydra.", "hydra/")):
+            raise InputError(f"{change[:SHOWN]}: a study starts its runs itself; add it to a line of --print-commands")
+
+
+def _check_size(study: Study) -> None:
+    lengths = [len(getattr(study, axis)) for axis in (*AXES, "shots", "seeds")]
+    if (runs := math.prod(lengths)) > MOST_RUNS:
+        raise InputError(f"the study {study.name} has {runs:,} runs; at most {MOST_RUNS:,} are planned at once")
 
 
 def _register(study: Study, changes: Sequence[str]) -> None:

@@ -26,9 +26,15 @@ MARKS: dict[State, str] = {"failed": "failed", "running": "running elsewhere", "
 
 
 def state(run: StudyRun) -> State:
-    """A run's state by its folder: ``running`` belongs to another process, ``interrupted`` can be resumed."""
-    if RunFolder(run.folder).done:
-        return "done"
+    """A run's state by its folder: ``running`` belongs to another process, ``interrupted`` can be resumed.
+
+    One whose record is damaged has ``failed``: it stops no other run.
+    """
+    try:
+        if RunFolder(run.folder).done:
+            return "done"
+    except InputError:
+        return "failed"
     if in_use(run.folder):
         return "running"
     if (run.folder / FAILED).is_file():
@@ -39,8 +45,11 @@ def state(run: StudyRun) -> State:
 def failure(run: StudyRun) -> str:
     """One line: which run, why it failed, and its log."""
     try:
+        RunFolder(run.folder).done  # noqa: B018 (it says what is wrong with a record)
         reason = read_json(run.folder / FAILED)["reason"]
-    except (InputError, KeyError, TypeError):
+    except InputError as error:
+        reason = str(error)
+    except (KeyError, TypeError):
         reason = "unknown"
     return f"{run.title}: {reason} ({run.folder / LOG})"
 

@@ -49,11 +49,7 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
         while (waiting or elsewhere or pool.num_training) and not (stop and stop()):
             if waiting and pool.num_training < pool.size:
                 position = waiting.popleft()
-                status = _start(pool, position, planned[position])
-                if status == "elsewhere":
-                    elsewhere.append(position)
-                else:
-                    yield Outcome(position, status)
+                yield from _started(pool, position, planned[position], elsewhere)
             elif pool.num_training:
                 for position, result in pool.poll(POLL):
                     yield _outcome(position, planned[position][0], result)
@@ -65,10 +61,22 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
         pool.shutdown()
 
 
-def _start(pool: WorkerPool, position: int, planned: Planned) -> Literal["done", "elsewhere", "started"]:
+def _started(pool: WorkerPool, position: int, planned: Planned, elsewhere: deque[int]) -> Iterator[Outcome]:
+    """What became of starting a run; one of another process goes to ``elsewhere``."""
+    try:
+        done = RunFolder(planned[0]).done
+    except InputError as error:  # its record is damaged
+        yield Outcome(position, "failed", str(error))
+        return
+    status = "done" if done else _start(pool, position, planned)
+    if status == "elsewhere":
+        elsewhere.append(position)
+    else:
+        yield Outcome(position, status)
+
+
+def _start(pool: WorkerPool, position: int, planned: Planned) -> Literal["elsewhere", "started"]:
     folder, make_config = planned
-    if RunFolder(folder).done:
-        return "done"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

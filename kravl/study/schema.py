@@ -1,21 +1,23 @@
 """The file of a study: methods, backbones, data sets, shots and seeds, and the settings of each."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
 from kravl.config.bounds import SEED, Bounds, shown, whole
-from kravl.runtime.errors import InputError, first_line, nearest, printable, require_name, some_of, unknown
+from kravl.runtime.errors import InputError, nearest, printable, require_name, some_of, unknown
 from kravl.runtime.files import read_yaml, shipped
 from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line
 AXES = ("backbones", "datasets", "methods")
 SHOTS = whole(1)
+OF_CELLS = ("backbone", "data", "method", "name")  # settings in which the cells of a grid differ
+WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 LISTS = {"shots": "shots", "seed": "seeds"}  # setting of a run -> the study's list of it
 
 
@@ -60,18 +62,13 @@ def read_study(file: Path, changes: Sequence[str] = ()) -> Study:
     for key in content:
         if key not in legal:
             raise unknown(f"key in {file}", key, legal)
-    try:
-        given = {key: _entries(file, key, value) for key, value in content.items()}
-        for change in changes:
-            key, _, value = change.partition("=")
-            if key in LISTS:
-                given[LISTS[key]] = OmegaConf.create(f"[{value}]")
-        # interpolations in settings are those of a run's config
-        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(Study), given), resolve=False)
-    except OmegaConfBaseException as error:
-        raise InputError(f"{file}: {first_line(error)}") from error
-    assert isinstance(merged, dict)
-    study = Study(**{str(key): value for key, value in merged.items()})
+    # interpolations in settings are those of a run's config
+    given = {key: _read(f"{file}: {key}", key, value) for key, value in content.items()}
+    for change in changes:
+        key, sets, value = change.partition("=")
+        if key in LISTS and sets:
+            given[LISTS[key]] = _numbers_typed(key, value)
+    study = Study(**given)
     study.question = printable(" ".join(study.question.split()))
     _check(file, study)
     return study
@@ -89,14 +86,69 @@ def _no_study(file: Path) -> InputError:
     return InputError(f"no study {str(file)!r}: did you mean {meant!r}? ({some_of(known)})")
 
 
-def _entries(file: Path, key: Any, value: Any) -> Any:
-    if key not in AXES:
-        return value
+def _read(where: str, key: str, value: Any) -> Any:
+    """The ``value`` of a key as `Study` has it. Raises InputError for one of another kind."""
+    if key in AXES:
+        return _axis(where, value)
+    if key in LISTS.values():
+        return [_number(where, number) for number in _list(where, value, "[1, 2, 3]")]
+    if key in ("settings", "other_seeds"):
+        return _settings(where, value)
+    if value is None and key in ("runs", "baseline"):
+        return None
+    if isinstance(value, bool | list | Mapping | None):
+        raise InputError(f"{where} is {shown(value)}; it must be text")
+    return str(value)
+
+
+def _axis(where: str, value: Any) -> Settings:
     if isinstance(value, list):
-        if double := sorted({str(name) for name in value if value.count(name) > 1}):
-            raise InputError(f"{file}: {key} names {double[0]!r} twice")
+        for name in value:
+            _text(where, name)
+        if double := sorted({name for name in value if value.count(name) > 1}):
+            raise InputError(f"{where} names {double[0]!r} twice")
         return {name: [] for name in value}
-    return {name: settings or [] for name, settings in value.items()} if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where} is {shown(value)}; it must be a list of names, or names with settings of their own")
+    return {_text(where, name): _settings(f"{where}: {name!r}", given) for name, given in value.items()}
+
+
+def _settings(where: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [_text(where, setting) for setting in _list(where, value, "[optim.lr=1e-3]")]
+
+
+def _list(where: str, value: Any, example: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"{where} is {shown(value)}; it must be a list, such as {example}")
+    return value
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{where} has {shown(value)}, which is {type(value).__name__}; write it as text, in quotes")
+    return value
+
+
+def _number(where: str, value: Any) -> int | None:
+    if isinstance(value, str) and WHOLE.fullmatch(value):
+        return int(value)
+    if type(value) is not int and not (value is None and where.endswith("shots")):
+        raise InputError(f"{where} has {'null' if value is None else shown(value)}; each must be a whole number")
+    return value
+
+
+def _numbers_typed(key: str, value: str) -> list[int | None]:
+    """Of a command line, with brackets or without."""
+    text = value.strip()
+    text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    items = [item.strip() for item in text.split(",")] if text else []
+    legal = ("null",) if key == "shots" else ()
+    if (wrong := next((i for i in items if not WHOLE.fullmatch(i) and i not in legal), None)) is not None:
+        example = "shots=1,4 or shots=null, which is all images" if key == "shots" else f"{key}=1,2,3"
+        raise InputError(f"{key}={shown(value)}: {shown(wrong)!r} is no whole number; a list is {example}")
+    return [None if item == "null" else int(item) for item in items]
 
 
 def _check(file: Path, study: Study) -> None:
@@ -110,20 +162,20 @@ def _check(file: Path, study: Study) -> None:
         for name, settings in getattr(study, axis).items():
             _check_name(file, axis, name)
             _check_settings(f"{file}: {name!r} of {axis}", settings)
-    _check_settings(str(file), [*study.settings, *study.other_seeds], of_cells=("backbone", "data", "method", "name"))
-    for number in study.seeds:
-        _within(file, "seeds", number, SEED)
-    for amount in study.shots:
-        _within(file, "shots", amount, SHOTS)
+    for listed in (study.settings, study.other_seeds):
+        _check_settings(str(file), listed, of_cells=OF_CELLS)
+    _check_numbers(file, "seeds", study.seeds, SEED)
+    _check_numbers(file, "shots", [amount for amount in study.shots if amount is not None], SHOTS)
     if ZERO_SHOT in study.methods:
         raise InputError(f"{file}: methods: {ZERO_SHOT!r} is what tables call the model before any training")
     if study.baseline is not None and study.baseline not in (baselines := (*study.methods, ZERO_SHOT)):
         raise unknown(f"baseline in {file}", study.baseline, baselines)
 
 
-def _within(file: Path, key: str, number: int | None, bounds: Bounds) -> None:
-    if number is not None and not bounds.allow(number):
-        raise InputError(f"{file}: {key} has {shown(number)}; each must be {bounds}")
+def _check_numbers(file: Path, key: str, numbers: Sequence[int], bounds: Bounds) -> None:
+    for number in numbers:
+        if not bounds.allow(number):
+            raise InputError(f"{file}: {key} has {shown(number)}; each must be {bounds}")
 
 
 def _check_name(file: Path, key: str, name: str) -> None:
@@ -134,9 +186,11 @@ def _check_name(file: Path, key: str, name: str) -> None:
 
 
 def _check_settings(where: str, settings: list[str], of_cells: tuple[str, ...] = ()) -> None:
-    for setting in settings:
-        key = setting.partition("=")[0].lstrip("+~")
+    keys = [setting.partition("=")[0].lstrip("+~") for setting in settings]
+    for key, setting in zip(keys, settings, strict=True):
         if "=" not in setting:
             raise InputError(f"{where} sets {setting!r}, which is not key=value")
         if key in ("shots", "seed", "runs", "study", "label", *of_cells):
             raise InputError(f"{where} sets {key}, which the study itself decides")
+        if keys.count(key) > 1:
+            raise InputError(f"{where} sets {key} twice; leave one of them out")

@@ -81,7 +81,7 @@ class RunFolder:
         record = json_object(read_text(path), str(path))
         paths = record.get("paths", {})
         pairs = list(paths.values()) if isinstance(paths, dict) else [None]
-        if not all(isinstance(pair, list) and [type(part) for part in pair] == [str, str] for pair in pairs):
+        if not all(map(_is_place, pairs)):
             raise InputError(f"{path} is not what kravl writes; overwrite=true starts the run again")
         return record
 
@@ -130,6 +130,17 @@ class RunFolder:
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Write ``values`` to ``name``.json atomically."""
         write_atomic(self.path / f"{name}.json", json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _is_place(pair: object) -> bool:
+    """Whether this is a path, which the system takes, and the digest of where it led."""
+    if not (isinstance(pair, list) and [type(part) for part in pair] == [str, str]):
+        return False
+    try:
+        place_sha256(Path(pair[0]))
+    except (OSError, ValueError):  # too long, or with characters that no path has
+        return False
+    return True
 
 
 def place_sha256(path: Path) -> str:
@@ -247,6 +258,8 @@ def find_run(run: str) -> RunFolder:
         raise InputError("the name of a run is empty; give the path of its folder")
     path = Path(run)
     paths = [path] if (path / "config.yaml").is_file() else sorted(path.parent.glob(f"{glob.escape(path.name)}-*"))
+    if not paths and path.resolve() == Path(path.resolve().anchor):
+        raise InputError(f"{run!r} is all of a disk, not the folder of a run")
     if not paths and (runs := sorted(str(p.parent) for p in path.rglob("metrics.json"))):
         raise InputError(f"{run!r} holds {len(runs)} finished runs; name one: {some_of(runs, 5)}")
     if not paths:

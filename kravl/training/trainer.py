@@ -5,9 +5,10 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -37,6 +38,7 @@ NOTHING_LEFT = {
     "limit_train_batches": "nothing would be trained; optim.epochs=0 evaluates the model as it is",
     "limit_test_batches": "nothing would be evaluated; leave it out, or give a number from 1 up",
 }
+SHOWN = 60  # characters of a value in an error
 FEW_PROCESSES = 8  # that any machine can run
 SET_ELSEWHERE = {
     "max_epochs": "optim.epochs",
@@ -47,6 +49,15 @@ SET_ELSEWHERE = {
     "enable_checkpointing": "checkpoint_every",
     "plugins": "kravl/run/train.py",
 }
+# Trainer takes them, and a run of kravl does not come to where they count
+WITHOUT_EFFECT = {
+    **dict.fromkeys(("min_epochs", "min_steps"), "optim.epochs and optim.steps say how long a run is"),
+    **dict.fromkeys(
+        ("check_val_every_n_epoch", "limit_val_batches", "num_sanity_val_steps", "val_check_interval"),
+        "kravl evaluates after training alone",
+    ),
+}
+PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
 
 
 def chosen_precision(settings: Mapping[str, Any]) -> Any:
@@ -113,6 +124,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             f"trainer.strategy={FSDP} with trainer.precision={settings['precision']}: its scaler would see a part of "
             "the gradient in each process; use bf16-mixed"
         )
+    for key in settings.keys() & WITHOUT_EFFECT.keys():
+        log.info("trainer.%s: not used, %s", key, WITHOUT_EFFECT[key])
     for key, consequence in NOTHING_LEFT.items():
         if settings.get(key) == 0:
             raise InputError(f"trainer.{key}={settings[key]}: {consequence}")
@@ -120,12 +133,52 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"trainer.overfit_batches={settings['overfit_batches']} would change the order of images: lower shots"
         )
+    _check_keys(settings)
+
+
+def _check_keys(settings: Mapping[str, Any]) -> None:
     legal = inspect.signature(Trainer).parameters
     for key in settings:
         if key in SET_ELSEWHERE:
             raise InputError(f"trainer.{key} is set through {SET_ELSEWHERE[key]}")
         if key not in legal:
             raise unknown("key", f"trainer.{key}", [f"trainer.{name}" for name in legal if name not in SET_ELSEWHERE])
+    hints = get_type_hints(inspect.unwrap(Trainer.__init__))
+    for key, value in settings.items():
+        _check_kind(key, value, hints[key])
+
+
+def _check_kind(key: str, value: Any, hint: Any) -> None:
+    """Raise InputError for a value that is of no kind which Trainer takes; it would fail at it, or take it for true."""
+    kinds = [*_kinds(hint), *([AUTO] if key == "precision" else [])]
+    if any(_is_of(value, kind) for kind in kinds):
+        return
+    if key == "precision":
+        raise unknown(f"trainer.{key}", value, [str(kind) for kind in kinds if kind is not NoneType])
+    words = [PLAIN[kind] for kind in kinds if kind in PLAIN]
+    words += [repr(kind) for kind in kinds if not isinstance(kind, type) and kind is not None]
+    if NoneType in kinds:
+        words.append("null")
+    raise InputError(f"trainer.{key}={str(value)[:SHOWN]}: it must be {' or '.join(words)}")
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The types of a union, and the words and numbers that are legal by themselves."""
+    if get_origin(hint) in (Union, UnionType):
+        for part in get_args(hint):
+            yield from _kinds(part)
+    elif get_origin(hint) is Literal:
+        yield from get_args(hint)
+    else:
+        yield get_origin(hint) or hint
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if not isinstance(kind, type):
+        return type(value) is type(kind) and bool(value == kind)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
@@ -187,7 +240,7 @@ def _trainer(settings: Mapping[str, Any]) -> Trainer:
     fixed = {**strategy, "plugins": [SafeCheckpointIO()], "enable_checkpointing": False}
     try:
         return Trainer(**{**settings, **fixed})
-    except (MisconfigurationException, ValueError, TypeError, KeyError) as error:
+    except (MisconfigurationException, ValueError, TypeError, KeyError, ImportError) as error:
         raise InputError(f"trainer: {first_line(error)}") from error
 
 

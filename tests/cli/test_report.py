@@ -265,6 +265,25 @@ def test_a_study_shows_its_own_runs_and_what_is_missing(tmp_path: Path, capsys: 
     assert "## Against KRAdapter" in text
 
 
+def test_no_record_of_a_study_stops_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = {"name": "s", "backbones": ["vit_s14"], "datasets": ["dtd"], "methods": ["kra", "lora"], "shots": [4],
+             "seeds": [1, 2], "baseline": "lora"}  # fmt: skip
+    (tmp_path / "s.yaml").write_text(json.dumps(study))
+    start = {"run": "clip_kra_1shot/seed1", "adapter": "sha256 0123456789abcdef"}
+    for run in plan_runs(read_study(tmp_path / "s.yaml"), [f"runs={tmp_path}/runs"]):
+        config = recorded_settings(as_written(run.config()))
+        method = "edited" if (run.cell.method, run.seed) == ("kra", 2) else run.cell.method
+        write_run(tmp_path / f"runs/{run.cell.method}{run.seed}", name=run.config().name, method=method,
+                  backbone="vit_s14", shots=4, seed=run.seed, config=config, init=start)  # fmt: skip
+
+    assert main([str(tmp_path / "runs"), "--no-figures", "--study", str(tmp_path / "s.yaml")]) == 0
+
+    text = (tmp_path / "runs/report/report.md").read_text()
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|") and "50.0" in line]
+    assert rows[:3] == ["KRAdapter", "LoRA", "edited"]  # a study's cells go by their own names
+    assert "## Against LoRA" in text
+
+
 def test_a_baseline_that_is_not_there_is_a_note_or_a_mistake(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

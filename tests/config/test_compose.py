@@ -107,6 +107,38 @@ def test_a_missing_value_is_asked_for():
         check_command_line([], "evaluate")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("shots: abc", "shots=abc: it must be a whole number or null, which is all images"),
+        ("optim: {lr: fast}", "optim.lr=fast: it must be a number"),
+        ("sites: [vision]", "sites=['vision']: it must be text or null"),
+        ("optim: 3", "optim=3: it must be settings by name"),
+        ("optim: null", "optim=null: it must be settings by name"),
+        ("targets: x", "targets=...: it must be a list such as [a,b]"),
+        ("stages: [{train: adapters}]", "train=...: it must be a list such as [a,b]"),
+        ("stages: [{trian: [head]}]", "unknown key of a stage 'trian': did you mean 'train'?"),
+        ("trainer: {1: 2}", "Key 1 (int) is incompatible with (str)"),
+        ("data: {source: [1]}", "a list stands where settings by name are expected"),
+        ("backbone: {lora: {rank: 1.5}}", "backbone.lora.rank=1.5: it must be a whole number or null"),
+        ("optim.lr: 1", "in a file it is nested, optim: {lr: ...}"),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_named_with_what_it_may_be(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "configs"
+    shutil.copytree(ROOT / "configs", copy)
+    (copy / "experiment/mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    monkeypatch.setattr("kravl.config.compose.CONFIGS", copy)
+
+    with pytest.raises(InputError) as caught:
+        check_command_line(["experiment=mine", "backbone=vit_s14", "data=digits"], "train")
+
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert "of a stage" in message or "configs/experiment/mine.yaml" in str(caught.value)
+
+
 def test_every_combination_the_issue_names_is_an_experiment():
     names = experiments()
     for backbone in ("clip_vitb32", "clip_vitb16", "clip_vitl14"):

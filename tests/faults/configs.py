@@ -49,6 +49,8 @@ TAGS = (
     "!!python/module:antigravity",
     "!!python/object:pathlib.PosixPath {}",
     "!theirs {a: 1}",
+    "!!bool their",
+    "!!int ''",
 )
 HYDRA = {
     "a logger": "hydra: {job_logging: {handlers: {theirs: {'()': os.system, command: touch MARKER}}}}",
@@ -59,6 +61,9 @@ HYDRA = {
     "a search path": "hydra: {searchpath: ['pkg://their_package']}",
     "a choice": "defaults: [{override /hydra/hydra_logging: disabled}]",
     "a place": "defaults: [{/data@hydra.job: folder}]",
+    "nothing": "hydra: null",
+    "a list": "hydra: []",
+    "no log": "hydra: {job_logging: null}",
     "another package": "plugins: [their_package]",
 }
 # a logger that unpickles, which Hydra does not know for a danger

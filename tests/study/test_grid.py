@@ -1,5 +1,6 @@
 """A grid is what train.py would run, and its runs can be told apart."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -97,11 +98,15 @@ def test_a_cell_whose_settings_do_not_fit_its_model_is_refused_before_the_first_
 def test_a_setting_is_checked_once_however_many_seeds_and_shots_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     place = build.place
     placed: list[int] = []
+    checked: list[int | None] = []
     monkeypatch.setattr(build, "place", lambda *given: (placed.append(1), place(*given))[1])
     grid = study(backbones={"kravl_tiny": []}, shots=[1, 2, 4, 8], seeds=list(range(50)), other_seeds=["alphas=1"])
 
+    monkeypatch.setattr("kravl.run.train.check", lambda cfg: checked.append(cfg.shots))
+
     check_cells(plan_runs(grid, ["data_root=/nowhere"]))
 
+    assert len(checked) == 8  # of two methods on two data sets, with the alphas of the first seed and of others
     assert len(placed) == 2  # of two methods on two data sets
 
 
@@ -180,6 +185,27 @@ def test_a_grid_that_cannot_be_run_is_one_line(changes: dict[str, object], messa
         plan_runs(study(**changes))
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("method=lora", "method=lora of every run: the study decides method"),
+        ("backbone=kravl_tiny", "the study decides backbone"),
+        ("++label=x", "the study decides label"),
+        ("name=x", "the study decides name"),
+        ("seeds=1,2", "unknown setting 'seeds': did you mean 'seed'?"),
+        ("hydra.run.dir=x", "add it to a line of --print-commands"),
+    ],
+)
+def test_no_change_of_every_run_makes_a_name_say_something_else(change: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        plan_runs(study(), [change])
+
+
+def test_a_grid_without_end_is_refused_before_it_is_laid_out() -> None:
+    with pytest.raises(InputError, match=r"has 36,000,000 runs; at most 200,000"):
+        plan_runs(study(shots=list(range(1, 3001)), seeds=list(range(3000))))
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)

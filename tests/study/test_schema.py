@@ -34,10 +34,20 @@ def test_lists_from_outside_replace_those_of_the_file(tmp_path: Path) -> None:
 
     assert (study.shots, study.seeds) == ([1, None], [8, 9])
     assert len(plan_runs(study, ["shots=1,null", "seed=8,9"])) == 2 * 2 * 2
-    with pytest.raises(InputError, match=r"four"):
-        read_study(path, ["shots=four"])
+    assert read_study(path, ["seed=[3, 4]"]).seeds == [3, 4]
     with pytest.raises(InputError, match="shots is empty"):
         read_study(path, ["shots="])
+
+
+@pytest.mark.parametrize(
+    "change", ["shots=four", "shots=]", "seed=[1", "seed=1,,2", "seed=*x", "seed=!!python/name:os.system", "seed=1e3",
+               "seed=" + "[" * 500, "seed=${oc.env:HOME}", "seed={a: 1}", "seed=1\n2", "shots=true", "seed=1.0"],
+)  # fmt: skip
+def test_a_list_from_outside_is_numbers_and_nothing_else(tmp_path: Path, change: str) -> None:
+    with pytest.raises(InputError, match="is no whole number; a list is") as caught:
+        read_study(written(tmp_path, WHOLE), [change])
+
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,17 @@ def test_lists_from_outside_replace_those_of_the_file(tmp_path: Path) -> None:
         (("[kra, lora]", "{kra: [seed=4]}"), "'kra' of methods sets seed, which the study itself decides"),
         (("name: ", "settings: [method=lora]\nname: "), "sets method, which the study itself decides"),
         (("[kra, lora]", "{kra: optim.lr=1}"), "FILE: .*optim.lr=1"),
+        (("[kra, lora]", "[[kra]]"), "FILE: methods has ['kra'], which is list; write it as text"),
+        (("[kra, lora]", "[{kra: []}]"), "FILE: methods has {'kra': []}, which is dict"),
+        (("[kra, lora]", "{1: [method=kra]}"), "FILE: methods has 1, which is int; write it as text"),
+        (("[kra, lora]", "kra"), "FILE: methods is kra; it must be a list of names"),
+        (("[kra, lora]", "{kra: [optim.lr=1, optim.lr=2]}"), "'kra' of methods sets optim.lr twice"),
+        (("name: s", "settings: {}\nname: s"), "FILE: settings is {}; it must be a list, such as [optim.lr=1e-3]"),
+        (("name: s", "shots: 2\nname: s"), "FILE: shots is 2; it must be a list, such as [1, 2, 3]"),
+        (("name: s", "seeds: [true]\nname: s"), "FILE: seeds has True; each must be a whole number"),
+        (("name: s", "seeds: [null]\nname: s"), "FILE: seeds has null; each must be a whole number"),
+        (("name: s", "runs: [a]\nname: s"), "FILE: runs is ['a']; it must be text"),
+        (("name: s", "seeds: !!bool abc\nname: s"), "FILE is not readable as YAML: a value is not what its tag says"),
         (("name: s", "name: ../s"), "FILE: name '../s' is not a folder name"),
         (("name: s", "shots: [four]"), "FILE: .*four"),
         (("name: s", "baseline: lroa\nname: s"), "unknown baseline in FILE 'lroa': did you mean 'lora'?"),

@@ -119,7 +119,8 @@ def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys:
     [
         (["--set", "shotz=2"], "shotz"),
         (["--jobs", "0"], "--jobs is 0"),
-        (["--set", "data_root=/nowhere", "method=krra"], "did you mean 'kra'"),
+        (["--jobs", "9" * 20], "at most 1024"),
+        (["--set", "data_root=/nowhere", "adapter.scael=3"], "did you mean 'scale'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -1,7 +1,9 @@
 """How long a run lasts, and which of Trainer's arguments are the user's."""
 
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_a_strategy_that_splits_what_kravl_measures_is_refused_in_one_line(strat
     [
         ({"accelerator": "gpuu"}, "invalid accelerator name"),
         ({"strategy": "dpp"}, "invalid strategy name"),
-        ({"precision": "bf61"}, "Precision 'bf61' is invalid"),
+        ({"precision": "bf61"}, "unknown trainer.precision 'bf61'"),
         ({"devices": "none"}, "should be an int > 0"),
     ],
 )
@@ -127,6 +129,38 @@ def test_what_lightning_refuses_is_told_before_a_model_is_there(
     check_trainer({"accelerator": "cpu", "devices": 1, "precision": "auto"})
 
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"benchmark": 3}, "trainer.benchmark=3: it must be true or false or null"),
+        ({"inference_mode": "maybe"}, "trainer.inference_mode=maybe: it must be true or false"),
+        ({"detect_anomaly": -1}, "trainer.detect_anomaly=-1: it must be true or false"),
+        ({"deterministic": "wran"}, "trainer.deterministic=wran: it must be true or false or 'warn' or null"),
+        ({"profiler": {"_target_": "os.system"}}, "it must be text or null"),
+        ({"accelerator": {"a": 1}}, "it must be text"),
+        ({"num_nodes": True}, "trainer.num_nodes=True: it must be a whole number"),
+        ({"precision": "bf61-mixed"}, "unknown trainer.precision 'bf61-mixed': did you mean 'bf16-mixed'?"),
+        ({"accelerator": "tpu"}, "trainer: "),
+        ({"precision": "transformer-engine"}, "trainer: "),
+    ],
+)
+def test_an_argument_of_another_kind_is_a_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as refusal:
+        check_trainer(settings)
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_argument_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        check_settings({"min_steps": 99, "num_sanity_val_steps": 2, "devices": 1})
+
+    assert sorted(caplog.messages) == [
+        "trainer.min_steps: not used, optim.epochs and optim.steps say how long a run is",
+        "trainer.num_sanity_val_steps: not used, kravl evaluates after training alone",
+    ]
 
 
 def test_half_precision_is_refused_where_a_process_sees_a_part_of_the_gradient() -> None:

@@ -126,6 +126,30 @@ def planned_steps(cfg: Config, images: int) -> int:
     return bounds["max_epochs"] * -(-batches // int(cfg.trainer.get("accumulate_grad_batches", 1)))
 
 
+def check_shares(cfg: Config, trained: int, evaluated: Mapping[str, int]) -> None:
+    """Hold Trainer's shares of batches against the images, before anything is trained.
+
+    Args:
+        trained: images.
+        evaluated: images by set.
+
+    Raises:
+        InputError: a share of less than one batch, at which Trainer would fail when the training had ended.
+    """
+    batches = {
+        "limit_train_batches": [("train", max(-(-trained // cfg.loading.batch_size), cfg.loading.min_batches))],
+        "limit_test_batches": [(name, -(-n // cfg.loading.eval_batch_size)) for name, n in evaluated.items()],
+    }
+    for key, counts in batches.items():
+        share = cfg.trainer.get(key)
+        name, least = min(counts, key=lambda each: each[1], default=("", 0))
+        if isinstance(share, float) and share < 1 and int(least * share) < 1:
+            raise InputError(
+                f"trainer.{key}={share:g}: {name} has {least} batches, of which that is none; it must be at least "
+                f"{1 / max(least, 1):.2g}, or a whole number of batches"
+            )
+
+
 def by_epochs(cfg: Config) -> bool:
     """Whether the number of steps follows from that of the images."""
     return "max_steps" not in limits(cfg.optim.epochs, cfg.optim.steps, cfg.optim.steps_per_shot, cfg.shots)
