@@ -31,6 +31,7 @@ from kravl.runtime.files import read_yaml
 SHOTS = (1, 2, 4, 8, 16)
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 TRAINING = ("train", "training", "images")  # folders whose name says nothing of what is in them, in lower case
+UNREADABLE = "a defaults list, or settings of Hydra's own, that Hydra cannot read"
 LONGEST_NAME = 100  # of a data set; the name of a run has it and more, and is that of a folder
 
 
@@ -182,8 +183,7 @@ def compose_checked(
     except (AssertionError, AttributeError, TypeError) as error:
         if not _is_hydras(error):
             raise
-        reason = "a defaults list, or settings of Hydra's own, that Hydra cannot read"
-        raise InputError(f"a config file has {reason}, {_chosen(every)}") from error
+        raise InputError(f"a config file has {UNREADABLE}, {_chosen(every)}") from error
     return config
 
 

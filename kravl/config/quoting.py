@@ -69,7 +69,7 @@ def _override(argument: str, schema: type, multirun: bool) -> str:
     if argument.startswith("~"):  # takes a setting away
         return argument
     key, sets, value = argument.partition("=")
-    if not sets:
+    if not sets or not key.strip("+ "):
         shown = argument[:SHOWN]
         raise InputError(f"{shown!r} sets nothing; a setting is key=value: {_example(shown, schema)}")
     name = key.lstrip("+")

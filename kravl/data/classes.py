@@ -4,7 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from kravl.data.source import Source, composed_form, readable_name, readable_names, refuse_control
+from kravl.data.source import Source, composed_form, is_seen, readable_name, readable_names, refuse_control
 from kravl.runtime.errors import InputError, nearest, some_of, unknown
 from kravl.runtime.files import csv_rows, parse_json, read_text
 
@@ -125,8 +125,10 @@ def _sentences(where: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{where} has {str(value)[:80]!r}, not a list of sentences")
     for i, sentence in enumerate(value, start=1):
-        if not isinstance(sentence, str) or not sentence.strip():
+        if not isinstance(sentence, str):
             raise InputError(f"{where}, sentence {i}: {str(sentence)[:80]!r} is not text")
+        if not is_seen(sentence):
+            raise InputError(f"{where}, sentence {i}: {sentence[:80]!r} is empty in a prompt")
         if "{}" in sentence:
             raise InputError(
                 f"{where}, sentence {i}: {sentence[:200]!r} is a template; a description is read as it is, "

@@ -18,6 +18,7 @@ from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.shared import Key, is_sharing, shared
 
 CONTROL = ("Cc", "Cs", "Zl", "Zp")  # Cs: bytes that are not UTF-8
+BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs by their category that are drawn as nothing
 # what people call the splits, in lower case
 SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev", "eval", "evaluation"), "val"
@@ -198,12 +199,17 @@ def readable_name(name: str) -> str:
     return " ".join(composed_form(name).replace("_", " ").split())
 
 
+def is_seen(text: str) -> bool:
+    """Whether ``text`` has a character that can be seen."""
+    return any(unicodedata.category(character)[0] not in "CZ" and character not in BLANK for character in text)
+
+
 def readable_names(where: str, names: Iterable[str]) -> tuple[str, ...]:
     """`readable_name` of each. Raises InputError for one of which nothing can be seen: a prompt would name no class."""
     readable: list[str] = []
     for i, name in enumerate(names):
         readable.append(readable_name(name))
-        if all(unicodedata.category(character)[0] in "CZ" for character in readable[-1]):
+        if not is_seen(readable[-1]):
             raise InputError(f"{where}: the name of class {i}, {name!r}, is empty in a prompt; give it a name")
     return tuple(readable)
 

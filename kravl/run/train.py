@@ -44,6 +44,7 @@ from kravl.tracking.loggers import (
     Trackers,
     make_trackers,
 )
+from kravl.tracking.records import record_of
 from kravl.tracking.run_folder import (
     ZERO_SHOT,
     RunFolder,
@@ -86,9 +87,10 @@ def train(config: Any, sources: Sources | None = None) -> dict[str, Any]:
             log.info("%s is finished but shortened (%s); run again", folder.path, "; ".join(reasons))
             folder.restart()
         elif folder.finished:
+            record = record_of(folder)
             check_finished(cfg, folder, sources)
             log.info("%s is finished; skipped (overwrite=true runs it again)", folder.path)
-            return folder.metrics()
+            return record
         if folder.owned:
             warn_unfinished(folder)
         return _train(cfg, folder, sources)
@@ -121,8 +123,7 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
         run = build_run(cfg, _after_warmup_check(cfg, folder, sources))
-    trained, evaluated = run.data.train_samples, run.data.evaluated
-    check_shares(cfg, len(trained) if cfg.optim.trains else 0, {name: len(each) for name, each in evaluated.items()})
+    check_shares(cfg, len(run.data.train_samples), {name: len(each) for name, each in run.data.evaluated.items()})
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         inputs = Inputs(cfg, run.data)

@@ -122,8 +122,8 @@ def _check_changes(changes: Sequence[str]) -> None:
     """Raise InputError for a change of every run under which the names of a grid would no longer say what is run."""
     for change in changes:
         key = change.partition("=")[0].lstrip("+~")
-        if key in LISTS.values():
-            raise unknown("setting", key, [*LISTS, *OF_CELLS], near=[{v: k for k, v in LISTS.items()}[key]])
+        if key == "seeds":  # as in a study's file
+            raise unknown("setting", key, [*LISTS, *OF_CELLS], near=["seed"])
         if key in (*OF_CELLS, "label", "study"):
             raise InputError(f"{change[:SHOWN]} of every run: the study decides {key}; change it in the study's file")
         if key.startswith(("hydra.", "hydra/")):

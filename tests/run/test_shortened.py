@@ -69,6 +69,17 @@ def test_what_would_leave_nothing_is_refused_at_once(tiny_run: Callable[..., Any
         check(typed(tiny_run(f"++trainer.{setting}")))
 
 
-def test_a_setting_that_lightning_refuses_when_it_is_used_is_one_line(tiny_run: Callable[..., Any]) -> None:
-    with pytest.raises(SystemExit, match=r"error: trainer: .*0\.1"):
-        train(tiny_run("++trainer.limit_train_batches=0.1"))
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("++trainer.limit_test_batches=0.1", "test has 3 batches, of which that is none; it must be at least 0.33"),
+        ("++trainer.limit_train_batches=0.1", "train has 3 batches, of which that is none"),
+    ],
+)
+def test_a_share_of_no_batch_is_refused_before_training(
+    tiny_run: Callable[..., Any], setting: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kravl.run.train.fit", lambda *given: pytest.fail("it trains"))
+
+    with pytest.raises(InputError, match=said):
+        train(tiny_run(setting, "loading.eval_batch_size=8", "alphas=1"))

@@ -83,6 +83,16 @@ def test_a_finished_run_is_skipped_and_overwrite_does_it_again(tiny_run, tmp_pat
     assert (run_folder(tmp_path) / "metrics.json").stat().st_mtime_ns > written
 
 
+def test_a_record_that_is_none_does_not_stand_for_a_finished_run(tiny_run, tmp_path):
+    cfg = tiny_run("optim.epochs=0", "alphas=1")
+    train(cfg)
+    (metrics,) = (tmp_path / "runs").rglob("metrics.json")
+    metrics.write_text("{}")
+
+    with pytest.raises(InputError, match=r"metrics\.json is not what kravl writes: missing or invalid: backbone"):
+        train(cfg)
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch(tiny_run, tmp_path):
     train(tiny_run(f"runs={tmp_path}/whole", "optim.epochs=1"))
     halves = ("loading.batch_size=4", "loading.min_batches=6", "++trainer.accumulate_grad_batches=2")
@@ -180,7 +190,7 @@ def test_wandb_without_a_key_is_offline_and_holds_the_run(tiny_run, tmp_path, mo
 WRONG = {
     "a trainer argument": ("++trainer.presicion=bf16", "'trainer.presicion': did you mean 'trainer.precision'"),
     "an argument that kravl sets": ("++trainer.max_epochs=3", "trainer.max_epochs is set through optim.epochs"),
-    "a precision": ("trainer.precision=17", "trainer: .*17"),
+    "a precision": ("trainer.precision=17", "unknown trainer.precision '17'"),
     "a preset of sites": ("sites=visoin", "unknown sites preset 'visoin': did you mean 'vision'"),
     "a site": ("targets=[blocks.*.attn.query]", "'blocks.*.attn.query' matches no"),
     "overlapping sites": ("targets=[blocks.*.attn.qkv,blocks.*.attn.q]", "adapted twice"),

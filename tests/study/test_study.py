@@ -18,8 +18,9 @@ from tiny_run import TINY, VIT
 from kravl.cli.study import main
 from kravl.run.train import train
 from kravl.runtime.files import shipped
-from kravl.study.grid import Cell, StudyRun
+from kravl.study.grid import Cell, StudyRun, plan_runs
 from kravl.study.progress import show_plan
+from kravl.study.scheduler import run_all
 from kravl.study.schema import read_study
 
 LONG = ["optim.epochs=12"]  # long enough to be stopped in
@@ -104,6 +105,26 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     assert "nothing to run" in third
     assert main([*arguments, "--plan", "--retry-failed"]) == 0
     assert "2 to run, 1 at once: about" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("metrics.json", "{"), ("inputs.json", '{"paths": {"data_root": ["a\\u0000b", "c"]}}')]
+)
+def test_a_damaged_record_stops_no_other_run(
+    arguments: list[str], file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [run, *_] = plan_runs(read_study(Path(arguments[0]), arguments[4:]), arguments[4:])
+    run.folder.mkdir(parents=True)
+    (run.folder / "metrics.json").write_text("{}")
+    (run.folder / file).write_text(content)
+
+    assert main([*arguments, "--plan"]) == 0
+
+    said = capsys.readouterr().err
+    assert "3 runs: 0 done, 1 failed, 2 missing" in said
+    assert re.search(rf"failed: kra on folder .*{re.escape(file)} is not ", said)
+    [outcome] = run_all([(run.folder, run.config)], 1)
+    assert (outcome.status, file in outcome.reason) == ("failed", True)
 
 
 def test_the_commands_are_printed_and_nothing_else(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

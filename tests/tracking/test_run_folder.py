@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -305,3 +306,20 @@ def test_a_record_that_says_it_is_shortened_in_another_way_is_taken_for_shortene
     for said, reasons in ((5, ["it says so"]), (["a"], ["a"]), (None, []), ([], [])):
         (folder.path / "metrics.json").write_text(json.dumps({"shortened": said}))
         assert folder.shortened == reasons
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", ["a"], 3])
+def test_an_edited_place_of_an_input_is_told_and_no_error_of_python(tmp_path, path):
+    folder = open_run(str(tmp_path), "name", 1, CONFIG, False)
+    finish(folder)
+    (folder.path / "inputs.json").write_text(json.dumps({"paths": {"data_root": [path, "0" * 16]}}))
+
+    with pytest.raises(InputError, match=r"inputs\.json is not what kravl writes"):
+        assert folder.done
+
+
+def test_all_of_a_disk_is_no_run_and_is_not_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "rglob", lambda *given: pytest.fail("all of a disk was searched"))
+
+    with pytest.raises(InputError, match="'/' is all of a disk, not the folder of a run"):
+        find_run("/")

@@ -14,6 +14,7 @@ from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import matching, select_sites
 from kravl.backbones.classifier import Classifier
 from kravl.config import schema
+from kravl.config.bounds import MOST
 from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.run.placement import Placement
@@ -136,13 +137,14 @@ def check_shares(cfg: Config, trained: int, evaluated: Mapping[str, int]) -> Non
     Raises:
         InputError: a share of less than one batch, at which Trainer would fail when the training had ended.
     """
+    steps = max(-(-trained // cfg.loading.batch_size), cfg.loading.min_batches)
     batches = {
-        "limit_train_batches": [("train", max(-(-trained // cfg.loading.batch_size), cfg.loading.min_batches))],
+        "limit_train_batches": [("train", steps)] if cfg.optim.trains and not cfg.head else [],
         "limit_test_batches": [(name, -(-n // cfg.loading.eval_batch_size)) for name, n in evaluated.items()],
     }
     for key, counts in batches.items():
         share = cfg.trainer.get(key)
-        name, least = min(counts, key=lambda each: each[1], default=("", 0))
+        name, least = min(counts, key=lambda each: each[1], default=("", MOST))
         if isinstance(share, float) and share < 1 and int(least * share) < 1:
             raise InputError(
                 f"trainer.{key}={share:g}: {name} has {least} batches, of which that is none; it must be at least "
