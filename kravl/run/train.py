@@ -122,8 +122,7 @@ def check(cfg: Config) -> None:
 def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str, Any]:
     profiler, training = Profiler(), ended_training(folder)
     with profiler("assemble"):
-        run = build_run(cfg, _after_warmup_check(cfg, folder, sources))
-    check_shares(cfg, len(run.data.train_samples), {name: len(each) for name, each in run.data.evaluated.items()})
+        run = _assembled(cfg, _after_warmup_check(cfg, folder, sources))
     log.info("sites: %s", listed_sites(run.sites))
     with profiler("images"):
         inputs = Inputs(cfg, run.data)
@@ -160,6 +159,12 @@ def _train(cfg: Config, folder: RunFolder, sources: Sources | None) -> dict[str,
     _record(folder, trackers, run, metrics, measured, predictions)
     log.info("%s", folder.path / "metrics.json")
     return metrics
+
+
+def _assembled(cfg: Config, known: Sources | FewShotDataModule | None) -> Run:
+    run = build_run(cfg, known)
+    check_shares(cfg, len(run.data.train_samples), {name: len(each) for name, each in run.data.evaluated.items()})
+    return run
 
 
 def _after_warmup_check(cfg: Config, folder: RunFolder, sources: Sources | None) -> Sources | FewShotDataModule | None:
