@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from measure import Floor, operations, peak_bytes, ratio, saved_bytes
 from record import add_options, publish, record
-from steps import KRAVL, LOOPS, METHODS, PLAIN, PROBE, Setting, Steps, clip_of_width
+from steps import KRAVL, LOOPS, METHODS, PLAIN, PROBE, Setting, Steps, clip_of_width, loops_of
 
 MIB = 2**20
 
@@ -74,6 +74,9 @@ def main() -> None:
     add_options(parser, 3, "a small model, one round, equality in float64")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    without = [method for method in options.methods if not {*loops_of(method)} & {*options.loops}]
+    if without:
+        parser.error(f"no loop of {options.loops} trains {without}; --methods names those that it should measure")
     if options.quick:
         options.models, options.classes, options.batch, options.rounds = [clip_of_width(128, 3)], [3], 2, 1
         for name, method in product(options.models, options.methods):

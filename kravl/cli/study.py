@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,9 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     way.add_argument("--print-commands", action="store_true", help="the grid as plain train.py -m commands, and end")
     way.add_argument(
         "--report",
-        type=Path,
         nargs="?",
-        const=Path(),
+        const="",
         metavar="FOLDER",
         help="write kravl report's tables, figures and page as runs finish: after the first, with each seed that is "
         "complete, and at the end (default: where kravl report writes them)",
@@ -96,32 +96,43 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         return EXIT_RESUMABLE
     if killed:
         console.print(f"{killed} killed; run the same command again to resume")
-    status = shown.write() if options.report and len(failed) < len(runs) else 0
+    status = shown.write_last() if options.report is not None and len(failed) < len(runs) else 0
     console.print(plain(f"tables: {shlex.join(['kravl', 'report', *shown.arguments])}"), soft_wrap=True)
     return EXIT_FAILED if failed or killed else status
 
 
 class _Report:
-    """The report of a study, written while its runs train: after the first run and with each seed that is complete."""
+    """The report of a study, written while its runs train: after the first run and with each seed that is complete.
+
+    It is written in a thread, so that no run waits for it or ends with it.
+    """
 
     def __init__(self, options: argparse.Namespace, runs: Sequence[StudyRun]) -> None:
-        folder = [] if options.report in (None, Path()) else ["--out", str(options.report)]
+        folder = ["--out", options.report] if options.report else []
         changes = ["--set", *options.set] if options.set else []
         self.arguments = [runs[0].base.runs, "--study", str(options.study), *folder, *changes]
-        self._wanted, self._written, self._due = options.report is not None, False, False
-
-    def write(self) -> int:
-        from kravl.cli import report  # with what a report is made of
-
-        self._written, self._due = True, False
-        return report.main(self.arguments)
+        self._wanted, self._due = options.report is not None, False
+        self._thread: threading.Thread | None = None
 
     def follow(self, run: StudyRun, status: str, rest: Iterable[StudyRun]) -> None:
-        """Take note of a run; what is due is written once the process that ended it has another one."""
-        if status == "done" and (not self._written or all(other.seed != run.seed for other in rest)):
+        """Take note of a run that has ended or ``rest``, those that have not."""
+        if status == "done" and (self._thread is None or all(other.seed != run.seed for other in rest)):
             self._due = True
-        if self._wanted and self._due and status == "started":
-            self.write()
+        if self._wanted and self._due and status == "started" and not (self._thread and self._thread.is_alive()):
+            self._due = False
+            self._thread = threading.Thread(target=self._write, daemon=True)
+            self._thread.start()
+
+    def write_last(self) -> int:
+        """Of all runs, once an earlier one has been written."""
+        if self._thread:
+            self._thread.join()
+        return self._write()
+
+    def _write(self) -> int:
+        from kravl.cli import report  # with what a report is made of
+
+        return report.main(self.arguments)
 
 
 def _rest(durations: Durations, wanted: Sequence[StudyRun], jobs: int) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -83,7 +84,7 @@ def _create(file: Path, text: str) -> None:
     Raises:
         FileExistsError: it exists.
     """
-    whole = file.with_name(f"{file.name}-{socket.gethostname()}")  # of this host's one owner, who overwrites a leftover
+    whole = file.with_name(f".{file.name}.{uuid4().int}")  # as `remove_leftovers` knows them
     whole.write_text(text)
     try:
         os.link(whole, file)
