@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kravl.api.fit import fit
-from kravl.api.given import as_image, listed
+from kravl.api.given import NO_IMAGES, as_image, listed, listed_labels
 from kravl.api.model import FewShotModel
 from kravl.runtime.errors import InputError
 
@@ -50,8 +50,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> "FewShotClassifier":  # noqa: N803 (scikit-learn's name)
         """Train on every image. Raises InputError as `kravl.fit`."""
-        labels = [label.item() if hasattr(label, "item") else label for label in y]
-        images = listed(X)
+        images, labels = listed(X), listed_labels(y)
+        if not len(images):
+            raise InputError(NO_IMAGES)
         self.model_: FewShotModel = fit(
             images,
             labels,

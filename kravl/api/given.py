@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from kravl.runtime.files import json_object, read_text, write_atomic
 Label = str | int
 CLASS_NAMES, LABELS = "class_names.csv", "labels.json"
 CHANNELS = (1, 3, 4)
+NO_IMAGES = "no images are given"
 
 
 def as_image(value: Any) -> Image.Image:
     """An RGB picture of a path, a PIL image, an array (h, w) or (h, w, c), or a tensor (c, h, w), both of uint8.
 
-    One picture has the same pixels as a file and as a PIL image of it, which is turned upright too.
+    A file and what `PIL.Image.open` returns of it have the same pixels, upright by the file's EXIF orientation; what
+    was made of a PIL image (``rotate``, ``transpose``, ``convert``) is taken as its pixels are.
 
     Raises:
         InputError: anything else, or what cannot be read.
@@ -54,18 +56,32 @@ def listed(images: Any) -> Sequence[Any]:
     if isinstance(images, torch.utils.data.Dataset):
         return _Unlabelled(images)
     _refuse_unordered("images", images)
-    return images if hasattr(images, "__len__") else list(images)
+    return images if hasattr(images, "__len__") and hasattr(images, "__getitem__") else list(images)
+
+
+def listed_labels(labels: Any) -> list[Any]:
+    """Labels in their order. Raises InputError for one label alone, and for what has no order."""
+    if isinstance(labels, str | int) or not hasattr(labels, "__iter__"):
+        given_as = f"labels={str(labels)[:80]!r} is {type(labels).__name__}"
+        raise InputError(f"{given_as}; labels are a list with one for each image, such as ['cat', 'dog']")
+    _refuse_unordered("labels", labels)
+    return list(_each_of(labels))
 
 
 def each(images: Any) -> Iterator[Any]:
     """One image after the other, as `listed`, of which those of a data set or a generator need not fit into memory."""
     endless = not _is_one(images) and not hasattr(images, "__len__")
-    return iter(images if endless else listed(images))
+    return iter(images) if endless else _each_of(listed(images))
+
+
+def _each_of(values: Any) -> Iterator[Any]:
+    """As many as there are: what has a length need not end, as where its ``__getitem__`` raises no IndexError."""
+    return islice(values, len(values)) if hasattr(values, "__len__") else iter(values)
 
 
 def _refuse_unordered(what: str, given: Any) -> None:
-    """Raise InputError for a dict, which iterates over its keys, and for a set, which has no order."""
-    if isinstance(given, Mapping | AbstractSet):
+    """Raise InputError for a dict, which iterates over its keys, and for a set; views of a dict have its order."""
+    if isinstance(given, Mapping | set | frozenset):
         raise InputError(f"{what} are a {type(given).__name__}; they must have an order, as those of a list have")
 
 
@@ -106,18 +122,25 @@ def pairs(data: Any, labels: Any) -> Iterator[tuple[Any, Label]]:
         count = len(data)
         given: Iterable[tuple[Any, Any]] = (_pair(data[i]) for i in range(count))
     else:
-        if isinstance(labels, str | int) or not hasattr(labels, "__iter__"):
-            given_as = f"labels={str(labels)[:80]!r} is {type(labels).__name__}"
-            raise InputError(f"{given_as}; labels are a list with one for each image, such as ['cat', 'dog']")
-        _refuse_unordered("labels", labels)
-        images, named = listed(data), list(labels)
+        named, images = listed_labels(labels), listed(data)
         count = len(named)
         if len(images) != count:
             raise InputError(f"{len(images)} images and {count} labels; each image has one")
-        given = zip(images, named, strict=True)  # by place: images[i] of a pandas Series is the one of index i
+        given = _together(images, named)
     if count == 0:
-        raise InputError("no images are given")
+        raise InputError(NO_IMAGES)
     return ((image, plain_label(label)) for image, label in given)
+
+
+def _together(images: Sequence[Any], labels: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """By place: ``images[i]`` of a pandas Series is the one of index i."""
+    ordered = iter(images)
+    for position, label in enumerate(labels):
+        try:
+            image = next(ordered)
+        except StopIteration:
+            raise InputError(f"the images end after {position}; their length is {len(labels)}") from None
+        yield image, label
 
 
 def _pair(item: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from kravl.config.instantiate import build
 from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS, Config
 from kravl.data import catalog
-from kravl.data.images import allow_megapixels
+from kravl.data.inspect.limits import allow_megapixels
 from kravl.data.source import Samples, Source
 from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import unknown

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from kravl.data.classes import Columns, match_classes, own_columns, trained_columns
 from kravl.data.fewshot import few_shot_split, require_shots
-from kravl.data.images import allow_megapixels
+from kravl.data.inspect.limits import allow_megapixels
 from kravl.data.loading.dataset import Batch, Crops
 from kravl.data.loading.loaders import Loaders
 from kravl.data.loading.resumable import LoadingSettings, ResumableLoader

@@ -4,6 +4,7 @@ import importlib
 import os
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -12,19 +13,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 
 from kravl.data.inspect.file_kinds import BACKUP, CR2, RAW, RAW_REASON, begins_as_image, head, told_by_head
+from kravl.data.inspect.limits import ALLOWED, allows_more, max_pixels, refuse_large, refuse_long
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import refuse_endless
 from kravl.runtime.shared import Key, file_state
 
-MEGAPIXELS = 40  # unless a setting allows more: a 12 kB PNG can hold 100, seconds to decode and a gigabyte of memory
-MOST_MEGAPIXELS = 10_000
-SHOWN = 60  # characters of a value
-ALLOWED = "KRAVL_MAX_MEGAPIXELS"  # in the environment, which processes that load images inherit
-OF_SETTING = "KRAVL_MEGAPIXELS_OF"  # likewise: what the limit was set by, where a run's settings did
-LONGEST = 500  # times the other side: with its shorter side at a model's 224 pixels, 1 x 20,000 would take 5 GB
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 EXIF_ORIENTATION = 0x0112
 TURNS = {  # of EXIF's orientation
@@ -38,8 +34,6 @@ TURNS = {  # of EXIF's orientation
 }
 ORIENTED_BY = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 DNG_VERSION, SUBFILE_TYPE, REDUCED = 50706, 254, 1  # tags of TIFF; the last says that a picture is a preview of another
-PIXEL_BYTES, FLOOR_BYTES = 8, 100 * 2**20  # of a file: four channels of 16 bits, and what is written beside the pixels
-SLOWER = 10  # times as few pixels, of a decoder that is Python code
 BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # the warning, where warnings are errors
 # drawings that another program renders (PostScript runs Ghostscript), containers of any format, and data without pixels
 NOT_RASTER = ("EPS", "WMF", "IPTC", "MPEG", "BUFR", "GRIB", "HDF5")
@@ -133,10 +127,15 @@ def decode_rgb(data: bytes, name: str) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A picture in memory, as `open_rgb` reads it from its file; ``name`` is what errors call it."""
-    most = _max_pixels()
+    """A picture of Pillow as RGB; ``name`` is what errors call it.
+
+    What `PIL.Image.open` returned is still its file's own picture, often not read yet, and is turned upright as
+    `open_rgb` does. What was made of it (``rotate``, ``transpose``, ``convert``, ``crop``) keeps the file's EXIF,
+    which may hold no more, and is taken as its pixels are. So is a TIFF whose pixels were loaded before.
+    """
+    most = max_pixels()
     try:
-        _refuse_large(image, max(most, image.width * image.height))  # it is in memory already
+        refuse_large(image, max(most, image.width * image.height))  # who opened it has chosen its size
         return _viewed(image)
     except UNREADABLE as error:
         raise InputError(f"cannot read {name}: {_reason(error, most)}") from error
@@ -153,9 +152,8 @@ def check_readable(path: Path) -> None:
         if image.mode == "RGB":
             # reads all of the data, but computes little from it
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))
-            image.load()
-            return image
-        return to_rgb(image)
+        _load(image)
+        return image if image.mode == "RGB" else to_rgb(image)
 
     _read(path, decode, str(path))
 
@@ -180,64 +178,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def allow_megapixels(most: int) -> None:
-    """From now on, images of up to ``most`` megapixels are read, here and in processes that load images."""
-    os.environ[ALLOWED], os.environ[OF_SETTING] = str(most), "loading.max_megapixels"
-
-
-def _max_pixels() -> int:
-    allowed = os.environ.get(ALLOWED, str(MEGAPIXELS))
-    if not allowed.isdecimal() or not 0 < int(allowed) <= MOST_MEGAPIXELS:
-        raise InputError(f"{ALLOWED}={allowed[:SHOWN]!r}: it must be a whole number from 1 to {MOST_MEGAPIXELS:,}")
-    pixels = int(allowed) * 10**6
-    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own bound, which never was a user's word
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, pixels)
-    return pixels
-
-
-def _allows_more() -> str:
-    """What the command at hand takes: a setting of a run, else the variable alone."""
-    given = os.environ.get(OF_SETTING)
-    return f"{given}=... allows more" if given else f"{ALLOWED}=... in the environment allows more"
-
-
 def _read(source: Path | BytesIO, decode: Callable[[Image.Image], Image.Image], name: str) -> Image.Image:
-    most = _max_pixels()
+    most = max_pixels()
     if isinstance(source, Path):
         refuse_endless(source)
     try:
-        _refuse_long(source, most)
-        with Image.open(source, formats=raster_formats()) as image:
-            _refuse_large(image, most)
+        size = refuse_long(source, most)
+        with (  # not opened by its name, under which Pillow would map it: a file cut off meanwhile ends the process
+            source.open("rb") if isinstance(source, Path) else nullcontext(source) as file,
+            Image.open(file, formats=raster_formats()) as image,
+        ):
+            refuse_large(image, most, size)
             if _is_raw(image, source, name):
                 raise ValueError(RAW_REASON)
             return decode(image)
     except UNREADABLE as error:
         reason = told_by_head(source, name) or _reason(error, most)
         raise InputError(f"cannot read {name}: {reason}") from error
-
-
-def _refuse_long(source: Path | BytesIO, most: int) -> None:
-    """Raise ValueError for more bytes than pixels may have: a sparse file takes no disk, and all memory to read."""
-    size, limit = len(source.getbuffer()) if isinstance(source, BytesIO) else source.stat().st_size, PIXEL_BYTES * most
-    if size > limit + FLOOR_BYTES:
-        raise ValueError(f"{size:,} bytes; at most {limit + FLOOR_BYTES:,} are read ({_allows_more()})")
-
-
-def _refuse_large(image: Image.Image, most: int) -> None:
-    size = f"{image.width} x {image.height} pixels"
-    if image.width * image.height > most:
-        raise ValueError(f"{size}; at most {most:,} are read ({_allows_more()})")
-    in_python = any(part[0] in Image.DECODERS for part in getattr(image, "tile", ()))
-    if in_python and image.width * image.height * SLOWER > most:
-        raise ValueError(
-            f"{size}; at most {most // SLOWER:,} are read of {image.format}, which takes seconds a megapixel "
-            f"({_allows_more()}); save it as PNG"
-        )
-    if not min(image.size):
-        raise ValueError(f"{size}: it is empty")
-    if max(image.size) > LONGEST * min(image.size):
-        raise ValueError(f"{size}: one side is over {LONGEST} times the other")
 
 
 def _is_raw(image: Image.Image, source: Path | BytesIO, name: str) -> bool:
@@ -256,7 +213,9 @@ def _viewed(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # which turns a TIFF, and reads what a PNG says behind its pixels
+    _load(image)  # which turns a TIFF, and reads what a PNG says behind its pixels
+    if not isinstance(image, ImageFile.ImageFile):
+        return image
     try:
         turn = TURNS.get(image.getexif().get(EXIF_ORIENTATION, 1))
     except ODD_TAGS:  # a viewer shows it as it is
@@ -267,6 +226,38 @@ def _upright(image: Image.Image) -> Image.Image:
     for said in ORIENTED_BY:
         turned.info.pop(said, None)  # or it would be turned again
     return turned
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels, whatever odd tags there are beside them. Raises UNREADABLE alone."""
+    if getattr(image, "tile", ()) and getattr(image, "fp", None) is None:
+        raise ValueError("its file was closed before its pixels were loaded")
+    try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+            _load_tiff(image)
+        image.load()
+    except UNREADABLE:
+        raise
+    except ODD_TAGS as error:
+        raise ValueError(f"damaged, or with tags that cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Without the tags that stop Pillow, and without its map of a file, which has the sides swapped where it turns."""
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]
+    tags = image.getexif()
+    for key in TiffTags.TAGS_V2_GROUPS:
+        try:
+            if key in tags:
+                tags.get_ifd(key)
+        except ODD_TAGS:
+            del tags[key]
+    name, image.filename = image.filename, ""  # by which it would be mapped
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _scale_sixteen_bit(image: Image.Image) -> Image.Image:
@@ -285,5 +276,5 @@ def _reason(error: BaseException, most: int) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image, or damaged beyond recognition"
     if isinstance(error, BOMB):
-        return f"more than {most:,} pixels ({_allows_more()})"
+        return f"more than {most:,} pixels ({allows_more()})"
     return str(error) or type(error).__name__

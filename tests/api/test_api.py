@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 import kravl
 from kravl import FewShotModel, InputError
-from kravl.api.given import as_image, listed, pairs, write_folders, write_labels
+from kravl.api.given import as_image, each, listed, pairs, write_folders, write_labels
 from kravl.api.settings import backbone_settings, compose_run, data_settings
 from kravl.data.classes import read_class_list
 from kravl.data.tree import find_images
@@ -254,12 +254,39 @@ def test_images_and_labels_go_together_by_their_place(index: list[int]) -> None:
     assert given == list(zip(files, labels, strict=True))
 
 
+class Endless:
+    """A sequence by its length and its brackets, which raise nothing behind its end."""
+
+    def __init__(self, length: int, end: int | None = None) -> None:
+        self.length, self.end = length, end
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: int) -> str:
+        if place == self.end:
+            raise IndexError
+        return f"{place}.png"
+
+
+def test_what_has_an_order_and_a_length_is_a_list_of_images_or_labels() -> None:
+    named = {"0.png": "cat", "1.png": "dog"}
+
+    assert list(pairs(named.keys(), named.values())) == list(named.items())
+    assert list(pairs(named.values(), named.keys())) == [(label, image) for image, label in named.items()]
+    assert list(pairs(Endless(2), ["cat", "dog"])) == list(named.items())
+    assert list(each(Endless(2))) == list(named)
+    with pytest.raises(InputError, match="the images end after 1; their length is 2"):
+        list(pairs(Endless(2, end=1), ["cat", "dog"]))
+
+
 @pytest.mark.parametrize(
     ("data", "labels", "reason"),
     [
         ({0: "a.png", 1: "b.png"}, ["x", "y"], "images are a dict; they must have an order"),
         ({"a.png", "b.png"}, ["x", "y"], "images are a set"),
         (["a.png", "b.png"], {0: "x", 1: "y"}, "labels are a dict"),
+        (["a.png", "b.png"], frozenset("xy"), "labels are a frozenset"),
         (["a.png", "b.png"], np.eye(2), r"the label '\[1. 0.\]' is not one value"),
         (["a.png", "b.png"], torch.eye(2), "is not one value"),
         (["a.png"], ["\ud800"], "not UTF-8"),

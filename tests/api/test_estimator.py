@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import estimator_checks
 
-from kravl import FewShotClassifier
+from kravl import FewShotClassifier, InputError
 
 SETTINGS = {
     "optim.epochs": 1,
@@ -97,6 +97,21 @@ def test_a_pickle_predicts_the_same(fitted: FewShotClassifier, drawings: Any) ->
 def test_an_estimator_that_is_not_fitted_says_so(estimator: FewShotClassifier, drawings: Any) -> None:
     with pytest.raises(NotFittedError):
         estimator.predict(drawings[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "reason"),
+    [
+        ([], [], "no images are given"),
+        ({}.keys(), {}.values(), "no images are given"),
+        (np.zeros((2, 8, 8), np.uint8), {"A", "B"}, "labels are a set; they must have an order"),
+        (np.zeros((2, 8, 8), np.uint8), None, "labels='None' is NoneType; labels are a list"),
+        (np.zeros((2, 8, 8), np.uint8), np.eye(2), r"the label '\[1\. 0\.\]' is not one value"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(estimator: FewShotClassifier, images: Any, labels: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        clone(estimator).fit(images, labels)
 
 
 def test_cross_validation_runs_on_paths(estimator: FewShotClassifier, glyphs: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kravl.data.images import MEGAPIXELS
+from kravl.data.inspect.limits import MEGAPIXELS
 from kravl.data.loading.dataset import Batch, CroppedImages, Crops, EvaluationImages, TrainingFeatures, TrainingImages
 from kravl.data.loading.samplers import AugmentedIndex, DistributedSequential, EpochSampler, FixedOrder
 from kravl.data.loading.transforms import AUGMENTATIONS, ENGINES
