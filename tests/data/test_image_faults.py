@@ -138,9 +138,7 @@ def test_images_of_many_megapixels_are_read_where_a_setting_allows_them(
     allow_megapixels(100)
     check_readable(tmp_path / "map.png")
     allow_megapixels(99)
-    with pytest.raises(
-        InputError, match=r"at most 99,000,000 are read \(loading.max_megapixels=100 allows it\)"
-    ):
+    with pytest.raises(InputError, match=r"at most 99,000,000 are read \(loading.max_megapixels=100 allows it\)"):
         check_readable(tmp_path / "map.png")
 
 
