@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kravl.cli.main import EXIT_FAILED, framed
-from kravl.runtime.errors import InputError, unknown
+from kravl.runtime.errors import InputError, first_line, unknown
 from kravl.runtime.files import require_writable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kravl.tracking.run_folder import RunFolder
 
 BATCH_SIZE, TOP = 64, 5
-DEVICES = ("cpu", "cuda", "mps", "xpu")
+DEVICES = ("auto", "cpu", "cuda", "hpu", "mps", "mtia", "xpu")  # to name; others come with their packages
 MOST_BATCH, MOST_WORKERS = 2**16, 256
 PROMPT = "a photo of a {}."
 DESCRIPTION = """Score images with a finished run, whose folder is all it needs, or zero-shot with any CLIP.
@@ -185,13 +185,16 @@ def device_of(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if (kind := name.partition(":")[0]) not in DEVICES:
-        raise unknown("--device", kind, ("auto", *DEVICES))
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise InputError(f"{unknown('--device', name, DEVICES)}; others need their package (npu: torch_npu)") from error
+    if kind == "meta":
+        raise InputError(f"--device {name}: a tensor has no values there; cpu is always there")
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].partition(". ")[0]
-        raise InputError(f"--device {name}: {reason}; cpu is always there") from error
+    except (RuntimeError, AssertionError, ImportError) as error:  # the last of a back-end that is not installed
+        raise InputError(f"--device {name}: {first_line(error).partition('. ')[0]}; cpu is always there") from error
     return name
 
 

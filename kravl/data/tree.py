@@ -45,7 +45,7 @@ def subfolders(folder: Path) -> tuple[list[str], list[str]]:
     Raises:
         InputError: the folder cannot be listed; with the reason.
     """
-    entries = [entry for entry in _listed(folder) if _is_folder(entry)]
+    entries = [entry for entry in listed(folder) if is_folder(entry)]
     up = {entry.name for entry in entries if _leads_up(entry, [folder])}
     names = sorted((entry.name for entry in entries), key=composed_form)
     kept = [name for name in names if is_data(name) and name not in up]
@@ -54,7 +54,7 @@ def subfolders(folder: Path) -> tuple[list[str], list[str]]:
 
 def files_in(folder: Path) -> list[str]:
     """Names of the files in ``folder`` that may be data, sorted. Raises InputError as `subfolders`."""
-    return sorted(entry.name for entry in _listed(folder) if is_data(entry.name) and not _is_folder(entry))
+    return sorted(entry.name for entry in listed(folder) if is_data(entry.name) and not is_folder(entry))
 
 
 def holds_files(folder: Path) -> bool:
@@ -121,12 +121,12 @@ def _walk(top: Path, passed: list[str], links: list[str]) -> Iterator[str]:
     pending = [""]
     while pending:
         place = pending.pop(0)
-        for entry in _listed(top / place):
+        for entry in listed(top / place):
             path = f"{place}/{entry.name}" if place else entry.name
             if entry.is_symlink():
                 links.append(path)
             # a folder that is called like an image is told when it is read
-            if not _is_folder(entry) or PurePosixPath(entry.name).suffix.lower() in image_endings():
+            if not is_folder(entry) or PurePosixPath(entry.name).suffix.lower() in image_endings():
                 yield path
             elif not is_data(entry.name) or (real := os.path.realpath(entry.path)) in seen:
                 passed.append(path)
@@ -137,7 +137,8 @@ def _walk(top: Path, passed: list[str], links: list[str]) -> Iterator[str]:
                 pending.append(path)
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
+def listed(folder: Path) -> list[os.DirEntry[str]]:
+    """All that is in ``folder``, sorted by name. Raises InputError as `subfolders`."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: composed_form(entry.name))
@@ -153,7 +154,8 @@ def _leads_up(entry: os.DirEntry[str], places: Iterable[Path]) -> bool:
     return any(Path(os.path.realpath(place)).is_relative_to(real) for place in places)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself

@@ -3,8 +3,10 @@
 import inspect
 import logging
 import math
+import operator
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -25,6 +27,10 @@ from kravl.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 LARGE = 2**20  # a side
+COLLECTED = {
+    **dict.fromkeys(("target_modules", "exclude_modules"), set),
+    **dict.fromkeys(("modules_to_save", "layers_pattern", "layers_to_transform", "weights"), list),
+}
 Tuner = TypeVar("Tuner", bound=type[BaseTuner])
 
 
@@ -67,10 +73,9 @@ class AdapterConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = self.method
+        self._collect()
         for name in ("target_modules", "exclude_modules"):
             _check_names(name, getattr(self, name))
-            if isinstance(getattr(self, name), list | tuple):
-                setattr(self, name, set(getattr(self, name)))
         registered = PEFT_TYPE_TO_CONFIG_MAPPING.get(self.method)
         if registered is None or not isinstance(self, registered):
             name, version = self.method.value, self.peft_version
@@ -105,6 +110,13 @@ class AdapterConfig(PeftConfig):
                 _draw_zeros(term)
         return terms[0] if self.weights is None else WeightedSum(terms, self.weights)
 
+    def _collect(self) -> None:
+        """Make any collection, such as OmegaConf's list, a range or an array, the one that PEFT compares and writes."""
+        for name, kind in COLLECTED.items():
+            value = getattr(self, name)
+            if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping) and _is_counted(value):
+                setattr(self, name, kind(value))
+
     def _check_layers(self) -> None:
         """What chooses layers and whole modules."""
         if isinstance(self.target_modules, str):
@@ -116,10 +128,12 @@ class AdapterConfig(PeftConfig):
         if isinstance(self.modules_to_save, str):
             raise InputError(f"modules_to_save must be a list of names, not {self.modules_to_save!r}")
         _check_names("modules_to_save", self.modules_to_save)
-        if (chosen := self.layers_to_transform) is not None:
-            layers = chosen if isinstance(chosen, list | tuple) else [chosen]
-            if not all(type(layer) is int for layer in layers):
-                raise InputError(f"layers_to_transform must be whole numbers, not {chosen!r}")
+        _check_names("layers_pattern", self.layers_pattern)
+        chosen = self.layers_to_transform
+        if isinstance(chosen, list):
+            self.layers_to_transform = [_index(layer) for layer in chosen]
+        elif chosen is not None:
+            self.layers_to_transform = _index(chosen)
 
     def _check_values(self) -> None:
         """Types, and the adapter's own checks on a matrix as large as any, so that nothing is changed before them."""
@@ -181,6 +195,25 @@ def _check_names(name: str, value: object) -> None:
         isinstance(value, list | tuple | set) and all(isinstance(entry, str) and entry for entry in value)
     ):
         raise InputError(f"{name} must be names or one regular expression, not {value!r}")
+
+
+def _is_counted(value: Iterable[Any]) -> bool:
+    """Whether it has entries, unlike an array that is one number."""
+    try:
+        iter(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _index(layer: Any) -> int:
+    """``layer`` as an int, be it one of NumPy or torch."""
+    try:
+        if isinstance(layer, bool) or getattr(layer, "dtype", None) is torch.bool:
+            raise TypeError
+        return operator.index(layer)
+    except TypeError:
+        raise InputError(f"layers_to_transform must be whole numbers, not {layer!r}") from None
 
 
 def is_finite(value: object) -> bool:

@@ -17,6 +17,7 @@ from PIL import Image
 from kravl.backbones import tiny
 from kravl.cli.main import main
 from kravl.config.schema import Backbone
+from kravl.data.inspect import file_kinds
 from kravl.data.loading.named_files import NamedFiles
 from kravl.run.finished.restore import load_run
 from kravl.run.finished.saved import saved_config
@@ -236,7 +237,11 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--top", "3"], "--top 3: the model has 2 classes"),
         (["IMAGES", "--model", "kravl-tiny", "--classes", "a,b", "--prompt", "a"], "has no {}"),
         (["RUN", "IMAGES", "--device", "cuda:99"], "--device cuda:99"),
-        (["RUN", "IMAGES", "--device", "meta"], "unknown --device 'meta'"),
+        (["RUN", "IMAGES", "--device", "meta:0"], "--device meta:0: a tensor has no values there; cpu is always"),
+        (["RUN", "IMAGES", "--device", "hpu"], "--device hpu: No module named 'torch.hpu'; cpu is always there"),
+        (["RUN", "IMAGES", "--device", "mtia"], "--device mtia: Torch not compiled with MTIA enabled; cpu is"),
+        (["RUN", "IMAGES", "--device", "npu"], "others need their package (npu: torch_npu)"),
+        (["RUN", "IMAGES", "--device", "cuda:x"], "unknown --device 'cuda:x': did you mean 'cuda'?"),
         (["RUN", "IMAGES", "--device", "cud"], "did you mean 'cuda'?"),
         (["RUN", "x" * 300 + ".png"], "no file or folder 'xxx"),
         (["RUN", "IMAGES", "--top", "99", "--classes", ",".join(f"name {i}" for i in range(60))], "has 60 classes"),
@@ -307,6 +312,70 @@ def test_a_pattern_goes_round_no_links_and_into_a_linked_folder_once(tmp_path):
     assert found("*/**/?.png") == ["other/4.png", "set/a/1.png", "set/a/b/2.png", "set/linked/4.png"]
     assert found("set/**/*/*/*.png") == ["set/a/b/2.png"]
     assert found("set/**") == found("set/**/*") == ["set/a/1.png", "set/a/b/2.jpg", "set/a/b/2.png", "set/linked/4.png"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Makes empty files below the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(b"")
+
+    return make
+
+
+def test_a_pattern_finds_what_it_names_by_a_link_or_hidden(files):
+    files("set/all/1.png", "set/all/.thumbs/2.png", "set/@eaDir/3.png", "set/all/.4.png", "set/a.png/5.png")
+    Path("set/val").symlink_to("all")
+    Path("set/all/back").symlink_to("..")
+
+    def found(pattern):
+        return list(NamedFiles([pattern]))
+
+    assert found("set/**/val/*.png") == ["set/val/1.png"]
+    assert found("set/**/[av]*/?.png") == ["set/a.png/5.png", "set/all/1.png", "set/val/1.png"]
+    assert found("set/**/.thumbs/*.png") == ["set/all/.thumbs/2.png", "set/val/.thumbs/2.png"]
+    assert found("**/@eaDir/**/*.png") == ["set/@eaDir/3.png"]
+    assert found("./set/**/.*.png") == ["./set/all/.4.png", "./set/val/.4.png"]
+    assert found("set/**/back/**/5.png") == ["set/all/back/a.png/5.png", "set/val/back/a.png/5.png"]
+    assert found("set/**/**/./1.png") == ["set/all/1.png", "set/val/1.png"]
+    assert "set/**/*.png" not in found("set/**/*.png") and len(found("set/**/*.png")) == 3
+
+
+def test_folders_that_all_link_to_each_other_end_in_a_line(files):
+    names = [f"set/{i}" for i in range(9)]
+    files(*(f"{name}/1.png" for name in names))
+    for name in names:
+        for other in range(9):
+            (Path(name) / f"to{other}").symlink_to(f"../{other}")
+
+    with pytest.raises(InputError, match="links below 'set' lead to each other in over 100,000 ways"):
+        NamedFiles(["set/**/1.png"])
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over_with_a_warning(files, tmp_path, monkeypatch, caplog):
+    files("set/a/1.png")
+    monkeypatch.chdir("set")
+    for _ in range(20):  # beyond the longest path that the system opens
+        Path("x" * 250).mkdir()
+        monkeypatch.chdir("x" * 250)
+    monkeypatch.chdir(tmp_path)
+
+    assert list(NamedFiles(["set/**/*.png"])) == ["set/a/1.png"]
+    assert caplog.text.count("cannot list set/xxx") == 1 and "File name too long; it is passed over" in caplog.text
+
+
+def test_only_files_that_match_are_opened_to_see_whether_they_are_images(files, monkeypatch):
+    files("set/a/1.png", "set/a/notes", "set/b/scan", "set/b/other")
+    Path("set/b/scan").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    opened = []
+    monkeypatch.setattr(file_kinds, "refuse_endless", lambda path: opened.append(str(path)))
+
+    assert list(NamedFiles(["set/**/b/s*", "set/**/1.png"])) == ["set/b/scan", "set/a/1.png"]
+    assert opened == ["set/b/scan"]
 
 
 EDITS = {  # of the row of a prediction, in JSON

@@ -1,6 +1,7 @@
 """A hostile archive never leaves its folder, and leaves nothing behind in it."""
 
 import gzip
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -120,7 +121,9 @@ ODD: dict[str, list[Member]] = {
     "a time beyond the system's": [_with("a", mtime="9" * 20)],
     "a sparse file of no size": [_with("a", GNU_sparse_size="x", GNU_sparse_map="0,1")],
     "a NUL in a name": [_with("a", path="a\0b")],
-    "an old sparse file": [described(tarfile.GNUTYPE_SPARSE, 0)],
+    "a size below zero": [described(tarfile.REGTYPE, -1024)],
+    "a header of a size below zero": [described(tarfile.XHDTYPE, -512)],
+    "headers without end": [described(tarfile.GNUTYPE_LONGNAME, 0)] * 500,
 }
 
 
@@ -130,6 +133,113 @@ def test_what_tarfile_and_the_system_make_of_odd_fields_is_one_line(case: str, t
 
     with pytest.raises(InputError, match=r"cannot unpack .*a\.tar\.gz: "):
         unpack(archive, tmp_path / "set")
+
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["damaged", "cut"])
+def test_a_header_that_is_damaged_is_not_the_end_of_the_archive(change: str, tmp_path: Path) -> None:
+    plain = b"".join(tarfile.TarInfo(name).tobuf() for name in "abc")
+    edited = plain[:600] + b"?" + plain[601:] if change == "damaged" else plain[:900]
+    (tmp_path / "a.tar").write_bytes(edited)
+
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.tar: damaged header"):
+        unpack(tmp_path / "a.tar", tmp_path / "set")
+
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+@pytest.fixture
+def holes(tmp_path: Path) -> Path:
+    """A folder with a file of 200 parts of one block, each before a hole, and a plain file."""
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data/holes").open("wb") as file:
+        for part in range(200):
+            file.seek(part * 2**16)
+            file.write(bytes([1 + part]) * 4096)
+        file.truncate(200 * 2**16)
+    (tmp_path / "data/plain").write_bytes(b"plain")
+    return tmp_path / "data"
+
+
+def sparse(folder: Path, *options: str) -> Path:
+    archive = folder.parent / "a.tar"
+    subprocess.run(["tar", "-S", *options, "-cf", archive, "-C", folder, "holes", "plain"], check=True)
+    return archive
+
+
+@pytest.mark.parametrize("version", [None, "0.0", "0.1", "1.0"])
+def test_a_sparse_archive_is_unpacked_whichever_way_its_parts_are_listed(version: str | None, holes: Path) -> None:
+    archive = sparse(holes, *([f"--sparse-version={version}", "--format=posix"] if version else ["--format=gnu"]))
+    assert archive.stat().st_size < 2**20 < (holes / "holes").stat().st_size
+
+    unpack(archive, holes.parent / "set")
+
+    for name in ("holes", "plain"):
+        assert (holes.parent / "set" / name).read_bytes() == (holes / name).read_bytes()
+
+
+def old_sparse(parts: list[tuple[int, int]], size: int, more: bytes = b"", content: int = 1024) -> bytes:
+    """A member in the old format of GNU tar, whose header has room for four parts."""
+    block = bytearray(described(tarfile.GNUTYPE_SPARSE, content).tobuf(tarfile.GNU_FORMAT))
+    for place, (offset, count) in enumerate(parts):
+        block[386 + 24 * place : 410 + 24 * place] = number(offset) + number(count)
+    block[482], block[483:495] = bool(more), number(size)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + more + b"x" * content
+
+
+def number(value: int) -> bytes:
+    return b"\x80" + value.to_bytes(11, "big") if value >= 0 else b"\xff" + (256**11 + value).to_bytes(11, "big")
+
+
+PARTS = b"".join(number(2**20 * part) + number(1) for part in range(1, 22)) + b"\1" + bytes(7)
+SPARSE: dict[str, tuple[bytes, str]] = {
+    "terabytes": (old_sparse([(0, 512)], 2**42), "it holds more than"),
+    "terabytes in parts": (old_sparse([(0, 2**42)], 2**42), "are larger than the file"),
+    "more than is stored": (old_sparse([(0, 4096)], 4096), "are larger than the file"),
+    "beyond its end": (old_sparse([(2**42, 512)], 4096), "are larger than the file"),
+    "in one place": (old_sparse([(0, 512), (0, 512)], 4096), "overlap or are out of order"),
+    "out of order": (old_sparse([(1024, 512), (0, 512)], 4096), "overlap or are out of order"),
+    "a part below zero": (old_sparse([(-512, 512)], 4096), "overlap or are out of order"),
+    "a length below zero": (old_sparse([(0, -512)], 4096), "overlap or are out of order"),
+    "a size below zero": (old_sparse([(0, 512)], -4096), "has -4,096 bytes"),
+    "more parts that are missing": (old_sparse([], 512, b"\0" * 504 + b"\1" + bytes(7), 0), "damaged header"),
+    "more parts that are no numbers": (old_sparse([], 512, b"x" * 504 + bytes(8)), "damaged header"),
+    "parts without end": (
+        old_sparse([], 2**40, PARTS * 2**14),
+        "the headers of one file have more than 4,194,304 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("case", SPARSE)
+def test_a_sparse_member_that_is_malformed_is_one_line(case: str, first: bool, tmp_path: Path) -> None:
+    member, message = SPARSE[case]
+    good = b"" if first else tarfile.TarInfo("good").tobuf()
+    end = b"" if case == "more parts that are missing" else bytes(1024)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(good + member + end))
+
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.tar\.gz: ") as error:
+        unpack(tmp_path / "a.tar.gz", tmp_path / "set")
+
+    assert (first and message == "damaged header") or message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "set").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "parts", [b"9\n1\n" * 128, b"x\n" * 256, b"9" * 512, b"99999999\n" + b"1\n" * 2**22 + b"1\n" * 252]
+)
+def test_the_map_of_a_sparse_file_in_paxs_format_is_read_within_bounds(parts: bytes, tmp_path: Path) -> None:
+    info = _with("a", GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_realsize="4096")
+    info.size = len(parts)
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + parts)
+
+    with pytest.raises(InputError, match=r"cannot unpack .*a\.tar: "):
+        unpack(tmp_path / "a.tar", tmp_path / "set")
 
     assert list((tmp_path / "set").iterdir()) == []
 

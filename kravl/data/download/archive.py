@@ -26,7 +26,10 @@ SHOWN = 80  # characters of a name
 ENCRYPTED = 0x1
 SINGLE: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 MAX_HEADER = 2**20  # bytes of a long name or of PAX's fields, which tarfile reads into memory whole
-DESCRIBING = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *tarfile.GNU_TYPES[:2])
+MAX_HEADERS = 2**22  # bytes of all headers of one member, with the map of a sparse file, likewise
+MAX_DESCRIBED = 16  # headers of one member, for each of which tarfile calls itself
+PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+DESCRIBING = (*PAX, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 # the last three: a method of compression that zipfile lacks, a field of PAX that is no number or no time
 DAMAGE = (
     zipfile.BadZipFile,
@@ -39,6 +42,8 @@ DAMAGE = (
     ValueError,
     OverflowError,
 )
+# the last: a map of a sparse file that ends early
+DAMAGED_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, IndexError)  # type: ignore[attr-defined]
 # what the names of members lead to, and a damaged bzip2 file; other errors are of this disk
 OF_NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, None)
 
@@ -47,17 +52,64 @@ class HostileError(Exception):
     """Why the archive is refused."""
 
 
+class HeaderReader:
+    """Reads the headers of one member and no more, whatever sizes they state."""
+
+    def __init__(self, source: Any) -> None:
+        self.tell = source.tell
+        self.depth: int = getattr(source, "depth", 0) + 1
+        self._source, self._left = source, MAX_HEADERS
+        if self.depth > MAX_DESCRIBED:
+            raise HostileError(f"more than {MAX_DESCRIBED} headers for one file")
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if size < 0 or self._left < 0:
+            raise HostileError(f"the headers of one file have more than {MAX_HEADERS:,} bytes, or fewer than none")
+        return bytes(self._source.read(size))
+
+
 class Header(tarfile.TarInfo):
     """A header of a tar archive; one that describes another, or a sparse file's, may not be a bomb itself."""
+
+    sparse: list[tuple[int, int]] | None
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
         header = super().frombuf(buf, encoding, errors)
         if header.type in DESCRIBING and header.size > MAX_HEADER:
             raise HostileError(f"a header of {header.size:,} bytes; at most {MAX_HEADER:,} are read")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise HostileError(f"{header.name!r} is a sparse file")
         return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> "Header":
+        source = tarfile.fileobj
+        reader = HeaderReader(source)
+        tarfile.fileobj = reader  # type: ignore[assignment]
+        try:
+            header = super().fromtarfile(tarfile)
+        except DAMAGED_HEADER as error:
+            if tarfile.offset == 0 and reader.depth == 1 and not isinstance(error, IndexError):
+                raise  # no tar archive, perhaps
+            raise HostileError(f"damaged header ({first_line(error)})") from error  # where tarfile would see the end
+        finally:
+            tarfile.fileobj = source
+        if header.size < 0:
+            raise HostileError(f"{header.name!r} has {header.size:,} bytes")
+        if header.sparse is not None:
+            header.check_map(tarfile.offset - header.offset_data)
+        return header
+
+    def check_map(self, stored: int) -> None:
+        """Raise HostileError unless the parts of a sparse file follow each other within it, and are ``stored``."""
+        self.sparse = [(offset, size) for offset, size in self.sparse or () if size]
+        end = total = 0
+        for offset, size in self.sparse:
+            if offset < end or size < 0:
+                raise HostileError(f"the parts of the sparse file {self.name!r} overlap or are out of order")
+            end, total = offset + size, total + size
+        if end > self.size or total > stored:
+            raise HostileError(f"the parts of the sparse file {self.name!r} are larger than the file")
 
 
 class Budget:
@@ -162,7 +214,7 @@ def _extract(archive: Path, folder: Path, budget: Budget) -> None:
                 refuse_hostile(member, folder)
                 budget.spend(member.size)
                 tar.extract(member, folder, filter="data")
-    elif archive.suffix in SINGLE:
+    elif archive.suffix in SINGLE and not archive.stem.endswith(".tar"):
         with SINGLE[archive.suffix](archive, "rb") as packed, (folder / archive.stem).open("wb") as file:
             for chunk in iter(partial(packed.read, CHUNK), b""):
                 budget.spend(len(chunk))

@@ -2,17 +2,20 @@
 
 import fnmatch
 import glob
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from kravl.data.images import is_image_file
 from kravl.data.inspect.file_kinds import is_file
-from kravl.data.tree import find_images
+from kravl.data.tree import find_images, is_data, is_folder, listed
 from kravl.runtime.errors import InputError
 
+log = logging.getLogger(__name__)
 STDIN, ANY_DEPTH = "-", "**"
+MOST_LINKED = 100_000  # folders reached through links: n that link to one another are reached in n! ways
 SHOWN = 300  # characters of a name
 
 
@@ -66,39 +69,96 @@ def _found(name: str) -> list[str]:
 
 def _matching(pattern: str) -> tuple[list[str], int]:
     """The images that match, sorted, and how many other files do."""
-    before, recursive, after = _divided(pattern)
-    if not recursive:
-        matches = sorted(glob.iglob(pattern))  # noqa: PTH207 (keeps the pattern's own form)
+    before, parts = _divided(pattern)
+    if parts:
+        bases = sorted(glob.iglob(before)) if before else [""]  # noqa: PTH207 (keeps the pattern's own form)
+        matches = sorted(path for base in bases if _is_base(base) for path in _below(base, parts))
+        images = [match for match in matches if is_image_file(match)]
+    else:
+        matches = sorted(glob.iglob(pattern))  # noqa: PTH207
         images = [match for match in matches if is_file(match) and is_image_file(match)]
-        return images, len(matches) - len(images)
-    recursed: set[str] = set()
-    others = 0
-    for folder in sorted(glob.iglob(before)) if before else [""]:  # noqa: PTH207
-        if folder and not os.path.isdir(folder):  # noqa: PTH112
-            continue
-        found = find_images(Path(folder))  # links are followed once, where glob goes round those that lead back
-        recursed.update(_joined(folder, [path for path in found.images if _fits(path.split("/"), after)]))
-        others += sum(_fits(path.split("/"), after) for path in found.others)
-    return sorted(recursed), others
+    return images, len(matches) - len(images)
 
 
-def _divided(pattern: str) -> tuple[str, bool, list[str]]:
-    """What comes before the first ``**`` of a pattern, whether there is one, and its parts from there on."""
+def _divided(pattern: str) -> tuple[str, list[str]]:
+    """What comes before the first ``**`` of a pattern, and its parts from there on; none where it has no ``**``."""
     parts = pattern.split("/")
     if ANY_DEPTH not in parts:
-        return pattern, False, []
+        return pattern, []
     place = parts.index(ANY_DEPTH)
     before = "/".join(parts[:place])
-    return before or ("/" if pattern.startswith("/") else ""), True, [part for part in parts[place:] if part]
+    after = [part for part in parts[place:] if part not in ("", ".")]
+    kept = [part for i, part in enumerate(after) if part != ANY_DEPTH or after[i - 1 : i] != [ANY_DEPTH]]
+    if kept[-1] == ANY_DEPTH:
+        kept.append("*")
+    return before or ("/" if pattern.startswith("/") else ""), kept
 
 
-def _fits(path: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts of a path are those of a pattern, ``**`` standing for any number of folders."""
-    if not parts:
-        return not path
-    if parts[0] != ANY_DEPTH:
-        return bool(path) and fnmatch.fnmatchcase(path[0], parts[0]) and _fits(path[1:], parts[1:])
-    return not parts[1:] or any(_fits(path[i:], parts[1:]) for i in range(len(path)))
+def _is_base(folder: str) -> bool:
+    return not folder or os.path.isdir(folder)  # noqa: PTH112 (False for a name that is too long)
+
+
+class _Place(NamedTuple):
+    """A folder that a pattern leads to.
+
+    Args:
+        due: places in the pattern's parts that what is in the folder may stand for.
+        chain: the real paths of the folder and of those above it, on the way that led here.
+    """
+
+    path: str
+    real: str
+    due: frozenset[int]
+    chain: frozenset[str]
+
+
+def _below(base: str, parts: Sequence[str]) -> Iterator[str]:
+    """The files below ``base`` that fit ``parts``; a folder that cannot be listed is passed over with a warning.
+
+    A link that leads back is followed only where the pattern names it: with any part it would go round.
+    """
+    real = os.path.realpath(base or ".")
+    pending = [_Place(base, real, frozenset((0, 1)), frozenset((real, *map(str, Path(real).parents))))]
+    linked = 0
+    while pending:
+        place = pending.pop()
+        try:
+            entries = listed(Path(place.path or "."))
+        except InputError as error:
+            log.warning("%s; it is passed over", error)
+            continue
+        for entry in entries:
+            path = os.path.join(place.path, entry.name)  # noqa: PTH118 (Path would drop a leading ./)
+            if not is_folder(entry):
+                if len(parts) - 1 in place.due and _fits(entry.name, parts[-1]):
+                    yield path
+            elif inner := _entered(place, entry, path, parts):
+                linked += inner.real != os.path.join(real, os.path.relpath(path, base or "."))  # noqa: PTH118
+                if linked > MOST_LINKED:
+                    raise InputError(f"links below {base or '.'!r} lead to each other in over {MOST_LINKED:,} ways")
+                pending.append(inner)
+
+
+def _entered(place: _Place, entry: os.DirEntry[str], path: str, parts: Sequence[str]) -> _Place | None:
+    """The folder ``entry`` of ``place``, where the pattern leads into it."""
+    inner = os.path.join(place.real, entry.name)  # noqa: PTH118
+    real = os.path.realpath(path) if entry.is_symlink() else inner
+    due: set[int] = set()
+    for i in place.due:
+        if parts[i] == ANY_DEPTH:
+            due.update([i] if is_data(entry.name) and real not in place.chain else [])
+        elif i + 1 < len(parts) and (
+            _fits(entry.name, parts[i]) if real not in place.chain else entry.name == parts[i]
+        ):
+            due.add(i + 1)
+    due.update([i + 1 for i in due if parts[i] == ANY_DEPTH])
+    return _Place(path, real, frozenset(due), place.chain | {real}) if due else None
+
+
+def _fits(name: str, part: str) -> bool:
+    """Whether a part of a pattern means ``name``; what is hidden or no data only if it is named, as the shell does."""
+    meant = is_data(name) or not glob.has_magic(part) or part.startswith(".")
+    return meant and fnmatch.fnmatchcase(name, part)
 
 
 def _joined(folder: str, paths: Sequence[str]) -> list[str]:
