@@ -72,7 +72,7 @@ class HeaderReader:
 class Header(tarfile.TarInfo):
     """A header of a tar archive; one that describes another, or a sparse file's, may not be a bomb itself."""
 
-    sparse: list[tuple[int, int]] | None
+    sparse: list[tuple[int, int]] | None  # type: ignore[assignment]  # typeshed has bytes
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
