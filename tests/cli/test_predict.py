@@ -352,7 +352,7 @@ def test_folders_that_all_link_to_each_other_end_in_a_line(files):
         for other in range(9):
             (Path(name) / f"to{other}").symlink_to(f"../{other}")
 
-    with pytest.raises(InputError, match="links below 'set' lead to each other in over 100,000 ways"):
+    with pytest.raises(InputError, match=r"links below 'set' lead to '.*/set/\d' in over 1,000 ways"):
         NamedFiles(["set/**/1.png"])
 
 

@@ -3,9 +3,11 @@
 import copy
 import json
 
+import numpy as np
 import peft_models
 import pytest
 import torch
+from omegaconf import OmegaConf
 from peft import (
     PEFT_TYPE_TO_CONFIG_MAPPING,
     PEFT_TYPE_TO_TUNER_MAPPING,
@@ -50,6 +52,10 @@ def model_of(**kwargs):
         (KRAdapterConfig, {"exclude_modules": ["q", 1]}, "exclude_modules must be names or one regular expression"),
         (KRAdapterConfig, {"modules_to_save": "lm_head"}, "modules_to_save must be a list of names, not 'lm_head'"),
         (KRAdapterConfig, {"target_modules": ["q"], "layers_to_transform": "0"}, "must be whole numbers, not '0'"),
+        (KRAdapterConfig, {"target_modules": ["q"], "layers_to_transform": [True]}, "must be whole numbers, not True"),
+        (KRAdapterConfig, {"target_modules": ["q"], "layers_to_transform": np.ones(2)}, "must be whole numbers, not "),
+        (KRAdapterConfig, {"target_modules": {"q": 1}}, "target_modules must be names or one regular expression"),
+        (KRAdapterConfig, {"target_modules": b"q"}, "target_modules must be names or one regular expression"),
         (KRAdapterConfig, {"kravl_version": "new"}, "kravl_version 'new' is not a version"),
         (SinLoRAConfig, {"rank": 0}, "rank must be a whole number of at least 1, not 0"),
         (SinLoRAConfig, {"rank": "4"}, "rank must be a whole number, not '4'"),
@@ -60,6 +66,21 @@ def test_a_wrong_setting_is_told_by_the_config(config, settings, told):
     with pytest.raises(InputError, match=told) as error:
         config(**settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [OmegaConf.create(["0"]), frozenset({"0"}), ("0",), {"0": 1}.keys(), np.array(["0"])])
+@pytest.mark.parametrize("layers", [OmegaConf.create([0]), range(1), np.arange(1), torch.arange(1), {0}, np.int64(0)])
+def test_any_collection_of_names_or_layers_is_taken_and_saved(names, layers, tmp_path):
+    base = nn.ModuleDict({"h": nn.ModuleList([nn.Sequential(nn.Linear(6, 6)), nn.Sequential(nn.Linear(6, 6))])})
+    config = KRAdapterConfig(target_modules=names, layers_to_transform=layers, layers_pattern=OmegaConf.create(["h"]))
+
+    model = get_peft_model(base, config)
+    model.save_pretrained(tmp_path)
+
+    assert model.targeted_module_names == ["h.0.0"]
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (saved["target_modules"], saved["layers_pattern"]) == (["0"], ["h"])
+    assert saved["layers_to_transform"] == (0 if isinstance(layers, np.int64) else [0])
 
 
 def test_targets_that_match_nothing_are_told_with_the_nearest():

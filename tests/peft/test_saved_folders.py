@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kravl.peft import load_from_peft
+from kravl.peft import KRAdapterConfig, load_from_peft
 from kravl.runtime.errors import InputError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -115,3 +115,21 @@ def test_half_precision_is_taken_without_a_loss(saved: Path) -> None:
     adapters = load_from_peft(plain(), saved)
 
     assert sorted(adapters.adapters) == ["0"]
+
+
+def test_the_card_says_what_loading_needs_whatever_the_adapter_is_called(tmp_path: Path) -> None:
+    config = KRAdapterConfig(target_modules=["0"])
+    get_peft_model(plain(), config, adapter_name="birds").save_pretrained(tmp_path / "mine")
+
+    assert (tmp_path / "mine/birds" / CONFIG).is_file()
+    assert "import kravl.peft" in (tmp_path / "mine/README.md").read_text()
+
+
+def test_the_card_of_another_adapter_or_project_is_left_as_it_is(saved: Path) -> None:
+    before = (saved / "README.md").read_bytes()
+    KRAdapterConfig(target_modules=["0"]).save_pretrained(str(saved / "birds"))
+    assert (saved / "README.md").read_bytes() == before
+
+    (saved.parent / "README.md").write_bytes(b"caf\xe9")
+    KRAdapterConfig(target_modules=["0"]).save_pretrained(str(saved.parent / "birds"))
+    assert (saved.parent / "README.md").read_bytes() == b"caf\xe9"

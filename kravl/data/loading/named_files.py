@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,7 +16,7 @@ from kravl.runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 STDIN, ANY_DEPTH = "-", "**"
-MOST_LINKED = 100_000  # folders reached through links: n that link to one another are reached in n! ways
+MOST_WAYS = 1000  # to one folder: n that link to one another are reached in n! ways
 SHOWN = 300  # characters of a name
 
 
@@ -119,7 +120,7 @@ def _below(base: str, parts: Sequence[str]) -> Iterator[str]:
     """
     real = os.path.realpath(base or ".")
     pending = [_Place(base, real, frozenset((0, 1)), frozenset((real, *map(str, Path(real).parents))))]
-    linked = 0
+    ways = Counter[str]()
     while pending:
         place = pending.pop()
         try:
@@ -133,9 +134,9 @@ def _below(base: str, parts: Sequence[str]) -> Iterator[str]:
                 if len(parts) - 1 in place.due and _fits(entry.name, parts[-1]):
                     yield path
             elif inner := _entered(place, entry, path, parts):
-                linked += inner.real != os.path.join(real, os.path.relpath(path, base or "."))  # noqa: PTH118
-                if linked > MOST_LINKED:
-                    raise InputError(f"links below {base or '.'!r} lead to each other in over {MOST_LINKED:,} ways")
+                ways[inner.real] += 1
+                if ways[inner.real] > MOST_WAYS:
+                    raise InputError(f"links below {base or '.'!r} lead to {inner.real!r} in over {MOST_WAYS:,} ways")
                 pending.append(inner)
 
 
