@@ -205,10 +205,9 @@ class Steps:
 
     def loss(self, loop: str) -> Tensor:
         """Cross-entropy of the batch."""
-        if loop == KRAVL:
-            with self.setting.autocast():
-                return F.cross_entropy(self.classifier(self.features if self.probe else self.images), self.labels)
         with self.setting.autocast():
+            if loop == KRAVL:
+                return F.cross_entropy(self.classifier(self.features if self.probe else self.images), self.labels)
             head = F.normalize(self.parameters[loop][0], dim=-1) if self.probe else self.text(loop)
             logits = 100 * self.image(loop).float() @ head.float().T
             return F.cross_entropy(logits, self.labels)

@@ -77,7 +77,7 @@ def show_plan(missing: Mapping[str, str], results: Path, left_out: list[str]) ->
     unknown = sum(seconds is None for seconds in known.values())
     print(f"{len(missing)} to measure: {total / 60:.0f} min" + (f" and {unknown} of unknown length" if unknown else ""))
     if left_out:
-        print(f"left out, as --data-root says nowhere where Caltech-101 is: {', '.join(left_out)}")
+        print(f"left out without --data-root, which they read Caltech-101 from: {', '.join(left_out)}")
 
 
 def commit() -> str:

@@ -99,7 +99,7 @@ def test_all_benchmarks_are_measured_once_and_their_length_is_told(tmp_path):
     first, again = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
 
     assert "1 to measure: 2 min\n" in first
-    assert "left out, as --data-root says nowhere where Caltech-101 is: job" in first
+    assert "left out without --data-root, which they read Caltech-101 from: job" in first
     assert "0 to measure" in again
     assert json.loads((tmp_path / "quick/optimizer.json").read_text())["title"] == "A step of AdamW"
 
