@@ -75,7 +75,7 @@ def line(run: FinishedRun) -> dict[str, object]:
     metrics = record["metrics"]
     sets = {name: {m: metrics[f"{name}/{m}"] for m in ("accuracy", "ece")} for name in record["sets_sha256"]}
     named = {name: record[name] for name in ("method", "dataset", "shots", "seed", "adapter", "hyperparameters")}
-    made = {"trainable_parameters": record["trainable_parameters"], "commit": record["git_commit"]}
+    made = {name: record[name] for name in ("trainable_parameters", "precision")} | {"commit": record["git_commit"]}
     return {"key": key_of(run), **named, **made, **accuracies(sets), **spectrum, **shares}
 
 
