@@ -59,13 +59,16 @@ class Case:
         layer.zero_grad(set_to_none=True)
 
     def values(self, name: str) -> list[Tensor]:
+        """`values_of` the layer ``name``."""
+        return self.values_of(self.layers[name])
+
+    def values_of(self, layer: nn.Module) -> list[Tensor]:
         """Output, and gradients of the input and of all that trains, these as one sorted vector."""
-        layer = self.layers[name]
         y = self.forward(layer)
         x_grad, *grads = torch.autograd.grad(
             y, [self.x, *(p for p in layer.parameters() if p.requires_grad)], self.towards_y
         )
-        return [y, x_grad, torch.cat([grad.flatten() for grad in grads]).sort().values]
+        return [y, x_grad, torch.cat([y.new_empty(0), *(grad.flatten() for grad in grads)]).sort().values]
 
     def least_bytes(self) -> int:
         """Of x, y, their gradients and twice the weight: what must be read or written at least once."""
