@@ -2,18 +2,20 @@
 
 python benchmarks/ideas.py                         one layer at 256 and 788 tokens
 python benchmarks/ideas.py --dtype bfloat16        with those that concern casts
-python benchmarks/ideas.py --quick                 checks itself on tiny layers; its figures mean nothing
+python benchmarks/ideas.py --quick                 checks itself on tiny layers
 
-An idea that gained is in kravl and no longer here. ``/ kravl`` is the median over rounds of its time over kravl's in the
-same round: below 1 it is faster. ``kept MiB`` is what it holds from the forward to the backward pass, or for as
-long as there is the model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient
-from kravl's over the largest value: 0 is bit for bit.
+An idea that gained is in kravl and no longer here. ``/ kravl`` is the median over rounds of its time over kravl's in
+the same round: below 1 it is faster. ``kept MiB`` is what it holds between the passes, or for as long as there is the
+model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient from kravl's over the
+largest value: 0 is bit for bit. What torch.compile makes needs a C++ compiler, and is left out without one.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from shutil import which
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -34,6 +36,7 @@ SHAPES, TOKENS, QUICK_TOKENS = ("3072x768", "768x768"), (256, 788), (8,)
 METHODS = ("KRAdapter", "LoRA r16")
 BLOCKS = 12  # layers of one shape in a ViT-B
 HALF = torch.bfloat16
+COMPILED = {"contraction of the gradient": "_contract", "adding of the update": "_add_khatri_rao"}  # of kra.py
 
 
 class Idea(NamedTuple):
@@ -176,7 +179,7 @@ def held_in_half(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def ideas(case: Case, other: Case) -> Iterator[tuple[str, Idea]]:
+def ideas(case: Case, other: Case, compiles: bool) -> Iterator[tuple[str, Idea]]:
     """With the name of kravl's layer that each is beside; the layers of ``other``, the same ones, may be changed."""
     dense, thin = ours("KRAdapter"), ours("LoRA r16")
     half = case.dtype == HALF
@@ -185,31 +188,25 @@ def ideas(case: Case, other: Case) -> Iterator[tuple[str, Idea]]:
     yield dense, Idea("adapted weight kept, in new memory", KeptLinear(case.layers[dense]), copy)
     if half:
         yield thin, Idea("cast weight kept, as PEFT's layer does", KeptLinear(case.layers[thin]), copy)
-        yield from (
-            (name, Idea("frozen weight held in bf16", held_in_half(other.layers[name]), -copy))
-            for name in ("frozen", thin, dense)
-        )
+        for name in ("frozen", thin, dense):
+            yield name, Idea("frozen weight held in bf16", held_in_half(other.layers[name]), -copy)
         written = WrittenLinear(other.layers[dense])
         yield dense, Idea("the same, and the update written in bf16", written, -copy)
     else:
-        memory = torch.empty_like(frozen)
-        kept = KeptLinear(case.layers[dense], memory)
+        kept = KeptLinear(case.layers[dense], torch.empty_like(frozen))
         yield dense, Idea("adapted weight kept, in memory of the layer's own", kept, copy)
         if torch.backends.mkldnn.is_available():
-            yield (
-                "frozen",
-                Idea("weight prepacked by oneDNN", PrepackedLinear(case.layers["frozen"], len(case.x)), copy),
-            )
+            packed = PrepackedLinear(case.layers["frozen"], len(case.x))
+            yield "frozen", Idea("weight prepacked by oneDNN", packed, copy)
     yield dense, Idea("scratch memory not shared", case.layers[dense], 0, NotReused)
-    for name, function in (("contraction of the gradient", "_contract"), ("adding of the update", "_add_khatri_rao")):
+    for name, function in COMPILED.items() if compiles else ():
         compiled = torch.compile(getattr(kra, function))
         context = partial(patch.object, kra, function, compiled)
         yield dense, Idea(f"{name} compiled", case.layers[dense], 0, context)
 
 
-def rows_of(case: Case, other: Case, rounds: int, floor: Floor) -> Iterator[dict[str, Any]]:
+def rows_of(tried: Sequence[tuple[str, Idea]], case: Case, rounds: int, floor: Floor) -> Iterator[dict[str, Any]]:
     """A row for each idea, after one for full fine-tuning and kravl's KRAdapter."""
-    tried = list(ideas(case, other))
 
     def step(idea: Idea) -> Run:
         def run() -> None:
@@ -278,12 +275,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="OUTxIN")
     parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS, help="rows of the input")
-    add_options(parser, 15, "tiny layers, one round")
+    add_options(parser, 15, "tiny layers, one round, nothing compiled")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.quick:
         options.shapes, options.tokens, options.rounds = QUICK_SHAPES, QUICK_TOKENS, 1
-    dtype = getattr(torch, options.dtype)
+    dtype, compiles = getattr(torch, options.dtype), not options.quick and bool(which(os.environ.get("CXX", "g++")))
     floor = Floor("cpu", dtype)
     rows: list[dict[str, Any]] = []
     for shape in options.shapes:
@@ -292,7 +289,7 @@ def main() -> None:
             case = Case.linear(shape, tokens, "cpu", dtype, METHODS)
             torch.manual_seed(0)
             other = Case.linear(shape, tokens, "cpu", dtype, METHODS)
-            rows += rows_of(case, other, options.rounds, floor)
+            rows += rows_of(list(ideas(case, other, compiles)), case, options.rounds, floor)
             if dtype == torch.float32:
                 rows.append(grouped(shape, tokens, options.rounds, floor))
     settings = {"dtype": options.dtype, "rounds": options.rounds}

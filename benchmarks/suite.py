@@ -29,6 +29,8 @@ COMMANDS = {
     "layer": f"layer.py --dtype float32 {SHAPES} --rounds 7",
     "layer_bf16": f"layer.py --dtype bfloat16 {SHAPES} --rounds 7",
     "layer_comparators": f"layer.py --layers {COMPARATORS} {SHAPES} --tokens 788 6304 --rounds 5",
+    "ideas": "ideas.py",
+    "ideas_bf16": "ideas.py --dtype bfloat16",
     "optimizer": "optimizer.py",
     "parts": "parts.py",
     "peft_step": "peft_step.py --layers 1 --rounds 5",

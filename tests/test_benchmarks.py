@@ -44,6 +44,17 @@ def test_a_layer_keeps_nothing_where_the_published_one_keeps_its_update(run):
     assert saved["KRAdapter, published layer"] > 0
 
 
+def test_ideas_compute_what_kravl_does(run):
+    rows = [row for row in run("ideas.py")["rows"] if row["idea"]]
+    assert len(rows) == 2 * 5
+    assert max(row["differs"] for row in rows) < 1e-6  # single precision, sums in another order
+
+    rows = [row for row in run("ideas.py", "--quick", "--dtype", "bfloat16")["rows"] if row["idea"]]
+    rounded_first = {row["idea"] for row in rows if row["differs"] > 1e-6}
+    assert rounded_first == {"frozen weight held in bf16", "the same, and the update written in bf16"}
+    assert max(row["differs"] for row in rows) < 2**-6  # two roundings
+
+
 def test_a_convolution_keeps_nothing_where_plain_autograd_keeps_the_update(run):
     rows = run("conv.py")["rows"]
 
