@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ from kravl.config.compose import as_written
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE
-from kravl.tracking.run_folder import folder_of
+from kravl.tracking.run_folder import folder_of, require_short_names
 
+IMAGES = "images"  # folder of those that are not files yet
 LOGGERS = ("kravl", "pytorch_lightning", "lightning_fabric")
 
 
@@ -80,14 +81,36 @@ class _Call(NamedTuple):
         return model
 
     def fitted(self, home: Path, quiet: bool, temporary: Path | None = None) -> FewShotModel:
-        plain = isinstance(self.data, str | Path) and self.labels is None
-        of_data = _named(self.data, self.test) if plain else _written(home, self)
+        require_short_names(home.absolute())
+        if isinstance(self.data, str | Path) and self.labels is None:
+            folder, config = self._trained(_named(self.data, self.test), home, quiet)
+            return FewShotModel.load(folder, plugins=config.plugins, temporary=temporary)
+        if (images := home / IMAGES).exists():
+            raise InputError(
+                f"{images} is there, of an earlier call; pass another out=, or that folder's train as data="
+            )
+        with ExitStack() as undo:
+            undo.callback(_remove, images)
+            folder, config = self._trained(_written(images, self), home, quiet)
+            shutil.copyfile(images / LABELS, folder / LABELS)
+            undo.pop_all()
+        return FewShotModel.load(folder, plugins=config.plugins, temporary=temporary)
+
+    def _trained(self, of_data: Mapping[str, Any], home: Path, quiet: bool) -> tuple[Path, Any]:
+        """The folder of the run, and its config."""
         config = compose_run({**of_data, **self.settings, "runs": str(home)})
         folder = folder_of(config.runs, config.name, config.seed, as_written(config))
         _train(config, quiet)
-        if not plain:
-            shutil.copyfile(home / "images" / LABELS, folder / LABELS)
-        return FewShotModel.load(folder, plugins=config.plugins, temporary=temporary)
+        return folder, config
+
+
+def _remove(images: Path) -> None:
+    """Remove what was written for a run that did not begin: else the same call would be refused."""
+    home = images.parent
+    if not any(home.glob("*/seed*/checkpoints/*")):  # of one that was stopped, which needs them to go on
+        shutil.rmtree(images, ignore_errors=True)
+        with suppress(OSError):  # it was there before, with something in it
+            home.rmdir()
 
 
 def _train(config: Any, quiet: bool) -> None:
@@ -110,11 +133,8 @@ def _named(data: str | Path, test: Any) -> dict[str, Any]:
     return {**settings, "data.test": str(Path(test).absolute())}
 
 
-def _written(home: Path, call: _Call) -> dict[str, Any]:
-    """Write the images as folders below ``home``; returns the settings of them."""
-    folder = home / "images"
-    if folder.exists():
-        raise InputError(f"{folder} is there, of an earlier call; pass another out=, or that folder's train as data=")
+def _written(folder: Path, call: _Call) -> dict[str, Any]:
+    """Write the images as folders below ``folder``; returns the settings of them."""
     labels = write_folders(folder, "train", pairs(call.data, call.labels))
     known = getattr(call.data, "classes", None) if call.labels is None else None  # of torchvision's sets
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     except PushError as error:
         return say(f"error: {error}", EXIT_FAILED)
     for name, size in files.sizes():
-        print(printable(f"{size:>12,} bytes  {name}"))
+        print(printable(f"{size:>12,} bytes  {name}").replace("\n", "\\n"))
     if files.left_out:
         print(printable(f"left out: {files.described_rest()}"))
     if options.dry_run:

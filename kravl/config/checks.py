@@ -5,7 +5,7 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep
-from omegaconf import OmegaConf
+from omegaconf import BooleanNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from kravl.config.bounds import FINITE, Bounds, shown
@@ -51,6 +51,7 @@ def check_choices(overrides: Sequence[Override], names: Callable[[str], Sequence
 def check_sweeps(config: Any, overrides: Sequence[Override], config_name: str) -> None:
     """Check each value that a sweep lists of a single setting. Raises InputError as `check_bounds`."""
     for sweep in overrides:
+        _check_flag(config, sweep)
         if sweep.is_sweep_override() and OmegaConf.select(config, sweep.key_or_group.partition(".")[0]) is not None:
             changed = config.copy()
             for value in _listed(sweep):
@@ -60,6 +61,16 @@ def check_sweeps(config: Any, overrides: Sequence[Override], config_name: str) -
                 except ValidationError as error:
                     raise wrong_type(f"{sweep.key_or_group}={shown(text)}", config_name) from error
                 check_bounds(changed)
+
+
+def _check_flag(config: Any, override: Override) -> None:
+    """Raise InputError for a number in place of true or false: OmegaConf takes any but 0 for true."""
+    key, value = str(override.key_or_group), override.value()
+    section, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, section) if section else config
+    node = parent._get_node(name, validate_access=False) if OmegaConf.is_dict(parent) else None
+    if isinstance(node, BooleanNode) and type(value) in (int, float) and value not in (0, 1):
+        raise InputError(f"{key}={shown(value)}: it must be true or false")
 
 
 def _listed(sweep: Override) -> list[Any]:

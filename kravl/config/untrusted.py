@@ -27,6 +27,10 @@ SHOWN = 80
 OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
 # what the command line alone may say, at the value that does not say it
 TYPED_ONLY: Mapping[str, Any] = {"plugins": [], "resume": None, "force": False, "overwrite": False, "run": "???"}
+WORDS = ("study", "context_init")  # of a record besides names and templates
+REFERRED = re.compile(r"\$\{\s*(\.*[\w.-]+)\s*\}")
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\b")
+DYNAMIC = re.compile(r"\$\{[^:{}]*\$\{")  # a reference whose name is made of others
 NAMES = ("method", "label", "backbone.name", "data.name", "evaluation.name", "name")
 # of Hydra's own settings those that it makes from the command line and from the machine, whatever a file says
 MADE_BY_HYDRA = ("overrides", "runtime", "job.override_dirname")
@@ -85,6 +89,53 @@ def check_composed(config: Any, typed: Collection[str]) -> None:
             require_name(key, name)
     for name in OmegaConf.select(config, "evaluation.sets") or {}:
         require_name("evaluation set", name)
+    check_words(config, typed)
+
+
+def check_words(config: Any, typed: Collection[str] = ()) -> None:
+    """Check names and templates, which records and reports show, other than those ``typed`` on the command line.
+
+    Raises:
+        InputError: one is made of an environment variable, which may say whose machine this is.
+    """
+    for key in (*NAMES, *WORDS, *_templates(config)):
+        if key not in typed and _reads_environment(config, key, set()):
+            raise InputError(
+                f"a config file makes {key} of an environment variable, and a record would show it; variables are for "
+                "paths of images and weights"
+            )
+
+
+def _templates(config: Any, key: str = "") -> Iterator[str]:
+    """Keys of prompts below ``config``; a path of a file of them is none."""
+    for name in config if OmegaConf.is_dict(config) and not config._is_none() and not config._is_missing() else ():
+        node, place = config._get_node(name), f"{key}.{name}".lstrip(".")
+        if name == "templates" and "{}" in str(node if OmegaConf.is_config(node) else node._value()):
+            yield place
+        elif OmegaConf.is_dict(node):
+            yield from _templates(node, place)
+
+
+def _reads_environment(config: Any, key: str, seen: set[str]) -> bool:
+    """Whether the text of ``key``, or of a setting that it refers to, is made of an environment variable."""
+    above, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, above) if above else config
+    if key in seen or not OmegaConf.is_dict(parent) or (node := parent._get_node(name, validate_access=False)) is None:
+        return False
+    seen.add(key)
+    text = str(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value())
+    if ENVIRONMENT.search(text) or DYNAMIC.search(text):
+        return True
+    return any(_reads_environment(config, _absolute(found, above), seen) for found in REFERRED.findall(text))
+
+
+def _absolute(reference: str, above: str) -> str:
+    """The key that a ``reference`` in the mapping ``above`` means: each dot at its start but the first leads up."""
+    name = reference.lstrip(".")
+    if (dots := len(reference) - len(name)) == 0:
+        return name
+    parts = above.split(".") if above else []
+    return ".".join([*parts[: len(parts) - dots + 1], name])
 
 
 def without_rights(settings: Mapping[str, Any]) -> dict[str, Any]:

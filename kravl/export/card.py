@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from kravl.run.finished.card import (
     amount,
     described_classes,
+    inert,
     licence,
     metadata,
     results_table,
@@ -67,13 +68,13 @@ def model_card(run: LoadedRun, to: str, alpha: float, difference: float, extensi
     backbone, calibrated = run.record.backbone, run.calibration if alpha == 1 else None
     text = CARD.format(
         metadata=metadata(metrics, run.classifier.zero_shot, LIBRARY.get(to)),
-        name=metrics["name"],
-        backbone=f"{backbone.get('model')} ({backbone.get('pretrained')})",
-        method=metrics["method"],
-        data=metrics["dataset"],
+        name=inert(metrics["name"]),
+        backbone=inert(f"{backbone.get('model')} ({backbone.get('pretrained')})"),
+        method=inert(metrics["method"]),
+        data=inert(metrics["dataset"]),
         amount=amount(metrics),
         seed=metrics["seed"],
-        version=metrics["versions"].get("kravl"),
+        version=inert(metrics["versions"].get("kravl")),
         share="" if alpha == 1 else f"; WiSE-FT at {alpha:g} of the update",
         count=len(run.class_names),
         classes=described_classes(run.class_names, "export.json"),

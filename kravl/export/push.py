@@ -1,5 +1,6 @@
 """An export, or a run, on the Hub of Hugging Face: the files that kravl wrote and no others, private by default."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ SECONDS = 10.0  # that the Hub has for its first answer
 NOTHING_SENT = "nothing was sent"
 PATIENCE = 120.0  # seconds without a byte, later
 OF_RUN = ("adapter.safetensors", "metrics.json", "model.json")
-IF_THERE = ("calibration.json", "labels.json")
+IF_THERE, LABELS = ("calibration.json",), "labels.json"
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 TEXT = (".json", ".md", ".py", ".txt", ".yaml")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -48,8 +49,9 @@ class Parcel:
     def described_rest(self) -> str:
         """What is left out, in a line: files by name, those of a folder as their number."""
         folders = Counter(name.partition("/")[0] for name in self.left_out if "/" in name)
+        plain = [name for name in self.left_out if "/" not in name]
         counted = [f"{folder}/ ({count} file{'' if count == 1 else 's'})" for folder, count in sorted(folders.items())]
-        return ", ".join([*(name for name in self.left_out if "/" not in name), *counted])
+        return ", ".join(each.replace("\n", "\\n") for each in [*plain, *counted])
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Path and bytes of each file."""
@@ -111,7 +113,20 @@ def _of_run(folder: RunFolder, plugins: Sequence[str]) -> dict[str, Path | bytes
     card = run_card(record, run.record, run.classifier.zero_shot, calibrated)
     settings = yaml.safe_dump(record["config"], sort_keys=False, allow_unicode=True)
     known = {name: folder.path / name for name in (*OF_RUN, *IF_THERE) if (folder.path / name).is_file()}
-    return {**known, "config.yaml": settings.encode(), CARD: card.encode()}
+    labels = _labels(folder.path / LABELS, len(run.class_names))
+    return {**known, **labels, "config.yaml": settings.encode(), CARD: card.encode()}
+
+
+def _labels(path: Path, classes: int) -> dict[str, Path | bytes]:
+    """The labels of the classes that `kravl.fit` was given, and nothing else that the file may hold."""
+    if not path.is_file():
+        return {}
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, or elsewhere; what is sent is in the folder itself")
+    labels = json_object(read_text(path), str(path)).get("labels")
+    if not isinstance(labels, list) or len(labels) != classes or not {*map(type, labels)} <= {str, int}:
+        raise InputError(f"{path} does not hold the labels of {classes} classes")
+    return {LABELS: (json.dumps({"labels": labels}) + "\n").encode()}
 
 
 def check_repository(name: str) -> None:

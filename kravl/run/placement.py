@@ -49,12 +49,16 @@ def check_sites(cfg: Config) -> None:
     """Hold ``sites`` and ``targets`` against the method, before any model is built.
 
     Raises:
-        InputError: a method without an adapter of its own, which would train another's under its name, or all
-            parameters unfrozen, which no choice of matrices restricts.
+        InputError: an adapter that is scaled to nothing, a method without one of its own, which would train another's
+            under its name, or all parameters unfrozen, which no choice of matrices restricts.
     """
     given = f"targets={cfg.targets}" if cfg.targets else f"sites={cfg.sites}"
     if not (cfg.targets or cfg.sites) or cfg.head:
         return
+    if cfg.optim.trains and cfg.adapter.get("scale") == 0:
+        raise InputError(
+            "adapter.scale=0: whatever is trained, nothing would change; optim.epochs=0 evaluates as it is"
+        )
     file = CONFIGS / "method" / f"{cfg.method}.yaml"
     if cfg.label == cfg.method and file.is_file() and read_yaml(file).get("sites", given) is None:
         name = resolve(cfg.adapter, Adapter, cfg.plugins).__name__
@@ -128,8 +132,13 @@ def _constructor(cfg: Config, of_encoder: Sequence[Role], sites: Sequence[Site])
     settings = _with_comparable_rank(cfg, whole or [(site.weight.shape[0], site.weight.shape[1]) for site in sites])
     make_adapter = build(settings, Adapter, cfg.plugins)
     with torch.random.fork_rng(devices=[]):  # the run's own random numbers are not touched
-        for shape in shapes:
-            make_adapter(*shape)
+        counts = {shape: _size(make_adapter(*shape)) for shape in shapes}
+    trained, adapted = sum(counts.values()), sum(out * into for out, into in shapes)
+    if trained > adapted:
+        log.warning(
+            "the adapters train %s numbers a matrix of %s; method=full trains as many as there are",
+            *(f"{trained // len(shapes):,}", f"{adapted // len(shapes):,}"),
+        )
     return make_adapter
 
 

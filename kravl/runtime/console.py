@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class PrintableRecord(logging.LogRecord):
 def keep_terminal_plain() -> None:
     """From now on nothing that is logged steers the terminal, and what it cannot show is spelt out."""
     logging.setLogRecordFactory(PrintableRecord)
+    # Pillow's, with a path of its source: an image that is too large is an error of kravl's, which says what allows it
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
 
 from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.own_files import create_own
 
 PACKAGE = Path(str(files("kravl")))
 MAX_YAML = 2**20  # bytes; the largest shipped file has 8 kB
@@ -78,13 +79,12 @@ def refuse_endless(path: str | Path) -> None:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file beside it, so that readers see the old or the new one.
 
-    Raises:
-        OSError: it cannot be written; names ``path`` and the bytes needed, and leaves the old file intact.
+    Raises OSError, which names ``path`` and the bytes needed; the old file is intact.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(create_own(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

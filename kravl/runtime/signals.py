@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL: the same command resumes where this one stopped
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)  # the last of a terminal that is closed
 CTRL_C_NOTICE = b"\nsaving, then exiting; press Ctrl-C again to exit at once\n"
 _received: list[int] = []
 
@@ -41,8 +41,13 @@ def install() -> None:
     """Install the handlers again, which other code may have replaced since `handling` began."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            if number not in _received:
+            if number not in _received and not (number == signal.SIGHUP and _outlives_terminal()):
                 signal.signal(number, _note)
+
+
+def _outlives_terminal() -> bool:
+    """Whether whoever started the process wants it to go on without its terminal: ``nohup``."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def stop_requested() -> bool:
@@ -63,6 +68,7 @@ def ignore(worker: int = 0) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 

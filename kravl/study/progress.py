@@ -16,6 +16,7 @@ from kravl.runtime.lock import in_use
 from kravl.study.grid import StudyRun
 from kravl.study.scheduler import FAILED
 from kravl.study.schema import Study
+from kravl.tracking.records import is_done
 from kravl.tracking.run_folder import LOG, RunFolder
 
 State = Literal["done", "failed", "running", "interrupted", "missing"]
@@ -31,7 +32,7 @@ def state(run: StudyRun) -> State:
     One whose record is damaged has ``failed``: it stops no other run.
     """
     try:
-        if RunFolder(run.folder).done:
+        if is_done(RunFolder(run.folder)):
             return "done"
     except InputError:
         return "failed"
@@ -45,7 +46,7 @@ def state(run: StudyRun) -> State:
 def failure(run: StudyRun) -> str:
     """One line: which run, why it failed, and its log."""
     try:
-        RunFolder(run.folder).done  # noqa: B018 (it says what is wrong with a record)
+        is_done(RunFolder(run.folder))  # it says what is wrong with a record
         reason = read_json(run.folder / FAILED)["reason"]
     except InputError as error:
         reason = str(error)

@@ -16,6 +16,7 @@ from kravl.runtime.files import write_atomic
 from kravl.runtime.lock import in_use
 from kravl.study.pool import WorkerPool
 from kravl.study.worker import Status, WorkerResult
+from kravl.tracking.records import is_done
 from kravl.tracking.run_folder import LOG, RunFolder
 
 FAILED = "failed.json"  # in a run's folder: why it failed
@@ -64,7 +65,7 @@ def run_all(planned: Sequence[Planned], jobs: int | None, stop: Callable[[], boo
 def _started(pool: WorkerPool, position: int, planned: Planned, elsewhere: deque[int]) -> Iterator[Outcome]:
     """What became of starting a run; one of another process goes to ``elsewhere``."""
     try:
-        done = RunFolder(planned[0]).done
+        done = is_done(RunFolder(planned[0]))
     except InputError as error:  # its record is damaged
         yield Outcome(position, "failed", str(error))
         return

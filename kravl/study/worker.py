@@ -16,6 +16,7 @@ from kravl.config.compose import register_configs
 from kravl.runtime.console import keep_terminal_plain
 from kravl.runtime.errors import InputError
 from kravl.runtime.lock import InUseError
+from kravl.runtime.own_files import open_own
 from kravl.runtime.shared import sharing
 from kravl.runtime.signals import EXIT_RESUMABLE
 from kravl.tracking.run_folder import LOG
@@ -41,7 +42,8 @@ def work(connection: Connection, threads: int, gpu: str | None, shared_bytes: in
     What they have in common is computed once, see kravl/runtime/shared.py, which keeps up to ``shared_bytes`` of it.
     Anything but a user's mistake ends the process, as it would the process of a single run.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops this one
+    for number in (signal.SIGINT, signal.SIGHUP):  # they reach all processes; the parent stops this one
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -100,7 +102,7 @@ def _train(cfg: Any, threads: int) -> WorkerResult:
 
 def _print_to(log: Path) -> None:
     sys.stdout.flush()  # what is left of the previous run
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    descriptor = open_own(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)

@@ -117,6 +117,14 @@ def record_of(folder: RunFolder) -> dict[str, Any]:
     return record
 
 
+def is_done(folder: RunFolder) -> bool:
+    """Whether ``folder`` holds a whole run, see `RunFolder.done`. Raises InputError where its record is damaged."""
+    done = folder.done
+    if folder.finished:
+        record_of(folder)
+    return done
+
+
 def record_problem(record: Mapping[str, Any], fields: Fields) -> str | None:
     """Why this is not a valid record with the ``fields``, in one line, or None."""
     if odd := next(odd_values(record), None):

@@ -31,6 +31,7 @@ from kravl.tracking.settings import (
 log = logging.getLogger(__name__)
 LOCKS = {".lock", ".owner"}
 LOG = "log.txt"  # what a run of a study prints
+LONGEST_NAME = 255  # bytes
 LISTED = 12  # differing settings that a message shows
 DEEPEST = 3  # folders below that of all runs: those of a study are in one of their own
 RUNS = "runs"  # where they are kept, unless ``runs=`` says otherwise
@@ -154,9 +155,10 @@ def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
     The hashes of kravl 0.1.0 covered how a run is computed too; a run that it began keeps its folder.
 
     Raises:
-        InputError: ``name`` is not a plain folder name.
+        InputError: ``name`` is not a plain folder name, or too long.
     """
     path = Path(runs) / place_of(name, seed, settings)
+    require_short_names(path)
     if path.exists():
         return path
     decides = deciding_settings(settings)
@@ -167,6 +169,14 @@ def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
         except InputError:  # not a run's config, so not this run's folder
             continue
     return path
+
+
+def require_short_names(path: Path) -> None:
+    """Raise InputError where a folder's name is longer than file systems take."""
+    if long := next((part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME), None):
+        raise InputError(
+            f"the folder {long[:80]}... has a name of {len(long)} characters; at most {LONGEST_NAME} bytes"
+        )
 
 
 def resumable_folder(run: str, settings: Settings, force: bool) -> Path:

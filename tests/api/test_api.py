@@ -223,6 +223,19 @@ def test_a_mistake_is_one_line(arguments: dict[str, Any], reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_fit_that_is_refused_leaves_nothing_in_its_folder(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for mistake in ({"labels": [0, "1"]}, {"settings": {"optim.lrr": 1}}, {"test": (images, [2, 3])}):
+        with pytest.raises(InputError):
+            kravl.fit(**{**CHOSEN, "data": images, "labels": [0, 1], "out": tmp_path / "out", **mistake})
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_no_disk_takes_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has a name of 300 characters; at most 255 bytes"):
+        kravl.fit(**{**CHOSEN, "data": "dtd", "out": tmp_path / ("a" * 300)})
+
+
 def test_an_unknown_class_of_an_evaluation_is_told(fitted: FewShotModel, glyphs: Path) -> None:
     files, _ = images_of(glyphs / "glyphs/test")
     with pytest.raises(InputError, match=r"unknown class of the model 'E': did you mean"):

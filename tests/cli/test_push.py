@@ -141,6 +141,22 @@ def test_what_is_not_whole_or_holds_a_secret_is_not_sent(there, export, finished
     refused(finished_run, "nobody is logged in to the Hub here")
 
 
+def test_labels_are_sent_and_nothing_else_that_their_file_holds(there, finished_run, tmp_path, capsys):
+    folder = shutil.copytree(finished_run, tmp_path / "theirs")
+    names = json.loads((folder / "model.json").read_text())["class_names"]
+    for wrong in ("password", "[]", json.dumps({"labels": names[1:]}), json.dumps({"labels": [[], *names[1:]]})):
+        (folder / "labels.json").write_text(wrong)
+        assert main(["push", str(folder), "me/model", "--dry-run"]) == 2
+        assert "labels.json" in capsys.readouterr().err
+    (folder / "labels.json").write_text(json.dumps({"labels": names, "password": "x"}))
+    (folder / "a\nb").touch()
+
+    assert main(["push", str(folder), "me/model"]) == 0
+
+    assert json.loads(there.repositories["me/model"]["labels.json"]) == {"labels": names}
+    assert "a\\nb" in capsys.readouterr().out
+
+
 def test_a_record_that_kravl_did_not_write_is_one_line_and_no_card(finished_run, tmp_path, capsys):
     folder = shutil.copytree(finished_run, tmp_path / "theirs")
     record = json.loads((folder / "metrics.json").read_text())

@@ -87,6 +87,8 @@ def test_the_line_has_the_value_and_the_legal_ones() -> None:
         "adapter.rank=1.5": "adapter.rank=1.5: it must be a whole number of at least 1 and at most 1,000,000,000",
         "split_protocol=cop": "unknown split_protocol 'cop': did you mean 'coop'? (cliplora, coop, lineage, official",
         "alphas=[0,0.5]": "alphas=[0, 0.5]: 1 must be among them",
+        "checkpointing=-1": "checkpointing=-1: it must be true or false",
+        "loading.min_batches=-1": "loading.min_batches=-1: it must be a whole number of at least 1",
         "alphas=[]": "alphas=[]: it must have a number, a number of at least 0 and at most 1",
         "runs=": "runs='' is no folder; give one, such as runs=runs",
         "study=": "study= is empty; leave it out, or give a value",

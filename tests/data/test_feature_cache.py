@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from kravl.data.corruptions.source import Corrupted
 from kravl.data.images import FileOpener
-from kravl.data.loading.feature_cache import GB, FeatureStore, images_identity
+from kravl.data.loading.feature_cache import GB, FeatureStore, _checksum, images_identity
 from kravl.data.source import Samples
 from kravl.data.sources.folder import ImageFolder
 from kravl.data.sources.openmoji.source import PictogramOpener
@@ -50,29 +52,29 @@ def only_file(store: FeatureStore) -> Path:
 
 def test_features_are_computed_once_and_mapped_with_their_bits(store, tmp_path):
     compute = Computed(features())
-    assert torch.equal(store.get(KEY, 40, compute), compute.values)
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
 
-    kept = FeatureStore(str(tmp_path), 1.0).get(KEY, 40, compute)
+    kept = FeatureStore(str(tmp_path), 1.0).get(KEY, (40, 8), compute)
 
     assert compute.times == 1
     assert torch.equal(kept, compute.values)
     assert kept.data_ptr() % 64 == 0  # a product's last bits go by it
     assert "features" in only_file(store).read_bytes()[:400].decode("latin-1")
     halves = Computed(features().bfloat16())
-    store.get({**KEY, "precision": "bf16"}, 40, halves)
-    assert torch.equal(store.get({**KEY, "precision": "bf16"}, 40, halves), halves.values)
+    store.get({**KEY, "precision": "bf16"}, (40, 8), halves)
+    assert torch.equal(store.get({**KEY, "precision": "bf16"}, (40, 8), halves), halves.values)
     assert halves.times == 1
 
 
 @pytest.mark.parametrize("what", KEY)
 def test_features_of_another_key_are_never_used(store, what):
-    store.get(KEY, 40, Computed(features()))
+    store.get(KEY, (40, 8), Computed(features()))
     other = Computed(features(seed=1))
 
-    assert torch.equal(store.get({**KEY, what: "other"}, 40, other), other.values)
+    assert torch.equal(store.get({**KEY, what: "other"}, (40, 8), other), other.values)
     first, second = sorted(store.folder.glob("*.safetensors"))
     first.write_bytes(second.read_bytes())  # a whole file in another's place
-    found = [store.get(key, 40, Computed(torch.zeros(40, 8))) for key in (KEY, {**KEY, what: "other"})]
+    found = [store.get(key, (40, 8), Computed(torch.zeros(40, 8))) for key in (KEY, {**KEY, what: "other"})]
 
     assert sum(bool((each == 0).all()) for each in found) == 1
 
@@ -80,7 +82,7 @@ def test_features_of_another_key_are_never_used(store, what):
 @pytest.mark.parametrize("damage", ["bit", "cut", "longer", "empty", "text", "rows", "name"])
 def test_a_damaged_file_is_told_and_its_features_are_computed_again(store, caplog, damage):
     compute = Computed(features())
-    store.get(KEY, 40, compute)
+    store.get(KEY, (40, 8), compute)
     file = only_file(store)
     content = bytearray(file.read_bytes())
     match damage:
@@ -100,20 +102,72 @@ def test_a_damaged_file_is_told_and_its_features_are_computed_again(store, caplo
             content[:] = content.replace(b"kravl", b"krawl")
     file.write_bytes(content)
 
-    again = store.get(KEY, 40, compute)
+    again = store.get(KEY, (40, 8), compute)
 
     assert compute.times == 2
     assert torch.equal(again, compute.values)
     assert f"{file} is damaged (" in caplog.text and "computed again" in caplog.text
-    assert torch.equal(store.get(KEY, 40, compute), compute.values)
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
     assert compute.times == 2
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda kept: torch.full_like(kept, math.nan),
+        lambda kept: kept.to(torch.int32),
+        lambda kept: torch.complex(kept, kept),
+        lambda kept: kept.to(torch.float8_e4m3fn),
+        lambda kept: kept[:, :-1].contiguous(),
+        lambda kept: kept[:, :, None].contiguous(),
+        lambda kept: kept[:, 0].contiguous(),
+    ],
+)
+def test_what_cannot_be_features_of_these_images_is_computed_again_whatever_its_checksum_says(store, forged, caplog):
+    compute = Computed(features())
+    store.get(KEY, (40, 8), compute)
+    tensor = forged(features())
+    record = {"key": json.dumps(KEY, sort_keys=True), "checksum": _checksum(tensor)}
+    save_file({"features": tensor}, only_file(store), {"kravl": json.dumps(record)})
+
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
+    assert compute.times == 2
+    assert "is damaged" in caplog.text
+
+
+def test_a_description_nested_without_end_is_damage(store, caplog):
+    compute = Computed(features())
+    store.get(KEY, (40, 8), compute)
+    save_file({"features": features()}, only_file(store), {"kravl": "[" * 100_000})
+
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", ["{stem}.lock", ".{stem}.safetensors.7", "{stem}.safetensors"])
+def test_what_lies_at_a_name_of_the_cache_costs_time_alone(store, tmp_path, name, kind):
+    (theirs := tmp_path / "theirs").write_text("kept")
+    store.folder.mkdir()
+    path = store.folder / name.format(stem=file_of(store, KEY).stem)
+    match kind:
+        case "link":
+            path.symlink_to(theirs)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    compute = Computed(features())
+
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
+    assert theirs.read_text() == "kept"
 
 
 def test_a_part_of_the_images_is_not_kept(store):
     part = Computed(features(30))
 
-    assert len(store.get(KEY, 40, part)) == 30
-    assert len(store.get(KEY, 40, part)) == 30
+    assert len(store.get(KEY, (40, 8), part)) == 30
+    assert len(store.get(KEY, (40, 8), part)) == 30
     assert part.times == 2
 
 
@@ -122,18 +176,18 @@ def test_the_longest_unused_leave_where_room_is_short_and_what_never_fits_is_tol
     store = FeatureStore(str(tmp_path), 3.4 * size / GB)
     keys = [{**KEY, "weights": str(i)} for i in range(3)]
     for i, key in enumerate(keys[:2]):
-        store.get(key, 40, Computed(features(seed=i)))
+        store.get(key, (40, 8), Computed(features(seed=i)))
     os.utime(file_of(store, keys[1]), ns=(1, 1))
     again = Computed(features())
-    store.get(keys[0], 40, again)  # used, so that the other one is the older
+    store.get(keys[0], (40, 8), again)  # used, so that the other one is the older
 
-    store.get(keys[2], 40, Computed(features(seed=2)))
+    store.get(keys[2], (40, 8), Computed(features(seed=2)))
     left = {key["weights"] for key in keys if file_of(store, key).exists()}
     large = Computed(features(400))
 
     assert again.times == 0
     assert left == {"0", "2"}
-    assert torch.equal(FeatureStore(str(tmp_path), 2 * size / GB).get({"a": 1}, 400, large), large.values)
+    assert torch.equal(FeatureStore(str(tmp_path), 2 * size / GB).get({"a": 1}, (400, 8), large), large.values)
     assert "the features of 400 images are 0.0 GB and are not kept: feature_cache_gb is" in caplog.text
     assert FeatureStore(str(tmp_path), 0).folder is FeatureStore(None, 4).folder is None
 
@@ -148,7 +202,7 @@ def test_a_folder_that_cannot_be_written_costs_time_and_a_line(tmp_path, caplog)
     (tmp_path / "features").write_text("in the way")
     compute = Computed(features())
 
-    assert torch.equal(FeatureStore(str(tmp_path), 1.0).get(KEY, 40, compute), compute.values)
+    assert torch.equal(FeatureStore(str(tmp_path), 1.0).get(KEY, (40, 8), compute), compute.values)
     assert "nothing is kept in" in caplog.text
 
 
@@ -158,7 +212,7 @@ def hold(root: str, begun: object) -> None:
         time.sleep(0.3)
         return features()
 
-    FeatureStore(root, 1.0).get(KEY, 40, slow)
+    FeatureStore(root, 1.0).get(KEY, (40, 8), slow)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -169,7 +223,7 @@ def test_of_two_processes_one_computes_and_the_other_waits(store, tmp_path):
     assert begun.wait(timeout=300)
     compute = Computed(features())
 
-    assert torch.equal(store.get(KEY, 40, compute), compute.values)
+    assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)
 
     process.join()
     assert compute.times == 0

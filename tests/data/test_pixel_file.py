@@ -89,6 +89,28 @@ def test_another_list_order_or_size_is_another_file(photos: Samples, root: str) 
     assert len({file.path for file in files if file}) == len(files)
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("suffix", [".lock", ".part", ".safetensors"])
+def test_what_lies_at_a_name_of_the_cache_costs_time_alone(
+    photos: Samples, root: str, tmp_path: Path, suffix: str, kind: str
+) -> None:
+    (theirs := tmp_path / "theirs").write_text("kept")
+    path = kept(photos, root).path.with_suffix(suffix)
+    path.parent.mkdir(exist_ok=True)
+    match kind:
+        case "link":
+            path.symlink_to(theirs)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+
+    assert prepare(photos, root) == [9]
+
+    assert theirs.read_text() == "kept"
+    assert not list(damaged_files(Path(root), [photos])) or kind == "folder"
+
+
 def test_an_image_that_changed_makes_the_file_be_written_anew(photos: Samples, root: str) -> None:
     prepare(photos, root)
     before = kept(photos, root)

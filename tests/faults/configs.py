@@ -112,6 +112,8 @@ STUDIES = {
     "Hydra's callback": "settings: ['+hydra.callbacks.theirs={_target_: their_package.Callback}']",
     "Hydra's search path": "settings: ['hydra.searchpath=[pkg://their_package]']",
     "a launcher": "settings: [hydra/launcher=basic]",
+    "a home in what a record shows": "settings: ['data.templates=a {} ${oc.env:HOME}']",
+    "a home by way of a setting": "settings: ['data.templates=a {} ${data_root}', 'data_root=${oc.env:HOME}']",
     "a key": "settings: ['data_root=${oc.env:FAKE_API_KEY}']",
     "a name": "methods: {../../MARKER: [method=kra]}",
     "a formula": "methods: {'=1+1': [method=kra]}",

@@ -20,7 +20,7 @@ PHASES = {
     "computing features": ("kravl.evaluation.predict:FeaturePass.test_step", 2, FROZEN),
     "evaluating": ("kravl.evaluation.predict:PredictionPass.test_step", 2, ("loading.eval_batch_size=4",)),
 }
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 RESUMABLE, MOST_BATCHES = 75, 2
 
 
@@ -60,7 +60,7 @@ def _ask(place: Path, phase: str, number: signal.Signals) -> str | None:
 
 ROW = Row(
     3,
-    "SIGTERM, SIGUSR1 and Ctrl-C in seven phases; Ctrl-C twice",
+    "SIGTERM, SIGUSR1, SIGHUP and Ctrl-C in seven phases; Ctrl-C twice",
     "50 saved, exit code 75, at most 1 step lost, at most 2 batches more",
     50,
     2,

@@ -16,11 +16,15 @@ from kravl.data.loading.feature_cache import FeatureStore
 
 FORK = multiprocessing.get_context("fork")
 KEYS = ({"round": 0}, {"round": 1})
-COUNT, LONGEST = 4000, 0.06  # features; seconds before the kill, in which several files are written
+COUNT, WIDTH, LONGEST = (
+    4000,
+    64,
+    0.06,
+)  # features, numbers of each; seconds before the kill, in which several files are written
 
 
 def features() -> torch.Tensor:
-    return torch.randn(COUNT, 64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(COUNT, WIDTH, generator=torch.Generator().manual_seed(0))
 
 
 def write_for_ever(root: str, started: Event) -> None:
@@ -29,7 +33,7 @@ def write_for_ever(root: str, started: Event) -> None:
     started.set()
     while True:
         for key in KEYS:
-            store.get(key, COUNT, lambda: kept)
+            store.get(key, (COUNT, WIDTH), lambda: kept)
         for file in store.folder.glob("*.safetensors"):
             file.unlink()
 
@@ -54,7 +58,7 @@ def killed(count: int, folder: Path) -> Outcome:
         process.join()
         store = FeatureStore(str(folder), 1.0)
         assert store.folder is not None
-        if any(not torch.equal(store.get(key, COUNT, again), expected) for key in KEYS):
+        if any(not torch.equal(store.get(key, (COUNT, WIDTH), again), expected) for key in KEYS):
             failures.append(f"{i}: a half file was used")
         if left := [file.name for file in store.folder.glob(".*")]:
             failures.append(f"{i}: left {left}")

@@ -3,7 +3,7 @@
 import yaml
 from markdown_it import MarkdownIt
 
-from kravl.run.finished.card import described_classes, settings_block
+from kravl.run.finished.card import described_classes, inert, licence, results_table, settings_block
 
 
 def test_no_setting_ends_the_block_of_settings():
@@ -23,3 +23,16 @@ def test_the_name_of_a_class_is_shown_and_is_no_markup():
 
     assert {token.type for token in inline.children} == {"text"}  # no picture, no HTML, no emphasis
     assert "".join(token.content for token in inline.children) == ", ".join(names)
+
+
+def test_no_name_in_a_record_is_markup():
+    name = "<img src=http://other/a.png> ![a](http://other/b.png) `c` | ViT_B"
+    table = "\n".join(results_table({"metrics": {f"{name}/accuracy": 0.5}}))
+    card = f"{inert(name)}\n\n{table}\n\n{licence(name, name)}"
+
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).enable("table").parse(card)
+    inline = [token for token in tokens if token.type == "inline"]
+
+    assert {child.type for token in inline for child in token.children} == {"text", "softbreak"} - {"softbreak"}
+    assert [token.content for token in inline[1:5]] == ["set", "accuracy", inert(name).replace("\\|", "|"), "50.0 %"]
+    assert "".join(child.content for child in inline[0].children) == name

@@ -7,9 +7,11 @@ from pathlib import Path
 import letters
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_run import VIT
 
+from kravl.adapters.injection.adapter_set import sha256
 from kravl.config.compose import typed
 from kravl.run.build import build_run, make_data
 from kravl.run.finished.saved import seen_classes
@@ -123,3 +125,25 @@ def test_a_run_whose_adapter_was_exchanged_is_another_run(tiny_run, finished_run
     shutil.copy(finished_vit / "adapter.safetensors", exchanged)
     with pytest.raises(InputError, match="does not fit this run: its sites differ"):
         train(tiny_run(f"init={exchanged}", backbone=TINY_CLIP))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e5m2])
+def test_tensors_of_another_kind_are_not_cast(tiny_run, finished_run, tmp_path, dtype):
+    theirs = shutil.copytree(finished_run, tmp_path / "theirs/seed1-x")
+    with safe_open(theirs / "adapter.safetensors", "pt") as file:
+        record, tensors = json.loads(file.metadata()["kravl"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    record["tensors_sha256"] = sha256(tensors)
+    save_file(tensors, theirs / "adapter.safetensors", {"kravl": json.dumps(record)})
+
+    with pytest.raises(InputError, match=r"holds tensors of another kind|not finite"):
+        train(tiny_run(f"init={theirs}", *STILL, backbone=TINY_CLIP))
+
+
+@pytest.mark.parametrize("content", ["{}", "", "[1]", "{"])
+def test_a_run_with_a_damaged_record_is_no_start(tiny_run, finished_run, tmp_path, content):
+    theirs = shutil.copytree(finished_run, tmp_path / "theirs/seed1-x")
+    (theirs / "metrics.json").write_text(content)
+
+    with pytest.raises(InputError, match=r"metrics\.json is not"):
+        train(tiny_run(f"init={theirs}", *STILL, backbone=TINY_CLIP))

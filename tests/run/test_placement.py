@@ -45,6 +45,12 @@ def test_a_mistake_in_what_adapts_is_told_before_weights_are_loaded(tiny_run: An
         build_run(typed(tiny_run("method=lora", NOWHERE, mistake)))
 
 
+def test_more_parameters_than_the_matrices_have_are_told(tiny_run: Any, caplog: pytest.LogCaptureFixture) -> None:
+    build_run(typed(tiny_run("method=lora", "adapter.rank=4000")))
+
+    assert "the adapters train " in caplog.text and "method=full trains as many as there are" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -53,6 +59,8 @@ def test_a_mistake_in_what_adapts_is_told_before_weights_are_loaded(tiny_run: An
             "sites=vision: linear_probe adapts no matrix, and would train KRA",
         ),
         (["method=bitfit", "targets=[visual.*.mlp.*]"], "bitfit adapts no matrix, and would train KRAdapter"),
+        (["method=kra", "adapter.scale=0"], "adapter.scale=0: whatever is trained, nothing would change"),
+        (["method=kra", "adapter.scale=0", "optim.epochs=0"], None),
         (["method=full", "sites=vision"], r"sites=vision restricts nothing: unfreeze=\['\*'\] trains all"),
         (["method=linear_probe", "sites=vision", "label=probe_and_kra"], None),
         (["method=full", "sites=vision", "unfreeze=[visual.*]"], None),

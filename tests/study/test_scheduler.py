@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_records import write_run
 
 from kravl.config.compose import as_written
 from kravl.runtime.errors import InputError
@@ -56,9 +57,9 @@ def test_each_run_comes_to_its_own_end(planned: Callable[..., Any]) -> None:
 
 
 def test_finished_runs_need_no_process(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text("{}")
+    write_run(tmp_path / "run")
 
-    assert list(run_all([(tmp_path, dict)], jobs=None)) == [Outcome(0, "done")]
+    assert list(run_all([(tmp_path / "run", dict)], jobs=None)) == [Outcome(0, "done")]
     assert multiprocessing.active_children() == []
 
 

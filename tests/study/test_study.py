@@ -108,7 +108,8 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
 
 
 @pytest.mark.parametrize(
-    ("file", "content"), [("metrics.json", "{"), ("inputs.json", '{"paths": {"data_root": ["a\\u0000b", "c"]}}')]
+    ("file", "content"),
+    [("metrics.json", "{"), ("metrics.json", "{}"), ("inputs.json", '{"paths": {"data_root": ["a\\u0000b", "c"]}}')],
 )
 def test_a_damaged_record_stops_no_other_run(
     arguments: list[str], file: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -18,6 +18,7 @@ from kravl.analysis.approximation.study import Goal, Trial, run_trial
 from kravl.analysis.approximation.target import draw_matrix
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import refuse_endless
+from kravl.runtime.own_files import open_own
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Ledger:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record and flush it to disk."""
-        with self.path.open("a") as file:
+        with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(json.dumps(record, sort_keys=True, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from kravl.data.download.archive import unpack
 from kravl.data.download.fetch import RemoteFile, fetch, remote_files
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_json
+from kravl.runtime.own_files import open_own
 
 RECORD = ".unpacked.json"  # sha256 of each archive that was unpacked here, by name
 
@@ -104,7 +106,7 @@ def _record(folder: Path) -> dict[str, str]:
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time; the kernel releases the lock when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with os.fdopen(open_own(folder / ".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -21,7 +21,8 @@ from kravl.data.images import FileOpener
 from kravl.data.inspect.fingerprint import Fingerprints, pixels_sha256
 from kravl.data.loading.pixel_cache import locked
 from kravl.data.source import Samples
-from kravl.runtime.files import refuse_endless, write_atomic
+from kravl.runtime.dtypes import FLOATS
+from kravl.runtime.files import json_object, refuse_endless, write_atomic
 
 log = logging.getLogger(__name__)
 METADATA_KEY, FEATURES = "kravl", "features"
@@ -47,11 +48,14 @@ class FeatureStore:
         self.folder = Path(cache_root).expanduser() / FEATURES if keeps and cache_root is not None else None
         self._limit = round(limit_gb * GB)
 
-    def get(self, key: Key, count: int, compute: Callable[[], Tensor]) -> Tensor:
-        """The features (``count``, ...) of ``key``: memory-mapped where they are kept, else computed and then kept.
+    def get(self, key: Key, shape: tuple[int, int], compute: Callable[[], Tensor]) -> Tensor:
+        """The features (n, d) of ``key``: memory-mapped where they are kept, else computed and then kept.
 
         Of several processes one computes, and the others wait for it. What ``compute`` gives is not kept if it has
-        another number of rows: a part of the images.
+        another number of rows, a part of the images, or a number that is not finite.
+
+        Args:
+            shape: n and d; what is kept is told from it, and from floating-point numbers that are finite.
         """
         if self.folder is None:
             return compute()
@@ -63,10 +67,10 @@ class FeatureStore:
             except OSError as error:
                 log.warning("features are computed anew each time: nothing is kept in %s: %s", self.folder, error)
                 return compute()
-            if (kept := _read(path, text, count)) is not None:
+            if (kept := _read(path, text, shape)) is not None:
                 return kept
             features = compute()
-            if len(features) == count:
+            if len(features) == shape[0] and features.isfinite().all():
                 self._keep(path, text, features)
             return features
 
@@ -80,9 +84,9 @@ class FeatureStore:
                 *(len(features), size / GB, self._limit / GB),
             )
             return
-        for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
-            leftover.unlink(missing_ok=True)
         try:
+            for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+                leftover.unlink(missing_ok=True)
             self._make_room(size)
             if (free := shutil.disk_usage(path.parent).free) < 2 * size:
                 log.warning("features are not kept: %.2f GB with %.2f GB free on the disk", size / GB, free / GB)
@@ -104,17 +108,16 @@ class FeatureStore:
             taken -= each
 
 
-def _read(path: Path, key: str, count: int) -> Tensor | None:
+def _read(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
     """What `FeatureStore` wrote; None where there is nothing, or not that."""
     if not path.exists():
         return None
     try:
         refuse_endless(path)
         with safe_open(path, "pt") as file:
-            record = json.loads((file.metadata() or {})[METADATA_KEY])
+            record = json_object((file.metadata() or {})[METADATA_KEY], "its description")
             features = file.get_tensor(FEATURES)
-            whole = record["key"] == key and len(features) == count and record["checksum"] == _checksum(features)
-        if whole:
+        if record["key"] == key and _are_features(features, shape) and record["checksum"] == _checksum(features):
             os.utime(path)
             return features
         reason = "its numbers are not those that were written"
@@ -124,6 +127,10 @@ def _read(path: Path, key: str, count: int) -> Tensor | None:
     with suppress(OSError):
         path.unlink()
     return None
+
+
+def _are_features(tensor: Tensor, shape: tuple[int, int]) -> bool:
+    return tuple(tensor.shape) == shape and tensor.dtype in FLOATS and bool(tensor.isfinite().all())
 
 
 def _aligned(content: bytes) -> bytes:

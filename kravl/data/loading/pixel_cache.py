@@ -22,7 +22,9 @@ from kravl.data.images import FileOpener
 from kravl.data.loading.cache import Checked
 from kravl.data.loading.transforms import CentreCrop, Pixels, height_width
 from kravl.data.source import Samples
-from kravl.runtime.errors import first_line
+from kravl.runtime.errors import InputError, first_line
+from kravl.runtime.files import refuse_endless
+from kravl.runtime.own_files import create_own, open_own
 
 log = logging.getLogger(__name__)
 VERSION = f"2, Pillow {PIL.__version__}, torchvision {torchvision.__version__}"  # whatever may change a pixel
@@ -72,6 +74,7 @@ class PixelFile:
         """Map the file into memory; False if it is missing, unfinished or of other images."""
         expected = {"checksums": ("U8", self.shape[0], CHECKSUM), "pixels": ("U8", *self.shape)}
         try:
+            refuse_endless(self.path)
             with safe_open(self.path, "numpy") as file:  # checks that it is whole
                 kinds = {
                     name: (file.get_slice(name).get_dtype(), *file.get_slice(name).get_shape()) for name in expected
@@ -79,7 +82,7 @@ class PixelFile:
                 if file.metadata() != self._metadata or kinds != expected:
                     return False
                 self._checksums = file.get_tensor("checksums").view(">u8").ravel().tolist()  # as digests are written
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, InputError):
             return False
         start = self.path.stat().st_size - self.num_bytes
         # as a plain array, of which an image is taken in half the time
@@ -108,7 +111,7 @@ def locked(path: Path) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    with os.fdopen(open_own(path.with_suffix(".lock")), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -127,8 +130,8 @@ class Writer:
         self.failure: OSError | None = None
         self._target = target
         self._crop = crop
-        self._part = target.path.with_suffix(".part")  # what an interrupted process left is overwritten
-        self._descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._part = target.path.with_suffix(".part")
+        self._descriptor = create_own(self._part)  # not what an interrupted process left
         header = target.header()
         self._checksums = len(header)
         self._start = len(header) + CHECKSUM * len(samples)
@@ -160,10 +163,12 @@ class Writer:
             self.failure = error
         finally:
             os.close(self._descriptor)
-        if whole and self.failure is None:
-            self._part.replace(self._target.path)
-        else:
-            self._part.unlink()
+        try:
+            if whole and self.failure is None:
+                self._part.replace(self._target.path)
+        except OSError as error:  # a folder of that name
+            self.failure = error
+        self._part.unlink(missing_ok=True)
 
 
 def checksum(pixels: Pixels | bytes) -> bytes:
@@ -181,6 +186,7 @@ def damaged_files(cache_root: Path, sets: Iterable[Samples]) -> Iterator[str]:
     wanted = {images_sha256(samples) for samples in sets}
     for path in sorted(cache_root.expanduser().glob("*.safetensors")):
         try:
+            refuse_endless(path)
             with safe_open(path, "numpy") as file:
                 if (file.metadata() or {}).get("images") not in wanted:
                     continue

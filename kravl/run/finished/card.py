@@ -16,6 +16,7 @@ from kravl.tracking.run_folder import RunFolder
 
 SHOWN = 20  # classes
 MARKUP = re.compile(r"[\\`*_\[\]<>&|!#$~]")  # of Markdown and HTML: a name may not fetch a picture where a card is read
+LIVE = re.compile(r"[\\`*\[\]<>&|!#$~]")  # the same but for the _ of kravl's own names
 README = "README.md"
 CARD = """---
 {metadata}
@@ -70,22 +71,27 @@ def run_card(metrics: Mapping[str, Any], record: ModelRecord, zero_shot: bool, c
     weights, data = record.backbone.get("pretrained"), str(metrics["dataset"])
     text = CARD.format(
         metadata=metadata(metrics, zero_shot, "kravl"),
-        name=metrics["name"],
-        backbone=f"{record.backbone.get('model')} ({weights})",
-        method=metrics["method"],
-        data=data,
+        name=inert(metrics["name"]),
+        backbone=inert(f"{record.backbone.get('model')} ({weights})"),
+        method=inert(metrics["method"]),
+        data=inert(data),
         amount=amount(metrics),
         seed=metrics["seed"],
-        version=metrics["versions"].get("kravl"),
+        version=inert(metrics["versions"].get("kravl")),
         count=len(record.class_names),
         classes=described_classes(record.class_names, f"{NAME}.json"),
-        sha256=str(record.weights_sha256)[:12],
+        sha256=inert(str(record.weights_sha256)[:12]),
         calibration=f"\nIts probabilities are calibrated: {calibrated}.\n" if calibrated else "",
         results="\n".join(results_table(metrics)),
         licence=licence(weights, data),
         settings=settings_block(metrics["config"]),
     )
     return str(ModelCard(text).content)
+
+
+def inert(text: object) -> str:
+    """``text`` of a record as Markdown that shows it as it is: it is no picture, link, tag or table."""
+    return LIVE.sub(r"\\\g<0>", str(text))
 
 
 def settings_block(config: Mapping[str, Any]) -> str:
@@ -131,12 +137,14 @@ def results_table(metrics: Mapping[str, Any]) -> Iterator[str]:
         name, _, metric = key.rpartition("/")
         if metric == "accuracy" and value is not None:
             before = f" {100 * zero_shot[key]:.1f} % |" if zero_shot.get(key) is not None else ""
-            yield f"| {name} | {100 * value:.1f} % |{before}"
+            yield f"| {inert(name)} | {100 * value:.1f} % |{before}"
 
 
 def licence(weights: object, data: str) -> str:
     """What is known of it: the weights' is their publisher's, the data set's is on its card."""
     is_card = Path(data).name == data and (catalog.folder() / data / "card.yaml").is_file()
     known = catalog.card(data).get("licence") if is_card else None
-    of_data = f"The licence of {data}: {known}." if known else f"{data} has no card; its licence is its owner's to say."
-    return f"The pretrained weights ({weights}) keep the licence of their publisher. {of_data}"
+    of_data = (
+        f"The licence of {data}: {known}." if known else f"{inert(data)} has no card; its owner knows its licence."
+    )
+    return f"The pretrained weights ({inert(weights)}) keep the licence of their publisher. {of_data}"

@@ -15,7 +15,9 @@ from kravl.run.build import Run, classes_digest, planned
 from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.restore import saved_config
 from kravl.run.stages.plan import stages_of
+from kravl.runtime.dtypes import refuse_other_dtypes
 from kravl.runtime.errors import InputError, some_of
+from kravl.tracking.records import record_of
 from kravl.tracking.run_folder import RunFolder, find_run
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ def check_init(cfg: Config) -> None:
     """Hold the adapters of ``init`` against those of this run before any weight is loaded.
 
     Raises:
-        InputError: no such run, one without training here, or another backbone, method or sites.
+        InputError: no such run, one with a damaged record or without training here, or another backbone, method or
+            sites.
     """
     if cfg.init is None:
         return
@@ -35,6 +38,7 @@ def check_init(cfg: Config) -> None:
     if cfg.head:
         raise InputError(f"init={cfg.init}: method={cfg.method} fits its head anew on features; leave init out")
     folder = find_run(cfg.init)
+    record_of(folder)
     known = saved_config(folder, {"plugins": cfg.plugins})
     if known.head:
         raise InputError(f"init={cfg.init} is a run of method={known.method}, a head on features: it has no adapters")
@@ -58,7 +62,7 @@ def start_from_init(cfg: Config, run: Run) -> None:
     """Put the adapters of ``init`` in place of the untrained ones, and rows of a head for classes that both have.
 
     Raises:
-        InputError: they are of other base weights, or of other parameters that train.
+        InputError: they are of other base weights, or of other parameters that train, or of another kind of number.
     """
     if cfg.init is None:
         return
@@ -75,6 +79,7 @@ def start_from_init(cfg: Config, run: Run) -> None:
     if other := [name for name, value in saved.items() if name not in head and value.shape != current[name].shape]:
         shapes = f"{tuple(saved[other[0]].shape)}, not {tuple(current[other[0]].shape)}"
         raise InputError(f"init={cfg.init} has a {other[0]} of {shapes}")
+    refuse_other_dtypes(f"init={cfg.init}", current, saved)
     rows = _shared_rows(cfg, folder, record, run.source.class_ids) if head else {}
     run.adapters.load_state_dict(
         {name: _with_rows(current[name], saved[name], rows) if name in head else saved[name] for name in current}

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from kravl.config.compose import as_written, merged, register_resolvers, typed
 from kravl.config.schema import Config
-from kravl.config.untrusted import check_interpolations, without_rights
+from kravl.config.untrusted import check_interpolations, check_words, without_rights
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import json_object, read_text, read_yaml
 from kravl.tracking.run_folder import RunFolder, find_run
@@ -24,6 +26,7 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
     path = folder.path / "config.yaml"
     written = read_yaml(path)
     check_interpolations(written, str(path))
+    check_words(OmegaConf.create(written))
     if "evaluation" in changes:  # in place of the run's own, not beside its sets
         written.pop("evaluation", None)
     register_resolvers()

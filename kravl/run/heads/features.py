@@ -95,6 +95,7 @@ def _stored(
 ) -> Tensor:
     """Features (views * n, d): kept ones where there are some."""
     loading, classifier, head = run.data.loading, run.classifier, run.classifier.feature_head
+    assert head is not None
     store = FeatureStore(loading.cache_root, loading.feature_cache_gb)
     if store.folder is None or trainer.world_size > 1:  # of several processes none may wait for another's lock
         return compute()
@@ -105,10 +106,10 @@ def _stored(
         "model": str(classifier.provenance()),
         "images": images_identity(samples),
         "transform": transform,
-        "head": "before projection" if head is not None and head.before_projection else "features",
+        "head": "before projection" if head.before_projection else "features",
         "batch": loading.eval_batch_size,
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
         "versions": [torch.__version__, torchvision.__version__, PIL.__version__],
     }
-    return store.get(key, views * len(samples), compute)
+    return store.get(key, (views * len(samples), head.width), compute)

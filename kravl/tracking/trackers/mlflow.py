@@ -25,6 +25,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from kravl.runtime.errors import first_line
+from kravl.runtime.own_files import open_own
 from kravl.tracking.server import MLFLOW_URI, mlflow_obstacle, without_login
 from kravl.tracking.settings import dotted
 from kravl.tracking.trackers.sheet import contact_sheet
@@ -35,7 +36,7 @@ FOLDER, DATABASE, IDS = "mlflow", "mlflow.db", "mlflow_id"
 MOST_PARAMS, MOST_METRICS = 100, 1000  # in one request
 LONGEST_WAIT = 60  # seconds, for other runs to make the tables of a database
 LONGEST = 6000  # characters of a parameter's value
-UNNAMABLE = re.compile(r"[^/\w.\- :]")
+UNNAMABLE = re.compile(r"[^/\w.\- ]")
 PERCENT = 100  # of alpha: a step is a whole number
 FAILURES = (MlflowException, SQLAlchemyError, OSError, ValueError)
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class MLflow(Tracker):
         tags = {"study": labels.study or labels.setting, "method": labels.method, "backbone": labels.backbone,
                 "dataset": labels.dataset, "shots": labels.amount, "seed": str(labels.seed)}  # fmt: skip
         run = self._client.create_run(self._experiment(), run_name=labels.title, tags=tags)
-        with file.open("a") as content:
+        with os.fdopen(open_own(file, os.O_WRONLY | os.O_APPEND), "a") as content:
             content.write(f"{store}\t{run.info.run_id}\n")
         return run
 
@@ -142,8 +143,8 @@ class MLflow(Tracker):
 
 
 def _name(key: str) -> str:
-    """``key`` with the characters alone that MLflow takes."""
-    return UNNAMABLE.sub("_", key)
+    """``key`` with the characters alone that MLflow takes; others by their number, so that two keys have two names."""
+    return UNNAMABLE.sub(lambda found: f":{ord(found[0]):x}:", key)
 
 
 def _chunks(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,6 +1,7 @@
 """What a run tells every tracker, and why none of them can stop it."""
 
 import logging
+import os
 import re
 import secrets
 from abc import abstractmethod
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from kravl.runtime.errors import first_line
+from kravl.runtime.own_files import open_own
 
 log = logging.getLogger(__name__)
 TAG_LENGTH = 64  # characters; W&B refuses longer ones
@@ -77,7 +79,7 @@ class Marks:
             return
         self.last = max(self.last, step)
         self.path.parent.mkdir(exist_ok=True)
-        with self.path.open("a") as file:
+        with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "a") as file:
             file.writelines(f"{step}\t{name}\n" for name in names)
 
 
