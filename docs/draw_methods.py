@@ -20,7 +20,7 @@ from kravl.analysis.approximation.budget import count, spend, unit
 from kravl.config.instantiate import build
 from kravl.config.schema import CONFIGS
 from kravl.report.figures.drawing import STYLE
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking.methods import look, shown
 
 SIDE = 64  # rows and columns of the matrix: KRAdapter trains a quarter of its entries

@@ -9,7 +9,7 @@ from kravl.config.compose import compose_checked, composing, register_configs
 from kravl.config.quoting import as_overrides, quoted
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 PREFERRED = "openai"  # of several shipped weights of one model
 GENERIC = {"open_clip": "clip_vitb16", "timm": "vit_b16"}  # a backbone of the library, for other models of it

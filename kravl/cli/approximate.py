@@ -9,7 +9,7 @@ from kravl.cli.configured import run_configured
 from kravl.cli.main import EXIT_INTERRUPTED, framed, say
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 RESULTS = "results.jsonl"
 

@@ -7,7 +7,7 @@ from typing import Any
 from kravl.cli.main import framed
 from kravl.config.schema import CONFIGS
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 NOT_A_RUN = ("--help", "-h", "--hydra-help", "--info", "-i", "--version", "--shell-completion", "-sc")
 # options of Hydra that would compose other files than those that are checked, or load a pickle

@@ -14,7 +14,8 @@ from kravl.cli.main import framed
 from kravl.config.schema import CONFIGS, Config
 from kravl.runtime.console import output, text_table
 from kravl.runtime.errors import LONGEST, InputError, nearest, unknown
-from kravl.runtime.files import read_text, read_yaml
+from kravl.runtime.files import read_text
+from kravl.runtime.yaml_files import read_yaml
 
 Row = dict[str, str]  # title -> cell; the first column is what is named
 FILE_WIDTH = 1000  # columns, where the output is no terminal: a row is one line for grep

@@ -13,7 +13,7 @@ from kravl.backbones.catalog import Row
 from kravl.cli.main import framed, say
 from kravl.config.schema import CONFIGS
 from kravl.runtime.console import output, text_table
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 FILE_WIDTH = 400  # columns, where the output is no terminal: a model is one line for grep
 TITLES = ("library", "model", "image", "text", "both", "cliplora", "all", "images", "weights", "needs", "works")

@@ -12,7 +12,7 @@ from kravl.data.inspect.limits import allow_megapixels
 from kravl.data.source import Samples, Source
 from kravl.data.sources.split_file import SplitFile
 from kravl.runtime.errors import unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 SPLITS = ("train", "val", "test")
 

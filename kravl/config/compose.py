@@ -26,7 +26,7 @@ from kravl.config.model_name import backbone_name, with_backbone_name
 from kravl.config.schema import CONFIGS, SCHEMAS, Config
 from kravl.config.untrusted import check_composed, check_hydra, check_interpolations
 from kravl.runtime.errors import InputError, first_line, require_safe_versions, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 SHOTS = (1, 2, 4, 8, 16)
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")

@@ -16,7 +16,7 @@ from hydra.plugins.config_source import ConfigResult
 
 from kravl.config.untrusted import check_interpolations
 from kravl.runtime.errors import InputError, first_line
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 MOST_DEFAULTS = 50  # entries of one file; the longest shipped list has 9
 

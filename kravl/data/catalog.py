@@ -6,7 +6,8 @@ from typing import Any
 from kravl.data import catalog
 from kravl.data.templates import check_templates, is_template_file, read_templates
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import no_folder, read_yaml, shipped
+from kravl.runtime.files import no_folder, shipped
+from kravl.runtime.yaml_files import read_yaml
 
 PLAIN = "a photo of a {}."
 OF_ANY_SET = ("plain", "imagenet7", "openai80")  # templates that fit whatever the classes are

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import parse_list, read_text
+from kravl.runtime.files import read_text
+from kravl.runtime.yaml_files import parse_list
 
 LISTS = (".yaml", ".yml", ".json")
 LINES = ".txt"

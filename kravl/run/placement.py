@@ -19,7 +19,7 @@ from kravl.backbones.structure.roles import Role, roles
 from kravl.config.instantiate import build, fits, resolve
 from kravl.config.schema import CONFIGS, Config
 from kravl.runtime.errors import InputError, some_of, unknown
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
 KRA_SCALE = 2  # alpha / rank of a LoRA at KRAdapter's own scale

@@ -1,4 +1,4 @@
-"""Atomic writes, and untrusted YAML, JSON and CSV read within bounds."""
+"""Atomic writes, and untrusted text, JSON and CSV read within bounds; YAML: yaml_files.py."""
 
 import csv
 import io
@@ -7,30 +7,19 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, Event, NodeEvent, ScalarEvent
-
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.own_files import create_own
 
 PACKAGE = Path(str(files("kravl")))
-MAX_YAML = 2**20  # bytes; the largest shipped file has 8 kB
-MAX_NODES = 100_000  # values after expanding every alias
-MAX_DEPTH = 50
 FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how a cell begins that a spreadsheet computes
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
-MAX_WORD = 3000  # characters; a longer hexadecimal number has more digits than Python prints
-PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # slower without libyaml
 
 
 def shipped(name: str) -> Path:
@@ -152,82 +141,6 @@ def csv_rows(text: str, where: str, separator: str = ",") -> Iterator[tuple[int,
         yield begin, row
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the file ``path``; interpolations are left unresolved.
-
-    Raises:
-        InputError: no such file, not a mapping, a tag that would construct an object, or too large once expanded.
-    """
-    return parse_yaml(_text(path, MAX_YAML), str(path))
-
-
-def parse_yaml(text: str, what: str) -> dict[str, Any]:
-    """The mapping in the YAML ``text``, which errors call ``what``. Raises InputError as `read_yaml`."""
-    content = _parse(text, what)
-    if not isinstance(content, DictConfig):
-        raise InputError(f"{what} is not a mapping")
-    return {str(key): value for key, value in OmegaConf.to_container(content).items()}  # type: ignore[union-attr]
-
-
-def parse_list(text: str, what: str) -> list[Any]:
-    """The list in the YAML or JSON ``text``, which errors call ``what``. Raises InputError as `read_yaml`."""
-    content = _parse(text, what)
-    if not isinstance(content, ListConfig):
-        raise InputError(f"{what} is not a list")
-    return list(OmegaConf.to_container(content))  # type: ignore[arg-type]
-
-
-def _parse(text: str, what: str) -> Any:
-    try:
-        _refuse_growth(text, what)
-        return OmegaConf.load(io.StringIO(text)) if text.strip() else OmegaConf.create({})
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, LookupError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{what} is not readable as YAML: {_place(error)}") from error
-
-
-def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write ``tree`` so that `read_yaml` reads it back. Raises OSError as `write_atomic`."""
-    write_atomic(path, OmegaConf.to_yaml(OmegaConf.create(dict(tree))))
-
-
-def _refuse_growth(text: str, what: str) -> None:
-    """Check before anything is built: from a stream of events, in which neither depth nor aliases cost memory."""
-    sizes: dict[str, int | None] = {}  # anchor -> values below it; None while it is open
-    open_nodes: list[tuple[str | None, int]] = []  # anchor, values seen before it
-    seen = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        seen += _values(event, sizes, what)
-        if isinstance(event, CollectionStartEvent):
-            open_nodes.append((event.anchor, seen))
-            if event.anchor:
-                sizes[event.anchor] = None
-        elif isinstance(event, CollectionEndEvent):
-            anchor, before = open_nodes.pop()
-            if anchor:
-                sizes[anchor] = seen - before + 1
-        elif isinstance(event, ScalarEvent) and event.anchor:
-            sizes[event.anchor] = 1
-        if seen > MAX_NODES or len(open_nodes) > MAX_DEPTH:
-            raise InputError(f"{what} has more than {MAX_NODES:,} values, or lists within lists beyond {MAX_DEPTH}")
-
-
-def _values(event: Event, sizes: dict[str, int | None], what: str) -> int:
-    """How many values the event adds. Raises InputError for a custom tag, an overlong word, or a recursive alias."""
-    if isinstance(event, AliasEvent):
-        size = sizes.get(event.anchor, 1)  # an unknown one is refused when the file is loaded
-        if size is None:
-            raise InputError(f"{what} contains itself: *{event.anchor}")
-        return size
-    if isinstance(event, ScalarEvent) and len(event.value) > MAX_WORD and len(event.value.split()) == 1:
-        raise InputError(f"{what} has a word of more than {MAX_WORD:,} characters")
-    tag = getattr(event, "tag", None)
-    if isinstance(event, NodeEvent) and tag not in (None, "!", *PLAIN_TAGS):
-        raise InputError(f"{what} asks for an object, {tag!r}; only text, numbers, lists and mappings are read")
-    return int(isinstance(event, NodeEvent))
-
-
 def read_json(path: Path, max_bytes: int = 2**30) -> Any:
     """The content of the JSON file ``path``.
 
@@ -237,7 +150,7 @@ def read_json(path: Path, max_bytes: int = 2**30) -> Any:
     Raises:
         InputError: no such file, not JSON, or too large or deeply nested.
     """
-    return parse_json(_text(path, max_bytes), str(path))
+    return parse_json(limited_text(path, max_bytes), str(path))
 
 
 def parse_json(text: str, what: str, unique: bool = False) -> Any:
@@ -281,7 +194,8 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _text(path: Path, max_bytes: int) -> str:
+def limited_text(path: Path, max_bytes: int) -> str:
+    """The text of a UTF-8 file of at most ``max_bytes``. Raises InputError as `read_text`, or if it is larger."""
     refuse_endless(path)
     try:
         if (size := path.stat().st_size) > max_bytes:
@@ -291,10 +205,3 @@ def _text(path: Path, max_bytes: int) -> str:
         raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _place(error: BaseException) -> str:
-    """The problem, and its line if YAML's error has one."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
-    return "a value is not what its tag says" if type(error) in (KeyError, IndexError) else first_line(error)

@@ -10,7 +10,8 @@ from omegaconf import MISSING
 
 from kravl.config.bounds import SEED, Bounds, shown, whole
 from kravl.runtime.errors import InputError, nearest, printable, require_name, some_of, unknown
-from kravl.runtime.files import read_yaml, shipped
+from kravl.runtime.files import shipped
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking.run_folder import ZERO_SHOT
 
 Settings = dict[str, list[str]]  # a name in tables -> its settings, as on train.py's command line

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml, shipped
+from kravl.runtime.files import shipped
+from kravl.runtime.yaml_files import read_yaml
 
 # On a light ground and on a dark one. Seven of Okabe and Ito's (https://jfly.uni-koeln.de/color/) and three more: no
 # two are nearer to each other than two of theirs, with full colour vision and with protanopia and deuteranopia as

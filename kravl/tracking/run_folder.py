@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import LONGEST, InputError, nearest, some_of
-from kravl.runtime.files import json_object, read_text, remove_leftovers, write_atomic, write_yaml
+from kravl.runtime.files import json_object, read_text, remove_leftovers, write_atomic
 from kravl.runtime.lock import Lock
+from kravl.runtime.yaml_files import write_yaml
 from kravl.tracking.settings import (
     Settings,
     deciding_settings,

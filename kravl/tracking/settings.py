@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kravl.runtime.errors import InputError, require_name
-from kravl.runtime.files import read_yaml
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking.former_presets import as_formerly_written
 
 Settings = Mapping[str, Any]

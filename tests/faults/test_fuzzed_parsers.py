@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kravl.config.untrusted import check_interpolations
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import parse_yaml
+from kravl.runtime.yaml_files import parse_yaml
 
 EXAMPLES = 40  # of each parser in the default suite
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import read_yaml, shipped
+from kravl.runtime.files import shipped
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking import methods
 from kravl.tracking.methods import COLOURS, known_methods, look, shown
 

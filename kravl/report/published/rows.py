@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import LOADER, parse_yaml, read_text, read_yaml, shipped
+from kravl.runtime.files import read_text, shipped
+from kravl.runtime.yaml_files import LOADER, parse_yaml, read_yaml
 from kravl.tracking.methods import known_methods, shown
 
 NAMES = "names.yaml"

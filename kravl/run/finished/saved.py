@@ -9,7 +9,8 @@ from kravl.config.compose import as_written, merged, register_resolvers, typed
 from kravl.config.schema import Config
 from kravl.config.untrusted import check_interpolations, check_words, without_rights
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, read_text, read_yaml
+from kravl.runtime.files import json_object, read_text
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking.run_folder import RunFolder, find_run
 
 CHANGED = ("evaluation", "trainer", "loading", "cache_root", "plugins")  # by an evaluation, of the run's own settings

@@ -14,7 +14,8 @@ from run_records import accuracies, record
 from kravl.report.groups import group_runs
 from kravl.report.interactive.page import write_comparison
 from kravl.report.runs import FinishedRun, read_runs
-from kravl.runtime.files import read_yaml, shipped
+from kravl.runtime.files import shipped
+from kravl.runtime.yaml_files import read_yaml
 from kravl.tracking.methods import shown
 from kravl.tracking.run_folder import ZERO_SHOT
 

@@ -15,8 +15,8 @@ from kravl.data.source import Samples, Source
 from kravl.data.sources.openmoji.font import character, draw_pictogram, font_file
 from kravl.data.sources.openmoji.styles import STYLES
 from kravl.runtime.errors import InputError, unknown
-from kravl.runtime.files import read_yaml
 from kravl.runtime.shared import Key, file_state
+from kravl.runtime.yaml_files import read_yaml
 
 MIN_SIZE = 16  # pixels: nothing is recognisable in less
 CACHED = 4096  # drawings, 200 MB at 128 pixels: all of the training pictures and eight styles of the test pictures
