@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     file = str(shipped("experiments/studies") / "quickstart.yaml")
     given = ["--set", quoted("runs", str(options.out)), f"seed={','.join(map(str, options.seeds))}", *options.set]
     jobs = [] if options.jobs is None else ["--jobs", str(options.jobs)]
-    status = study.main([file, "--retry-failed", "--report", str(options.out), *jobs, *given])
+    status = study.main([file, "--retry-failed", "--report", str(options.out), "--pictures", *jobs, *given])
     if status == 0:
         print("\n  ".join([f"{CREDIT}\nFigures and pictures: {printable(options.out / 'index.html')}\nNext:", *NEXT]))
     return status

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
+from kravl.config.schema import Config
 from kravl.data.catalog import card
+from kravl.data.source import Samples, Source
 from kravl.report.groups import Group, Setting
 from kravl.report.page import Picture
 from kravl.report.runs import FinishedRun
@@ -67,22 +69,43 @@ def _sheet(run: FinishedRun, path: Path, title: str, problems: list[str]) -> lis
     """Test pictures, a row a set; none where the run was evaluated on one set, or its images cannot be read."""
     if not (run.folder / "config.yaml").is_file():
         return []
-    from kravl.data.inspect.contact_sheet import draw_sheet, set_rows, spread
-    from kravl.run.build import tested_images  # loads torch
     from kravl.run.finished.saved import saved_config
-    from kravl.run.sources import evaluation_sources, training_source
 
     try:
         cfg = saved_config(RunFolder(run.folder), {"plugins": []})  # a package that a file names is never loaded
-        if not cfg.evaluation.sets or cfg.evaluation.name != run.record["evaluation"]:
+        if cfg.evaluation.name != run.record["evaluation"] or not draw_pictures(cfg, path, title):
             return []
-        others = evaluation_sources(cfg.evaluation, training_source(cfg), [])
-        sets = {"test": tested_images(cfg)} | {name: other.split("test") for name, other in others.items()}
-        rows = set_rows({name: sets[name] for name in spread(list(sets), MOST_SETS)}, SHOWN)
     except (InputError, OSError) as error:
         problems.append(f"{title}: pictures are left out, as the data set cannot be read: {error}")
         return []
-    draw_sheet(f"{title}: test pictures, {len(rows)} of {len(sets)} sets", rows, (), TILE).save(path)
     facts = card(Path(cfg.data.name).name)  # a config may come from anywhere: no path in it is followed
     credit = [str(facts[key]) for key in ("title", "homepage", "licence") if key in facts]
     return [Picture(path, ", ".join([f"{title}: test pictures", *credit]))]
+
+
+def draw_pictures(cfg: Config, path: Path, title: str) -> bool:
+    """Draw the test pictures of a run into ``path``, a row a set; False where it has one set alone.
+
+    Raises:
+        InputError: a set that cannot be read.
+        OSError: ``path`` cannot be written.
+    """
+    if not cfg.evaluation.sets:
+        return False
+    from kravl.data.inspect.contact_sheet import draw_sheet, set_rows, spread
+    from kravl.run.sources import evaluation_sources, training_source
+
+    source = training_source(cfg)
+    others = evaluation_sources(cfg.evaluation, source, [])
+    sets = {"test": _tested(cfg, source)} | {name: other.split("test") for name, other in others.items()}
+    rows = set_rows({name: sets[name] for name in spread(list(sets), MOST_SETS)}, SHOWN)
+    draw_sheet(f"{title}: test pictures, {len(rows)} of {len(sets)} sets", rows, (), TILE).save(path)
+    return True
+
+
+def _tested(cfg: Config, source: Source) -> Samples:
+    if not cfg.evaluation.held_out:
+        return source.split("test")
+    from kravl.run.build import tested_images  # loads torch
+
+    return tested_images(cfg)

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kravl.cli.main import EXIT_FAILED, framed
 from kravl.config.bounds import shown
+from kravl.config.compose import typed
 from kravl.runtime.console import duration, plain
 from kravl.runtime.errors import InputError, printable
 from kravl.runtime.signals import EXIT_RESUMABLE, handling, stop_requested
 from kravl.study.checks import check_cells
 from kravl.study.grid import StudyRun, commands, plan_runs
-from kravl.study.pool import WorkerPool
+from kravl.study.pool import WorkerPool, begin_loading
 from kravl.study.progress import Durations, failure, show_plan, state
 from kravl.study.scheduler import run_all
 from kravl.study.schema import read_study
@@ -58,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         "complete, and at the end (default: where kravl report writes them)",
     )
     parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="with --report: draw test pictures of every set before the first run begins, and say where",
+    )
+    parser.add_argument(
         "--set",
         nargs="+",
         default=[],
@@ -71,8 +78,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     study = read_study(options.study, options.set)
     with console.status("reading the grid"):
         runs = plan_runs(study, options.set)
+    states, shown = [state(run) for run in runs], _Report(options, runs)
+    if not options.plan and set(states) != {"done"}:
+        begin_loading()
+        shown.begin(console)
+    with console.status("checking the grid"):
         check_cells(runs)
-    states = [state(run) for run in runs]
     show_plan(console, study, runs, states)
     if not options.plan:
         for run in runs:
@@ -82,7 +93,6 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     durations = Durations(run for run, found in zip(runs, states, strict=True) if found == "done")
     jobs = WorkerPool(options.jobs).size
     console.print(_rest(durations, wanted, jobs))
-    shown = _Report(options, runs)
     stopped, killed = (False, 0) if options.plan else _train(console, durations, wanted, jobs, shown)
     failed = [run for run in runs if state(run) == "failed"]
     for run in failed:
@@ -113,6 +123,32 @@ class _Report:
         self.arguments = [runs[0].base.runs, "--study", str(options.study), *folder, *changes]
         self._wanted, self._due = options.report is not None, False
         self._thread: threading.Thread | None = None
+        self._drawn, self._runs = options.pictures, runs
+        self._folder = Path(options.report or Path(runs[0].base.runs, "report"))
+
+    def begin(self, console: Console) -> None:
+        """Say where the page will be; draw what the report shows of the test images, where that is asked for.
+
+        Of images that cannot be read the runs tell.
+        """
+        if not self._wanted:
+            return
+        if self._drawn:
+            self._draw(console)
+        console.print(plain(f"page, from the first finished run on: {self._folder / 'index.html'}"), soft_wrap=True)
+
+    def _draw(self, console: Console) -> None:
+        from kravl.cli.report_figures import MOST_SETTINGS, draw_pictures
+        from kravl.report.groups import Setting
+
+        bases = [run.base for run in self._runs]
+        settings = {Setting(cfg.backbone.name, cfg.data.name, cfg.evaluation.name): cfg for cfg in bases}
+        for setting, cfg in list(settings.items())[:MOST_SETTINGS]:
+            path = self._folder / f"{setting.file_name}-pictures.png"
+            with suppress(InputError, OSError):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if draw_pictures(typed(cfg), path, ", ".join(setting)):
+                    console.print(plain(f"pictures of the test sets: {path}"), soft_wrap=True)
 
     def follow(self, run: StudyRun, status: str, rest: Iterable[StudyRun]) -> None:
         """Take note of a run that has ended or ``rest``, those that have not."""

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from kravl.tracking.run_folder import ZERO_SHOT
 from kravl.tracking.settings import PER_RUN, compared_settings
 
 OF_A_GROUP = {*PER_RUN, "evaluation"}  # settings that its runs may differ in: what they were evaluated on is said apart
+LONGEST_FILE = 150  # characters; endings follow
 
 
 class Setting(NamedTuple):
@@ -26,6 +28,14 @@ class Setting(NamedTuple):
     backbone: str
     dataset: str
     evaluation: str
+
+    @property
+    def file_name(self) -> str:
+        """Its parts as the beginning of a file's name, with a hash if characters had to be replaced."""
+        name = re.sub(r"[^\w.-]+", "_", "-".join(self))[:LONGEST_FILE]
+        if len("-".join(self)) <= LONGEST_FILE and all(re.fullmatch(r"[\w.]+", part) for part in self):
+            return name
+        return f"{name}-{hashlib.sha256(json.dumps(list(self)).encode()).hexdigest()[:8]}"
 
 
 class Stat(NamedTuple):

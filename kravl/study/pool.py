@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ def _context() -> Any:
     for name, size in MALLOC.items():  # read when that process starts
         os.environ.setdefault(name, size)
     return context
+
+
+def begin_loading() -> None:
+    """Let the process that workers are forked from load torch now, while this one reads and checks what they train."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        forkserver.ensure_running()
 
 
 class Worker:

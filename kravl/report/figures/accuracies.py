@@ -15,7 +15,6 @@ from kravl.report.figures.drawing import (
     LINE,
     STYLE,
     Place,
-    file_name,
     label_beside,
     line_of,
     mark_of,
@@ -125,7 +124,7 @@ def draw_comparison(groups: Sequence[Group], folder: Path) -> str:
     Accuracy against images per class, in and out of domain or, for a single number of shots, on each set; and the other
     sets against in-domain at the most shots, if there are others.
     """
-    stem = file_name(groups[0].setting)
+    stem = groups[0].setting.file_name
     has_ood = any(group.stat(OOD) for group in groups)
     several = len({group.shots for group in groups if group.method != ZERO_SHOT}) > 1
     column = (2 + len(_methods(groups))) * LINE / 72  # inches

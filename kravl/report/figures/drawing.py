@@ -1,9 +1,6 @@
 """What all figures share: how a method is drawn, labels that never overlap, and files of the same bytes each time."""
 
-import hashlib
 import io
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -26,7 +23,6 @@ MARKERS = {
 }  # fmt: skip
 LARGER = {"star": 1.5, "cross": 1.15, "times": 1.15, "pentagon": 1.2, "diamond": 0.85}  # of the same area to the eye
 LEAST = 1e-3  # singular value that is drawn, of the largest
-LONGEST_FILE = 150  # characters; endings follow
 LONGEST_LABEL = 32  # characters
 LABEL = 7.5  # points: the size of a label
 COLUMN = 17  # points from a panel to its labels
@@ -121,14 +117,6 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
         for place, (i, at) in enumerate(zip(order, nearest, strict=True))
     }
     return [found[i] for i in range(len(wanted))]
-
-
-def file_name(setting: Sequence[str]) -> str:
-    """The parts of a setting as a file name, with a hash if characters had to be replaced."""
-    name = re.sub(r"[^\w.-]+", "_", "-".join(setting))[:LONGEST_FILE]
-    if len("-".join(setting)) <= LONGEST_FILE and all(re.fullmatch(r"[\w.]+", part) for part in setting):
-        return name
-    return f"{name}-{hashlib.sha256(json.dumps(list(setting)).encode()).hexdigest()[:8]}"
 
 
 def panel_grid(titles: Sequence[str], fill: Callable[[Axes, int], None], columns: int) -> Figure:

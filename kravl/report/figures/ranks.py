@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from kravl.report.figures.drawing import LINE, STYLE, Place, file_name, label_beside, mark_of, save, settle
+from kravl.report.figures.drawing import LINE, STYLE, Place, label_beside, mark_of, save, settle
 from kravl.report.groups import Group
 from kravl.report.robustness import ID, OOD
 from kravl.tracking.run_folder import ZERO_SHOT
@@ -117,7 +117,7 @@ def draw_rank(groups: Sequence[Group], folder: Path) -> tuple[str, str] | None:
             captions.append(f"{where}: between methods {between}, within methods {within}")
         figure.suptitle(", ".join(groups[0].setting))
         settle(figure)
-        name = f"{file_name(groups[0].setting)}-effective_rank.png"
+        name = f"{groups[0].setting.file_name}-effective_rank.png"
         save(figure, folder / name)
     return name, (
         "effective rank of the update against accuracy, a point for each run; Spearman's correlation "
