@@ -37,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.jobs is not None and not 1 <= options.jobs <= MOST_JOBS:
         raise InputError(f"--jobs is {shown(options.jobs)}; it must be at least 1 and at most {MOST_JOBS}")
+    if options.pictures and options.report is None:
+        raise InputError("--pictures draws into the report's folder; add --report")
     if options.print_commands:
         print("\n".join(commands(read_study(options.study, options.set), options.set)))
         return 0

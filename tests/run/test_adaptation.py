@@ -18,7 +18,7 @@ from kravl.tracking.run_folder import find_run
 
 pytestmark = pytest.mark.long
 
-MARGIN = 0.05  # half of what two epochs give here; experiments/quickstart has six
+MARGIN = 0.05  # half of what two epochs give here; experiments/quickstart has three
 
 
 @pytest.fixture(scope="module")

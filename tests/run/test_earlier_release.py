@@ -21,6 +21,7 @@ pytestmark = pytest.mark.long
 WRITTEN = Path(__file__).parents[1] / "fixtures/written_by_2e3b7d2"
 SETTINGS = (
     "experiment=quickstart_kra", "shots=2", "data.source.size=32", "evaluation=in_domain", "loading.min_batches=1",
+    "loading.augmentation=crop_flip",
     "loading.batch_size=20", "optim.epochs=null", "optim.steps=8", "optim.steps_per_shot=null", "checkpoint_every=2",
     "++evaluation.sets.silhouette={_target_: kravl.data.sources.openmoji.source.Pictograms, style: silhouette, "
     "size: 32}", "spectrum_every=0", "targets=[visual.*.0.mlp.c_fc]", "trainer.accelerator=cpu",

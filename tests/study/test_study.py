@@ -81,7 +81,8 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     thread.join()
     assert "stopped on request; run the same command again to resume" in capsys.readouterr().err
 
-    assert main([arguments[0], "--report", *arguments[1:]]) == 1
+    assert main([arguments[0], "--pictures", *arguments[1:]]) == 2  # nowhere to draw them
+    assert main([arguments[0], "--report", "--pictures", *arguments[1:]]) == 1
     printed, second = capsys.readouterr()
     assert printed.splitlines().count(f"{tmp_path}/runs/report/report.md") == 2  # after the first run, and at the end
     assert caplog.messages.count("2 of the 3 runs of letters are not finished") == 2
