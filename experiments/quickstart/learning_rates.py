@@ -5,8 +5,8 @@
 Each experiment (default: those of the quickstart) at a few learning rates, with as many steps as the first run has;
 prints the means over a few draws and writes learning_rates.csv. What is tried in OUT_FOLDER already is not run again.
 
-The rule: three rates a step of about three apart for every method, a further one on that side for as long as the best
-is the first or the last; the highest mean is taken.
+The rule: three rates a step of about three apart for every method, a further one on that side for as long as the best,
+or one that equals it, is the first or the last; the highest mean is taken, of equals that nearest to the first middle.
 """
 
 import argparse
@@ -28,8 +28,8 @@ SEEDS, SEEDS_OF_HEADS = (1, 2), (1, 2, 3)  # a head takes a second
 HALF = ("shots=8", "evaluation=validation", "alphas=1")
 STEPS = ("optim.epochs=null", "optim.steps=45")  # those of the first run, whose epochs have more pictures
 RATES = {
-    "quickstart_zs_lp": (0.1, 0.3, 1.0),
-    "quickstart_taskres": (6e-3, 2e-2, 6e-2),
+    "quickstart_zs_lp": (0.03, 0.1, 0.3, 1.0),
+    "quickstart_taskres": (6e-3, 2e-2, 6e-2, 0.2),
     "quickstart_lora": (1e-3, 3e-3, 1e-2),
     "quickstart_kra": (3e-3, 1e-2, 3e-2),
     "quickstart_full": (1e-4, 3e-4, 1e-3),
