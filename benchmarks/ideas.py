@@ -4,10 +4,10 @@ python benchmarks/ideas.py                         one layer at 256 and 788 toke
 python benchmarks/ideas.py --dtype bfloat16        with those that concern casts
 python benchmarks/ideas.py --quick                 checks itself on tiny layers
 
-An idea that gained is in kravl and no longer here. ``/ kravl`` is the median over rounds of its time over kravl's in
-the same round: below 1 it is faster. ``kept MiB`` is what it holds between the passes, or for as long as there is the
-model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient from kravl's over the
-largest value: 0 is bit for bit. What torch.compile makes needs a C++ compiler, and is left out without one.
+An idea that gained is in kravl, and what it replaced stands here. ``/ kravl`` is the median over rounds of its time over
+kravl's in the same round: below 1 it is faster. ``kept MiB`` is what it holds between the passes, or for as long as there
+is the model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient from kravl's over
+the largest value: 0 is bit for bit. What torch.compile makes needs a C++ compiler, and is left out without one.
 """
 
 import argparse
@@ -20,22 +20,19 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+from idea_layers import HALF, KeptLinear, PrepackedLinear, WrittenLinear, contract_by_columns, held_in_half, parts
 from layer import MIB, QUICK_SHAPES, Case
 from layers import FULL, ours
 from measure import Floor, Run, ratio
 from record import add_options, publish, record
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kravl.adapters import kra, workspace
-from kravl.adapters.base import Adapter
-from kravl.adapters.injection.parameter import adapters_of
 from kravl.adapters.kra import KRAdapter
 
 SHAPES, TOKENS, QUICK_TOKENS = ("3072x768", "768x768"), (256, 788), (8,)
 METHODS = ("KRAdapter", "LoRA r16")
 BLOCKS = 12  # layers of one shape in a ViT-B
-HALF = torch.bfloat16
 COMPILED = {"contraction of the gradient": "_contract", "adding of the update": "_add_khatri_rao"}  # of kra.py
 
 
@@ -48,121 +45,6 @@ class Idea(NamedTuple):
     context: Any = nullcontext
 
 
-class Kept(torch.autograd.Function):
-    """The product with an adapted weight that stays from the forward to the backward pass: in ``memory``, else new."""
-
-    @staticmethod
-    def forward(ctx, adapter, memory, x, weight, bias, *factors):  # type: ignore[no-untyped-def]
-        ctx.adapter, ctx.factored = adapter, adapter.applies_factors(x, None)
-        adapted = weight
-        if not ctx.factored:
-            adapted = torch.empty_like(weight) if memory is None else memory
-            adapter.add_to(weight, None, adapted)
-        adapted = adapted.to(x.dtype)
-        y = F.linear(x, adapted, bias)
-        ctx.hidden = adapter.apply_factors(x, y, None) if ctx.factored else None
-        ctx.save_for_backward(x, adapted, weight)
-        return y
-
-    @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, adapted, weight = ctx.saved_tensors
-        vjp = ctx.adapter.recompute(weight, None, None, ctx.hidden)
-        grad_x = gradient @ adapted
-        return None, None, grad_x, None, None, *vjp(gradient, x, grad_x if ctx.factored else None)
-
-
-class KeptLinear(nn.Module):
-    """kravl's ``layer`` by `Kept`."""
-
-    def __init__(self, layer: nn.Module, memory: Tensor | None = None) -> None:
-        super().__init__()
-        self.layer, self.memory = layer, memory
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = parts(self.layer)
-        if torch.is_autocast_enabled("cpu"):
-            x, bias = x.to(HALF), bias.to(HALF)
-        adapter = adapter_of(self.layer)
-        with torch.autocast("cpu", enabled=False):
-            return Kept.apply(adapter, self.memory, x, weight, bias, *adapter.trainable().values())
-
-
-class WrittenInHalf(torch.autograd.Function):
-    """The product with KRAdapter's adapted weight, written twice as kravl does, but in bfloat16 from factors in it."""
-
-    @staticmethod
-    def forward(ctx, adapter, x, weight, bias, *factors):  # type: ignore[no-untyped-def]
-        ctx.adapter = adapter
-        ctx.save_for_backward(x, weight)
-        return F.linear(x, WrittenInHalf.adapted(adapter, weight), bias)
-
-    @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        x, weight = ctx.saved_tensors
-        grad_x = gradient @ WrittenInHalf.adapted(ctx.adapter, weight)
-        return None, grad_x, None, None, *ctx.adapter.recompute(weight, None, None, None)(gradient, x, None)
-
-    @staticmethod
-    def adapted(adapter: KRAdapter, weight: Tensor) -> Tensor:
-        out = workspace.scratch("matrix", (len(weight), weight.shape[1]), weight, HALF)
-        factors = {name: factor.to(HALF) for name, factor in adapter.trainable().items()}
-        adapter.with_parameters(factors).add_to(weight, None, out)
-        return out
-
-
-class WrittenLinear(nn.Module):
-    """kravl's ``layer``, whose frozen weight is held in bfloat16, by `WrittenInHalf`."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        adapter, (weight, bias) = adapter_of(self.layer), parts(self.layer)
-        x, bias = x.to(HALF), bias.to(HALF)
-        with torch.autocast("cpu", enabled=False):
-            return WrittenInHalf.apply(adapter, x, weight, bias, *adapter.trainable().values())
-
-
-class Prepacked(torch.autograd.Function):
-    """The product with a frozen weight and, forward, with that in the order in which oneDNN reads it."""
-
-    @staticmethod
-    def forward(ctx, x, packed, weight, bias):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(weight)
-        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-
-    @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        return gradient @ ctx.saved_tensors[0], None, None, None
-
-
-class PrepackedLinear(nn.Module):
-    """The frozen ``layer`` by `Prepacked`, for ``tokens`` rows of input."""
-
-    def __init__(self, layer: nn.Module, tokens: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(parts(layer)[0].detach(), tokens)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return Prepacked.apply(x, self.packed, *parts(self.layer))
-
-
-def parts(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """The frozen weight and the bias of a ``layer``."""
-    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-    assert weight is not None and bias is not None
-    return weight, bias
-
-
-def adapter_of(layer: nn.Module) -> Adapter:
-    """The one adapter of an adapted ``layer``."""
-    (block,) = adapters_of(layer).of("weight")
-    return block.adapter
-
-
 class NotReused:
     """A context in which a step has scratch memory of its own."""
 
@@ -171,12 +53,6 @@ class NotReused:
 
     def __exit__(self, *_: object) -> None:
         workspace.release()
-
-
-def held_in_half(layer: nn.Module) -> nn.Module:
-    """``layer``, changed: its frozen weight is in bfloat16."""
-    layer._parameters["weight"] = nn.Parameter(parts(layer)[0].detach().to(HALF), requires_grad=False)
-    return layer
 
 
 def ideas(case: Case, other: Case, compiles: bool) -> Iterator[tuple[str, Idea]]:
@@ -199,6 +75,8 @@ def ideas(case: Case, other: Case, compiles: bool) -> Iterator[tuple[str, Idea]]
             packed = PrepackedLinear(case.layers["frozen"], len(case.x))
             yield "frozen", Idea("weight prepacked by oneDNN", packed, copy)
     yield dense, Idea("scratch memory not shared", case.layers[dense], 0, NotReused)
+    by_columns = partial(patch.object, kra, "_contract", contract_by_columns)
+    yield dense, Idea("gradient of v by columns, as it was", case.layers[dense], 0, by_columns)
     for name, function in COMPILED.items() if compiles else ():
         compiled = torch.compile(getattr(kra, function))
         context = partial(patch.object, kra, function, compiled)

@@ -46,7 +46,7 @@ def test_a_layer_keeps_nothing_where_the_published_one_keeps_its_update(run):
 
 def test_ideas_compute_what_kravl_does(run):
     rows = [row for row in run("ideas.py")["rows"] if row["idea"]]
-    assert len(rows) == 2 * 5
+    assert len(rows) == 2 * 6
     assert max(row["differs"] for row in rows) < 1e-6  # single precision, sums in another order
 
     rows = [row for row in run("ideas.py", "--quick", "--dtype", "bfloat16")["rows"] if row["idea"]]
