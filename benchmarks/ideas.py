@@ -4,10 +4,10 @@ python benchmarks/ideas.py                         one layer at 256 and 788 toke
 python benchmarks/ideas.py --dtype bfloat16        with those that concern casts
 python benchmarks/ideas.py --quick                 checks itself on tiny layers
 
-An idea that gained is in kravl, and what it replaced stands here. ``/ kravl`` is the median over rounds of its time over
-kravl's in the same round: below 1 it is faster. ``kept MiB`` is what it holds between the passes, or for as long as there
-is the model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient from kravl's over
-the largest value: 0 is bit for bit. What torch.compile makes needs a C++ compiler, and is left out without one.
+An idea that gained is in kravl, and what it replaced stands here. ``/ kravl`` is the median over rounds of its time
+over kravl's in the same round: below 1 it is faster. ``kept MiB`` is what it holds between the passes, or for as long
+as there is the model, in place of what kravl does. ``differs`` is the largest difference of an output or gradient from
+kravl's over the largest value: 0 is bit for bit. What torch.compile makes is left out without a C++ compiler.
 """
 
 import argparse
