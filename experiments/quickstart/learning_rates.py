@@ -27,8 +27,8 @@ from kravl.tracking.run_folder import RunFolder, folder_of
 SEEDS, SEEDS_OF_HEADS = (1, 2), (1, 2, 3)  # a head takes a second
 HALF = ("shots=8", "evaluation=validation", "alphas=1")
 STEPS = ("optim.epochs=null", "optim.steps=45")  # those of the first run, whose epochs have more pictures
-RATES = {
-    "quickstart_zs_lp": (0.03, 0.1, 0.3, 1.0),
+RATES = {  # the first three, then further ones
+    "quickstart_zs_lp": (0.1, 0.3, 1.0, 0.03),
     "quickstart_taskres": (6e-3, 2e-2, 6e-2, 0.2),
     "quickstart_lora": (1e-3, 3e-3, 1e-2),
     "quickstart_kra": (3e-3, 1e-2, 3e-2),

@@ -21,6 +21,7 @@ from kravl.runtime.signals import EXIT_RESUMABLE
 from kravl.tracking.run_folder import folder_of, require_short_names
 
 IMAGES = "images"  # folder of those that are not files yet
+STATES = "*/seed*/checkpoints/*"
 LOGGERS = ("kravl", "pytorch_lightning", "lightning_fabric")
 
 
@@ -89,8 +90,9 @@ class _Call(NamedTuple):
             raise InputError(
                 f"{images} is there, of an earlier call; pass another out=, or that folder's train as data="
             )
+        before = set(home.glob(STATES)) if home.exists() else None
         with ExitStack() as undo:
-            undo.callback(_remove, images)
+            undo.callback(_remove, images, before)
             folder, config = self._trained(_written(images, self), home, quiet)
             shutil.copyfile(images / LABELS, folder / LABELS)
             undo.pop_all()
@@ -104,13 +106,17 @@ class _Call(NamedTuple):
         return folder, config
 
 
-def _remove(images: Path) -> None:
-    """Remove what was written for a run that did not begin: else the same call would be refused."""
-    home = images.parent
-    if not any(home.glob("*/seed*/checkpoints/*")):  # of one that was stopped, which needs them to go on
-        shutil.rmtree(images, ignore_errors=True)
-        with suppress(OSError):  # it was there before, with something in it
-            home.rmdir()
+def _remove(images: Path, before: set[Path] | None) -> None:
+    """Remove what was written for a run that did not begin: else the same call would be refused.
+
+    ``before`` has the states that were in the folder of runs, None if there was no such folder.
+    """
+    if set(images.parent.glob(STATES)) - (before or set()):  # of one that was stopped, which needs them to go on
+        return
+    shutil.rmtree(images, ignore_errors=True)
+    if before is None:
+        with suppress(OSError):  # a run has left its log
+            images.parent.rmdir()
 
 
 def _train(config: Any, quiet: bool) -> None:

@@ -1,5 +1,6 @@
 """Every number and word of a composed config against the bounds in the schema, before anything is loaded."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from kravl.runtime.errors import InputError, printable, unknown
 
 INTEGER = Bounds(-(2**63), 2**63 - 1, whole=True)  # where nothing else bounds it
 OR_TEXT = ("trainer.devices", "trainer.val_check_interval")  # auto, or a time
+DIGITS = re.compile(r"[-+]?\d+(\.\d*)?")
 NUMBERS = {"int", "float", "None"}  # types of a setting of a class that is a number
 
 
@@ -65,12 +67,14 @@ def check_sweeps(config: Any, overrides: Sequence[Override], config_name: str) -
 
 def _check_flag(config: Any, override: Override) -> None:
     """Raise InputError for a number in place of true or false: OmegaConf takes any but 0 for true."""
-    key, value = str(override.key_or_group), override.value()
+    key = str(override.key_or_group)
     section, _, name = key.rpartition(".")
     parent = OmegaConf.select(config, section) if section else config
     node = parent._get_node(name, validate_access=False) if OmegaConf.is_dict(parent) else None
-    if isinstance(node, BooleanNode) and type(value) in (int, float) and value not in (0, 1):
-        raise InputError(f"{key}={shown(value)}: it must be true or false")
+    for value in _listed(override) if override.is_sweep_override() else [override.value()]:
+        text = value.text if isinstance(value, QuotedString) else str(value)
+        if isinstance(node, BooleanNode) and DIGITS.fullmatch(text) and float(text) not in (0, 1):
+            raise InputError(f"{key}={shown(text)}: it must be true or false")
 
 
 def _listed(sweep: Override) -> list[Any]:

@@ -8,10 +8,13 @@ and environment variables create objects. All of that is seen in what Hydra comp
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from kravl.config.schema import CACHE
 from kravl.runtime.errors import InputError, require_name
@@ -28,9 +31,7 @@ OUTPUTS = ("runs", "out", "cache_root")  # folders that are written to
 # what the command line alone may say, at the value that does not say it
 TYPED_ONLY: Mapping[str, Any] = {"plugins": [], "resume": None, "force": False, "overwrite": False, "run": "???"}
 WORDS = ("study", "context_init")  # of a record besides names and templates
-REFERRED = re.compile(r"\$\{\s*(\.*[\w.-]+)\s*\}")
-ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\b")
-DYNAMIC = re.compile(r"\$\{[^:{}]*\$\{")  # a reference whose name is made of others
+MARK = "\0environment"  # no YAML file and no argument has a NUL
 NAMES = ("method", "label", "backbone.name", "data.name", "evaluation.name", "name")
 # of Hydra's own settings those that it makes from the command line and from the machine, whatever a file says
 MADE_BY_HYDRA = ("overrides", "runtime", "job.override_dirname")
@@ -89,53 +90,52 @@ def check_composed(config: Any, typed: Collection[str]) -> None:
             require_name(key, name)
     for name in OmegaConf.select(config, "evaluation.sets") or {}:
         require_name("evaluation set", name)
-    check_words(config, typed)
+    check_words(config)
 
 
-def check_words(config: Any, typed: Collection[str] = ()) -> None:
-    """Check names and templates, which records and reports show, other than those ``typed`` on the command line.
+def check_words(config: Any, what: str = "") -> None:
+    """Check names and prompts, which records and reports show; errors begin with ``what``, whose config it is.
 
     Raises:
-        InputError: one is made of an environment variable, which may say whose machine this is.
+        InputError: one is made of an environment variable, directly or through other settings.
     """
-    for key in (*NAMES, *WORDS, *_templates(config)):
-        if key not in typed and _reads_environment(config, key, set()):
-            raise InputError(
-                f"a config file makes {key} of an environment variable, and a record would show it; variables are for "
-                "paths of images and weights"
-            )
+    with _marked_environment():
+        for key, text in (*_words(config), *_prompts(config)):
+            if MARK in text:
+                raise InputError(
+                    f"{what}{key} is made of an environment variable, and records would show to others what it holds; "
+                    "write it out: variables are for paths of images and weights"
+                )
 
 
-def _templates(config: Any, key: str = "") -> Iterator[str]:
-    """Keys of prompts below ``config``; a path of a file of them is none."""
+@contextmanager
+def _marked_environment() -> Iterator[None]:
+    """Within the block every environment variable reads as a mark."""
+    OmegaConf.register_new_resolver("oc.env", lambda *_: MARK, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def _words(config: Any) -> Iterator[tuple[str, str]]:
+    for key in (*NAMES, *WORDS):
+        with suppress(OmegaConfBaseException):  # it cannot be resolved, which is told elsewhere
+            yield key, str(OmegaConf.select(config, key))
+
+
+def _prompts(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and text of the prompts below ``config``; a path of a file of them is none."""
     for name in config if OmegaConf.is_dict(config) and not config._is_none() and not config._is_missing() else ():
-        node, place = config._get_node(name), f"{key}.{name}".lstrip(".")
-        if name == "templates" and "{}" in str(node if OmegaConf.is_config(node) else node._value()):
-            yield place
-        elif OmegaConf.is_dict(node):
-            yield from _templates(node, place)
-
-
-def _reads_environment(config: Any, key: str, seen: set[str]) -> bool:
-    """Whether the text of ``key``, or of a setting that it refers to, is made of an environment variable."""
-    above, _, name = key.rpartition(".")
-    parent = OmegaConf.select(config, above) if above else config
-    if key in seen or not OmegaConf.is_dict(parent) or (node := parent._get_node(name, validate_access=False)) is None:
-        return False
-    seen.add(key)
-    text = str(OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value())
-    if ENVIRONMENT.search(text) or DYNAMIC.search(text):
-        return True
-    return any(_reads_environment(config, _absolute(found, above), seen) for found in REFERRED.findall(text))
-
-
-def _absolute(reference: str, above: str) -> str:
-    """The key that a ``reference`` in the mapping ``above`` means: each dot at its start but the first leads up."""
-    name = reference.lstrip(".")
-    if (dots := len(reference) - len(name)) == 0:
-        return name
-    parts = above.split(".") if above else []
-    return ".".join([*parts[: len(parts) - dots + 1], name])
+        place = f"{key}.{name}".lstrip(".")
+        if OmegaConf.is_dict(config._get_node(name)):
+            yield from _prompts(config._get_node(name), place)
+        elif name == "templates":
+            with suppress(OmegaConfBaseException):
+                value = OmegaConf.select(config, str(name))
+                text = str(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+                if "{}" in text:
+                    yield place, text
 
 
 def without_rights(settings: Mapping[str, Any]) -> dict[str, Any]:

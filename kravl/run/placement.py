@@ -1,6 +1,7 @@
 """What of a model is adapted and what else trains, found and checked before its weights are loaded."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -56,9 +57,7 @@ def check_sites(cfg: Config) -> None:
     if not (cfg.targets or cfg.sites) or cfg.head:
         return
     if cfg.optim.trains and cfg.adapter.get("scale") == 0:
-        raise InputError(
-            "adapter.scale=0: whatever is trained, nothing would change; optim.epochs=0 evaluates as it is"
-        )
+        raise InputError("adapter.scale=0: the adapters would change nothing; sites=null trains without any")
     file = CONFIGS / "method" / f"{cfg.method}.yaml"
     if cfg.label == cfg.method and file.is_file() and read_yaml(file).get("sites", given) is None:
         name = resolve(cfg.adapter, Adapter, cfg.plugins).__name__
@@ -133,11 +132,12 @@ def _constructor(cfg: Config, of_encoder: Sequence[Role], sites: Sequence[Site])
     make_adapter = build(settings, Adapter, cfg.plugins)
     with torch.random.fork_rng(devices=[]):  # the run's own random numbers are not touched
         counts = {shape: _size(make_adapter(*shape)) for shape in shapes}
-    trained, adapted = sum(counts.values()), sum(out * into for out, into in shapes)
-    if trained > adapted:
+    excess = [(count, shape) for shape, count in counts.items() if count > math.prod(shape)]
+    if excess:
+        count, (out, into) = max(excess)
         log.warning(
-            "the adapters train %s numbers a matrix of %s; method=full trains as many as there are",
-            *(f"{trained // len(shapes):,}", f"{adapted // len(shapes):,}"),
+            "an adapter has %s trainable parameters for a matrix of %d x %d, which has %s; method=full trains those",
+            *(f"{count:,}", out, into, f"{out * into:,}"),
         )
     return make_adapter
 

@@ -5,6 +5,8 @@ import os
 import stat
 from pathlib import Path
 
+NO_FILE = "it is a pipe or a device, not a file"
+
 
 def open_own(path: Path, flags: int = os.O_RDWR) -> int:
     """A descriptor of the file ``path``, made where there is none, with ``flags`` of `os.open`; nothing is emptied.
@@ -19,11 +21,13 @@ def open_own(path: Path, flags: int = os.O_RDWR) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, which is not followed", str(path)) from error
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads
+            raise OSError(errno.EINVAL, NO_FILE, str(path)) from error
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    raise OSError(errno.EINVAL, NO_FILE, str(path))
 
 
 def create_own(path: Path) -> int:

@@ -5,6 +5,7 @@ Saving inside a handler would save half a step, or deadlock on a lock that the i
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,15 @@ def install() -> None:
                 signal.signal(number, _note)
 
 
+def _leave_terminal() -> None:
+    """Print to nowhere what went to a terminal, which is closed: writing to it would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
 def _outlives_terminal() -> bool:
     """Whether whoever started the process wants it to go on without its terminal: ``nohup``."""
     return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -74,6 +84,8 @@ def ignore(worker: int = 0) -> None:
 
 def _note(number: int, frame: FrameType | None) -> None:
     _received.append(number)
+    if number == signal.SIGHUP:
+        _leave_terminal()
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the kernel answers the second one, whatever is running
         os.write(2, CTRL_C_NOTICE)

@@ -70,8 +70,8 @@ def _refuse_growth(text: str, what: str) -> None:
     for event in yaml.parse(text, Loader=LOADER):
         seen += _values(event, sizes, what)
         # OmegaConf would parse the value again, as a file of its own
-        if isinstance(event, ScalarEvent) and not open_nodes and event.value not in NOTHING:
-            raise InputError(f"{what} is a single value, {event.value[:40]!r}, and neither a mapping nor a list")
+        if isinstance(event, ScalarEvent) and not open_nodes and not (event.implicit[0] and event.value in NOTHING):
+            raise InputError(f"{what} is a single value, {event.value[:40]!r}, not a mapping or a list")
         if isinstance(event, CollectionStartEvent):
             open_nodes.append((event.anchor, seen))
             if event.anchor:

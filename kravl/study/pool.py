@@ -4,7 +4,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -48,7 +51,21 @@ def begin_loading() -> None:
     """Let the process that workers are forked from load torch now, while this one reads and checks what they train."""
     if "forkserver" in multiprocessing.get_all_start_methods():
         _context()
-        forkserver.ensure_running()
+        with _deaf_to_hangup():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _deaf_to_hangup() -> Iterator[None]:
+    """Within the block processes start that a closed terminal does not end: this one ends them when they have saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, handler)
 
 
 class Worker:
@@ -59,7 +76,8 @@ class Worker:
         self._connection, child_end = context.Pipe()
         self.gpu = gpu
         self.process = context.Process(target=work, args=(child_end, threads, gpu, shared_bytes))
-        self.process.start()
+        with _deaf_to_hangup():
+            self.process.start()
         child_end.close()
         self.handles: tuple[Connection, int] = (self._connection, self.process.sentinel)  # one is ready when a run ends
         self._log = Path()
@@ -142,10 +160,10 @@ class WorkerPool:
 
 
 def _last_message(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
+    lines = []
+    if log.is_file() and not log.is_symlink():  # a pipe would be waited for
+        with suppress(OSError):
+            lines = log.read_text(errors="replace").strip().splitlines()
     # the line of an exception, which indented ones may follow
     return next((line[:300] for line in reversed(lines) if line[:1].strip()), "it printed nothing")
 

@@ -57,7 +57,11 @@ def _work(connection: Connection, threads: int) -> None:
             cfg, folder = connection.recv()
         except EOFError:
             return
-        _print_to(folder / LOG)
+        try:
+            _print_to(folder / LOG)
+        except OSError as error:
+            _send(connection, WorkerResult("failed", f"cannot write {folder / LOG}: {error.strerror}"))
+            continue
         try:
             result = _train(cfg, threads)
         except SystemExit as ended:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LOCKS = {".lock", ".owner"}
 LOG = "log.txt"  # what a run of a study prints
 LONGEST_NAME = 255  # bytes
+LONGEST_PATH = 3800  # bytes; Linux takes 4,095 with the names of files below it
 LISTED = 12  # differing settings that a message shows
 DEEPEST = 3  # folders below that of all runs: those of a study are in one of their own
 RUNS = "runs"  # where they are kept, unless ``runs=`` says otherwise
@@ -173,11 +174,10 @@ def folder_of(runs: str, name: str, seed: int, settings: Settings) -> Path:
 
 
 def require_short_names(path: Path) -> None:
-    """Raise InputError where a folder's name is longer than file systems take."""
-    if long := next((part for part in path.parts if len(os.fsencode(part)) > LONGEST_NAME), None):
-        raise InputError(
-            f"the folder {long[:80]}... has a name of {len(long)} characters; at most {LONGEST_NAME} bytes"
-        )
+    """Raise InputError where a folder's name, or all of the path, is longer than file systems take."""
+    for what, text, most in (*(("name", part, LONGEST_NAME) for part in path.parts), ("path", str(path), LONGEST_PATH)):
+        if (size := len(os.fsencode(text))) > most:
+            raise InputError(f"the folder {text[:80]}... has a {what} of {size} bytes; at most {most}")
 
 
 def resumable_folder(run: str, settings: Settings, force: bool) -> Path:

@@ -230,9 +230,15 @@ def test_a_fit_that_is_refused_leaves_nothing_in_its_folder(tmp_path: Path) -> N
             kravl.fit(**{**CHOSEN, "data": images, "labels": [0, 1], "out": tmp_path / "out", **mistake})
         assert not (tmp_path / "out").exists()
 
+    state = tmp_path / "out/earlier/seed1/checkpoints/state"  # of another run
+    state.mkdir(parents=True)
+    with pytest.raises(InputError):
+        kravl.fit(**{**CHOSEN, "data": images, "labels": [0, "1"], "out": tmp_path / "out"})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["earlier"]
+
 
 def test_a_folder_that_no_disk_takes_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has a name of 300 characters; at most 255 bytes"):
+    with pytest.raises(InputError, match="has a name of 300 bytes; at most 255"):
         kravl.fit(**{**CHOSEN, "data": "dtd", "out": tmp_path / ("a" * 300)})
 
 

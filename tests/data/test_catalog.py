@@ -83,7 +83,7 @@ def test_a_file_of_templates_is_lines_or_a_list(file: str, text: str, tmp_path: 
         ("own.yaml", "[]", "own.yaml holds no template"),
         ("own.yaml", "- a {}\n- 3", "own.yaml, template 2: '3' is int, not text"),
         ("own.yaml", "a: b", "own.yaml is not a list"),
-        ("own.yaml", "'\"7\"'", "own.yaml is a single value, '\"7\"', and neither"),
+        ("own.yaml", "'\"7\"'", "own.yaml is a single value, '\"7\"', not a mapping"),
         ("own.yaml", "- a {}\n- {} b", "own.yaml is not readable as YAML: line 2"),
         ("none.txt", None, "cannot read"),
     ],

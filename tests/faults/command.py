@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     if not rows(options.only):
         parser.error(f"no such row; there are {sorted({row.number for row in rows().values()})}")
+    made = provenance()  # now, as the code is loaded: a campaign takes hours
     results = dict(_campaign(options))
     table = Table(*HEAD)
     for result in sorted(results.values(), key=lambda r: r["row"]):
@@ -54,7 +55,7 @@ def main() -> int:
         for failure in result["failures"][:10]:
             print(f"row {result['row']} ({name}): {failure}")
     if out := options.out or (None if options.quick else ROOT / "experiments/faults"):
-        _keep(out, results)
+        _keep(out, results, made)
     return int(not all(result["passed"] for result in results.values()))
 
 
@@ -93,10 +94,9 @@ def _timed(module: str, count: int, folder: Path) -> tuple[Outcome, float]:
     return attempt(module, count, folder), time.perf_counter() - begin
 
 
-def _keep(out: Path, results: dict[str, dict[str, Any]]) -> None:
+def _keep(out: Path, results: dict[str, dict[str, Any]], made: Mapping[str, Any]) -> None:
     """Add to what earlier calls found for other rows; each row says by which command, commit and versions."""
     out.mkdir(parents=True, exist_ok=True)
-    made = provenance()
     versions = made["versions"] | {name: importlib.metadata.version(name) for name in PACKAGES}
     command = shlex.join(["python", "-m", "tests.faults", *sys.argv[1:]])
     where = {"command": command, "commit": made["git_commit"], "python": platform.python_version()}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kravl.data.download.transfer import PartialFile
 from kravl.runtime.files import write_atomic
 from kravl.runtime.own_files import create_own, open_own
 
@@ -24,8 +25,9 @@ def test_what_is_there_is_not_emptied_and_what_is_not_is_made(tmp_path, theirs):
     assert (tmp_path / "new").read_text() == "line"
 
 
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_APPEND])  # of a lock, and of a log
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder", "device"])
-def test_anything_but_a_plain_file_is_refused(tmp_path, theirs, kind):
+def test_anything_but_a_plain_file_is_refused(tmp_path, theirs, kind, flags):
     path = tmp_path / "own"
     match kind:
         case "link":
@@ -40,7 +42,7 @@ def test_anything_but_a_plain_file_is_refused(tmp_path, theirs, kind):
             path.mkdir()
 
     with pytest.raises(OSError, match=r"link|pipe|directory"):
-        open_own(path)
+        open_own(path, flags)
 
     assert theirs.read_text() == "kept"
     assert not (tmp_path / "nowhere").exists()
@@ -62,3 +64,14 @@ def test_an_atomic_write_goes_through_no_link_of_its_temporary_name(tmp_path, th
 
     assert theirs.read_text() == "kept"
     assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_download_writes_through_no_link_of_its_names(tmp_path, theirs):
+    (tmp_path / "a.zip.part").symlink_to(theirs)
+
+    part = PartialFile(tmp_path / "a.zip.part")
+    part.restart({"url": "x"})
+    assert list(part.append(iter([b"new"]))) == [3]
+
+    assert theirs.read_text() == "kept"
+    assert (tmp_path / "a.zip.part").read_bytes() == b"new"

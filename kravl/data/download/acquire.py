@@ -13,7 +13,7 @@ from kravl.data.download.archive import unpack
 from kravl.data.download.fetch import RemoteFile, fetch, remote_files
 from kravl.runtime.errors import InputError
 from kravl.runtime.files import read_json
-from kravl.runtime.own_files import open_own
+from kravl.runtime.own_files import create_own, open_own
 
 RECORD = ".unpacked.json"  # sha256 of each archive that was unpacked here, by name
 
@@ -87,7 +87,8 @@ def _fetch_and_unpack(file: RemoteFile, folder: Path, keep_archives: bool, say: 
         (place / inner).unlink()
     record = {**_record(folder), file.name: fetched.sha256}
     temporary = folder / f"{RECORD}.new"
-    temporary.write_text(json.dumps(record, indent=1))
+    with os.fdopen(create_own(temporary), "w") as written:
+        written.write(json.dumps(record, indent=1))
     temporary.replace(folder / RECORD)
     if not keep_archives:
         fetched.path.unlink()

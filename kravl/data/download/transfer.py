@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import urllib.error
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from kravl.runtime.errors import InputError, first_line
 from kravl.runtime.files import read_json
+from kravl.runtime.own_files import create_own, open_own
 
 HASH_CHUNK = 2**20
 SCHEMES = ("https", "http", "file")
@@ -80,13 +82,14 @@ class PartialFile:
 
     def restart(self, facts: dict[str, Any]) -> None:
         """Discard the content; what is appended from now on belongs to the file that ``facts`` describe."""
-        self.path.write_bytes(b"")
-        self._facts_path.write_text(json.dumps(facts))
+        for path, content in ((self.path, ""), (self._facts_path, json.dumps(facts))):
+            with os.fdopen(create_own(path), "w") as file:
+                file.write(content)
         self.digests, self.facts = Digests(), facts
 
     def append(self, chunks: Iterator[bytes]) -> Iterator[int]:
         """Write each chunk through to the file system; yields the size so far."""
-        with self.path.open("ab") as file:
+        with os.fdopen(open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab") as file:
             for chunk in chunks:
                 file.write(chunk)
                 file.flush()  # all of it: an unbuffered write may stop halfway if the disk is full for a moment

@@ -27,7 +27,7 @@ def saved_config(folder: RunFolder, changes: Mapping[str, Any]) -> Config:
     path = folder.path / "config.yaml"
     written = read_yaml(path)
     check_interpolations(written, str(path))
-    check_words(OmegaConf.create(written))
+    check_words(OmegaConf.create(written), f"{path}: ")
     if "evaluation" in changes:  # in place of the run's own, not beside its sets
         written.pop("evaluation", None)
     register_resolvers()

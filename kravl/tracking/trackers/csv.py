@@ -1,6 +1,7 @@
 """Files of comma-separated values, by Lightning's CSVLogger: ``csv/version_<number>`` in the run's folder."""
 
 import csv
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger
 
+from kravl.runtime.own_files import create_own
 from kravl.tracking.trackers.tracker import Numbers, RunLabels, Tracker
 
 FOLDER = "csv"
@@ -40,7 +42,7 @@ class Csv(Tracker):
 
     def final(self, metrics: Numbers) -> None:
         self._files.save()
-        with Path(self._files.log_dir, "summary.csv").open("w", newline="") as file:
+        with os.fdopen(create_own(Path(self._files.log_dir, "summary.csv")), "w", newline="") as file:
             csv.writer(file).writerows([("metric", "value"), *metrics.items()])
 
 
