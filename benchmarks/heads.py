@@ -188,7 +188,8 @@ def compare(name: str, loop: Loop | None, support: Support, steps: int, rounds: 
 def grid(name: str, whole: Support, store: FeatureStore, changes: dict[str, Any]) -> float:
     """Seconds of this process for the head at every number of shots and seed, from kept features, scored on all."""
     classes, begin = len(whole.text), time.process_time()
-    features = store.get({"set": "clustered"}, len(whole.labels), lambda: whole.first_views())
+    shape = (len(whole.labels), whole.text.shape[1])
+    features = store.get({"set": "clustered"}, shape, whole.first_views)
     by_class = torch.stack([(whole.labels == k).nonzero().flatten() for k in range(classes)])
     for shots in SHOTS:
         for seed in SEEDS:
