@@ -16,7 +16,7 @@ from kravl.tracking.run_folder import RunFolder
 
 SHOWN = 20  # classes
 MARKUP = re.compile(r"[\\`*_\[\]<>&|!#$~]")  # of Markdown and HTML: a name may not fetch a picture where a card is read
-LIVE = re.compile(r"[\\`*\[\]<>&|!#$~]")  # the same but for the _ of kravl's own names
+LIVE = re.compile(r"[\\`*\[\]<>&|!#$~]|:(?=//)|(?<=www)\.")  # with what makes an address a link, without _
 README = "README.md"
 CARD = """---
 {metadata}
