@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,23 @@ def arguments(glyphs: Path, tmp_path: Path) -> list[str]:
     return [str(tmp_path / "letters.yaml"), "--jobs", "1", "--set", f"data_root={glyphs}", f"runs={tmp_path}/runs"]
 
 
-def stop_at(checkpoint: str, runs: Path) -> threading.Thread:
-    """Ask this process to end once there is the ``checkpoint``."""
+def descendants(process: int) -> Iterator[int]:
+    """Processes that ``process`` has started, and those that they have."""
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def close_terminal_at(checkpoint: str, runs: Path) -> threading.Thread:
+    """Once there is the ``checkpoint``, send what a terminal that is closed sends to each process it has started."""
 
     def wait() -> None:
         deadline = time.monotonic() + 120
         while not list(runs.glob(f"*_kra_*/*/checkpoints/{checkpoint}")) and time.monotonic() < deadline:
             time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
+        for process in (*descendants(os.getpid()), os.getpid()):
+            os.kill(process, signal.SIGHUP)
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -76,7 +85,7 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     assert "3 to run, 1 at once: no run is finished to judge the time by" in planned
     assert not (tmp_path / "runs").exists()
 
-    thread = stop_at("step=5.ckpt", tmp_path / "runs")
+    thread = close_terminal_at("step=5.ckpt", tmp_path / "runs")
     assert main(arguments) == 75
     thread.join()
     assert "stopped on request; run the same command again to resume" in capsys.readouterr().err
