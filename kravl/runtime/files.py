@@ -68,7 +68,8 @@ def refuse_endless(path: str | Path) -> None:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file beside it, so that readers see the old or the new one.
 
-    Raises OSError, which names ``path`` and the bytes needed; the old file is intact.
+    Raises:
+        OSError: it cannot be written; names ``path`` and the bytes needed, and leaves the old file intact.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from planted import KINDS, plant
 from safetensors.torch import save_file
 
 from kravl.data.corruptions.source import Corrupted
@@ -144,19 +145,13 @@ def test_a_description_nested_without_end_is_damage(store, caplog):
     assert "is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["{stem}.lock", ".{stem}.safetensors.7", "{stem}.safetensors"])
 def test_what_lies_at_a_name_of_the_cache_costs_time_alone(store, tmp_path, name, kind):
     (theirs := tmp_path / "theirs").write_text("kept")
     store.folder.mkdir()
     path = store.folder / name.format(stem=file_of(store, KEY).stem)
-    match kind:
-        case "link":
-            path.symlink_to(theirs)
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
+    plant(kind, path, theirs)
     compute = Computed(features())
 
     assert torch.equal(store.get(KEY, (40, 8), compute), compute.values)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from planted import KINDS, plant
 from safetensors.numpy import load_file
 
 from kravl.data.images import FileOpener
@@ -89,7 +90,7 @@ def test_another_list_order_or_size_is_another_file(photos: Samples, root: str) 
     assert len({file.path for file in files if file}) == len(files)
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suffix", [".lock", ".part", ".safetensors"])
 def test_what_lies_at_a_name_of_the_cache_costs_time_alone(
     photos: Samples, root: str, tmp_path: Path, suffix: str, kind: str
@@ -97,13 +98,7 @@ def test_what_lies_at_a_name_of_the_cache_costs_time_alone(
     (theirs := tmp_path / "theirs").write_text("kept")
     path = kept(photos, root).path.with_suffix(suffix)
     path.parent.mkdir(exist_ok=True)
-    match kind:
-        case "link":
-            path.symlink_to(theirs)
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
+    plant(kind, path, theirs)
 
     assert prepare(photos, root) == [9]
 

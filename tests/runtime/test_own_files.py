@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from planted import KINDS, plant
 
 from kravl.data.download.transfer import PartialFile
 from kravl.runtime.files import write_atomic
@@ -26,20 +27,16 @@ def test_what_is_there_is_not_emptied_and_what_is_not_is_made(tmp_path, theirs):
 
 
 @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY | os.O_APPEND])  # of a lock, and of a log
-@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder", "device"])
+@pytest.mark.parametrize("kind", [*KINDS, "dangling", "device"])
 def test_anything_but_a_plain_file_is_refused(tmp_path, theirs, kind, flags):
     path = tmp_path / "own"
     match kind:
-        case "link":
-            path.symlink_to(theirs)
         case "dangling":
             path.symlink_to(tmp_path / "nowhere")
         case "device":
             path = Path(os.devnull)
-        case "pipe":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
+        case _:
+            plant(kind, path, theirs)
 
     with pytest.raises(OSError, match=r"link|pipe|directory"):
         open_own(path, flags)
