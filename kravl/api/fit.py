@@ -11,10 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kravl.api.given import CLASS_NAMES, LABELS, Label, pairs, write_folders, write_labels
+from kravl.api.given import CLASS_NAMES, pairs, write_folders, write_labels
 from kravl.api.model import FewShotModel
 from kravl.api.settings import backbone_settings, compose_run, data_settings
 from kravl.config.compose import as_written
+from kravl.run.finished.labels import LABELS, Label
 from kravl.run.train import train
 from kravl.runtime.errors import InputError
 from kravl.runtime.signals import EXIT_RESUMABLE

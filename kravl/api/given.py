@@ -15,12 +15,11 @@ from PIL import Image
 
 from kravl.data.images import check_readable, image_endings, open_rgb, upright_rgb
 from kravl.data.inspect.file_kinds import is_file
-from kravl.data.source import refuse_control
+from kravl.run.finished.labels import LABELS, Label, plain_label
 from kravl.runtime.errors import InputError
-from kravl.runtime.files import json_object, read_text, write_atomic
+from kravl.runtime.files import write_atomic
 
-Label = str | int
-CLASS_NAMES, LABELS = "class_names.csv", "labels.json"
+CLASS_NAMES = "class_names.csv"
 CHANNELS = (1, 3, 4)
 NO_IMAGES = "no images are given"
 
@@ -150,20 +149,6 @@ def _pair(item: Any) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def plain_label(label: Any) -> Label:
-    """Text or a whole number, also where it is numpy's or torch's. Raises InputError for anything else."""
-    try:
-        value = label.item() if hasattr(label, "item") else label
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"the label {str(label)[:80]!r} is not one value; labels are texts or whole numbers"
-        ) from error
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"the label {str(value)[:80]!r} is {type(value).__name__}; labels are texts or whole numbers")
-    refuse_control("labels", [value] if isinstance(value, str) else ())
-    return value
-
-
 def write_folders(
     folder: Path, split: str, given: Iterable[tuple[Any, Label]], known: Sequence[Label] = ()
 ) -> list[Label]:
@@ -210,14 +195,3 @@ def write_labels(folder: Path, labels: Sequence[Label], name_of: Callable[[Label
     csv.writer(text, lineterminator="\n").writerows(rows)  # as they are: what a spreadsheet computes is a name here
     write_atomic(folder / CLASS_NAMES, text.getvalue())
     write_atomic(folder / LABELS, json.dumps({"labels": list(labels)}) + "\n")
-
-
-def read_labels(folder: Path, classes: int) -> list[Label] | None:
-    """What `write_labels` wrote; None where there is nothing. Raises InputError for what it does not write."""
-    path = folder / LABELS
-    if not path.is_file():
-        return None
-    labels = json_object(read_text(path), str(path)).get("labels")
-    if not isinstance(labels, list) or len(labels) != classes:
-        raise InputError(f"{path} does not hold the labels of {classes} classes")
-    return [plain_label(label) for label in labels]

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from kravl.api.given import Label, as_image, each, pairs, plain_label, read_labels
+from kravl.api.given import as_image, each, pairs
 from kravl.data.loading.transforms import CentreCrop, Normalization
 from kravl.data.sources.folder import ImageFolder
 from kravl.evaluation.metrics import score
 from kravl.evaluation.predict import Predictions
 from kravl.export.write import export_run
 from kravl.run.calibrate import calibrate
+from kravl.run.finished.labels import Label, plain_label, read_labels
 from kravl.run.finished.restore import LoadedRun, load_run
 from kravl.runtime.errors import InputError, unknown
 from kravl.runtime.microbatch import MicroBatches

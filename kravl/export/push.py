@@ -13,6 +13,7 @@ from huggingface_hub.errors import HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import get_session
 
 from kravl.export.target import ABOUT, CARD
+from kravl.run.finished.labels import LABELS, read_labels
 from kravl.runtime.errors import InputError, first_line, some_of
 from kravl.runtime.files import json_object, read_text
 from kravl.tracking.records import record_of
@@ -22,7 +23,7 @@ SECONDS = 10.0  # that the Hub has for its first answer
 NOTHING_SENT = "nothing was sent"
 PATIENCE = 120.0  # seconds without a byte, later
 OF_RUN = ("adapter.safetensors", "metrics.json", "model.json")
-IF_THERE, LABELS = ("calibration.json",), "labels.json"
+IF_THERE = ("calibration.json",)
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 TEXT = (".json", ".md", ".py", ".txt", ".yaml")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -119,14 +120,10 @@ def _of_run(folder: RunFolder, plugins: Sequence[str]) -> dict[str, Path | bytes
 
 def _labels(path: Path, classes: int) -> dict[str, Path | bytes]:
     """The labels of the classes that `kravl.fit` was given, and nothing else that the file may hold."""
-    if not path.is_file():
-        return {}
     if path.is_symlink():
         raise InputError(f"{path} is a link, or elsewhere; what is sent is in the folder itself")
-    labels = json_object(read_text(path), str(path)).get("labels")
-    if not isinstance(labels, list) or len(labels) != classes or not {*map(type, labels)} <= {str, int}:
-        raise InputError(f"{path} does not hold the labels of {classes} classes")
-    return {LABELS: (json.dumps({"labels": labels}) + "\n").encode()}
+    labels = read_labels(path.parent, classes)
+    return {} if labels is None else {LABELS: (json.dumps({"labels": labels}) + "\n").encode()}
 
 
 def check_repository(name: str) -> None:

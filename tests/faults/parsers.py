@@ -15,7 +15,6 @@ from safetensors.torch import save
 from kravl.adapters.injection.adapter_set import sha256
 from kravl.adapters.injection.serialization import read_adapters
 from kravl.analysis.approximation.sweep import Ledger
-from kravl.api.given import read_labels
 from kravl.config.quoting import as_overrides
 from kravl.data import catalog
 from kravl.data.classes import read_class_list, read_descriptions
@@ -39,6 +38,7 @@ from kravl.report.published.rows import read_published
 from kravl.report.runs import FinishedRun, read_runs
 from kravl.report.tables import group_table
 from kravl.run.finished.calibration import read_calibration
+from kravl.run.finished.labels import read_labels
 from kravl.run.finished.model_record import read_model_record
 from kravl.run.finished.saved import saved_config
 from kravl.run.fit import ended_training
