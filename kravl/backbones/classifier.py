@@ -13,9 +13,10 @@ from kravl.backbones.heads.head import Head, Problem
 from kravl.backbones.preprocess import Preprocess
 from kravl.backbones.text.context import ContextSettings
 from kravl.backbones.weights.sources import WeightFile
-from kravl.runtime.errors import InputError
+from kravl.runtime.errors import InputError, unknown
 
 COSINE_SCALE = 100.0  # CLIP's own at the end of its training
+FROZEN_DTYPES = {"bf16": torch.bfloat16}
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 FEATURE_HEAD = "feature_head"  # the encoder's module, so that it is saved and restored with what trains
 RANDOM = (timm.layers.DropPath, timm.layers.PatchDropout, open_clip.transformer.PatchDropout)
@@ -26,6 +27,11 @@ class Classifier(nn.Module, ABC):
 
     Args:
         class_names: the classes of the logits' columns, in order.
+        dtype: ``bf16`` stores frozen matrices in it, in half the memory, from the injection of adapters on, to which
+            ``frozen_dtype`` has to be given; None for weights as they are.
+
+    Raises:
+        InputError: another ``dtype``.
     """
 
     preprocess: Preprocess
@@ -33,9 +39,10 @@ class Classifier(nn.Module, ABC):
     train_statistics = False  # whether norms update their running statistics in training
     head_waits = False  # whether class weights that are there do not score yet, see `start_head`
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], dtype: str | None = None) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
+        self.frozen_dtype = frozen_dtype(dtype)
 
     @classmethod
     def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
@@ -241,3 +248,10 @@ def _set_mode(module: nn.Module, mode: bool) -> None:
     module.training = mode and (not parameters or any(p.requires_grad for p in parameters))
     for child in module.children():
         _set_mode(child, module.training)
+
+
+def frozen_dtype(name: str | None) -> torch.dtype | None:
+    """The type in which frozen matrices are stored, None for as they are. Raises InputError for another name."""
+    if name is not None and name not in FROZEN_DTYPES:
+        raise unknown("backbone.build.dtype", name, (*FROZEN_DTYPES, "null"))
+    return FROZEN_DTYPES[name] if name else None

@@ -50,6 +50,9 @@ class ClipClassifier(Classifier):
         interpolation: likewise, ``bicubic`` or ``bilinear``.
         resize_mode: likewise, ``shortest`` (the centre of an image), ``longest`` (all of it, padded) or ``squash``.
         long_prompts: what becomes of prompts beyond the text tower's context: ``cut``, which is told, or ``error``.
+        dtype: see `Classifier`.
+        shared_dropout: whether prompts that share a prefix share its dropout, too, so that it is computed once: other
+            noise of the same mean, in less time.
 
     Raises:
         InputError: unknown model or tag, unusable checkpoint, or weights that cannot be downloaded.
@@ -75,8 +78,10 @@ class ClipClassifier(Classifier):
         interpolation: str | None = None,
         resize_mode: str | None = None,
         long_prompts: str = "cut",
+        dtype: str | None = None,
+        shared_dropout: bool = False,
     ) -> None:
-        super().__init__(class_names)
+        super().__init__(class_names, dtype)
         if logit_scale not in ("fixed", "learned"):
             raise unknown("logit_scale", logit_scale, ("fixed", "learned"))
         self.model: Any
@@ -87,6 +92,7 @@ class ClipClassifier(Classifier):
         self._long_prompts = long_prompts
         tokens = self._tokenize(self.class_names, templates)  # before the weights: a prompt may be refused
         self.model, self._quick_gelu = load_clip(chosen)
+        self._shared_dropout = shared_dropout
         self._first_token = clip_pools_first_token(self.model.visual)
         self.preprocess = clip_preprocess(self.model.visual.preprocess_cfg)
         self._name, self._pretrained, self._learned_scale = name, pretrained, logit_scale == "learned"
@@ -229,7 +235,7 @@ class ClipClassifier(Classifier):
     def _class_prompts(
         self, tokens: Tensor, sizes: list[int], context: Callable[[], Tensor] | None = None
     ) -> ClassPrompts:
-        tower = causal_text_tower(self.model, context)
+        tower = causal_text_tower(self.model, context, self._shared_dropout)
         tokens = tokens.to(self.model.logit_scale.device)
         return ClassPrompts(tokens, sizes, self.model.encode_text, tower, TEXT_ROWS)
 

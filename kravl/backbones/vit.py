@@ -35,6 +35,7 @@ class VitClassifier(Classifier):
         std: likewise.
         interpolation: likewise, as ``bicubic``.
         resize_mode: likewise, ``shortest`` (the centre of an image), ``longest`` (all of it, padded) or ``squash``.
+        dtype: see `Classifier`.
 
     Raises:
         InputError: unknown model, no linear head, unusable checkpoint, or weights that cannot be downloaded.
@@ -54,8 +55,9 @@ class VitClassifier(Classifier):
         std: Sequence[float] | None = None,
         interpolation: str | None = None,
         resize_mode: str | None = None,
+        dtype: str | None = None,
     ) -> None:
-        super().__init__(class_names)
+        super().__init__(class_names, dtype)
         stated = Stated(mean, std, interpolation, resize_mode)
         loaded = load_vit(name, pretrained, len(self.class_names), image_size, stated)
         self.model: Any = loaded.model

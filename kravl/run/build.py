@@ -9,7 +9,8 @@ from torch import nn
 
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
-from kravl.backbones.classifier import Classifier, statistics
+from kravl.adapters.injection.storage import round_weights
+from kravl.backbones.classifier import Classifier, frozen_dtype, statistics
 from kravl.backbones.heads.head import Head
 from kravl.backbones.structure.projection import visual_projection
 from kravl.config.instantiate import build, resolve
@@ -128,6 +129,7 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
     Raises:
         InputError: as `build_run`.
     """
+    check_frozen_dtype(cfg)
     construct = build(cfg.backbone.build, Classifier, cfg.plugins, long_prompts=cfg.data.long_prompts)
     _check_further_prompts(cfg, further)
     check_context(cfg, classes[0], [name for names, _ in further for name in names])
@@ -136,12 +138,16 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
         check_names(cfg, planned_names(cfg, encoder, placement))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
+    if classifier.frozen_dtype:
+        round_weights(classifier.encoder(), classifier.frozen_dtype)
     new_names = _add_classes(cfg, classifier, further, num_images)
     placement = placement or place(cfg, classifier.encoder())
     classifier.train_statistics = cfg.train_statistics
     unfreeze = [*placement.unfreeze, *new_names]
     buffers = [*_statistics(cfg, classifier.encoder()), *head_buffers(classifier)]
-    adapters = inject(classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers)
+    adapters = inject(
+        classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers, classifier.frozen_dtype
+    )
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Model(classifier, adapters, placement.sites, head_settings(cfg))
@@ -177,6 +183,16 @@ def check_trains(cfg: Config) -> None:
     new_head = not resolve(cfg.backbone.build, Classifier, cfg.plugins).zero_shot
     if cfg.optim.trains and not any(parts) and not new_head:
         raise InputError("nothing to train: sites is null and unfreeze is empty; optim.epochs=0 evaluates as it is")
+
+
+def check_frozen_dtype(cfg: Config) -> None:
+    """Raise InputError for an unknown ``backbone.build.dtype``, and where the precision stores all weights itself."""
+    dtype, precision = cfg.backbone.build.get("dtype"), str(cfg.trainer.get("precision"))
+    if frozen_dtype(dtype) and precision.endswith("-true") and precision != "32-true":
+        raise InputError(
+            f"backbone.build.dtype={dtype} with trainer.precision={precision}, which stores every weight in its own "
+            "type; leave one of them out, or take trainer.precision=auto"
+        )
 
 
 def check_l2_sp(cfg: Config) -> None:

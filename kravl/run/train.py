@@ -16,6 +16,7 @@ from kravl.evaluation.wise_ft import ADAPTED, curve_points
 from kravl.run.build import (
     Run,
     build_run,
+    check_frozen_dtype,
     check_l2_sp,
     check_trains,
     make_data,
@@ -115,6 +116,7 @@ def check(cfg: Config) -> None:
     check_trains(cfg)
     check_sites(cfg)
     check_l2_sp(cfg)
+    check_frozen_dtype(cfg)
     if cfg.train_statistics and cfg.checkpointing:
         raise InputError("train_statistics=true with checkpointing=true: blocks computed again count a batch twice")
 

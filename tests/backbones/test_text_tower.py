@@ -191,6 +191,27 @@ def test_a_tower_that_drops_draws_its_own_numbers_for_every_prompt(monkeypatch):
     assert len(cuts) == 1 and actual._trees
 
 
+def test_prompts_that_share_dropout_are_a_tree_with_one_draw_for_what_they_share():
+    model = clip()
+    adapters = inject(model, lambda o, i: LoRA(o, i, rank=2, alpha=2, dropout=0.5), ["transformer.*.attn.qkv"])
+    for parameter in adapters.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = prompts()[:-1]
+    twice = tokens.repeat(2, 1)  # every prompt is that of two classes
+    features = {}
+    for shared in (True, False):
+        model.train()
+        tower = causal_text_tower(model, shared_dropout=shared)
+        both = ClassPrompts(twice, [1] * len(twice), model.encode_text, tower, 8192)
+        torch.manual_seed(0)
+        features[shared] = both.features().chunk(2)
+        assert len(both._trees) == shared
+        assert not torch.equal(both.features().chunk(2)[0], features[shared][0]), "nothing was dropped"
+
+    assert torch.equal(*features[True])
+    assert not torch.allclose(*features[False], atol=1e-3)
+
+
 def test_pieces_that_are_computed_again_drop_what_they_dropped_before(device, monkeypatch):
     model = clip()
     adapters = inject(model, lambda o, i: LoRA(o, i, rank=2, alpha=2, dropout=0.5), ["transformer.*.attn.qkv"])

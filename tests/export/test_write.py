@@ -221,6 +221,12 @@ def test_what_cannot_be_exported_is_one_line(runs, thesis, capsys, run, argument
 @pytest.mark.parametrize(
     ("to", "settings", "alpha", "message"),
     [
+        (
+            "peft",
+            ["+backbone.build.dtype=bf16"],
+            1.0,
+            "--to peft gives the base its own weights, and backbone.build.dtype=bf16",
+        ),
         ("peft", ["method=2sfs"], 1.0, "--to peft writes adapted matrices, of which 2sfs has none: --to transformers"),
         (
             "peft",
@@ -239,7 +245,8 @@ def test_what_a_format_cannot_hold_is_known_from_a_runs_settings(tiny_run, to, s
         pytest.skip(f"{', '.join(missing)} not installed")
     cfg = typed(tiny_run(*settings, backbone=("backbone=kravl_tiny",)))
 
-    adapters = {"method=shira": "kravl.adapters.shira.SHiRA", "method=lora": "kravl.adapters.lora.LoRA"}
+    lora = "kravl.adapters.lora.LoRA"
+    adapters = {"method=shira": "kravl.adapters.shira.SHiRA", "method=lora": lora, "+backbone.build.dtype=bf16": lora}
 
     with pytest.raises(InputError, match=message):
         check_run(to, cfg, adapters.get(settings[0]), alpha)

@@ -11,13 +11,16 @@ import torch
 from kravl.run import train as module
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
+from kravl.runtime.errors import InputError
 
-PRECISIONS = [("cpu", "64-true"), ("cpu", "bf16-true")]  # faults/row_24_precisions.py has the others
+# of what is computed, and of frozen matrices as they are stored; faults/row_24_precisions.py has the others
+PRECISIONS = [("cpu", "64-true", "null"), ("cpu", "bf16-true", "null"), ("cpu", "32-true", "bf16")]
 ON_A_GPU = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
-PRECISIONS += [pytest.param("gpu", precision, marks=pytest.mark.gpu) for precision in ON_A_GPU]
+PRECISIONS += [pytest.param("gpu", precision, "null", marks=pytest.mark.gpu) for precision in ON_A_GPU]
+PRECISIONS += [pytest.param("gpu", precision, "bf16", marks=pytest.mark.gpu) for precision in ON_A_GPU[:3]]
 
 
-@pytest.mark.parametrize(("accelerator", "precision"), PRECISIONS)
+@pytest.mark.parametrize(("accelerator", "precision", "stored"), PRECISIONS)
 def test_a_resumed_run_is_bitwise_the_undisturbed_one(  # noqa: PLR0913 (fixtures)
     tiny_run: Callable[..., Any],
     stop: Callable[..., None],
@@ -26,10 +29,12 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(  # noqa: PLR0913 (fixture
     monkeypatch: pytest.MonkeyPatch,
     accelerator: str,
     precision: str,
+    stored: str,
 ) -> None:
     def command(runs: str) -> Any:
         small = ("shots=2", "loading.batch_size=4", "spectrum_every=2", "alphas=1", "cache_root=null")
         machine = (f"trainer.accelerator={accelerator}", f"trainer.precision={precision}")
+        machine += (f"+backbone.build.dtype={stored}",)
         return tiny_run(f"runs={tmp_path}/{runs}", *machine, "unfreeze=[norm.*]", *small)
 
     metrics = train(command("whole"))
@@ -52,3 +57,20 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(  # noqa: PLR0913 (fixture
     assert cost["peak_memory_bytes"] == max(
         phase["peak_gpu_bytes" if on_gpu else "peak_memory_bytes"] for phase in cost["phases"].values()
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        (["+backbone.build.dtype=bf17"], r"unknown backbone\.build\.dtype 'bf17': did you mean 'bf16'"),
+        (
+            ["+backbone.build.dtype=bf16", "trainer.precision=64-true"],
+            r"dtype=bf16 with trainer\.precision=64-true, which stores every weight in its own type",
+        ),
+    ],
+)
+def test_a_type_to_store_weights_in_that_cannot_be_is_refused_before_images_are_read(
+    tiny_run: Callable[..., Any], tmp_path: Path, settings: list[str], error: str
+) -> None:
+    with pytest.raises(InputError, match=error):
+        train(tiny_run(*settings, f"data_root={tmp_path}/nowhere"))

@@ -38,9 +38,10 @@ class AdapterSet:
         unfrozen: dict[str, nn.Parameter],
         swapped: list[tuple[nn.Module, type[nn.Module]]],  # modules with their original classes
         buffers: Buffers,  # that training changes
+        stored: Mapping[nn.Parameter, torch.dtype],  # frozen ones in less precision, and the type that they are read in
     ) -> None:
         self.adapters, self.unfrozen, self._swapped = adapters, unfrozen, swapped
-        self._weights = Weights(sites, unfrozen, buffers)
+        self._weights = Weights(sites, unfrozen, buffers, stored)
         self._merged = self._unloaded = False
 
     @property
@@ -125,7 +126,7 @@ class AdapterSet:
             if (update := updates.get(name)) is None or update.shape != base.shape:
                 given = None if update is None else tuple(update.shape)
                 raise InputError(f"{name} is a matrix of {tuple(base.shape)}, and its update is {given}")
-        self._weights.write(((name, base + updates[name].to(base)) for name, base in self._weights.base()), 1.0)
+        self._weights.write(((name, _sum(base, updates[name])) for name, base in self._weights.base()), 1.0)
         self._set_merged(True)
 
     def unmerge(self) -> None:
@@ -186,7 +187,7 @@ class AdapterSet:
             module.__class__ = cls
             del module.adapters
         self._unloaded = True
-        self._weights.forget()
+        self._weights.make_permanent()
 
     @torch.no_grad()
     def pairs(self) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -245,3 +246,8 @@ class AdapterSet:
             raise RuntimeError("the adapters are merged for good (merge_and_unload) and can no longer be used")
         if merged is not None and self._merged != merged:
             raise RuntimeError(f"the adapters are {'not ' if merged else ''}merged")
+
+
+def _sum(base: Tensor, update: Tensor) -> Tensor:
+    """In the base's precision, but not in half."""
+    return base + update.to(base.device, torch.promote_types(base.dtype, torch.float32))

@@ -3,11 +3,12 @@
 nn.MultiheadAttention hands ``in_proj_weight`` and ``out_proj.weight`` to one function and never calls ``out_proj``, so
 wrapping those layers has no effect. Here it becomes `AdaptedAttention`, an nn.Linear `AdaptedLinear`, a convolution
 `AdaptedConv2d`, and the owner of any other matrix a subclass that reads it as adapted: also a convolution that changes
-its weight or pads its input before it convolves, as timm's StdConv2d and Conv2dSame do.
+its weight or pads its input before it convolves, as timm's StdConv2d and Conv2dSame do. Plain attention layers are
+swapped even where nothing in them is adapted.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from kravl.adapters.injection.conv import ADAPTED_CONVS
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
 from kravl.adapters.injection.sites import Site, matching, select_sites
+from kravl.adapters.injection.storage import StoredEmbedding, storable
 from kravl.adapters.injection.weights import Buffers
 from kravl.runtime.errors import InputError, nearest
 
@@ -31,6 +33,7 @@ def inject(
     targets: Sequence[str],
     unfreeze: Sequence[str] = (),
     statistics: Sequence[str] = (),
+    frozen_dtype: torch.dtype | None = None,
 ) -> AdapterSet:
     """Freeze ``model``, put a new adapter on each site that matches ``targets``, and let ``unfreeze`` train as well.
 
@@ -38,7 +41,7 @@ def inject(
     ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see sites.py),
     ``unfreeze`` over parameter names, such as ``"*.bias"``; both may be empty. An adapted weight stays frozen.
     ``statistics`` are names of buffers that training changes: they are saved, merged and restored with what trains.
-    Plain nn.MultiheadAttention layers become `AdaptedAttention` even where nothing in them is adapted.
+    ``frozen_dtype`` rounds frozen matrices, adapted ones too, to a type in which they are stored: see storage.py.
 
     Raises:
         InputError: a pattern matches nothing, or two sites overlap; the model is unchanged.
@@ -52,19 +55,24 @@ def inject(
         >>> adapters = inject(model, partial(KRAdapter, scale=2.0), ["0"], unfreeze=["2.*"])
         >>> adapters.num_trainable()
         324
-        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad and "adapters" not in name]
-        ['2.weight', '2.bias']
     """
     if any(isinstance(module, Adapter | AdapterList) for module in model.modules()):
         raise RuntimeError("the model is already adapted; merge_and_unload() its adapters before injecting others")
     sites = select_sites(model, targets)
     unfrozen = matching_parameters(model, unfreeze, sites)
-    adapters = _make_adapters(make_adapter, sites)
+    stored = {p: p.dtype for p in storable(model, unfrozen.values())} if frozen_dtype else {}
+    adapters = _make_adapters(make_adapter, sites, dict.fromkeys(stored, frozen_dtype))
+    _freeze(model, unfrozen.values())
+    swapped = _swap_classes(model, sites, adapters, stored)
+    for parameter in stored:
+        parameter.data = parameter.data.to(frozen_dtype)
+    return AdapterSet(sites, adapters, unfrozen, swapped, Buffers(model, statistics), stored)
+
+
+def _freeze(model: nn.Module, unfrozen: Iterable[nn.Parameter]) -> None:
     model.requires_grad_(False)
-    swapped = _swap_classes(model, sites, adapters)
-    for parameter in unfrozen.values():
+    for parameter in unfrozen:
         parameter.requires_grad_(True)
-    return AdapterSet(sites, adapters, unfrozen, swapped, Buffers(model, statistics))
 
 
 def matching_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequence[Site]) -> dict[str, nn.Parameter]:
@@ -85,14 +93,19 @@ def matching_parameters(model: nn.Module, patterns: Sequence[str], sites: Sequen
     return {name: parameter for name, parameter in free.items() if name in chosen}
 
 
-def _make_adapters(make_adapter: Callable[[int, int], Adapter], sites: Iterable[Site]) -> dict[str, Adapter]:
+def _make_adapters(
+    make_adapter: Callable[[int, int], Adapter],
+    sites: Iterable[Site],
+    rounded: Mapping[nn.Parameter, torch.dtype | None],  # weights that will be, and to what
+) -> dict[str, Adapter]:
     adapters: dict[str, Adapter] = {}
     frozen: list[nn.Parameter] = []
     large = []
     for site in sites:
         adapter = make_adapter(*site.weight.shape)
-        dtype = torch.promote_types(site.weight.dtype, torch.float32)
-        adapter.to(device=site.weight.device, dtype=dtype).attach(site.weight)
+        weight, dtype = site.weight, torch.promote_types(site.weight.dtype, torch.float32)
+        weight = weight.to(rounded.get(site.parameter)).to(weight.dtype)
+        adapter.to(device=weight.device, dtype=dtype).attach(weight)
         _tie_frozen(adapter, frozen)
         adapters[site.name] = adapter
         if sum(p.numel() for p in adapter.parameters() if p.requires_grad) > site.weight.numel():
@@ -117,7 +130,10 @@ def _tie_frozen(adapter: Adapter, shared: list[nn.Parameter]) -> None:
 
 
 def _swap_classes(
-    model: nn.Module, sites: Sequence[Site], adapters: dict[str, Adapter]
+    model: nn.Module,
+    sites: Sequence[Site],
+    adapters: dict[str, Adapter],
+    stored: Mapping[nn.Parameter, torch.dtype],
 ) -> list[tuple[nn.Module, type[nn.Module]]]:
     """Attach the adapters to the modules that hold their weights; return each module with its original class."""
     lists: dict[nn.Module, AdapterList] = {}
@@ -128,6 +144,8 @@ def _swap_classes(
             for site in sites:
                 if parameter is site.parameter:  # a weight shared by several modules is adapted in each of them
                     lists.setdefault(module, AdapterList()).add(adapters[site.name], param, site.rows)
+            if parameter is not None and parameter in stored:
+                lists.setdefault(module, AdapterList()).read_as = stored[parameter]
     swapped = [(module, type(module)) for module in lists]
     for module, attached in lists.items():
         module.adapters = attached.train(module.training)
@@ -144,6 +162,8 @@ def _adapted(module: nn.Module, attached: AdapterList) -> type[nn.Module]:
         return AdaptedAttention
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return AdaptedLinear
+    if type(module) is nn.Embedding:
+        return StoredEmbedding
     if type(module) in ADAPTED_CONVS:
         return ADAPTED_CONVS[type(module)]
     return adapted_class(type(module), tuple(sorted({param for param, _ in attached.places})))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kravl.adapters.base import without_autocast
 from kravl.adapters.injection.parameter import AdaptedRows, adapted_weight, adapters_of, reads_adapted
+from kravl.adapters.injection.storage import stored_linear
 from kravl.adapters.workspace import cast, scratch
 
 
@@ -18,7 +19,8 @@ def product(
 ) -> Tensor:
     """y (..., out) for ``x`` (..., in), ``weight`` (out, in) and ``bias`` (out,), multiplied in ``dtype``."""
     if not blocks:
-        return F.linear(x, weight, bias)
+        is_stored = torch.promote_types(weight.dtype, dtype) != weight.dtype  # in less than what is multiplied
+        return stored_linear(x, weight, bias) if is_stored else F.linear(x, weight, bias)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return _multiply(x, weight, bias, blocks, dtype)[0]
     factors = [parameter for block in blocks for parameter in block.adapter.trainable().values()]
@@ -157,7 +159,7 @@ def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Seque
     One product for all blocks. The adapted weight is built in the adapters' precision and cast to that of the product,
     autocast's if it is on.
     """
-    dtype = weight.dtype
+    dtype = torch.promote_types(weight.dtype, x.dtype)
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)

@@ -29,6 +29,7 @@ class AdapterList(nn.ModuleList):
         super().__init__()
         self.places: list[tuple[str, slice]] = []
         self.merged = False
+        self.read_as: torch.dtype | None = None  # the type in which readers get a weight that is stored in another
 
     def add(self, adapter: Adapter, param: str, rows: slice) -> None:
         self.append(adapter)
@@ -40,6 +41,10 @@ class AdapterList(nn.ModuleList):
             return []
         placed = zip(self, self.places, strict=True)
         return [AdaptedRows(adapter, rows) for adapter, (name, rows) in placed if name == param]  # type: ignore[arg-type]
+
+    def read_type(self, weight: Tensor) -> torch.dtype:
+        """The type in which readers get ``weight``."""
+        return torch.promote_types(weight.dtype, self.read_as or weight.dtype)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.merged)
@@ -83,9 +88,8 @@ def reads_adapted(param: str) -> property:
     def read(module: nn.Module) -> Tensor:
         weight, blocks = module._parameters[param], adapters_of(module).of(param)
         assert weight is not None
-        if not blocks:
-            return weight
-        return adapted_weight(weight, [block.draw() for block in blocks]).to(weight.dtype)
+        dtype = adapters_of(module).read_type(weight)
+        return (adapted_weight(weight, [block.draw() for block in blocks]) if blocks else weight).to(dtype)
 
     return property(read)
 

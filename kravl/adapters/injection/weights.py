@@ -1,6 +1,6 @@
 """The weights that adapters change: pretrained ones, what is written over them, and how that is undone."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -20,14 +20,25 @@ class Buffers:
 
 
 class Weights:
-    """Pretrained rows of each site, and initial and trained values of what is ``unfrozen``, and of ``buffers``."""
+    """Pretrained rows of each site, and initial and trained values of what is ``unfrozen``, and of ``buffers``.
 
-    def __init__(self, sites: Sequence[Site], unfrozen: dict[str, nn.Parameter], buffers: Buffers) -> None:
+    ``stored`` has the parameters that are stored in less than the precision in which they are read.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        unfrozen: dict[str, nn.Parameter],
+        buffers: Buffers,
+        stored: Mapping[nn.Parameter, torch.dtype],
+    ) -> None:
         self._sites = {site.name: site for site in sites}
         self._unfrozen, self._buffers = unfrozen, buffers
         self._initial = {name: tensor.clone() for name, tensor in self._live().items()}
         self._base: dict[str, Tensor] = {}  # the pretrained rows while merged ones are written over them
         self._trained: dict[str, Tensor] = {}
+        self._stored = stored
+        self._narrow: dict[nn.Parameter, Tensor] = {}  # what was stored, while merged weights are in its place
 
     def base(self) -> Iterator[tuple[str, Tensor]]:
         """(site name, pretrained rows) of each site, also while merged."""
@@ -55,9 +66,11 @@ class Weights:
         """
         with ExitStack() as undo:
             undo.callback(self.restore)
-            self._base = {name: base.clone() for name, base in self.base()}
+            # what is stored in less precision is replaced, not written over
+            self._base = {name: base if self._is_stored(name) else base.clone() for name, base in self.base()}
             self._trained = {name: value.clone() for name, value in self.trained().items()}
             if alpha != 0.0:  # zero times a diverged update is not zero
+                self._widen([site.parameter for site in self._sites.values()])
                 for name, weight in adapted:
                     self._sites[name].write(weight)
             for name, tensor in self._live().items():
@@ -72,12 +85,28 @@ class Weights:
     def restore(self) -> None:
         """Undo `write` bit for bit."""
         for name, base in self._base.items():
-            self._sites[name].write(base)
+            if not self._is_stored(name):
+                self._sites[name].write(base)
+        for parameter, stored in self._narrow.items():
+            parameter.data = stored.to(parameter.device)
         live = self._live()
         for name, trained in self._trained.items():
             live[name].copy_(trained)
-        self.forget()
+        self._forget()
 
-    def forget(self) -> None:
-        """Make what `write` wrote permanent."""
-        self._base, self._trained = {}, {}
+    def make_permanent(self) -> None:
+        """Keep what `write` wrote, and give every stored parameter the type that it had."""
+        self._widen(self._stored)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._base, self._trained, self._narrow = {}, {}, {}
+
+    def _is_stored(self, site: str) -> bool:
+        return self._sites[site].parameter in self._stored
+
+    def _widen(self, parameters: Iterable[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter in self._stored and parameter not in self._narrow:
+                self._narrow[parameter] = parameter.data
+                parameter.data = parameter.data.to(self._stored[parameter])

@@ -3,7 +3,7 @@
 A tower is inspected first, and one of another kind runs unchanged. Under a causal mask nothing after the pooled token
 is computed, prefixes that prompts share are computed once (`PromptTree`), and the last block is computed for the pooled
 token alone. Prompts would then share the random numbers of dropout, such as LoRA's, that each should draw for itself:
-while a tower drops entries, its prompts are only truncated to the longest of them.
+while a tower drops entries, its prompts are only truncated to the longest of them, unless they are told to share.
 
 On a GPU the order in which the gradients of shared rows are added varies from pass to pass, unless PyTorch's
 deterministic algorithms are on, as kravl's trainer has them by default (``trainer.deterministic``).
@@ -28,10 +28,16 @@ class CausalTextTower:
     Args:
         owner: the module that holds the tower's parts: for CLIP the model itself.
         context: gives the vectors (..., d) that tokens below 0 stand for, -1 for the first; see context.py.
+        shared_dropout: whether prompts share the random numbers of a prefix that they share.
     """
 
-    def __init__(self, owner: CLIP | TextTransformer, context: Callable[[], Tensor] | None = None) -> None:
-        self._owner, self._context = owner, context
+    def __init__(
+        self,
+        owner: CLIP | TextTransformer,
+        context: Callable[[], Tensor] | None = None,
+        shared_dropout: bool = False,
+    ) -> None:
+        self._owner, self._context, self._shared_dropout = owner, context, shared_dropout
         self._transformer: Transformer = owner.transformer
 
     def ends(self, tokens: Tensor) -> Tensor:
@@ -40,11 +46,11 @@ class CausalTextTower:
         return (tokens if pool_type == "argmax" else (tokens == eos).int()).argmax(dim=-1)
 
     def can_share_prefixes(self) -> bool:
-        """Whether the states of shared prefixes may be computed once: nothing in the tower is random."""
-        parts = self._transformer.modules()
-        return all(is_stepwise(block.attn) for block in self._transformer.resblocks) and not any(
-            isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in parts
-        )
+        """Whether the states of shared prefixes may be computed once: nothing random in the tower is each prompt's."""
+        if not all(is_stepwise(block.attn) for block in self._transformer.resblocks):
+            return False
+        drops = (isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in self._transformer.modules())
+        return self._shared_dropout or not any(drops)
 
     def encode_tree(self, tree: PromptTree) -> Tensor:
         """Features (n, d) of the tree's prompts."""
@@ -85,7 +91,9 @@ class CausalTextTower:
         return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
-def causal_text_tower(model: nn.Module, context: Callable[[], Tensor] | None = None) -> CausalTextTower | None:
+def causal_text_tower(
+    model: nn.Module, context: Callable[[], Tensor] | None = None, shared_dropout: bool = False
+) -> CausalTextTower | None:
     """The tower of ``model``; None where a feature may depend on tokens after the pooled one."""
     if isinstance(model, CLIP) and type(model).encode_text is CLIP.encode_text:
         owner: CLIP | TextTransformer = model
@@ -96,7 +104,9 @@ def causal_text_tower(model: nn.Module, context: Callable[[], Tensor] | None = N
     else:
         return None
     known = type(owner.transformer) is Transformer and all(map(_is_plain, owner.transformer.resblocks))
-    return CausalTextTower(owner, context) if known and _is_causal(owner.attn_mask) and _pooling(owner)[0] else None
+    if not known or not _is_causal(owner.attn_mask) or not _pooling(owner)[0]:
+        return None
+    return CausalTextTower(owner, context, shared_dropout)
 
 
 def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:

@@ -34,6 +34,10 @@ def require(cfg: Config, method: str | None, alpha: float) -> None:
     if cfg.linear_head or cfg.context_tokens:
         what = "class weights (linear_head)" if cfg.linear_head else f"a context (context_tokens={cfg.context_tokens})"
         raise InputError(f"--to peft keeps modules of the base alone, and {cfg.label} has trained {what}: --to onnx")
+    if dtype := cfg.backbone.build.get("dtype"):
+        raise InputError(
+            f"--to peft gives the base its own weights, and backbone.build.dtype={dtype} rounded them: --to pt2"
+        )
     if own:
         from kravl.peft.exchange import require_method
 

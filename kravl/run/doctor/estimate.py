@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
+from kravl.adapters.injection.storage import storable
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.heads.head import Head
 from kravl.config.instantiate import resolve
@@ -33,6 +34,7 @@ class Estimate:
 
     Args:
         parameters: of the pretrained model.
+        halved: those of them that are stored in half precision.
         trainable: adapters, unfrozen parameters, a new head and a learned context; none of a head on features.
         sites: how many matrices are adapted, by tower and kind.
         steps: optimiser steps of ``batch`` images; those of a head on features cost next to nothing.
@@ -47,6 +49,7 @@ class Estimate:
     """
 
     parameters: int
+    halved: int
     trainable: int
     sites: Mapping[str, Mapping[str, int]]
     steps: int
@@ -66,7 +69,7 @@ class Estimate:
 
     def memory_bytes(self, each: int) -> int:
         """Of a training step: weights, gradients, moments, and numbers of ``each`` bytes kept in between."""
-        fixed = FLOAT * (self.parameters + (1 + ADAMW) * self.trainable)
+        fixed = FLOAT * (self.parameters - self.halved // 2 + (1 + ADAMW) * self.trainable)
         kept = self.batch * self.image.kept if self.image and self.tower_trains else 0
         return fixed + each * (kept + (self.prompts.kept if self.prompts else 0))
 
@@ -102,6 +105,7 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
     head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
     return Estimate(
         parameters=sum(p.numel() for p in encoder.parameters()),
+        halved=_num_halved(cfg, encoder, placement),
         trainable=_num_trained(encoder, placement, skeleton.head()) + head + _context_size(cfg, skeleton, classes),
         sites=placement.sites,
         steps=steps,
@@ -151,6 +155,13 @@ def _num_trained(encoder: nn.Module, placement: Placement, head: list[nn.Paramet
             sizes[shape] = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
     others = {id(p): p for p in (*free.values(), *head)}.values()
     return sum(sizes[tuple(site.weight.shape)] for site in sites) + sum(p.numel() for p in others)
+
+
+def _num_halved(cfg: Config, encoder: nn.Module, placement: Placement) -> int:
+    if not cfg.backbone.build.get("dtype"):
+        return 0
+    free = matching_parameters(encoder, placement.unfreeze, select_sites(encoder, placement.targets))
+    return sum(p.numel() for p in storable(encoder, free.values()))
 
 
 def _context_size(cfg: Config, skeleton: Skeleton, classes: int) -> int:

@@ -1,0 +1,134 @@
+"""Frozen matrices stored in bfloat16 give, bit for bit, what the rounded ones give: each file in configs/adapter."""
+
+import contextlib
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from kravl.adapters.injection.inject import inject
+from kravl.adapters.injection.storage import round_weights, storable
+
+
+def pair(case, make_adapter, perturb, **settings):
+    """The model with stored weights and the one with the same numbers in single precision, equally adapted."""
+    twin = copy.deepcopy(case.model)
+    round_weights(twin, torch.bfloat16)
+    pairs = []
+    for model, dtype in ((case.model, torch.bfloat16), (twin, None)):
+        torch.manual_seed(0)
+        pairs.append((model, inject(model, make_adapter, case.targets, frozen_dtype=dtype, **settings)))
+        perturb(pairs[-1][1])
+    return pairs
+
+
+def numbers(case, model, adapters):
+    y = case.run(model)
+    return [y, *torch.autograd.grad(y.square().sum(), adapters.parameters())]
+
+
+@pytest.mark.parametrize("case", ["clip", "vit"], indirect=True)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_step_has_the_bits_of_rounded_weights(make_adapter, case, perturb, autocast):
+    (model, adapters), (twin, reference) = pair(case, make_adapter, perturb)
+
+    with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+        actual, expected = numbers(case, model, adapters), numbers(case, twin, reference)
+
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    assert {p.dtype for p in adapters.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
+def test_merged_on_the_curve_and_for_good_it_is_the_model_of_rounded_weights(make_adapter, case, perturb):
+    (model, adapters), (twin, reference) = pair(case, make_adapter, perturb)
+    narrow = {name: p.dtype for name, p in model.named_parameters()}
+
+    for alpha in (0.0, 0.5, 1.0):
+        adapters.merge(alpha)
+        reference.merge(alpha)
+        with torch.no_grad():
+            assert torch.equal(case.run(model), case.run(twin))
+        adapters.unmerge()
+        reference.unmerge()
+    assert {name: p.dtype for name, p in model.named_parameters()} == narrow
+    updates = dict(adapters.deltas())
+    adapters.merge_updates(updates)
+    reference.merge_updates(updates)
+    with torch.no_grad():
+        assert torch.equal(case.run(model), case.run(twin))
+    adapters.merge_and_unload()
+    reference.merge_and_unload()
+
+    state, expected = model.state_dict(), twin.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert [type(module) for module in model.modules()] == [type(module) for module in twin.modules()]
+
+
+@pytest.mark.parametrize("case", ["clip", "vit"], indirect=True)
+def test_nearly_all_of_a_transformer_is_stored_in_half_the_memory(case):
+    before = sum(p.nbytes for p in case.model.parameters())
+    matrices = sum(p.nbytes for p in storable(case.model))
+
+    inject(
+        case.model,
+        None,
+        [],
+        unfreeze=["*.ln_1.*" if hasattr(case.model, "visual") else "*.norm1.*"],
+        frozen_dtype=torch.bfloat16,
+    )
+
+    assert sum(p.nbytes for p in case.model.parameters()) == before - matrices // 2
+    others = [name for name, p in case.model.named_parameters() if p.dtype == torch.float32]
+    kinds = ("bias", "ln_", "norm", "embedding", "embed", "cls_token", "proj", "logit_scale", "conv1")
+    assert all(any(kind in name for kind in kinds) for name in others)
+    assert not any(("mlp" in name and "weight" in name) or "in_proj_weight" in name for name in others)
+
+
+@pytest.mark.parametrize("case", ["clip"], indirect=True)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_copies_are_stored_and_merged_on_their_own(make_adapter, case, perturb, duplicate):
+    (model, adapters), _ = pair(case, make_adapter, perturb)
+    copied_model, copied = duplicate((model, adapters))
+    adapted = case.run(model)
+
+    copied.merge()
+
+    torch.testing.assert_close(case.run(copied_model), adapted)
+    assert torch.equal(case.run(model), adapted)
+    copied.unmerge()
+    assert torch.equal(case.run(copied_model), adapted)
+
+
+def test_what_trains_and_what_another_module_reads_stays_as_it_is():
+    class Tied(nn.Module):
+        """Reads the table of its own embedding as a matrix."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(8, 4)
+            self.out = nn.Linear(4, 4)
+            self.register_parameter("scores", self.words.weight)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.out(self.words(tokens)) @ self.scores.T
+
+    model = Tied()
+    inject(model, None, [], unfreeze=["out.*"], frozen_dtype=torch.bfloat16)
+
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_reader_of_a_stored_weight_gets_it_in_its_own_type():
+    layer = nn.Sequential(nn.Linear(4, 3), nn.Embedding(5, 4))
+    weights = [part.weight.detach().bfloat16().float() for part in layer]
+
+    inject(layer, None, [], frozen_dtype=torch.bfloat16)
+
+    assert all(torch.equal(part.weight, weight) for part, weight in zip(layer, weights, strict=True))
+    assert [p.dtype for p in layer.parameters()] == [torch.bfloat16, torch.float32, torch.bfloat16]
+    tokens = torch.tensor([[0, 4]])
+    assert torch.equal(layer[1](tokens), weights[1][tokens])
