@@ -1,5 +1,8 @@
 """The loops that step.py compares: kravl's training step, as public few-shot code writes it, and PEFT's (peft_clip.py).
 
+Of kravl's there are two more, with settings that change numbers and so are not its default: dropout that prompts share
+(kravl-shared) and frozen matrices stored in bfloat16 (kravl-stored).
+
 The plain loop encodes every class prompt with all 77 tokens in every step and keeps nothing between steps. Its adapted
 layers are written out, all by autograd: KRAdapter by the formula of the released layer, LoRA as two branches with q, k
 and v apart (CLIP-LoRA, https://arxiv.org/abs/2405.18541). Both start from the same weights and factors.
@@ -36,7 +39,10 @@ METHODS = {
 PROBE = "linear probe"
 MATRICES = "full fine-tuning of the matrices"  # of those that KRAdapter adapts, in kravl's loop alone
 HEAD = 64  # width of an attention head
-PLAIN, KRAVL, PEFT, PEFT_77 = LOOPS = ("plain", "kravl", "peft", "peft-77")
+PLAIN, KRAVL, PEFT, PEFT_77 = ("plain", "kravl", "peft", "peft-77")
+SHARED, STORED = "kravl-shared", "kravl-stored"
+OWN = {KRAVL: {}, SHARED: {"shared_dropout": True}, STORED: {"dtype": "bf16"}}
+LOOPS = (PLAIN, KRAVL, PEFT, PEFT_77, SHARED, STORED)
 TEMPLATE = "a photo of a {}."
 
 
@@ -126,7 +132,9 @@ def loops_of(method: str) -> tuple[str, ...]:
     """Those that can train it: PEFT has no KRAdapter without kravl, and neither it nor the plain loop the matrices."""
     if method == MATRICES:
         return (KRAVL,)
-    return LOOPS if method in METHODS and METHODS[method][0].func is LoRA else (PLAIN, KRAVL)
+    make, _ = METHODS.get(method, (partial(KRAdapter), []))
+    drops = (SHARED,) if make.keywords.get("dropout") else ()
+    return (PLAIN, KRAVL, *((PEFT, PEFT_77) if make.func is LoRA else ()), *drops, STORED)
 
 
 @dataclass(frozen=True)
@@ -153,26 +161,13 @@ class Steps:
 
     def __init__(self, name: str, method: str, classes: int, batch: int, setting: "Setting") -> None:
         names = open_clip.IMAGENET_CLASSNAMES[:classes]
-        like = setting.like()
-        torch.manual_seed(0)
-        self.classifier = ClipClassifier(names, [TEMPLATE], name=name, pretrained=None)
-        for tower in (self.classifier.model.visual.transformer, self.classifier.model.transformer):
-            tower.resblocks = tower.resblocks[: setting.blocks]
-        if method == PROBE:
-            self.classifier.free_head()
-            inject(self.classifier.encoder(), KRAdapter, [], unfreeze=["class_weight"])
-        elif method == MATRICES:
-            inject(self.classifier.encoder(), KRAdapter, [], ["*.attn.in_proj_weight", "*.mlp.c_*.weight"])
-        else:
-            self.adapters = inject(self.classifier.encoder(), *METHODS[method]).adapters
-            for adapter in self.adapters.values():
-                _away_from_zero(adapter)
-        self.classifier.to(like).train()
+        self.setting, self.probe, self._made = setting, method == PROBE, (name, method, names)
+        self._first = KRAVL if {*setting.loops} - {STORED} else STORED
+        self.classifier, like = self._own(self._first), setting.like()
         size = self.classifier.preprocess.image_size
         self.images = torch.randn(batch, 3, size, size).to(like)
         self.labels = torch.randint(classes, (batch,)).to(like.device)
         tokens = open_clip.get_tokenizer(name)([TEMPLATE.format(name) for name in names]).to(like.device)
-        self.setting, self.probe = setting, method == PROBE
         self.models = {loop: self._model(loop, tokens) for loop in setting.loops if loop in loops_of(method)}
         with torch.no_grad(), setting.autocast():
             self.features = self.classifier.image_features(self.images) if self.probe else None
@@ -180,9 +175,33 @@ class Steps:
         fused = True if setting.device == "cuda" else None  # of all: a GPU's default takes longer for many weights
         self.optimizers = {loop: torch.optim.AdamW(ps, lr=1e-6, fused=fused) for loop, ps in self.parameters.items()}
 
+    def _own(self, loop: str) -> ClipClassifier:
+        """The classifier of one of kravl's loops; all of them start from the same weights and factors."""
+        name, method, names = self._made
+        torch.manual_seed(0)
+        classifier = ClipClassifier(names, [TEMPLATE], name=name, pretrained=None, **OWN[loop])
+        for tower in (classifier.model.visual.transformer, classifier.model.transformer):
+            tower.resblocks = tower.resblocks[: self.setting.blocks]
+        make, targets, unfreeze = KRAdapter, [], ["class_weight"]
+        if method == PROBE:
+            classifier.free_head()
+        elif method == MATRICES:
+            unfreeze = ["*.attn.in_proj_weight", "*.mlp.c_*.weight"]
+        else:
+            (make, targets), unfreeze = METHODS[method], []
+        adapters = inject(classifier.encoder(), make, targets, unfreeze, frozen_dtype=classifier.frozen_dtype)
+        for adapter in adapters.adapters.values():
+            _away_from_zero(adapter)
+        if loop == self._first:
+            self.adapters = adapters.adapters
+        like = self.setting.like()
+        return classifier.to(like.device if loop == STORED else like).train()  # stored in a type of their own
+
     def _model(self, loop: str, tokens: Tensor) -> nn.Module:
-        if loop == KRAVL:
+        if loop == self._first:
             return self.classifier
+        if loop in OWN:
+            return self._own(loop)
         if loop == PLAIN:
             return Plain(plain_copy(self.classifier.model), tokens)
         from peft_clip import PeftClip  # with transformers and PEFT, which the other loops do not need
@@ -206,8 +225,8 @@ class Steps:
     def loss(self, loop: str) -> Tensor:
         """Cross-entropy of the batch."""
         with self.setting.autocast():
-            if loop == KRAVL:
-                return F.cross_entropy(self.classifier(self.features if self.probe else self.images), self.labels)
+            if loop in OWN:
+                return F.cross_entropy(self.models[loop](self.features if self.probe else self.images), self.labels)
             head = F.normalize(self.parameters[loop][0], dim=-1) if self.probe else self.text(loop)
             logits = 100 * self.image(loop).float() @ head.float().T
             return F.cross_entropy(logits, self.labels)

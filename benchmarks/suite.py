@@ -42,7 +42,8 @@ COMMANDS = {
     "step": "step.py --blocks 4 --rounds 3",
     "step_all_blocks": "step.py --methods KRAdapter LoRA --classes 100 --rounds 1",
     "step_bf16": "step.py --dtype bfloat16 --methods KRAdapter LoRA --classes 100 --rounds 3",
-    "step_peft": "step.py --loops peft peft-77 kravl --methods LoRA 'LoRA, dropout 0.25' --classes 100 --rounds 3",
+    "step_peft": "step.py --loops peft peft-77 kravl kravl-shared kravl-stored --methods LoRA 'LoRA, dropout 0.25' "
+    "--classes 100 --rounds 3",
     "step_peft_1000_classes": "step.py --loops peft kravl --methods LoRA --classes 1000 --blocks 4 --rounds 1",
     "step_1000_classes": "step.py --methods KRAdapter LoRA --classes 1000 --blocks 2 --rounds 1",
     "step_vit_b16": "step.py --models ViT-B-16 --methods KRAdapter LoRA --classes 100 --blocks 4 --rounds 1",

@@ -86,19 +86,26 @@ def test_attention_computes_what_torchs_does(run):
 
 @pytest.mark.skipif(not importlib.util.find_spec("peft"), reason="pip install 'kravl[bench]'")
 def test_a_step_of_every_loop_is_compared_and_equal(run):
-    rows = run("step.py", "--quick", "--loops", "plain", "kravl", "peft", "peft-77")["rows"]
+    every = ["plain", "kravl", "peft", "peft-77", "kravl-shared", "kravl-stored"]
+    rows = run("step.py", "--quick", "--loops", *every)["rows"]
 
     loops = {}
     for row in rows:
         loops.setdefault(row["method"], {})[row["loop"]] = row
     assert [list(found) for found in loops.values()] == [
-        ["plain", "kravl"],
-        *[["plain", "kravl", "peft", "peft-77"]] * 2,
-        ["plain", "kravl"],
+        ["plain", "kravl", "kravl-stored"],
+        [loop for loop in every if loop != "kravl-shared"],
+        every,
+        ["plain", "kravl", "kravl-stored"],
     ]
     for found in loops.values():
-        assert found["kravl"]["GFLOP"] < min(row["GFLOP"] for loop, row in found.items() if loop != "kravl")
-        assert found["kravl"]["saved MiB"] <= min(row["saved MiB"] for row in found.values())
+        ours, others = found["kravl"], [row for loop, row in found.items() if not loop.startswith("kravl")]
+        assert ours["GFLOP"] < min(row["GFLOP"] for row in others)
+        assert ours["saved MiB"] <= min(row["saved MiB"] for row in others)
+        assert found["kravl-stored"]["weights MiB"] < 0.6 * ours["weights MiB"]
+        assert found["kravl-stored"]["saved MiB"] == ours["saved MiB"]
+    dropped = loops["LoRA, dropout 0.25"]
+    assert dropped["kravl-shared"]["GFLOP"] < dropped["kravl"]["GFLOP"]
 
 
 def test_all_benchmarks_are_measured_once_and_their_length_is_told(tmp_path):
