@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from measure import CUTS, SHARES, known
 
-from kravl.report.figures.drawing import Place, label_beside, mark_of, save, settle
+from kravl.report.figures.drawing import STYLE, Place, label_beside, mark_of, save, settle
 from kravl.report.figures.ranks import correlate
 from kravl.report.significance import signed_rank
 
@@ -105,25 +106,31 @@ def spread(values: Sequence[float]) -> str:
 
 
 def pairs_table(rows: Sequence[Row]) -> list[str]:
+    """KRAdapter against each other method, over all tasks and seeds."""
+    others = [method for method in dict.fromkeys(row["method"] for row in rows) if method != "kra"]
+    return differences_table("difference", {f"kra - {other}": (rows, other) for other in others})
+
+
+def shira_table(rows: Sequence[Row]) -> list[str]:
+    """KRAdapter against SHiRA on each set, and at each number of shots."""
+    parts = {row["dataset"]: [r for r in rows if r["dataset"] == row["dataset"]] for row in rows}
+    parts |= {f"shots {row['shots']}": [r for r in rows if r["shots"] == row["shots"]] for row in rows}
+    return differences_table("kra - shira", {name: (part, "shira") for name, part in parts.items()})
+
+
+def differences_table(title: str, asked: Mapping[str, tuple[Sequence[Row], str]]) -> list[str]:
+    """KRAdapter less a method, by what it is called: on which runs, and the method; corrected over all of a kind."""
     lines = []
     for metric, where in METRICS.items():
-        found = {other: against(rows, metric, "kra", other) for other in dict.fromkeys(row["method"] for row in rows)}
-        found = {other: each for other, each in found.items() if other != "kra" and each}
-        p = {other: signed_rank(each) for other, each in found.items()}
+        found = {name: against(rows, metric, "kra", other) for name, (rows, other) in asked.items()}
+        p = {name: signed_rank(each) for name, each in found.items() if each}
         corrected = holm(p)
-        for other, each in found.items():
+        for name in p:
+            each = found[name]
             won, lost = sum(d > 0 for d in each), sum(d < 0 for d in each)
-            lines.append(
-                [
-                    f"kra - {other}",
-                    where,
-                    interval(each),
-                    f"{won} / {lost}",
-                    f"{p[other]:.4f}",
-                    f"{corrected[other]:.4f}",
-                ]
-            )
-    return table(["difference", "where", "points, 95 %", "won / lost", "p", "p (Holm)"], lines)
+            counts = [len(each), f"{won} / {lost}", f"{p[name]:.4f}", f"{corrected[name]:.4f}"]
+            lines.append([name, where, interval(each), *counts])
+    return table([title, "where", "points, 95 %", "pairs", "won / lost", "p", "p (Holm)"], lines)
 
 
 def interventions_table(rows: Sequence[Row], changed: Mapping[str, Row]) -> list[str]:
@@ -227,6 +234,7 @@ def main() -> None:
         cells = [["effective_rank", where, between(equal, "effective_rank", m)] for m, where in METRICS.items()]
         lines += ["### The same at KRAdapter's norm", "", *table(["", "where", "between methods"], cells)]
     lines += ["### KRAdapter against each method, pairs of task and seed", "", *pairs_table(rows)]
+    lines += ["### KRAdapter against SHiRA, by set and by shots", "", *shira_table(rows)]
     lines += ["### Updates changed without training", "", *interventions_table(rows, changed)]
     for title, variants in (("Half and double budgets", BUDGETS), ("Pulled towards the pretrained weights", PULLS)):
         if varied(every, variants):
@@ -238,4 +246,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with matplotlib.rc_context(STYLE):
+        main()
