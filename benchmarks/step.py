@@ -31,7 +31,7 @@ MIB = 2**20
 
 
 def check(name: str, method: str, classes: int, loops: Sequence[str]) -> None:
-    """That all loops but that of rounded weights have the same in float64, without what is dropped at random."""
+    """Hold features and gradients of all loops but that of rounded weights equal in float64, with nothing dropped."""
     exact = dict.fromkeys((KRAVL, *loops))
     exact.pop(STORED, None)
     steps = Steps(name, method, classes, 4, Setting(dtype=torch.float64, loops=tuple(exact)))

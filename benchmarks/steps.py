@@ -157,12 +157,14 @@ class Setting:
 
 
 class Steps:
-    """An open_clip model, random images (batch, 3, size, size) and labels, and the steps of both loops on them."""
+    """An open_clip model, random images (batch, 3, size, size) and labels, and the steps of each loop on them."""
 
     def __init__(self, name: str, method: str, classes: int, batch: int, setting: "Setting") -> None:
         names = open_clip.IMAGENET_CLASSNAMES[:classes]
         self.setting, self.probe, self._made = setting, method == PROBE, (name, method, names)
-        self._first = KRAVL if {*setting.loops} - {STORED} else STORED
+        made = [loop for loop in setting.loops if loop in OWN]
+        alone = len(made) == len(setting.loops) == 1  # else the others are made of weights that are as they were
+        self._first = made[0] if alone else KRAVL
         self.classifier, like = self._own(self._first), setting.like()
         size = self.classifier.preprocess.image_size
         self.images = torch.randn(batch, 3, size, size).to(like)

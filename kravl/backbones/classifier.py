@@ -27,8 +27,8 @@ class Classifier(nn.Module, ABC):
 
     Args:
         class_names: the classes of the logits' columns, in order.
-        dtype: ``bf16`` stores frozen matrices in it, in half the memory, from the injection of adapters on, to which
-            ``frozen_dtype`` has to be given; None for weights as they are.
+        dtype: ``bf16``: frozen matrices are to be stored in bfloat16. This alone changes nothing: `inject` stores
+            them, given ``frozen_dtype`` of the classifier. None: weights as they are.
 
     Raises:
         InputError: another ``dtype``.
@@ -42,7 +42,7 @@ class Classifier(nn.Module, ABC):
     def __init__(self, class_names: Sequence[str], dtype: str | None = None) -> None:
         super().__init__()
         self.class_names = tuple(class_names)
-        self.frozen_dtype = frozen_dtype(dtype)
+        self.frozen_dtype = parse_dtype(dtype)
 
     @classmethod
     def skeleton(cls, num_classes: int, settings: Mapping[str, Any]) -> nn.Module | None:
@@ -203,6 +203,11 @@ class Classifier(nn.Module, ABC):
         except AssertionError as error:  # timm raises it
             raise InputError(f"checkpointing=true: {error} in {self.provenance()['model']}") from error
 
+    def stored_as(self) -> dict[str, str]:
+        """The part of `provenance` that says what frozen matrices are rounded to."""
+        names = [name for name, dtype in FROZEN_DTYPES.items() if dtype == self.frozen_dtype]
+        return {"dtype": names[0]} if names else {}
+
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """What a reader must know to rebuild the untrained classifier, as JSON values."""
@@ -250,8 +255,8 @@ def _set_mode(module: nn.Module, mode: bool) -> None:
         _set_mode(child, module.training)
 
 
-def frozen_dtype(name: str | None) -> torch.dtype | None:
+def parse_dtype(name: Any) -> torch.dtype | None:
     """The type in which frozen matrices are stored, None for as they are. Raises InputError for another name."""
-    if name is not None and name not in FROZEN_DTYPES:
-        raise unknown("backbone.build.dtype", name, (*FROZEN_DTYPES, "null"))
-    return FROZEN_DTYPES[name] if name else None
+    if name is not None and (not isinstance(name, str) or name not in FROZEN_DTYPES):
+        raise unknown("backbone.build.dtype", str(name), (*FROZEN_DTYPES, "null"))
+    return None if name is None else FROZEN_DTYPES[name]

@@ -297,4 +297,4 @@ class ClipClassifier(Classifier):
         # a file's name only: its folder would tell where a user keeps it
         weights = Path(self._pretrained).name if self._pretrained else None
         known = {"model": self._name, "pretrained": weights, "quick_gelu": self._quick_gelu}
-        return known | {"preprocess": self.preprocess.recorded()}
+        return known | {"preprocess": self.preprocess.recorded()} | self.stored_as()

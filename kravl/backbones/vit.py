@@ -116,4 +116,4 @@ class VitClassifier(Classifier):
         name = f"local-dir:{Path(place).name}" if schema == "local-dir" else self._name
         preprocess = self.preprocess.recorded()
         known = {"model": name, "pretrained": weights, "image_size": preprocess["image_size"]}
-        return known | {"preprocess": preprocess}
+        return known | {"preprocess": preprocess} | self.stored_as()

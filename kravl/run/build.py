@@ -10,9 +10,10 @@ from torch import nn
 from kravl.adapters.injection.adapter_set import AdapterSet
 from kravl.adapters.injection.inject import inject
 from kravl.adapters.injection.storage import round_weights
-from kravl.backbones.classifier import Classifier, frozen_dtype, statistics
+from kravl.backbones.classifier import Classifier, parse_dtype, statistics
 from kravl.backbones.heads.head import Head
 from kravl.backbones.structure.projection import visual_projection
+from kravl.backbones.text.tower import require_dropout_to_share
 from kravl.config.instantiate import build, resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule, FewShotSplit, LoadingSettings
@@ -20,9 +21,10 @@ from kravl.data.source import Samples, Source
 from kravl.run.context import check_context, context_of
 from kravl.run.finished.saved import seen_classes
 from kravl.run.heads.checks import check_head, head_buffers, head_settings
-from kravl.run.placement import Placement, place
+from kravl.run.placement import Placement, check_stored, free_parameters, place
 from kravl.run.sources import Sources, list_sources, training_source
 from kravl.run.stages.plan import check_names, planned_names
+from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError, require_safe_versions
 from kravl.tracking.run_folder import find_run
 from kravl.tracking.settings import is_digest
@@ -138,16 +140,20 @@ def build_model(cfg: Config, classes: Classes, further: Sequence[Classes] = (), 
         check_names(cfg, planned_names(cfg, encoder, placement))
     torch.manual_seed(cfg.seed)  # a new head and new adapters start from the run's seed
     classifier = construct(*classes)
-    if classifier.frozen_dtype:
-        round_weights(classifier.encoder(), classifier.frozen_dtype)
-    new_names = _add_classes(cfg, classifier, further, num_images)
     placement = placement or place(cfg, classifier.encoder())
+    if classifier.frozen_dtype:
+        trained = free_parameters(classifier.encoder(), placement, classifier.new_parameters())
+        check_stored(cfg, classifier.encoder(), trained)
+        round_weights(classifier.encoder(), classifier.frozen_dtype, trained)
+    new_names = _add_classes(cfg, classifier, further, num_images)
     classifier.train_statistics = cfg.train_statistics
     unfreeze = [*placement.unfreeze, *new_names]
     buffers = [*_statistics(cfg, classifier.encoder()), *head_buffers(classifier)]
     adapters = inject(
         classifier.encoder(), placement.make_adapter, placement.targets, unfreeze, buffers, classifier.frozen_dtype
     )
+    if cfg.backbone.build.get("shared_dropout"):
+        require_dropout_to_share(classifier.encoder())
     if cfg.checkpointing:
         classifier.checkpoint_blocks()
     return Model(classifier, adapters, placement.sites, head_settings(cfg))
@@ -188,7 +194,7 @@ def check_trains(cfg: Config) -> None:
 def check_frozen_dtype(cfg: Config) -> None:
     """Raise InputError for an unknown ``backbone.build.dtype``, and where the precision stores all weights itself."""
     dtype, precision = cfg.backbone.build.get("dtype"), str(cfg.trainer.get("precision"))
-    if frozen_dtype(dtype) and precision.endswith("-true") and precision != "32-true":
+    if parse_dtype(dtype) and precision in TRUE:
         raise InputError(
             f"backbone.build.dtype={dtype} with trainer.precision={precision}, which stores every weight in its own "
             "type; leave one of them out, or take trainer.precision=auto"

@@ -13,6 +13,7 @@ from torch import nn
 from kravl.adapters.base import Adapter
 from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import Site, select_sites
+from kravl.adapters.injection.storage import storable
 from kravl.adapters.kra import KRAdapter
 from kravl.backbones.classifier import Classifier
 from kravl.backbones.structure.presets import KINDS_OF, PARAMETERS, count_sites, select_parameters, select_roles
@@ -44,6 +45,25 @@ class Placement:
     targets: list[str]
     unfreeze: list[str]
     sites: dict[str, dict[str, int]]
+
+
+def free_parameters(encoder: nn.Module, placement: Placement, new: Iterable[nn.Parameter] = ()) -> list[nn.Parameter]:
+    """What trains besides adapters: unfrozen parameters, and ``new`` ones."""
+    sites = select_sites(encoder, placement.targets)
+    free = matching_parameters(encoder, placement.unfreeze, sites)
+    return list({id(p): p for p in (*free.values(), *new)}.values())
+
+
+def check_stored(cfg: Config, encoder: nn.Module, trained: Iterable[nn.Parameter]) -> None:
+    """Say how much of ``encoder`` is stored in ``backbone.build.dtype``. Raises InputError where nothing would be."""
+    dtype = cfg.backbone.build.get("dtype")
+    every, stored = (sum(p.numel() for p in ps) for ps in (encoder.parameters(), storable(encoder, trained)))
+    if not stored:
+        raise InputError(
+            f"backbone.build.dtype={dtype}: {cfg.backbone.name} has no frozen matrix that could be stored in it "
+            "(kernels of convolutions, norms and what trains stay as they are); leave it out"
+        )
+    log.info("%s of %s parameters are stored in %s", f"{stored:,}", f"{every:,}", dtype)
 
 
 def check_sites(cfg: Config) -> None:

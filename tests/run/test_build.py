@@ -93,6 +93,38 @@ def test_what_adapts_is_checked_before_weights_are_loaded(tiny_run, mistake):
         build_run(typed(tiny_run("method=lora", f"++{mistake}", "++backbone.build.pretrained=/nowhere")))
 
 
+def test_what_trains_starts_from_the_weights_as_they_are_however_frozen_ones_are_stored(tiny_run):
+    settings = ("method=bitfit", "++unfreeze=[blocks.0.mlp.*]")
+    exact, stored = (build_run(typed(tiny_run(*settings, f"+backbone.build.dtype={d}"))) for d in ("null", "bf16"))
+
+    expected, actual = (dict(run.classifier.encoder().named_parameters()) for run in (exact, stored))
+    assert all(torch.equal(expected[name], p) for name, p in actual.items() if p.requires_grad)
+    for name in ("blocks.0.mlp.fc1.weight", "head.weight"):
+        assert actual[name].requires_grad and actual[name].dtype == torch.float32
+    assert actual["blocks.1.mlp.fc1.weight"].dtype == torch.bfloat16
+
+
+def test_frozen_weights_of_which_none_can_be_stored_are_refused(tiny_run, caplog):
+    caplog.set_level("INFO")
+    build_run(typed(tiny_run("method=lora", "+backbone.build.dtype=bf16")))
+    assert "parameters are stored in bf16" in caplog.text
+
+    convolutions = ("backbone.build.name=resnet18", "method=linear_probe", "~backbone.build.image_size")
+    with pytest.raises(InputError, match=r"dtype=bf16: .* has no frozen matrix that could be stored in it"):
+        build_run(typed(tiny_run(*convolutions, "+backbone.build.dtype=bf16")))
+
+
+def test_dropout_is_shared_by_prompts_where_they_drop_something(tiny_run):
+    shared, tiny = "+backbone.build.shared_dropout=true", ("backbone=kravl_tiny",)
+    run = build_run(typed(tiny_run("method=lora", "adapter.dropout=0.5", shared, backbone=tiny)))
+    run.classifier.train().encode_text()
+    assert len(run.classifier._prompts._trees) == 1
+
+    for nothing in (["method=lora"], ["method=kra"], ["method=lora", "sites=vision", "adapter.dropout=0.5"]):
+        with pytest.raises(InputError, match=r"shared_dropout=true: nothing in the text tower drops anything"):
+            build_run(typed(tiny_run(*nothing, shared, backbone=tiny)))
+
+
 def test_a_head_that_starts_from_nothing_is_always_trained(tiny_run):
     parts = build_run(typed(tiny_run("method=kra")))
     assert {"head.weight", "head.bias"} == parts.adapters.unfrozen.keys()

@@ -71,6 +71,7 @@ def test_a_head_keeps_the_rows_of_classes_that_both_have(tiny_run, tmp_path):
         (["method=lora"], r"does not fit this run: its method is KRAdapter, the model's is LoRA$"),
         (["adapter.scale=1"], r"its hyperparameters differ in 1: \{'scale': 2.0\}, the model's are \{'scale': 1\}"),
         (["sites=vision"], "its sites differ in"),
+        (["+backbone.build.dtype=bf16"], "is of another backbone: dtype None, and not bf16"),
         ([*VIT], "is of another backbone: name kravl-tiny, and not"),
         (["linear_head=true"], "has linear_head=False, and this run linear_head=True: they train other parameters"),
         (["optim.epochs=0"], "without training would be that run again: kravl evaluate run="),

@@ -179,6 +179,7 @@ CLIP = ("backbone=kravl_tiny",)
         *((method, CLIP) for method in ("cliplora", "linear_probe", "zeroshot")),
         ("coop", (*CLIP, "context_tokens=4")),
         ("2sfs", (*CLIP, "optim.steps=6")),
+        ("lora", (*VIT, "+backbone.build.dtype=bf16")),
     ],
 )
 def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str, ...], tiny_run: Any) -> None:
@@ -191,6 +192,10 @@ def test_what_is_estimated_is_what_the_run_has(method: str, backbone: tuple[str,
     assert guessed is not None
     assert guessed.trainable == run.adapters.num_trainable()
     assert guessed.sites == run.sites
+    stored = [p for p in run.classifier.encoder().parameters() if p.dtype == torch.bfloat16]
+    assert guessed.halved == sum(p.numel() for p in stored) and bool(stored) == (
+        "+backbone.build.dtype=bf16" in backbone
+    )
     assert guessed.tower_trains == (cfg.optim.trains and not run.classifier.features_are_fixed())
     assert guessed.steps == (6 if cfg.optim.trains else 0)
     assert (guessed.prompts is not None) == (cfg.optim.trains and getattr(run.classifier, "text_trains", bool)())

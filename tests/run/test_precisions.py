@@ -11,6 +11,7 @@ import torch
 from kravl.run import train as module
 from kravl.run.evaluate import evaluate_run
 from kravl.run.train import train
+from kravl.runtime.dtypes import TRUE
 from kravl.runtime.errors import InputError
 
 # of what is computed, and of frozen matrices as they are stored; faults/row_24_precisions.py has the others
@@ -63,9 +64,9 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(  # noqa: PLR0913 (fixture
     ("settings", "error"),
     [
         (["+backbone.build.dtype=bf17"], r"unknown backbone\.build\.dtype 'bf17': did you mean 'bf16'"),
-        (
-            ["+backbone.build.dtype=bf16", "trainer.precision=64-true"],
-            r"dtype=bf16 with trainer\.precision=64-true, which stores every weight in its own type",
+        *(
+            (["+backbone.build.dtype=bf16", f"trainer.precision={precision}"], f"precision={precision}, which stores")
+            for precision in TRUE
         ),
     ],
 )

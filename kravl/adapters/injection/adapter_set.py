@@ -249,5 +249,5 @@ class AdapterSet:
 
 
 def _sum(base: Tensor, update: Tensor) -> Tensor:
-    """In the base's precision, but not in half."""
+    """``base`` plus ``update``, in single precision at least."""
     return base + update.to(base.device, torch.promote_types(base.dtype, torch.float32))

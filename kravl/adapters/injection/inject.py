@@ -20,7 +20,7 @@ from kravl.adapters.injection.conv import ADAPTED_CONVS
 from kravl.adapters.injection.linear import AdaptedLinear
 from kravl.adapters.injection.parameter import AdapterList, adapted_class
 from kravl.adapters.injection.sites import Site, matching, select_sites
-from kravl.adapters.injection.storage import StoredEmbedding, storable
+from kravl.adapters.injection.storage import StoredEmbedding, stored_types
 from kravl.adapters.injection.weights import Buffers
 from kravl.runtime.errors import InputError, nearest
 
@@ -41,10 +41,10 @@ def inject(
     ``targets`` are shell-style patterns over site names, such as ``"visual.*.attn.q"`` (see sites.py),
     ``unfreeze`` over parameter names, such as ``"*.bias"``; both may be empty. An adapted weight stays frozen.
     ``statistics`` are names of buffers that training changes: they are saved, merged and restored with what trains.
-    ``frozen_dtype`` rounds frozen matrices, adapted ones too, to a type in which they are stored: see storage.py.
+    ``frozen_dtype``, torch.bfloat16, is the type in which frozen matrices are stored, adapted ones too: see storage.py.
 
     Raises:
-        InputError: a pattern matches nothing, or two sites overlap; the model is unchanged.
+        InputError: a pattern matches nothing, two sites overlap, or another type; the model is unchanged.
         RuntimeError: the model already has adapters.
 
     Examples:
@@ -60,7 +60,7 @@ def inject(
         raise RuntimeError("the model is already adapted; merge_and_unload() its adapters before injecting others")
     sites = select_sites(model, targets)
     unfrozen = matching_parameters(model, unfreeze, sites)
-    stored = {p: p.dtype for p in storable(model, unfrozen.values())} if frozen_dtype else {}
+    stored = stored_types(model, unfrozen.values(), frozen_dtype)
     adapters = _make_adapters(make_adapter, sites, dict.fromkeys(stored, frozen_dtype))
     _freeze(model, unfrozen.values())
     swapped = _swap_classes(model, sites, adapters, stored)
@@ -162,7 +162,7 @@ def _adapted(module: nn.Module, attached: AdapterList) -> type[nn.Module]:
         return AdaptedAttention
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return AdaptedLinear
-    if type(module) is nn.Embedding:
+    if type(module) is nn.Embedding and not attached.places:
         return StoredEmbedding
     if type(module) in ADAPTED_CONVS:
         return ADAPTED_CONVS[type(module)]

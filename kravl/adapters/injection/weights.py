@@ -67,7 +67,7 @@ class Weights:
         with ExitStack() as undo:
             undo.callback(self.restore)
             # what is stored in less precision is replaced, not written over
-            self._base = {name: base if self._is_stored(name) else base.clone() for name, base in self.base()}
+            self._base = {name: base if self._is_narrow(name) else base.clone() for name, base in self.base()}
             self._trained = {name: value.clone() for name, value in self.trained().items()}
             if alpha != 0.0:  # zero times a diverged update is not zero
                 self._widen([site.parameter for site in self._sites.values()])
@@ -85,7 +85,7 @@ class Weights:
     def restore(self) -> None:
         """Undo `write` bit for bit."""
         for name, base in self._base.items():
-            if not self._is_stored(name):
+            if self._sites[name].parameter not in self._narrow:
                 self._sites[name].write(base)
         for parameter, stored in self._narrow.items():
             parameter.data = stored.to(parameter.device)
@@ -102,11 +102,15 @@ class Weights:
     def _forget(self) -> None:
         self._base, self._trained, self._narrow = {}, {}, {}
 
-    def _is_stored(self, site: str) -> bool:
-        return self._sites[site].parameter in self._stored
+    def _is_narrow(self, site: str) -> bool:
+        parameter = self._sites[site].parameter
+        return self._read_type(parameter) != parameter.dtype
+
+    def _read_type(self, parameter: nn.Parameter) -> torch.dtype:
+        return torch.promote_types(parameter.dtype, self._stored.get(parameter, parameter.dtype))
 
     def _widen(self, parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
-            if parameter in self._stored and parameter not in self._narrow:
+            if (dtype := self._read_type(parameter)) != parameter.dtype:
                 self._narrow[parameter] = parameter.data
-                parameter.data = parameter.data.to(self._stored[parameter])
+                parameter.data = parameter.data.to(dtype)

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kravl.backbones.attention import attend, is_stepwise, project
 from kravl.backbones.text.prompt_tree import PromptTree
+from kravl.runtime.errors import InputError
 
 
 class CausalTextTower:
@@ -49,8 +50,12 @@ class CausalTextTower:
         """Whether the states of shared prefixes may be computed once: nothing random in the tower is each prompt's."""
         if not all(is_stepwise(block.attn) for block in self._transformer.resblocks):
             return False
-        drops = (isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in self._transformer.modules())
-        return self._shared_dropout or not any(drops)
+        return self._shared_dropout or not self.has_dropout(training=True)
+
+    def has_dropout(self, training: bool = False) -> bool:
+        """Whether anything in the tower drops at random while it trains, or, with ``training``, does so now."""
+        parts = (part for part in self._transformer.modules() if isinstance(part, nn.Dropout) and part.p > 0)
+        return any(part.training or not training for part in parts)
 
     def encode_tree(self, tree: PromptTree) -> Tensor:
         """Features (n, d) of the tree's prompts."""
@@ -107,6 +112,14 @@ def causal_text_tower(
     if not known or not _is_causal(owner.attn_mask) or not _pooling(owner)[0]:
         return None
     return CausalTextTower(owner, context, shared_dropout)
+
+
+def require_dropout_to_share(model: nn.Module) -> None:
+    """Raise InputError unless prompts of the adapted ``model`` would share dropout if they were told to."""
+    tower = causal_text_tower(model)
+    if tower is None or not tower.has_dropout():
+        why = "prompts of this model share nothing" if tower is None else "nothing in the text tower drops anything"
+        raise InputError(f"backbone.build.shared_dropout=true: {why}; leave it out, or set adapter.dropout of LoRA")
 
 
 def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:

@@ -8,7 +8,6 @@ from inspect import signature
 import torch
 from torch import Tensor, nn
 
-from kravl.adapters.injection.inject import matching_parameters
 from kravl.adapters.injection.sites import select_sites
 from kravl.adapters.injection.storage import storable
 from kravl.backbones.classifier import Classifier
@@ -17,7 +16,7 @@ from kravl.config.instantiate import resolve
 from kravl.config.schema import Config
 from kravl.data.datamodule import FewShotDataModule
 from kravl.run.doctor.skeleton import Skeleton, Work
-from kravl.run.placement import Placement, place
+from kravl.run.placement import Placement, free_parameters, place
 from kravl.run.stages.plan import HEAD, chosen_names, planned_names, planned_steps, stages_of
 
 FLOAT = 4  # bytes; what trains is kept in single precision whatever it is computed in
@@ -105,7 +104,7 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
     head = classes * image.width if cfg.linear_head and image and not skeleton.head() else 0  # CLIP's, freed
     return Estimate(
         parameters=sum(p.numel() for p in encoder.parameters()),
-        halved=_num_halved(cfg, encoder, placement),
+        halved=_num_halved(cfg, encoder, placement, skeleton.head()),
         trainable=_num_trained(encoder, placement, skeleton.head()) + head + _context_size(cfg, skeleton, classes),
         sites=placement.sites,
         steps=steps,
@@ -122,9 +121,8 @@ def estimate(cfg: Config, data: FewShotDataModule) -> Estimate | None:
 
 def _trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> list[nn.Parameter]:
     """The weights that are adapted or trained as they are."""
-    sites = select_sites(encoder, placement.targets)
-    free = matching_parameters(encoder, placement.unfreeze, sites)
-    return list({id(p): p for p in (*(site.parameter for site in sites), *free.values(), *head)}.values())
+    sites = [site.parameter for site in select_sites(encoder, placement.targets)]
+    return list({id(p): p for p in (*sites, *free_parameters(encoder, placement, head))}.values())
 
 
 def _steps_of_towers(
@@ -147,21 +145,18 @@ def _steps_of_towers(
 
 def _num_trained(encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> int:
     sites = select_sites(encoder, placement.targets)
-    free = matching_parameters(encoder, placement.unfreeze, sites)
     sizes: dict[tuple[int, ...], int] = {}
     with torch.random.fork_rng(devices=[]):
         for shape in {tuple(site.weight.shape) for site in sites}:
             adapter = placement.make_adapter(*shape)
             sizes[shape] = sum(p.numel() for p in adapter.parameters() if p.requires_grad)
-    others = {id(p): p for p in (*free.values(), *head)}.values()
+    others = free_parameters(encoder, placement, head)
     return sum(sizes[tuple(site.weight.shape)] for site in sites) + sum(p.numel() for p in others)
 
 
-def _num_halved(cfg: Config, encoder: nn.Module, placement: Placement) -> int:
-    if not cfg.backbone.build.get("dtype"):
-        return 0
-    free = matching_parameters(encoder, placement.unfreeze, select_sites(encoder, placement.targets))
-    return sum(p.numel() for p in storable(encoder, free.values()))
+def _num_halved(cfg: Config, encoder: nn.Module, placement: Placement, head: list[nn.Parameter]) -> int:
+    trained = free_parameters(encoder, placement, head)
+    return sum(p.numel() for p in storable(encoder, trained)) if cfg.backbone.build.get("dtype") else 0
 
 
 def _context_size(cfg: Config, skeleton: Skeleton, classes: int) -> int:

@@ -48,12 +48,10 @@ def check_init(cfg: Config) -> None:
                 f"init={cfg.init} has {key}={getattr(known, key)}, and this run {key}={getattr(cfg, key)}: they train "
                 "other parameters"
             )
-    build = known.backbone.build
-    for key in sorted(build.keys() & cfg.backbone.build.keys() - {"_target_"}):
-        if build[key] != cfg.backbone.build[key]:
-            raise InputError(
-                f"init={cfg.init} is of another backbone: {key} {build[key]}, and not {cfg.backbone.build[key]}"
-            )
+    build, own = known.backbone.build, cfg.backbone.build
+    for key in sorted((build.keys() & own.keys() - {"_target_"}) | {"dtype"}):
+        if build.get(key) != own.get(key):
+            raise InputError(f"init={cfg.init} is of another backbone: {key} {build.get(key)}, and not {own.get(key)}")
     if (description := _planned_description(cfg)) is not None:
         _compare(cfg, read_adapters(folder.adapter)[0], description)
 
