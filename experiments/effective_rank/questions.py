@@ -23,6 +23,7 @@ Row = dict[str, Any]
 PREDICTORS = ("effective_rank", "stable_rank", "norm", "top_16")
 METRICS = {"test": "in domain", "ood": "out of domain"}
 BUDGETS, PULLS = ("half", "", "double"), ("", "0.01", "0.1", "1")  # variants of a method: its size, strength of L2-SP
+NORMS = (0.2, 0.5, 1, 2, 4)  # that are written below the figure of them
 DRAWS = 10_000
 
 
@@ -190,6 +191,8 @@ def draw_norms(rows: Sequence[Row]) -> None:
             places.append(Place.of(method, *points[-1]))
         axes.set(xscale="log", xlabel="Frobenius norm of the trained update, mean over matrices", title=where)
         axes.set_ylabel("accuracy in percent")
+        axes.minorticks_off()
+        axes.set_xticks(NORMS, [f"{norm:g}" for norm in NORMS])
         label_beside(axes, places)
     settle(figure)
     save(figure, HERE / "norm.png")
