@@ -119,6 +119,17 @@ def shira_table(rows: Sequence[Row]) -> list[str]:
     return differences_table("kra - shira", {name: (part, "shira") for name, part in parts.items()})
 
 
+def held_table(rows: Sequence[Row]) -> list[str]:
+    """KRAdapter against each other method that was pulled as hard: their norms are about one."""
+    held = [
+        row | {"method": method, "shots": variant}
+        for row in rows
+        for method, variant in [named(row)]
+        if variant in PULLS[1:]
+    ]
+    return pairs_table(held)
+
+
 def differences_table(title: str, asked: Mapping[str, tuple[Sequence[Row], str]]) -> list[str]:
     """KRAdapter less a method, by what it is called: on which runs, and the method; corrected over all of a kind."""
     lines = []
@@ -243,6 +254,11 @@ def main() -> None:
         if varied(every, variants):
             lines += [f"### {title}", "", *variants_table(every, variants)]
     if varied(every, PULLS):
+        lines += [
+            "### KRAdapter against each method pulled as hard, pairs of set, strength and seed",
+            "",
+            *held_table(every),
+        ]
         draw_norms(every)
     (HERE / "answers.md").write_text("\n".join(lines))
     draw(rows)
