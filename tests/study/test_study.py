@@ -56,12 +56,16 @@ def descendants(process: int) -> Iterator[int]:
             yield from descendants(child)
 
 
-def close_terminal_at(checkpoint: str, runs: Path) -> threading.Thread:
-    """Once there is the ``checkpoint``, send what a terminal that is closed sends to each process it has started."""
+def close_terminal_after(step: int, runs: Path) -> threading.Thread:
+    """From that ``step`` on, send what a terminal that is closed sends to each process it has started."""
+
+    def reached() -> bool:  # a checkpoint is replaced by the next, and may not be there when it is looked for
+        saved = runs.glob("*_kra_*/*/checkpoints/step=*.ckpt")
+        return any(int(file.stem.removeprefix("step=")) >= step for file in saved)
 
     def wait() -> None:
         deadline = time.monotonic() + 120
-        while not list(runs.glob(f"*_kra_*/*/checkpoints/{checkpoint}")) and time.monotonic() < deadline:
+        while not reached() and time.monotonic() < deadline:
             time.sleep(0.005)
         for process in (*descendants(os.getpid()), os.getpid()):
             os.kill(process, signal.SIGHUP)
@@ -85,7 +89,7 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     assert "3 to run, 1 at once: no run is finished to judge the time by" in planned
     assert not (tmp_path / "runs").exists()
 
-    thread = close_terminal_at("step=5.ckpt", tmp_path / "runs")
+    thread = close_terminal_after(5, tmp_path / "runs")
     assert main(arguments) == 75
     thread.join()
     assert "stopped on request; run the same command again to resume" in capsys.readouterr().err

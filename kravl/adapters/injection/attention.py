@@ -92,7 +92,9 @@ class AdaptedAttention(nn.MultiheadAttention):
         """q, k and v side by side (..., 3 * d) of tokens (..., d)."""
         weight = self._parameters["in_proj_weight"]
         assert weight is not None
-        return adapted_linear(x, weight, self.in_proj_bias, adapters_of(self).of("in_proj_weight"))
+        adapters = adapters_of(self)
+        blocks = adapters.of("in_proj_weight")
+        return adapted_linear(x, weight, self.in_proj_bias, blocks, adapters.read_type(weight))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
         """Attention of q (n, heads, l, head_dim) to k and v (n, heads, m, head_dim), without dropout."""
@@ -107,11 +109,12 @@ class AdaptedAttention(nn.MultiheadAttention):
         That moves the batch to the second dimension first and, if ``x`` is not contiguous then, adds the bias
         separately. Rows are not moved here: bit for bit torch's result where a product's row ignores its position.
         """
-        weight, blocks = self._parameters["in_proj_weight"], adapters_of(self).of("in_proj_weight")
+        weight, adapters = self._parameters["in_proj_weight"], adapters_of(self)
         assert weight is not None
+        blocks, dtype = adapters.of("in_proj_weight"), adapters.read_type(weight)
         if self.in_proj_bias is None or (x.transpose(0, 1) if self.batch_first else x).is_contiguous():
-            return adapted_linear(x, weight, self.in_proj_bias, blocks)
-        packed = adapted_linear(x, weight, None, blocks)
+            return adapted_linear(x, weight, self.in_proj_bias, blocks, dtype)
+        packed = adapted_linear(x, weight, None, blocks, dtype)
         return packed + self.in_proj_bias.to(packed.dtype)
 
 

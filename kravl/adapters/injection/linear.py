@@ -153,13 +153,19 @@ def _buffer(weight: Tensor, merged: Sequence[AdaptedRows]) -> Tensor:
     return out
 
 
-def adapted_linear(x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Sequence[AdaptedRows]) -> Tensor:
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    blocks: Sequence[AdaptedRows],
+    read_as: torch.dtype | None = None,
+) -> Tensor:
     """``x`` (..., in) times the adapted ``weight`` (out, in), plus ``bias`` (out,): shape (..., out).
 
-    One product for all blocks. The adapted weight is built in the adapters' precision and cast to that of the product,
-    autocast's if it is on.
+    One product for all blocks. The adapted weight is built in the adapters' precision and cast to that of the product:
+    autocast's if it is on, else ``read_as`` of a weight that is stored in less precision, else the weight's own.
     """
-    dtype = torch.promote_types(weight.dtype, x.dtype)
+    dtype = read_as or weight.dtype
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
@@ -174,4 +180,5 @@ class AdaptedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         weight = self._parameters["weight"]
         assert weight is not None
-        return adapted_linear(input, weight, self.bias, adapters_of(self).of("weight"))
+        adapters = adapters_of(self)
+        return adapted_linear(input, weight, self.bias, adapters.of("weight"), adapters.read_type(weight))
