@@ -52,7 +52,7 @@ class ClipClassifier(Classifier):
         long_prompts: what becomes of prompts beyond the text tower's context: ``cut``, which is told, or ``error``.
         dtype: see `Classifier`.
         shared_dropout: whether prompts that share a prefix share its dropout, too, so that it is computed once: other
-            noise of the same mean, in less time.
+            noise, in less time. A model where nothing drops or is shared is refused by a run.
 
     Raises:
         InputError: unknown model or tag, unusable checkpoint, or weights that cannot be downloaded.
