@@ -16,14 +16,14 @@ from kravl.adapters.kra import KRAdapter
 from kravl.runtime.errors import InputError
 
 
-def pair(case, make_adapter, perturb, **settings):
+def pair(case, make_adapter, perturb):
     """The model with stored weights and the one with the same numbers in single precision, equally adapted."""
     twin = copy.deepcopy(case.model)
     round_weights(twin, torch.bfloat16)
     pairs = []
     for model, dtype in ((case.model, torch.bfloat16), (twin, None)):
         torch.manual_seed(0)
-        pairs.append((model, inject(model, make_adapter, case.targets, frozen_dtype=dtype, **settings)))
+        pairs.append((model, inject(model, make_adapter, case.targets, frozen_dtype=dtype)))
         perturb(pairs[-1][1])
     return pairs
 
@@ -33,25 +33,25 @@ def numbers(case, model, adapters):
     return [y, *torch.autograd.grad(y.square().sum(), adapters.parameters())]
 
 
+def assert_equal_steps(case, pairs):
+    actual, expected = (numbers(case, model, adapters) for model, adapters in pairs)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
 @pytest.mark.parametrize("case", ["clip"], indirect=True)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_step_has_the_bits_of_rounded_weights(make_adapter, case, perturb, autocast):
-    (model, adapters), (twin, reference) = pair(case, make_adapter, perturb)
+    pairs = pair(case, make_adapter, perturb)
 
     with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
-        actual, expected = numbers(case, model, adapters), numbers(case, twin, reference)
+        assert_equal_steps(case, pairs)
 
-    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
-    assert {p.dtype for p in adapters.parameters()} == {torch.float32}
+    assert {p.dtype for p in pairs[0][1].parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("case", ["vit", "convnext"], indirect=True)
 def test_so_has_one_of_fused_rows_and_one_beside_convolutions(case, perturb):
-    (model, adapters), (twin, reference) = pair(case, KRAdapter, perturb)
-
-    actual, expected = numbers(case, model, adapters), numbers(case, twin, reference)
-
-    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    assert_equal_steps(case, pair(case, KRAdapter, perturb))
 
 
 @pytest.mark.parametrize("case", ["clip"], indirect=True)

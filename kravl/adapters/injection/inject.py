@@ -44,7 +44,7 @@ def inject(
     ``frozen_dtype``, torch.bfloat16, is the type in which frozen matrices are stored, adapted ones too: see storage.py.
 
     Raises:
-        InputError: a pattern matches nothing, two sites overlap, or the type is another; the model is unchanged.
+        InputError: a pattern matches nothing, two sites overlap, or another ``frozen_dtype``; the model is unchanged.
         RuntimeError: the model already has adapters.
 
     Examples:

@@ -116,10 +116,11 @@ def causal_text_tower(
 
 def require_dropout_to_share(model: nn.Module) -> None:
     """Raise InputError unless prompts of the adapted ``model`` would share dropout if they were told to."""
-    tower = causal_text_tower(model)
-    if tower is None or not tower.has_dropout():
-        why = "prompts of this model share nothing" if tower is None else "nothing in the text tower drops anything"
-        raise InputError(f"backbone.build.shared_dropout=true: {why}; leave it out, or set adapter.dropout of LoRA")
+    given, tower = "backbone.build.shared_dropout=true", causal_text_tower(model)
+    if tower is None:
+        raise InputError(f"{given}: no prefix is shared in a text tower of this kind; leave it out")
+    if not tower.has_dropout():
+        raise InputError(f"{given}: nothing in the text tower drops anything; leave it out, or set adapter.dropout")
 
 
 def _pooling(owner: CLIP | TextTransformer) -> tuple[str | None, int]:
