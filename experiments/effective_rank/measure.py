@@ -55,13 +55,13 @@ def append(path: Path, row: Mapping[str, object]) -> None:
 
 
 def accuracies(results: Results) -> dict[str, float | None]:
-    """In domain and out of it: accuracy and expected calibration error, fractions."""
+    """In domain and out of it, None without other sets: accuracy and expected calibration error, fractions."""
     others = [name for name in results if name != "test"]
     return {
         "test": results["test"]["accuracy"],
         "ood": summary(results)["ood_mean"],
         "test_ece": results["test"]["ece"],
-        "ood_ece": fmean(results[name]["ece"] for name in others),
+        "ood_ece": fmean(results[name]["ece"] for name in others) if others else None,
     }
 
 
@@ -74,7 +74,8 @@ def line(run: FinishedRun) -> dict[str, object]:
     shares = {f"top_{k}": fmean(_share(each, k) for each in values.values()) for k in TOP}
     metrics = record["metrics"]
     sets = {name: {m: metrics[f"{name}/{m}"] for m in ("accuracy", "ece")} for name in record["sets_sha256"]}
-    named = {name: record[name] for name in ("method", "dataset", "shots", "seed", "adapter", "hyperparameters")}
+    name_of = ("backbone", "method", "dataset", "shots", "seed", "adapter", "hyperparameters")
+    named = {name: record[name] for name in name_of}
     made = {name: record[name] for name in ("trainable_parameters", "precision")} | {"commit": record["git_commit"]}
     return {"key": key_of(run), **named, **made, **accuracies(sets), **spectrum, **shares}
 
