@@ -1,4 +1,4 @@
-"""The questions of this folder, answered from runs.jsonl and interventions.jsonl: answers.md and its two figures.
+"""The questions of this folder, answered from runs.jsonl and interventions.jsonl: answers.md and its figures.
 
 python experiments/effective_rank/questions.py
 """
@@ -25,6 +25,12 @@ METRICS = {"test": "in domain", "ood": "out of domain"}
 BUDGETS, PULLS = ("half", "", "double"), ("", "0.01", "0.1", "1")  # variants of a method: its size, strength of L2-SP
 NORMS = (0.2, 0.5, 1, 2, 4)  # that are written below the figure of them
 DRAWS = 10_000
+FIGURES = {"kravl_tiny": "effective_rank.png", "vit_s14": "effective_rank_vits14.png"}  # of each model
+
+
+def measured(rows: Sequence[Row], metric: str) -> list[Row]:
+    """The ``rows`` whose set has the ``metric``: Caltech-101 has no other domains."""
+    return [row for row in rows if row[metric] is not None]
 
 
 def task(row: Row) -> tuple[str, int]:
@@ -49,6 +55,7 @@ def centred(rows: Sequence[Row], values: Sequence[str], by: Callable[[Row], obje
 def between(rows: Sequence[Row], predictor: str, metric: str) -> str:
     """Rank correlation over methods' means, differences between tasks taken out."""
     members: dict[str, list[list[float]]] = defaultdict(list)
+    rows = measured(rows, metric)
     for row, pair in zip(rows, centred(rows, (predictor, metric), task), strict=True):
         members[row["method"]].append(pair)
     return str(correlate([(fmean(p[0] for p in each), fmean(p[1] for p in each)) for each in members.values()]))
@@ -56,7 +63,7 @@ def between(rows: Sequence[Row], predictor: str, metric: str) -> str:
 
 def within(rows: Sequence[Row], predictor: str, metric: str) -> str:
     """Rank correlation over runs, differences between tasks and methods taken out."""
-    pairs = centred(rows, (predictor, metric), lambda row: (row["method"], *task(row)))
+    pairs = centred(measured(rows, metric), (predictor, metric), lambda row: (row["method"], *task(row)))
     return str(correlate([(x, y) for x, y in pairs]))
 
 
@@ -70,7 +77,7 @@ def interval(differences: Sequence[float]) -> str:
 
 def against(rows: Sequence[Row], metric: str, one: str, other: str) -> list[float]:
     """Differences of two methods, a pair for each task and seed that both have."""
-    values = {(row["method"], *task(row), row["seed"]): row[metric] for row in rows}
+    values = {(row["method"], *task(row), row["seed"]): row[metric] for row in measured(rows, metric)}
     return [v - values[other, *key[1:]] for key, v in values.items() if key[0] == one and (other, *key[1:]) in values]
 
 
@@ -90,14 +97,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 def methods_table(rows: Sequence[Row], name: str) -> list[str]:
     shots = sorted({row["shots"] for row in rows})
     head = ["method", "runs", "parameters", "effective rank", "stable rank", "norm", "share of top 16"]
-    head += [f"{METRICS[m]}, {k} shots" for m in METRICS for k in shots]
+    metrics = [m for m in METRICS if measured(rows, m)]
+    head += [f"{METRICS[m]}, {k} shots" for m in metrics for k in shots]
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == method]
         last = [row for row in own if row["shots"] == shots[-1]] or own
         numbers = [f"{fmean(row[p] for row in last):.2f}" for p in ("norm", "top_16")]
         ranks = [f"{fmean(row[p] for row in last):.0f}" for p in ("effective_rank", "stable_rank")]
-        cells = [spread([100 * row[m] for row in own if row["shots"] == k]) for m in METRICS for k in shots]
+        cells = [spread([100 * row[m] for row in own if row["shots"] == k]) for m in metrics for k in shots]
         lines.append([method, len(own), f"{own[0]['trainable_parameters']:,}", *ranks, *numbers, *cells])
     return [f"### {name}", "", *table(head, lines)]
 
@@ -150,7 +158,9 @@ def interventions_table(rows: Sequence[Row], changed: Mapping[str, Row]) -> list
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         own = [changed[row["key"]]["results"] for row in rows if row["method"] == method and row["key"] in changed]
-        for metric, where in METRICS.items() if own else ():
+        for metric, where in METRICS.items():
+            if not own or own[0]["itself"][metric] is None:
+                continue
             itself = f"{100 * fmean(r['itself'][metric] for r in own):.1f}"
             lines.append(
                 [method, where, itself, *(interval([r[n][metric] - r["itself"][metric] for r in own]) for n in names)]
@@ -209,12 +219,13 @@ def draw_norms(rows: Sequence[Row]) -> None:
     save(figure, HERE / "norm.png")
 
 
-def draw(rows: Sequence[Row]) -> None:
+def draw(rows: Sequence[Row], name: str) -> None:
     """One point a method: effective rank against accuracy, differences between tasks taken out."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for axes, (metric, where) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
         members: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for row, (gain,) in zip(rows, centred(rows, (metric,), task), strict=True):
+        kept = measured(rows, metric)
+        for row, (gain,) in zip(kept, centred(kept, (metric,), task), strict=True):
             members[row["method"]].append((row["effective_rank"], 100 * gain))
         places = []
         for method, points in members.items():
@@ -226,14 +237,13 @@ def draw(rows: Sequence[Row]) -> None:
         axes.set_ylabel("accuracy, points above the mean of the task")
         label_beside(axes, places)
     settle(figure)
-    save(figure, HERE / "effective_rank.png")
+    save(figure, HERE / name)
 
 
-def main() -> None:
-    every = list(known(HERE / "runs.jsonl").values())
+def answers(every: Sequence[Row], changed: Mapping[str, Row]) -> list[str]:
+    """The tables of one model."""
     rows = [row for row in every if not named(row)[1]]
-    changed = known(HERE / "interventions.jsonl")
-    lines = ["<!-- written by questions.py -->", ""]
+    lines = []
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         lines += methods_table([row for row in rows if row["dataset"] == dataset], dataset)
     lines += ["### Rank correlation with accuracy, all tasks", ""]
@@ -249,19 +259,27 @@ def main() -> None:
         lines += ["### The same at KRAdapter's norm", "", *table(["", "where", "between methods"], cells)]
     lines += ["### KRAdapter against each method, pairs of task and seed", "", *pairs_table(rows)]
     lines += ["### KRAdapter against SHiRA, by set and by shots", "", *shira_table(rows)]
-    lines += ["### Updates changed without training", "", *interventions_table(rows, changed)]
+    if equal:
+        lines += ["### Updates changed without training", "", *interventions_table(rows, changed)]
     for title, variants in (("Half and double budgets", BUDGETS), ("Pulled towards the pretrained weights", PULLS)):
         if varied(every, variants):
             lines += [f"### {title}", "", *variants_table(every, variants)]
     if varied(every, PULLS):
-        lines += [
-            "### KRAdapter against each method pulled as hard, pairs of set, strength and seed",
-            "",
-            *held_table(every),
-        ]
-        draw_norms(every)
+        lines += ["### KRAdapter against each method pulled as hard, pairs of set, strength and seed", ""]
+        lines += held_table(every)
+    return lines
+
+
+def main() -> None:
+    every = list(known(HERE / "runs.jsonl").values())
+    changed = known(HERE / "interventions.jsonl")
+    lines = ["<!-- written by questions.py -->", ""]
+    for backbone, figure in FIGURES.items():
+        own = [row for row in every if row["backbone"] == backbone]
+        lines += [f"## {backbone}", "", *answers(own, changed)]
+        draw([row for row in own if not named(row)[1]], figure)
     (HERE / "answers.md").write_text("\n".join(lines))
-    draw(rows)
+    draw_norms(every)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +56,33 @@ def descendants(process: int) -> Iterator[int]:
             yield from descendants(child)
 
 
-def close_terminal_after(step: int, runs: Path) -> threading.Thread:
-    """From that ``step`` on, send what a terminal that is closed sends to each process it has started."""
+@contextmanager
+def terminal_closed_after(step: int, runs: Path) -> Iterator[None]:
+    """From that ``step`` on, send what a terminal that is closed sends to each process it has started.
+
+    Under nohup, where that is to be ignored, what asks a run to end.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    ended = threading.Event()
 
     def reached() -> bool:  # a checkpoint is replaced by the next, and may not be there when it is looked for
         saved = runs.glob("*_kra_*/*/checkpoints/step=*.ckpt")
         return any(int(file.stem.removeprefix("step=")) >= step for file in saved)
 
     def wait() -> None:
-        deadline = time.monotonic() + 120
-        while not reached() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        while not reached():
+            if ended.wait(0.005):
+                return
         for process in (*descendants(os.getpid()), os.getpid()):
-            os.kill(process, signal.SIGHUP)
+            os.kill(process, signal.SIGTERM if ignored else signal.SIGHUP)
 
     thread = threading.Thread(target=wait)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
@@ -89,9 +99,8 @@ def test_a_study_is_planned_stopped_gone_on_with_and_says_what_failed(
     assert "3 to run, 1 at once: no run is finished to judge the time by" in planned
     assert not (tmp_path / "runs").exists()
 
-    thread = close_terminal_after(5, tmp_path / "runs")
-    assert main(arguments) == 75
-    thread.join()
+    with terminal_closed_after(5, tmp_path / "runs"):
+        assert main(arguments) == 75
     assert "stopped on request; run the same command again to resume" in capsys.readouterr().err
 
     assert main([arguments[0], "--pictures", *arguments[1:]]) == 2  # nowhere to draw them
